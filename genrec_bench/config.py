@@ -1,0 +1,83 @@
+"""What a run is: resolved settings, from suite, profile and `--set`, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genrec_bench import settings
+from genrec_bench.settings import setting
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Leave-one-out: last item tests, the one before validates, every earlier one but the first trains."""
+
+    max_history: int = setting(20, "items of history kept, newest last (APAO 5.1.3)", low=1)
+    train_targets_per_user: int = setting(0, "newest training targets kept of each user, 0 = all", low=0)
+    max_users: int = setting(0, "first users kept, 0 = all; for smoke tests", low=0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training loop. Defaults are APAO's (5.1.3), with gradients averaged over accumulation steps."""
+
+    learning_rate: float = setting(5e-4, "peak learning rate of AdamW", low=0.0)
+    weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0)
+    warmup_ratio: float = setting(0.01, "share of all steps with linear warm-up", low=0.0, high=1.0)
+    epochs: int = setting(200, "most epochs; the cosine schedule runs over all of them", low=1)
+    patience: int = setting(20, "validations without improvement before stopping", low=1)
+    batch_size: int = setting(128, "instances in one forward pass", low=1)
+    accumulation: int = setting(8, "forward passes in one optimiser step, gradients averaged", low=1)
+    clip_norm: float = setting(1.0, "largest gradient norm, 0 = no clipping", low=0.0)
+    valid_every: int = setting(1, "epochs between validations", low=1)
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """Constrained beam search, the same at validation and test."""
+
+    num_beams: int = setting(20, "beam width B (APAO 5.1.3)", low=1)
+    normaliser: str = setting("flat", "vocabulary of the softmax", choices=("flat", "trie"))
+    batch_size: int = setting(256, "users decoded together", low=1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The same for every method of a table."""
+
+    max_k: int = setting(20, "length of every list that is scored", low=1, high=255)
+    exclude_history: bool = setting(False, "take the user's own history out of the ranking")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: either a `baseline`, or tokenizer + backbone + objectives trained by our loop.
+
+    dataset, tokenizer, backbone and each of objective are specs `{"name": ..., <setting>: ...}` with all
+    defaults filled in; baseline is `{"name": ..., "system": ..., <setting>: ...}`. label: the row's name in
+    tables; profile: which profile made it. Neither names the run.
+    """
+
+    label: str
+    profile: str
+    dataset: Mapping[str, Any]
+    seed: int
+    split: SplitConfig = field(default_factory=SplitConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    baseline: Mapping[str, Any] | None = None
+    tokenizer: Mapping[str, Any] | None = None
+    backbone: Mapping[str, Any] | None = None
+    objective: tuple[Mapping[str, Any], ...] = ()
+    training: TrainingConfig | None = None
+    decoding: DecodingConfig | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the record; parts that do not apply are left out."""
+        plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.to_dict(self).items()}
+        return {k: v for k, v in plain.items() if v not in (None, [])}
+
+
+SECTIONS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "decoding": DecodingConfig,
+                             "evaluation": EvaluationConfig}

@@ -1,0 +1,196 @@
+"""The numpy containers that cross module borders, and the two numbers everybody shares.
+
+Items and users are numbered from 0 in the order of `item_ids` and `user_ids`. Token ids are what a backbone
+reads: `PAD` fills, `EOS` ends a history, codes follow level by level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+PAD = 0
+EOS = 1
+NUM_SPECIAL_TOKENS = 2
+
+
+def digest(*parts: np.ndarray | str | bytes) -> str:
+    """sha256 (hex) over arrays (as little-endian int64), strings and bytes, with lengths between them."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            data = np.ascontiguousarray(part, dtype="<i8").tobytes()
+            total.update(f"array{part.shape}".encode())
+        else:
+            data = part.encode() if isinstance(part, str) else part
+        total.update(f"{len(data)}:".encode())
+        total.update(data)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """One semantic ID an item, as token ids in one flat vocabulary.
+
+    tokens: (I, T) int64; shorter IDs end in PAD. codebook_sizes: codes available at each level, so that code c
+    of level l is token `NUM_SPECIAL_TOKENS + sum(codebook_sizes[:l]) + c`. table: what the tokenizer has to say
+    about itself for the record (collisions, utilisation, reconstruction error).
+    """
+
+    tokens: np.ndarray
+    codebook_sizes: tuple[int, ...]
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_codes(cls, codes: np.ndarray, codebook_sizes: tuple[int, ...] | None = None,
+                   table: Mapping[str, Any] | None = None) -> SemanticIds:
+        """From (I, T) codes counted from 0 at each level, -1 where a shorter ID has no code."""
+        codes = np.asarray(codes, dtype=np.int64)
+        sizes = codebook_sizes or tuple(int(c) + 1 for c in codes.max(axis=0))
+        offsets = NUM_SPECIAL_TOKENS + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        return cls(np.where(codes >= 0, codes + offsets, PAD), tuple(sizes), table or {})
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids in use, specials included (V)."""
+        return NUM_SPECIAL_TOKENS + int(sum(self.codebook_sizes))
+
+    @property
+    def num_distinct(self) -> int:
+        """Distinct semantic IDs; fewer than items where items collide."""
+        return len(np.unique(self.tokens, axis=0))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the tokens and codebook sizes."""
+        return digest(self.tokens, np.array(self.codebook_sizes))
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A dataset as read: every user's items, oldest first.
+
+    sequences: one int64 array of item numbers a user. item_texts: one string an item, or None where the data
+    has none. given_codes: (I, T) codes from an index file counted from 0 (-1 = none), or None.
+    """
+
+    name: str
+    user_ids: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    sequences: tuple[np.ndarray, ...]
+    item_texts: tuple[str, ...] | None = None
+    given_codes: np.ndarray | None = None
+    source: str = ""
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def num_interactions(self) -> int:
+        return sum(len(s) for s in self.sequences)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Rows of (user, history, target): history of row n is `items[offsets[n]:offsets[n + 1]]`, oldest first.
+
+    users, targets: (N,) int64. offsets: (N + 1,) int64. items: flat int64.
+    """
+
+    users: np.ndarray
+    targets: np.ndarray
+    offsets: np.ndarray
+    items: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def history(self, row: int) -> np.ndarray:
+        """Item numbers of one row's history, oldest first."""
+        return self.items[self.offsets[row]:self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) history lengths in items."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training, validation and test rows of one dataset under one declared rule.
+
+    train_sequences: the part of each user's sequence that training may see (a baseline that counts reads this).
+    valid and test hold one row a user, in the same user order. fingerprint: sha256 over all of it.
+    """
+
+    interactions: Interactions
+    train: Instances
+    valid: Instances
+    test: Instances
+    train_sequences: tuple[np.ndarray, ...]
+    fingerprint: str
+
+    @property
+    def num_items(self) -> int:
+        return self.interactions.num_items
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Where each user's target stands: what a system hands to the evaluator, row by row of the instances.
+
+    places: (U,) first place (1-based) of the group of equals the target is in, 0 = not within the list.
+    ties: (U,) size of that group (items that share the target's semantic ID or score; 1 = no tie).
+    id_places: (U,) place of the target's semantic ID among distinct IDs, 0 = not in the list; equals `places`
+    where a system ranks items.
+    """
+
+    places: np.ndarray
+    ties: np.ndarray
+    id_places: np.ndarray
+
+
+class Progress(Protocol):
+    """Where a system tells how far it is; quiet unless a terminal listens."""
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` epochs are over; `note` is a short text such as the last validation value."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All a system needs to run once: what to run, on which data, and where it may write.
+
+    folder: the run's own working folder (checkpoints, logs); nothing may be written elsewhere.
+    """
+
+    config: Any
+    split: Split
+    semantic_ids: SemanticIds | None
+    seed: int
+    folder: Path
+    device: str
+    threads: int
+    progress: Progress
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a system returns. `training`: equal for equal runs (curves, epochs, parameters);
+    `timings`: seconds, users/s, bytes, which are not."""
+
+    valid: Rankings
+    test: Rankings
+    training: dict[str, Any]
+    timings: dict[str, float]

@@ -1,0 +1,30 @@
+"""Errors a user can cause: one clear message and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: a wrong name, value, file or setting.
+
+    The message says what is wrong, where, what is allowed and the nearest match.
+    """
+
+
+def nearest(wrong: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name most like `wrong`, or None where nothing is like it."""
+    names = sorted(allowed)
+    folded = {name.lower().replace("_", "-"): name for name in names}
+    match = difflib.get_close_matches(wrong.lower().replace("_", "-"), folded, n=1, cutoff=0.4)
+    return folded[match[0]] if match else None
+
+
+def unknown(kind: str, wrong: str, allowed: Iterable[str], where: str = "") -> UserError:
+    """The error for a name that does not exist: names the nearest match and what is allowed."""
+    names = sorted(allowed)
+    match = nearest(wrong, names)
+    hint = f" Did you mean {match!r}?" if match else ""
+    place = f" in {where}" if where else ""
+    return UserError(f"unknown {kind} {wrong!r}{place}.{hint} Allowed: {', '.join(names) or 'none'}.")

@@ -1,0 +1,63 @@
+"""THE place that names a run: by what it is, never by when or where it ran."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from genrec_bench import registry, settings
+from genrec_bench.config import RunConfig
+
+ENGINE_VERSION = 1  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
+
+
+def canonical(data: Any) -> str:
+    """JSON with sorted keys in which 1 and 1.0 are the same."""
+    return json.dumps(_whole(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _whole(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(k): _whole(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_whole(v) for v in data]
+    if isinstance(data, float) and data.is_integer():
+        return int(data)
+    return data
+
+
+def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_fingerprint: str | None) -> dict[str, Any]:
+    """Everything a run's numbers depend on, as plain data; stored in the record.
+
+    The dataset counts by its processed split and the tokenizer by the IDs it made, besides their settings.
+    """
+    parts: dict[str, Any] = {
+        "engine": ENGINE_VERSION,
+        "seed": config.seed,
+        "dataset": registry.datasets.identity(config.dataset),
+        "split": settings.to_dict(config.split),
+        "split_fingerprint": split_fingerprint,
+        "evaluation": settings.to_dict(config.evaluation),
+    }
+    if config.baseline is not None:
+        system = registry.systems.get(config.baseline["system"])
+        parts["baseline"] = {**config.baseline, "version": getattr(system, "version", 1)}
+        return parts
+    parts["tokenizer"] = registry.tokenizers.identity(config.tokenizer)
+    parts["semantic_ids_fingerprint"] = semantic_ids_fingerprint
+    parts["backbone"] = registry.backbones.identity(config.backbone)
+    parts["objective"] = [{**registry.objectives.identity(_without_weight(o)), "weight": o.get("weight", 1.0)}
+                          for o in config.objective]
+    parts["training"] = settings.to_dict(config.training)
+    parts["decoding"] = settings.to_dict(config.decoding)
+    return parts
+
+
+def _without_weight(spec: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in spec.items() if k != "weight"}
+
+
+def run_id(parts: dict[str, Any]) -> str:
+    """The first 16 hex digits of sha256 over the identity parts."""
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]

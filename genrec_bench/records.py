@@ -1,0 +1,153 @@
+"""What a finished run leaves: one JSON record and one file of per-user ranks, written atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec_bench.contracts import Rankings
+from genrec_bench.errors import UserError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. `config`, `identity`, `data`, `tokenizer`, `metrics` and `training` are equal for equal runs;
+    `timings` (seconds, bytes, users/s) and `provenance` (versions, device, commit, command) are not.
+
+    metrics: flat, unrounded, e.g. "ndcg@10" (item-level), "id_ndcg@10" (ID-level, as published),
+    "valid_ndcg@10".
+    """
+
+    run_id: str
+    label: str
+    profile: str
+    config: dict[str, Any]
+    identity: dict[str, Any]
+    metrics: dict[str, float]
+    data: dict[str, Any]
+    tokenizer: dict[str, Any]
+    training: dict[str, Any]
+    timings: dict[str, float]
+    provenance: dict[str, Any]
+    schema: int = SCHEMA
+
+    @property
+    def dataset(self) -> str:
+        return self.config["dataset"]["name"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+
+@dataclass
+class RecordStore:
+    """A folder of records: `<root>/<dataset>/<run_id>.json` with `<run_id>.ranks.npz` beside it."""
+
+    root: Path
+    _paths: dict[str, Path] = field(default_factory=dict, repr=False)
+
+    def path(self, record: RunRecord) -> Path:
+        """Where a record is or will be written."""
+        return self.root / record.dataset / f"{record.run_id}.json"
+
+    def find(self, run_id: str) -> Path | None:
+        """The file of a finished run, or None."""
+        found = sorted(self.root.glob(f"*/{run_id}.json"))
+        return found[0] if found else None
+
+    def read(self, run_id: str) -> RunRecord:
+        """One record by name. Raises: UserError where it is missing or damaged."""
+        path = self.find(run_id)
+        if path is None:
+            raise UserError(f"no record {run_id} below {self.root}.")
+        return read_record(path)
+
+    def read_all(self) -> list[RunRecord]:
+        """All records below the root, sorted by name, so that nothing depends on directory order."""
+        return sorted((read_record(p) for p in self._files()), key=lambda r: r.run_id)
+
+    def _files(self) -> Iterator[Path]:
+        for path in sorted(self.root.glob("*/*.json")):
+            if path.with_name(f"{path.stem}.ranks.npz").exists():
+                yield path
+
+    def read_ranks(self, record: RunRecord) -> Rankings:
+        """The per-user ranks of the test rows, in split order."""
+        return read_ranks(self.path(record).with_name(f"{record.run_id}.ranks.npz"))
+
+    def write(self, record: RunRecord, test: Rankings) -> Path:
+        """Write ranks, then the record; a record exists only if the run finished. An existing one stays."""
+        bad = [k for k, v in record.metrics.items() if not math.isfinite(v)]
+        if bad:
+            raise ValueError(f"run {record.run_id} has non-finite metrics: {', '.join(bad)}")
+        path = self.path(record)
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_ranks(path.with_name(f"{record.run_id}.ranks.npz"), test)
+        write_atomically(path, dump_json(asdict(record)).encode())
+        return path
+
+
+def dump_json(data: Any) -> str:
+    """Readable JSON with sorted keys and full-precision numbers."""
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the target and rename, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_ranks(path: Path, ranks: Rankings) -> None:
+    """npz with `ranks`, `ties` and `id_ranks`, one number a user in split order (1-based, 0 = not in the list)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        np.savez_compressed(temporary, ranks=_small(ranks.places), ties=_small(ranks.ties),
+                            id_ranks=_small(ranks.id_places))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint32)
+
+
+def read_ranks(path: Path) -> Rankings:
+    """Read what `write_ranks` wrote, as int64. Raises: UserError for a file that is not that."""
+    try:
+        with np.load(path) as file:
+            return Rankings(*(file[k].astype(np.int64) for k in ("ranks", "ties", "id_ranks")))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a file of ranks ({error}). Delete it and its record, and run again.") from None
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one JSON record. Raises: UserError naming the file where it is damaged or of a newer schema."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        schema = data["schema"]
+        if schema != SCHEMA:
+            raise UserError(f"{path} has record schema {schema}; this version reads {SCHEMA}. Update genrec-bench.")
+        return RunRecord(**data)
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a run record ({error}). Restore it or delete it.") from None
