@@ -42,7 +42,9 @@ class RunRecord:
 
     @property
     def dataset(self) -> str:
-        return self.config["dataset"]["name"]
+        """The dataset's name, or the label of a user's own folder."""
+        spec = self.config["dataset"]
+        return spec.get("label") or spec["name"]
 
     @property
     def seed(self) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from genrec_bench.errors import UserError
+from genrec_bench.plan import Selection, parse_overrides
+from genrec_bench.runner import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -52,3 +56,74 @@ def reports_dir(args: argparse.Namespace) -> Path:
     if args.reports is not None:
         return args.reports
     return ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Which runs: suite, profile, datasets, rows, seeds and single settings."""
+    parser.add_argument("--suite", required=True, metavar="NAME", help="suite to run (see `list suites`)")
+    parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
+    add_data(parser)
+    parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
+                        help="only generative rows with these objectives")
+    parser.add_argument("--baselines", type=comma_list, default=None, metavar="A,B",
+                        help="only these baseline rows, or none")
+    parser.add_argument("--seeds", type=comma_list, default=None, metavar="0,1,2",
+                        help="seeds (default: as the profile says)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
+                        help="change one setting of a section, component or baseline, such as training.epochs=5")
+
+
+def selection(args: argparse.Namespace) -> Selection:
+    """The selection that the options of `add_selection` describe. Raises: UserError."""
+    baselines = args.baselines
+    if baselines is not None and [b.lower() for b in baselines] == ["none"]:
+        baselines = []
+    return Selection(args.suite, args.profile, _tuple(args.datasets), _tuple(args.objectives), _tuple(baselines),
+                     _seeds(args.seeds), parse_overrides(args.overrides))
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _seeds(values: list[str] | None) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    wrong = [v for v in values if not (v.isascii() and v.isdecimal())]
+    if wrong or not values:
+        raise UserError(f"--seeds takes whole numbers from 0 such as 0,1,2; got {', '.join(wrong) or 'nothing'}.")
+    return tuple(int(v) for v in values)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """`--device` and `--threads`."""
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=None, metavar="N",
+                        help="CPU threads of a run (default: the cores at hand); numbers are equal only at equal N")
+
+
+def device(args: argparse.Namespace) -> str:
+    """The device asked for. Raises: UserError where it is not there."""
+    kind, _, index = args.device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise UserError(f"--device takes cpu, cuda or cuda:N, got {args.device!r}.")
+    if kind == "cuda":
+        import torch
+
+        if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+            raise UserError(f"--device {args.device}: torch sees {torch.cuda.device_count()} CUDA devices here. "
+                            "Use --device cpu, or a torch build for your GPU.")
+    return args.device
+
+
+def threads(args: argparse.Namespace) -> int:
+    """CPU threads of a run: as asked, else the cores this process may use."""
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads must be at least 1, got {args.threads}.")
+    return args.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+
+
+def workspace(args: argparse.Namespace) -> Workspace:
+    """Where the runs of this command read and write."""
+    return Workspace(args.results, data_dir(args), device(args), threads(args),
+                     getattr(args, "tensorboard", False), shlex.join(["python", *sys.argv]))

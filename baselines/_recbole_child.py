@@ -1,0 +1,284 @@
+"""The child process of `recbole_adapter`, and the only file that imports RecBole.
+
+Reads `input.json` and `input.npz` of the folder it is given, writes one JSON line an epoch to stdout, and leaves
+`output.json`, `output.npz` and `best.safetensors`. Whatever RecBole prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from baselines._common import flat_histories, rank_in_batches, selection_value
+from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
+from genrec_bench.contracts import Instances, Rankings
+from genrec_bench.records import dump_json, write_atomically
+from recbole.config import Config
+from recbole.data import data_preparation
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import BERT4Rec
+from recbole.trainer import trainer as recbole_trainer
+from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, init_seed
+
+NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}  # gone in numpy 2
+NEGATIVES = {"CE": None, "BPR": {"distribution": "uniform", "sample_num": 1}}
+
+
+class InstanceDataset(SequentialDataset):
+    """RecBole's dataset made of our rows, over the full catalogue: token n + 1 is our item (or user) n.
+
+    Nothing is read from files, filtered, augmented or split again. Rows are right-padded with 0. `appended`
+    writes a training row's target behind its history.
+    """
+
+    def __init__(self, config: Config, rows: dict[str, Instances], sizes: dict[str, int], appended: bool) -> None:
+        self._rows, self._sizes, self._appended = rows, sizes, appended
+        super().__init__(config)
+
+    def _from_scratch(self) -> None:
+        self._get_preset()
+        self._get_field_from_config()
+        items, single = self.iid_field + self.config["LIST_SUFFIX"], 1
+        for field, size in ((self.uid_field, self._sizes["users"]), (self.iid_field, self._sizes["items"])):
+            self.set_field_property(field, FeatureType.TOKEN, FeatureSource.INTERACTION, single)
+            self.field2id_token[field] = np.array(["[PAD]", *map(str, range(size))])
+            self.field2token_id[field] = {token: n for n, token in enumerate(self.field2id_token[field])}
+        self.set_field_property(items, FeatureType.TOKEN_SEQ, FeatureSource.INTERACTION, self.max_item_list_len)
+        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, single)
+        self.field2id_token[items] = self.field2id_token[self.iid_field]
+        self.field2token_id[items] = self.field2token_id[self.iid_field]
+        setattr(self, f"{self.iid_field}_list_field", items)
+        self.user_feat = self.item_feat = None
+        self.feat_name_list = ["inter_feat"]
+        self.tables = {part: self._table(rows, items, self._appended and part == "train")
+                       for part, rows in self._rows.items()}
+        self.inter_feat = self.tables["train"]
+
+    def _table(self, rows: Instances, items: str, appended: bool) -> Interaction:
+        width = self.max_item_list_len
+        room = width - appended
+        where, values, age = flat_histories(rows, np.arange(len(rows)))
+        lengths = np.minimum(rows.lengths, room)
+        kept = age < room
+        where, values, column = where[kept], values[kept], (lengths[where] - 1 - age)[kept]
+        histories = np.zeros((len(rows), width), dtype=np.int64)
+        histories[where, column] = values + 1
+        if appended:
+            histories[np.arange(len(rows)), lengths] = rows.targets + 1
+        columns = {self.uid_field: rows.users + 1, items: histories, self.iid_field: rows.targets + 1,
+                   self.item_list_length_field: lengths + appended}
+        return Interaction({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()})
+
+    def build(self) -> list[InstanceDataset]:
+        """The three parts, as RecBole's loaders want them."""
+        return [self.copy(self.tables[part]) for part in PARTS]
+
+
+class GuardedBERT4Rec(BERT4Rec):
+    """RecBole's BERT4Rec, except that a batch without any masked position that counts adds no gradient.
+
+    RecBole divides by the number of such positions (position 0 never counts), so the batch would give NaN.
+    """
+
+    def calculate_loss(self, interaction: Interaction) -> torch.Tensor:
+        """The mean loss of the masked positions."""
+        if (interaction[self.MASK_INDEX] > 0).any():
+            return super().calculate_loss(interaction)
+        return self.output_bias.sum() * 0.0
+
+
+class TargetAppendedBERT4Rec(GuardedBERT4Rec):
+    """For rows that end in their target: the mask to be filled stands behind the whole history."""
+
+    def full_sort_predict(self, interaction: Interaction) -> torch.Tensor:
+        """(B, I + 1) scores of the item behind each history."""
+        items, lengths = interaction[self.ITEM_SEQ].clone(), interaction[self.ITEM_SEQ_LEN]
+        items[torch.arange(len(items), device=items.device), lengths] = self.mask_token
+        hidden = self.gather_indexes(self.forward(items), lengths)
+        return hidden @ self.item_embedding.weight[:self.n_items].T + self.output_bias
+
+
+BERT4REC = {"target_appended": TargetAppendedBERT4Rec, "stock": GuardedBERT4Rec}
+
+
+class _Silent:
+    """Takes the place of a TensorBoard writer, which would write to the current directory."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What RecBole made of our rows."""
+
+    model: torch.nn.Module
+    trainer: Any
+    train_data: Any
+    tables: dict[str, Interaction]
+
+
+def recbole_config(spec: dict[str, Any], folder: Path) -> Config:
+    """RecBole's Config from our settings alone: no file, no command line."""
+    for name, kind in NUMPY_ALIASES.items():
+        if not hasattr(np, name):
+            setattr(np, name, kind)
+    values = {k: v for k, v in spec["settings"].items() if k not in ("model", "protocol", "batch_size", "patience")}
+    settings = spec["settings"]
+    fixed = {
+        "data_path": str(folder), "checkpoint_dir": str(folder), "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id",
+        "MAX_ITEM_LIST_LENGTH": spec["max_history"] + appends_target(spec), "train_batch_size": settings["batch_size"],
+        "train_neg_sample_args": NEGATIVES[settings["loss_type"]], "repeatable": True, "metrics": ["NDCG"],
+        "topk": [10], "valid_metric": "NDCG@10", "metric_decimal_place": 8, "stopping_step": settings["patience"],
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "seed": spec["seed"], "reproducibility": True, "worker": 0, "show_progress": False, "state": "INFO",
+        "gpu_id": spec["gpu"], "use_gpu": bool(spec["gpu"])}
+    return Config(model=settings["model"], dataset="instances", config_dict={**values, **fixed})
+
+
+def appends_target(spec: dict[str, Any]) -> bool:
+    """Whether training rows end in their target (BERT4Rec's remedy)."""
+    return spec["settings"].get("protocol") == "target_appended"
+
+
+def set_up(spec: dict[str, Any], rows: dict[str, Instances], folder: Path) -> Setup:
+    """Dataset, model, loader and trainer, from one seed."""
+    recbole_trainer.get_tensorboard = lambda logger: _Silent()
+    config = recbole_config(spec, folder)
+    init_seed(config["seed"], config["reproducibility"])
+    sizes = {"users": spec["num_users"], "items": spec["num_items"]}
+    dataset = InstanceDataset(config, rows, sizes, appends_target(spec))
+    train_data = data_preparation(config, dataset)[0]
+    init_seed(config["seed"], config["reproducibility"])
+    name = spec["settings"]["model"]
+    kind = BERT4REC[spec["settings"]["protocol"]] if name == "BERT4Rec" else get_model(name)
+    model = kind(config, train_data._dataset).to(config["device"])
+    trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+    return Setup(model, trainer, train_data, dataset.tables)
+
+
+@dataclass
+class Scorer:
+    """Ranks the targets of one part with our evaluator, in the row order of the split."""
+
+    model: torch.nn.Module
+    table: Any
+    targets: np.ndarray
+    excluded: list[np.ndarray] | None
+    max_k: int
+    batch_size: int
+
+    def rank(self) -> Rankings:
+        """Places of all rows. Raises: ValueError for scores that are not finite."""
+        self.model.eval()
+        return rank_in_batches(self._scores, self.targets, max_k=self.max_k, excluded=self.excluded,
+                               batch_size=self.batch_size)
+
+    @torch.no_grad()
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        batch = self.table[slice(int(rows[0]), int(rows[-1]) + 1)].to(self.model.device)
+        scores = self.model.full_sort_predict(batch).view(len(rows), -1)
+        return scores[:, 1:].float().cpu().numpy()  # column 0 is padding
+
+
+@dataclass
+class Best:
+    """The best epoch so far: its validation value, places and weights."""
+
+    value: float = -1.0
+    epoch: int = 0
+    valid: Rankings | None = None
+    weights: dict[str, torch.Tensor] | None = None
+
+
+def read_parts(folder: Path) -> tuple[dict[str, Instances], dict[str, list[np.ndarray] | None]]:
+    """The rows of train, valid and test, and each row's own items where they are to be excluded."""
+    with np.load(folder / DATA) as file:
+        rows = {part: Instances(*(file[f"{part}_{f.name}"] for f in fields(Instances))) for part in PARTS}
+        seen = {part: np.split(file[f"{part}_seen_items"], file[f"{part}_seen_offsets"][1:-1])
+                if f"{part}_seen_items" in file else None for part in PARTS[1:]}
+    return rows, seen
+
+
+@dataclass
+class Clock:
+    """Seconds of each epoch's training and validation."""
+
+    training: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+
+
+def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str]) -> tuple[Best, dict[str, Any], Clock]:
+    """RecBole's epochs under the suite's stopping rule. Returns the best epoch, `training` and the times."""
+    best, curve, clock = Best(), [], Clock()
+    while len(curve) < settings["epochs"] and len(curve) - best.epoch < settings["patience"]:
+        epoch, started = len(curve) + 1, time.perf_counter()
+        loss = setup.trainer._train_epoch(setup.train_data, epoch - 1, show_progress=False)
+        trained = time.perf_counter()
+        places = valid.rank()
+        clock.training.append(trained - started)
+        clock.validation.append(time.perf_counter() - trained)
+        total = sum(loss) if isinstance(loss, tuple) else loss
+        point = {"epoch": epoch, "loss": total / len(setup.train_data), "valid_ndcg@10": selection_value(places)}
+        curve.append(point)
+        print(json.dumps(point), file=lines, flush=True)
+        if point["valid_ndcg@10"] > best.value:
+            weights = {k: v.detach().clone() for k, v in setup.model.state_dict().items()}
+            best = Best(point["valid_ndcg@10"], epoch, places, weights)
+    training = {"epochs": len(curve), "best_epoch": best.epoch, "curve": curve,
+                "parameters": sum(p.numel() for p in setup.model.parameters() if p.requires_grad),
+                "steps": len(curve) * len(setup.train_data),
+                "stopped": "patience" if len(curve) < settings["epochs"] else "epochs"}
+    return best, training, clock
+
+
+def run(folder: Path, lines: IO[str]) -> None:
+    """Train, rank, and write the results into `folder`."""
+    spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    settings = spec["settings"]
+    torch.set_num_threads(spec["threads"])
+    if spec["gpu"]:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    rows, seen = read_parts(folder)
+    setup = set_up(spec, rows, folder)
+    scorers = {part: Scorer(setup.model, setup.tables[part], rows[part].targets, seen[part], spec["max_k"],
+                            settings["eval_batch_size"]) for part in PARTS[1:]}
+    best, training, clock = fit(setup, scorers["valid"], settings, lines)
+    setup.model.load_state_dict(best.weights)
+    started = time.perf_counter()
+    ranked = {"valid": best.valid, "test": scorers["test"].rank()}
+    decode_seconds = time.perf_counter() - started
+    save_file({k: v.contiguous().cpu() for k, v in best.weights.items()}, folder / WEIGHTS)
+    np.savez(folder / PLACES, **{f"{part}_{name}": getattr(places, name) for part, places in ranked.items()
+                                 for name in ("places", "ties", "id_places")})
+    timings = {"train_seconds": sum(clock.training),
+               "seconds_per_epoch": statistics.median(clock.training[1:] or clock.training),
+               "validation_seconds": statistics.median(clock.validation),
+               "decode_users_per_second": len(rows["test"]) / decode_seconds,
+               "peak_memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+    write_atomically(folder / RESULT, dump_json({"training": training, "timings": timings}).encode())
+
+
+def main() -> None:
+    """Entry point: the run's folder is the only argument, and RecBole must not see it."""
+    folder = Path(sys.argv[1])
+    del sys.argv[1:]  # RecBole's Config lets `--a=b` win over what it is given
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
+        os.dup2(2, 1)  # anything RecBole prints would break the protocol
+        run(folder, lines)
+
+
+if __name__ == "__main__":
+    main()

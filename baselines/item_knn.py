@@ -1,0 +1,82 @@
+"""Item-kNN: cosine of items that share users, summed over the history with newer items counting more."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from baselines._common import flat_histories, rank_in_batches
+from genrec_bench.contracts import Job, Outcome, Rankings, Split
+from genrec_bench.registry import systems
+from genrec_bench.settings import setting
+from genrec_bench.splits import seen_items
+
+
+@systems.register("item_knn")
+@dataclass(frozen=True)
+class ItemKnn:
+    """Score of candidate c = sum over history items h of decay**age(h) * cosine(h, c); age 0 = newest.
+
+    cosine(h, c) = users with both / sqrt(users with h * users with c), counted once a user over the training
+    sequences. Nothing is learned by gradient. Cosine: Deshpande & Karypis 2004 (ACM TOIS 22(1), item-based top-N).
+    Differs from the paper: weights decay with age, the history is a sequence; columns are not normalised.
+    """
+
+    decay: float = setting(0.8, "weight of a history item relative to the one after it", low=0.0, high=1.0)
+    neighbours: int = setting(0, "most similar items kept of each history item, 0 = all", low=0)
+    shrink: float = setting(0.0, "added to the denominator of the cosine: trusts rare pairs less", low=0.0)
+
+    def run(self, job: Job) -> Outcome:
+        """Build the similarities, then rank the validation and test targets."""
+        started = time.perf_counter()
+        similarity = self.similarity(job.split)
+        train_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        valid, test = (self._rank(job, similarity, part) for part in ("valid", "test"))
+        seconds = time.perf_counter() - started
+        job.progress.step(1, 1, "counted")
+        users = len(job.split.valid) + len(job.split.test)
+        return Outcome(valid, test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": int(similarity.nnz),
+                                     "stopped": "no training"},
+                       {"train_seconds": train_seconds, "decode_users_per_second": users / seconds})
+
+    def similarity(self, split: Split) -> sparse.csr_array:
+        """(I, I) float64: row = history item, column = candidate."""
+        sequences = split.train_sequences
+        users = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
+        seen = sparse.csr_array((np.ones(len(users)), (users, np.concatenate(sequences))),
+                                shape=(len(sequences), split.num_items))
+        seen.data[:] = 1.0  # an item counts once a user
+        together = (seen.T @ seen).tocoo()
+        lengths = np.sqrt(seen.sum(axis=0))
+        rows, columns = together.coords
+        values = together.data / (lengths[rows] * lengths[columns] + self.shrink)
+        others = rows != columns  # an item's cosine of 1 with itself would put the history on top
+        similarity = sparse.csr_array((values[others], (rows[others], columns[others])), shape=together.shape)
+        similarity.sort_indices()
+        return _nearest(similarity, self.neighbours) if self.neighbours else similarity
+
+    def scores(self, similarity: sparse.csr_array, split: Split, part: str, rows: np.ndarray) -> np.ndarray:
+        """(B, I) float64 scores of some rows of a part ("valid" or "test")."""
+        where, items, age = flat_histories(getattr(split, part), rows)
+        weights = sparse.csr_array((self.decay ** age.astype(np.float64), (where, items)),
+                                   shape=(len(rows), split.num_items))
+        return (weights @ similarity).toarray()
+
+    def _rank(self, job: Job, similarity: sparse.csr_array, part: str) -> Rankings:
+        settings = job.config.evaluation
+        excluded = seen_items(job.split, part) if settings.exclude_history else None
+        return rank_in_batches(lambda rows: self.scores(similarity, job.split, part, rows),
+                               getattr(job.split, part).targets, max_k=settings.max_k, excluded=excluded)
+
+
+def _nearest(similarity: sparse.csr_array, count: int) -> sparse.csr_array:
+    """Keep the `count` largest of each row; of equals the item with the smaller number."""
+    rows = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
+    order = np.lexsort((similarity.indices, -similarity.data, rows))
+    rank = np.arange(len(order)) - similarity.indptr[rows[order]]
+    keep = order[rank < count]
+    return sparse.csr_array((similarity.data[keep], (rows[keep], similarity.indices[keep])), shape=similarity.shape)

@@ -1,0 +1,49 @@
+"""Popularity: every user gets the most frequent items of the training sequences."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from baselines._common import rank_in_batches
+from genrec_bench.contracts import Job, Outcome, Rankings, Split
+from genrec_bench.registry import systems
+from genrec_bench.splits import seen_items
+
+
+def item_counts(split: Split) -> np.ndarray:
+    """(I,) how often each item occurs in what training may see; never-seen items have 0."""
+    return np.bincount(np.concatenate(split.train_sequences), minlength=split.num_items)
+
+
+@systems.register("popularity")
+@dataclass(frozen=True)
+class Popularity:
+    """Rank items by their number of training interactions. A floor that has read nothing about the user.
+
+    Equal counts are ties: a target in a group of equals gets the expected value over the group's places.
+    Differs from the paper: none (no paper).
+    """
+
+    def run(self, job: Job) -> Outcome:
+        """Count, then rank the validation and test targets."""
+        started = time.perf_counter()
+        counts = item_counts(job.split)
+        train_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        valid, test = (self._rank(job, counts, part) for part in ("valid", "test"))
+        seconds = time.perf_counter() - started
+        job.progress.step(1, 1, "counted")
+        users = len(job.split.valid) + len(job.split.test)
+        return Outcome(valid, test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": job.split.num_items,
+                                     "stopped": "no training"},
+                       {"train_seconds": train_seconds, "decode_users_per_second": users / seconds})
+
+    def _rank(self, job: Job, counts: np.ndarray, part: str) -> Rankings:
+        settings = job.config.evaluation
+        excluded = seen_items(job.split, part) if settings.exclude_history else None
+        scores = counts.astype(np.float64)
+        return rank_in_batches(lambda rows: np.tile(scores, (len(rows), 1)), getattr(job.split, part).targets,
+                               max_k=settings.max_k, excluded=excluded)

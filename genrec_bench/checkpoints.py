@@ -1,0 +1,61 @@
+"""Checkpoints: one safetensors file that carries its state as JSON, written atomically."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from genrec_bench.errors import UserError
+from genrec_bench.records import write_atomically
+
+
+def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write tensors and a JSON-able state into one file, so that they can never belong to different epochs."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(plain, metadata={"state": json.dumps(state, sort_keys=True)}))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and state of a checkpoint. Raises: UserError for a damaged file."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state = json.loads(file.metadata()["state"])
+            return {name: file.get_tensor(name) for name in file.keys()}, state
+    except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a checkpoint ({error}). Delete it to train from the start.") from None
+
+
+def named(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under `<group>/<name>`."""
+    return {f"{group}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def unnamed(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one group under their own names."""
+    start = f"{group}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def training_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and optimiser moments under names that `load_training` reads back."""
+    tensors = named("model", model.state_dict())
+    for number, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
+    return tensors
+
+
+def load_training(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Put what `training_tensors` gathered back in place."""
+    model.load_state_dict(unnamed("model", tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser/"):
+            _, number, key = name.split("/")
+            moments.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})

@@ -1,0 +1,81 @@
+"""The command line: one verb, one module below `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from genrec_bench.errors import UserError, nearest
+
+VERBS = {
+    "run": "run a suite and render its report (`--suite NAME` alone means this)",
+    "plan": "show which runs of a suite are done, failed or missing, and the time left",
+    "list": "list datasets, tokenizers, backbones, objectives, metrics, suites, baselines or profiles",
+    "report": "render reports from records alone",
+    "evaluate": "score a ranking file of your own or a checkpoint",
+    "merge": "move finished records to results/reference",
+    "data": "list, check or fetch datasets",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line with the nearest match."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        known, rest = self.parse_known_args(args, namespace)
+        if rest:
+            options = [o for action in self._actions for o in action.option_strings]
+            match = nearest(rest[0].split("=")[0], options) if rest[0].startswith("-") else None
+            hint = f" Did you mean {match}?" if match else ""
+            raise UserError(f"unknown option or argument {rest[0]!r}.{hint} See `{self.prog} --help`.")
+        return known
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 a run failed, 2 a mistake of the user's, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        words = ["run", *words]
+    if not words or words[0].startswith("-"):
+        return _overview(words)
+    verb = words[0]
+    if verb not in VERBS:
+        match = nearest(verb, VERBS)
+        hint = f" Did you mean {match!r}?" if match else ""
+        raise UserError(f"unknown command {verb!r}.{hint} Commands: {', '.join(VERBS)}.")
+    module = importlib.import_module(f"genrec_bench.commands.{verb}")
+    parser = Parser(prog=f"benchmark.py {verb}", description=VERBS[verb], allow_abbrev=False)
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(words[1:]))
+
+
+def _overview(words: list[str]) -> int:
+    if "--version" in words:
+        from genrec_bench.provenance import own_version
+
+        print(f"genrec-bench {own_version()}")
+        return 0
+    print("usage: benchmark.py COMMAND [options]\n       benchmark.py --suite NAME [options]\n\ncommands:")
+    for verb, text in VERBS.items():
+        print(f"  {verb:<9} {text}")
+    print("\n`benchmark.py COMMAND --help` lists a command's options.")
+    return 0 if words else 2

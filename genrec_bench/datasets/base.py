@@ -1,0 +1,170 @@
+"""What a dataset is, and the reading and checking that all of them share.
+
+The catalogue (the numbered items) is: the items of the index file where the data has one, so that an item without
+interactions can still be recommended; otherwise the items that occur in interactions. A file of texts adds none.
+Users and items are numbered in the order of their ids: as numbers where all of them are numbers, else as text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from genrec_bench.contracts import Interactions
+from genrec_bench.errors import UserError
+from genrec_bench.registry import datasets
+
+MIN_INTERACTIONS = 3  # leave-one-out needs a history, a validation target and a test target
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Dataset(ABC):
+    """A named source of interactions; its fields are its settings.
+
+    version: raised when the same files would give other numbers. default_tokenizer: "given" where the data carries
+    semantic IDs, else a tokenizer that makes them. needs_path: it can only be named by a folder of the user's own.
+    how_to_get: one line for `data fetch`.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    default_tokenizer: ClassVar[str] = "given"
+    needs_path: ClassVar[bool] = False
+    how_to_get: ClassVar[str] = ""
+
+    @abstractmethod
+    def load(self, data_dir: Path | None) -> Interactions:
+        """Read and check everything. Raises: UserError naming file, place and remedy."""
+
+    @abstractmethod
+    def location(self, data_dir: Path | None) -> str:
+        """Where the files are looked for, for people to read."""
+
+    @abstractmethod
+    def missing_files(self, data_dir: Path | None) -> list[str]:
+        """The needed files that are not there; empty where the dataset can be loaded."""
+
+    def preferred_tokenizer(self) -> str:
+        """The tokenizer used where the user names none."""
+        return self.default_tokenizer
+
+
+def problem(path: Path, place: str, what: str, remedy: str) -> UserError:
+    """The error of a data file: `<file>: <place>: <what>. <remedy>`."""
+    where = f"{path}: {place}" if place else f"{path}"
+    return UserError(f"{where}: {what}. {remedy}")
+
+
+def read_text(path: Path) -> str:
+    """A whole file as text, unpacked where its name ends in .gz. Raises: UserError for a damaged file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise problem(path, "", f"cannot be read ({error.strerror or error})",
+                      "Check that it exists and that you may read it.") from None
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise problem(path, "", f"is not a whole gzip file ({error})", "Get the file again.") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise problem(path, f"line {line}", f"byte {error.start} is not UTF-8",
+                      "Save the file in the encoding UTF-8.") from None
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """`name` or `name.gz` in a folder, None where neither exists. Raises: UserError where both do."""
+    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    if len(found) > 1:
+        raise problem(found[0], "", f"{found[1].name} is here as well", "Remove one of the two.")
+    return found[0] if found else None
+
+
+def ordered_ids(ids: Iterable[str]) -> list[str]:
+    """Ids in numeric order where all are decimal numbers, else in text order."""
+    ids = list(ids)
+    if all(i.isascii() and i.isdecimal() for i in ids):
+        return sorted(ids, key=lambda i: (len(i.lstrip("0")), i.lstrip("0"), i))
+    return sorted(ids)
+
+
+def check_text(path: Path, place: str, value: str) -> str:
+    """The same text. Raises: UserError where it holds half of a surrogate pair, which no file can be written with."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise problem(path, place, "the text holds half of a surrogate pair",
+                      "Write the character in full.") from None
+    return value
+
+
+def check_lengths(path: Path, sequences: Mapping[str, Sequence[Any]]) -> None:
+    """Every user has enough interactions to be split. Raises: UserError naming the first who has not."""
+    if not sequences:
+        raise problem(path, "", "has no users", "Give it at least one.")
+    short = [user for user, items in sequences.items() if len(items) < MIN_INTERACTIONS]
+    if short:
+        held = len(sequences[short[0]]) or "no"
+        others = f" (and {len(short) - 1} more users)" if len(short) > 1 else ""
+        raise problem(path, f"user {short[0]!r}{others}", f"{held} interactions, {MIN_INTERACTIONS} or more are needed",
+                      "Leave-one-out takes the last two for validation and test: remove such users from the file.")
+
+
+def number_items(sequences: Iterable[Sequence[Key]], catalogue: Sequence[Key]) -> tuple[np.ndarray, ...]:
+    """The sequences as int64 arrays of positions in the catalogue, which must hold all of their items."""
+    numbers = {item: n for n, item in enumerate(catalogue)}
+    return tuple(np.array([numbers[i] for i in items], dtype=np.int64) for items in sequences)
+
+
+def check_covered(path: Path, needed: Iterable[Key], held: Mapping[Key, Any], what: str, remedy: str) -> None:
+    """Every needed item is in a file. Raises: UserError naming the first that is not."""
+    missing = [item for item in needed if item not in held]
+    if missing:
+        others = f" (and {len(missing) - 1} more items)" if len(missing) > 1 else ""
+        raise problem(path, f"item {missing[0]}{others}", f"has no {what}", remedy)
+
+
+def join_fields(fields: Sequence[str]) -> str:
+    """One text of an item: a field a line, so that the first line is always the title, even an empty one."""
+    clean = [" ".join(field.split()) for field in fields]
+    return "\n".join(clean[:1] + [field for field in clean[1:] if field]) if any(clean) else ""
+
+
+def data_folder(name: str, data_dir: Path | None, below: str) -> Path:
+    """The folder `below` the data folder. Raises: UserError where no data folder was named."""
+    if data_dir is None:
+        raise UserError(f"dataset {name} needs the data folder. Give --data-dir DIR or set GENREC_BENCH_DATA, so that "
+                        f"DIR/{below} holds its files; `benchmark.py data fetch --datasets {name}` says where to get "
+                        "them.")
+    return data_dir / below
+
+
+def dataset_spec(text: str) -> dict[str, Any]:
+    """The spec a `--datasets` value means: a registered name, or a folder of the user's own.
+
+    A value with a path separator, or an existing folder that no dataset is named like, is a folder.
+    Raises: UserError with the nearest name for anything else.
+    """
+    if "/" not in text and "\\" not in text:
+        if text in datasets.names() or not Path(text).is_dir():
+            datasets.get(text, "--datasets")
+            return {"name": text}
+    return {"name": "folder", "path": str(Path(text).expanduser().resolve())}
+
+
+def dataset_label(spec: Mapping[str, Any]) -> str:
+    """What a dataset is called in tables: its name, or the base name of a folder."""
+    if spec["name"] != "folder" or not spec.get("path"):
+        return str(spec["name"])
+    return str(spec.get("label") or Path(spec["path"]).name)

@@ -1,0 +1,276 @@
+"""Readers of the JSON files that generative recommenders share (LETTER, LC-Rec, APAO), plain or gzip.
+
+`X.inter.json`: object, user id -> list of item numbers, oldest first. `X.index*.json`: object, item number -> codes,
+as tokens `["<a_12>", "<b_3>", ...]` or as integers `[12, 3, ...]`. `X.item.json` or `X.title.json`: object, item
+number -> text, or an object of named texts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+
+from genrec_bench.contracts import Interactions
+from genrec_bench.datasets import base
+from genrec_bench.datasets.base import Dataset, problem
+from genrec_bench.errors import unknown
+from genrec_bench.settings import setting
+
+MAX_LEVELS = 26  # a level is named by a letter
+_TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,8})>")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_log = logging.getLogger(__name__)
+
+
+class _Repeated(dict):
+    """An object of the JSON text that names a key twice; `key` is that key."""
+
+    key: str = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) == len(pairs):
+        return result
+    seen: set[str] = set()
+    repeated = _Repeated(result)
+    repeated.key = next(key for key, _ in pairs if key in seen or seen.add(key))
+    return repeated
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON value")
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    """The object of a JSON file whose keys are of one kind ("user", "item"), each named once in the text.
+
+    Raises: UserError with line and column for text that is not JSON, or the key that stands twice.
+    """
+    text = base.read_text(path)
+    try:
+        data = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise problem(path, f"line {error.lineno}, column {error.colno}", f"is not valid JSON ({error.msg})",
+                      "The file may be cut off: mend it or get it again.") from None
+    except (ValueError, RecursionError) as error:
+        raise problem(path, "", f"is not valid JSON ({error})", "Mend the file or get it again.") from None
+    if not isinstance(data, dict):
+        raise problem(path, "top level", f"is {_kind_of(data)}, an object is needed",
+                      f"Write {{\"<{kind} id>\": ...}}.")
+    if isinstance(data, _Repeated):
+        raise problem(path, f"{kind} {data.key[:80]!r}{_second_line(text, data.key)}", "stands twice in the file",
+                      "Keep one of the two entries.")
+    return data
+
+
+def _second_line(text: str, key: str) -> str:
+    found = list(re.finditer(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text))
+    return f", line {text.count(chr(10), 0, found[1].start()) + 1}" if len(found) > 1 else ""
+
+
+def _kind_of(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _shown(value: Any) -> str:
+    """A short form for messages; a container is not spelled out, since it may be nested without end."""
+    return _kind_of(value) if isinstance(value, (list, dict)) else json.dumps(value)[:80]
+
+
+def read_interactions(path: Path) -> dict[str, list[int]]:
+    """User id -> item numbers, oldest first, in user order. Raises: UserError naming user and position."""
+    data = read_json(path, "user")
+    for user, items in data.items():
+        place = f"user {user[:80]!r}"
+        if not user.strip():
+            raise problem(path, place, "the user id is empty", "Give the user a name.")
+        base.check_text(path, place, user)
+        if not isinstance(items, list):
+            raise problem(path, place, f"holds {_kind_of(items)}, a list of item numbers is needed",
+                          "Write [item, item, ...], oldest first.")
+        if not all(type(item) is int and item >= 0 for item in items):
+            _wrong_item(path, place, items)
+    base.check_lengths(path, data)
+    return {user: data[user] for user in base.ordered_ids(data)}
+
+
+def _wrong_item(path: Path, place: str, items: list[Any]) -> NoReturn:
+    position, item = next((p, i) for p, i in enumerate(items, 1) if type(i) is not int or i < 0)
+    what = "is negative" if type(item) is int else "is not a whole number"
+    raise problem(path, f"{place}, interaction {position}", f"item {_shown(item)} {what}",
+                  "Items are whole numbers from 0.")
+
+
+def _item_number(path: Path, key: str) -> int:
+    if not _NUMBER.fullmatch(key):
+        raise problem(path, f"item {key[:80]!r}", "is not an item number",
+                      "Keys are whole numbers from 0 without leading zeros.")
+    return int(key)
+
+
+def read_index(path: Path, *, codebook_size: int, ragged: bool) -> dict[int, tuple[int, ...]]:
+    """Item number -> codes from 0, one a level.
+
+    ragged: IDs may differ in length. Raises: UserError naming item and level for a code that is malformed, at the
+    wrong level or not within 0..codebook_size - 1.
+    """
+    index = {_item_number(path, key): _codes(path, f"item {key}", value, codebook_size)
+             for key, value in read_json(path, "item").items()}
+    if not index:
+        raise problem(path, "", "has no items", "Give every item its codes.")
+    depth = max(len(codes) for codes in index.values())
+    short = next((item for item, codes in index.items() if len(codes) < depth), None)
+    if short is not None and not ragged:
+        raise problem(path, f"item {short}", f"has {len(index[short])} codes, others have {depth}",
+                      "Give every item a code for each level.")
+    return index
+
+
+def _codes(path: Path, place: str, value: Any, codebook_size: int) -> tuple[int, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_LEVELS:
+        held = f"{len(value)} codes" if isinstance(value, list) else _kind_of(value)
+        raise problem(path, place, f"holds {held}, a list of 1 to {MAX_LEVELS} codes is needed",
+                      'Write ["<a_1>", "<b_2>"] or [1, 2].')
+    return tuple(_code(path, f"{place}, level {level}", code, level, codebook_size)
+                 for level, code in enumerate(value, 1))
+
+
+def _code(path: Path, place: str, code: Any, level: int, codebook_size: int) -> int:
+    letter = chr(ord("a") + level - 1)
+    number = code
+    if isinstance(code, str):
+        match = _TOKEN.fullmatch(code)
+        if match is None:
+            raise problem(path, place, f"code {code[:80]!r} is malformed", f"Write it like <{letter}_12>.")
+        if match[1] != letter:
+            raise problem(path, place, f"code {code!r} belongs to another level",
+                          f"Level {level} is lettered {letter!r}: order the codes by level.")
+        number = int(match[2])
+    if type(number) is not int:
+        raise problem(path, place, f"code {_shown(code)} is neither a token nor a whole number",
+                      f'Write "<{letter}_12>" or 12.')
+    if not 0 <= number < codebook_size:
+        raise problem(path, place, f"code {_shown(code)} is not within 0..{codebook_size - 1}",
+                      "Correct the code, or the setting codebook_size where the dataset has one.")
+    return number
+
+
+def read_texts(path: Path, fields: Sequence[str] = ()) -> dict[int, str]:
+    """Item number -> text, one named field a line in the order of `fields`.
+
+    Without `fields`: the title, then all further fields that hold text, in the order of the file.
+    Raises: UserError naming the item and what is wrong with its text.
+    """
+    texts = {}
+    for key, value in read_json(path, "item").items():
+        item = _item_number(path, key)
+        texts[item] = base.check_text(path, f"item {key}", _item_text(path, f"item {key}", value, fields))
+    return texts
+
+
+def _item_text(path: Path, place: str, value: Any, fields: Sequence[str]) -> str:
+    if isinstance(value, str) and not fields:
+        return base.join_fields([value])
+    if not isinstance(value, dict):
+        raise problem(path, place, f"holds {_kind_of(value)}, not an item's texts",
+                      'Write {"title": "..."}' + ("." if fields else ' or a string.'))
+    if isinstance(value, _Repeated):
+        raise problem(path, f"{place}, field {value.key!r}", "stands twice in the file", "Keep one of the two.")
+    texts = {name: _field_text(text) for name, text in value.items()}
+    if not fields:
+        names = sorted(texts, key=lambda name: name != "title")
+        return base.join_fields([texts[name] for name in names if texts[name] is not None])
+    for name in fields:
+        if texts.get(name) is None:
+            raise unknown("text field", name, [n for n in texts if texts[n] is not None], f"{path}, {place}")
+    return base.join_fields([texts[name] for name in fields])
+
+
+def _field_text(value: Any) -> str | None:
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else None
+
+
+def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *, codebook_size: int = 256,
+                ragged: bool = False, text_fields: Sequence[str] = (), allow_missing_text: bool = False,
+                source: str = "") -> Interactions:
+    """Interactions from one set of files; the index and item files may be None.
+
+    Raises: UserError for anything wrong in a file, or between two of them.
+    """
+    sequences = read_interactions(inter)
+    seen = sorted({i for items in sequences.values() for i in items})
+    codes = read_index(index, codebook_size=codebook_size, ragged=ragged) if index else None
+    if codes is not None:
+        base.check_covered(index, seen, codes, f"semantic ID, but occurs in {inter.name}", "Add it to the index.")
+        if len(codes) > len(seen):
+            _log.warning("%s: %d items never occur in %s; they stay in the catalogue.", index.name,
+                         len(codes) - len(seen), inter.name)
+    catalogue = sorted(codes) if codes is not None else seen
+    texts = read_texts(item, text_fields) if item else None
+    if texts is not None and not allow_missing_text:
+        base.check_covered(item, catalogue, texts, "text",
+                           "Add it, or set allow_missing_text=true where the dataset has that setting.")
+    return Interactions(name, tuple(sequences), tuple(str(i) for i in catalogue),
+                        base.number_items(sequences.values(), catalogue),
+                        None if texts is None else tuple(texts.get(i, "") for i in catalogue),
+                        None if codes is None else _code_array([codes[i] for i in catalogue]), source)
+
+
+def _code_array(codes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    array = np.full((len(codes), max(map(len, codes))), -1, dtype=np.int64)
+    for row, values in enumerate(codes):
+        array[row, :len(values)] = values
+    return array
+
+
+@dataclass(frozen=True)
+class ApaoDataset(Dataset):
+    """A dataset of APAO (arXiv 2603.02730) with its own semantic IDs: 4 levels of RQ-K-means, 256 codes each."""
+
+    index: str = setting("rq-kmeans", "which index file: X.index.<this>.json")
+
+    default_tokenizer: ClassVar[str] = "given"
+    folder: ClassVar[str] = ""
+    item_file: ClassVar[str] = ""
+    text_fields: ClassVar[tuple[str, ...]] = ("title",)
+
+    def _names(self) -> Mapping[str, str]:
+        names = {"inter": f"{self.folder}.inter.json", "index": f"{self.folder}.index.{self.index}.json"}
+        return names | ({"item": self.item_file} if self.item_file else {})
+
+    def location(self, data_dir: Path | None) -> str:
+        """The dataset's folder below the data folder."""
+        return f"{data_dir if data_dir else 'DATA_DIR'}/apao/{self.folder}"
+
+    def missing_files(self, data_dir: Path | None) -> list[str]:
+        """Interactions and index are needed, texts are not."""
+        names = [f"apao/{self.folder}/{self._names()[kind]}" for kind in ("inter", "index")]
+        return [f"{n}.gz" for n in names if data_dir is None or base.find_file(data_dir, n) is None]
+
+    def load(self, data_dir: Path | None) -> Interactions:
+        """Read the files below the data folder. Raises: UserError naming a missing or wrong file."""
+        folder = base.data_folder(self.name, data_dir, f"apao/{self.folder}")
+        found = {kind: base.find_file(folder, name) for kind, name in self._names().items()}
+        for kind in ("inter", "index"):
+            if found[kind] is None:
+                raise problem(folder / f"{self._names()[kind]}.gz", "",
+                              f"is missing (or without .gz); {self.name} needs it",
+                              "Point --data-dir or GENREC_BENCH_DATA at the folder above apao/, or see `data fetch`.")
+        interactions = read_folder(self.name, found["inter"], found["index"], found.get("item"),
+                                   text_fields=self.text_fields, allow_missing_text=True,
+                                   source=f"github.com/yuyq18/APAO, data/{self.folder}")
+        without = [t for t in interactions.item_texts or () if not t]
+        if without:
+            _log.info("%s: %d items have no text.", self.name, len(without))
+        return interactions

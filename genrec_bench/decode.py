@@ -1,0 +1,100 @@
+"""THE decoder: beam search over the trie of valid semantic IDs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genrec_bench.backbones.base import PrefixState
+from genrec_bench.contracts import PAD
+from genrec_bench.errors import unknown
+from genrec_bench.trie import Trie
+
+NORMALISERS = ("flat", "trie")
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The best semantic IDs of each user.
+
+    codes: (B, K, T) token ids, best first, distinct. scores: (B, K) summed log-probabilities in nats.
+    ids: (B, K) numbers of the semantic IDs in the trie, -1 = unused. trace: T entries, the prefixes kept after
+    each level, (B, K_m, m + 1). Unused rows hold PAD and score -inf.
+    """
+
+    codes: Tensor
+    scores: Tensor
+    ids: Tensor
+    trace: tuple[Tensor, ...]
+
+
+@torch.inference_mode()
+def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int, normaliser: str = "flat") -> Beams:
+    """The `num_beams` best semantic IDs found by beam search that only walks along valid prefixes.
+
+    backbone: anything with `token_logits`; its `start` is used where it has one. histories: (B, S) token ids.
+    normaliser: "flat" = log-softmax over the whole vocabulary before invalid tokens are dropped, as the released
+    APAO decoder does; "trie" = over the valid children only. Equal scores keep the order of their parents and,
+    within a parent, of the token ids. With fewer than `num_beams` IDs there are fewer columns.
+    Raises: UserError for an unknown normaliser.
+    """
+    if normaliser not in NORMALISERS:
+        raise unknown("normaliser", normaliser, NORMALISERS)
+    device = histories.device
+    token = torch.as_tensor(trie.token, device=device)
+    child_start = torch.as_tensor(trie.child_start, device=device)
+    state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
+    nodes = torch.zeros(len(histories), 1, dtype=torch.long, device=device)
+    logits, scores, prefixes, trace = state.first(), None, None, []
+    for level in range(trie.depth):
+        width = int(min(num_beams, trie.level_start[level + 2] - trie.level_start[level + 1]))
+        children = child_start[nodes][:, :, None] + torch.arange(trie.max_children(level), device=device)
+        exists = children < child_start[nodes + 1][:, :, None]
+        children = torch.where(exists, children, 0)
+        steps = child_logps(logits, token[children], exists, normaliser)
+        totals = steps if scores is None else steps + scores[:, :, None]
+        scores, picked = _best(totals.flatten(1), width)
+        parents = picked // children.shape[2]
+        nodes = children.flatten(1).gather(1, picked)
+        tokens = token[nodes]
+        kept = tokens[:, :, None] if prefixes is None else torch.cat(
+            [prefixes.gather(1, parents[:, :, None].expand(-1, -1, level)), tokens[:, :, None]], dim=2)
+        prefixes = kept
+        trace.append(kept.masked_fill(scores.isneginf()[:, :, None], PAD))
+        if level + 1 < trie.depth:
+            logits = state.advance(parents, tokens)
+    unused = scores.isneginf()
+    ids = (nodes - int(trie.level_start[-2])).masked_fill(unused, -1)
+    return Beams(trace[-1], scores, ids, tuple(trace))
+
+
+def child_logps(logits: Tensor, tokens: Tensor, exists: Tensor, normaliser: str) -> Tensor:
+    """Log-probabilities of child tokens, -inf where there is no child and 0 where an ID has ended (PAD).
+
+    logits: (B, K, V). tokens, exists: (B, K, C). Returns (B, K, C) in nats, in the dtype of the logits.
+    """
+    chosen = logits.gather(2, tokens)
+    if normaliser == "flat":
+        total = logits.logsumexp(dim=2, keepdim=True)
+    else:
+        total = chosen.masked_fill(~exists | (tokens == PAD), -torch.inf).logsumexp(dim=2, keepdim=True)
+    return (chosen - total).masked_fill(tokens == PAD, 0.0).masked_fill(~exists, -torch.inf)
+
+
+def _best(totals: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The `width` largest of each row, best first, ties by position; no synchronisation with the host.
+
+    torch.topk leaves the order of equals open, so it only finds the threshold here.
+    """
+    count = totals.shape[1]
+    threshold = totals.topk(width, dim=1).values[:, -1:]
+    above = totals > threshold
+    equal = totals == threshold
+    wanted = above | (equal & (equal.cumsum(1) <= width - above.sum(1, keepdim=True)))
+    position = torch.arange(count, 0, -1, device=totals.device)
+    picked = count - torch.where(wanted, position, 0).topk(width, dim=1).values
+    ordered = totals.gather(1, picked).sort(dim=1, descending=True, stable=True)
+    return ordered.values, picked.gather(1, ordered.indices)

@@ -1,0 +1,141 @@
+"""The generative system: tokenised data, a backbone, objectives, the training loop and the decoder."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genrec_bench import checkpoints, registry
+from genrec_bench.backbones.base import Backbone
+from genrec_bench.config import RunConfig
+from genrec_bench.contracts import Job, Outcome, Rankings, SemanticIds, Split
+from genrec_bench.decode import beam_search
+from genrec_bench.errors import UserError
+from genrec_bench.evaluate import id_exclusions, rankings_from_lists, score
+from genrec_bench.inputs import TokenisedInstances, check_needs, decoding_batches
+from genrec_bench.objectives.base import Objective
+from genrec_bench.seeds import stream_seed
+from genrec_bench.splits import seen_items
+from genrec_bench.train import median_seconds, train
+from genrec_bench.trie import Trie
+
+
+class Ranker:
+    """Ranks the rows of one part of a split with a backbone: beam search, then the evaluator."""
+
+    def __init__(self, split: Split, part: str, semantic_ids: SemanticIds, trie: Trie, config: RunConfig,
+                 suffix: tuple[int, ...], device: str) -> None:
+        instances = getattr(split, part)
+        self.trie, self.config = trie, config
+        self.data = TokenisedInstances(instances, semantic_ids, suffix, device)
+        self.targets = trie.id_of_item[instances.targets]
+        self.exclude = None
+        if config.evaluation.exclude_history:
+            self.exclude = id_exclusions(seen_items(split, part), instances.targets, trie.id_of_item)
+
+    def lists(self, model: Backbone) -> np.ndarray:
+        """(U, K) numbers of the semantic IDs found for every row, best first, -1 = unused."""
+        decoding = self.config.decoding
+        width = min(decoding.num_beams, self.trie.num_ids)
+        found = torch.full((len(self.data), width), -1, dtype=torch.long, device=self.data.device)
+        for rows in decoding_batches(self.data.instances.lengths, decoding.batch_size):
+            beams = beam_search(model, self.data.histories(rows), self.trie, num_beams=decoding.num_beams,
+                                normaliser=decoding.normaliser)
+            found[torch.from_numpy(rows).to(found.device)] = beams.ids
+        return found.cpu().numpy()
+
+    def rank(self, model: Backbone) -> Rankings:
+        """Where every row's target stands."""
+        return rankings_from_lists(self.lists(model), self.targets, self.trie.id_sizes,
+                                   max_k=self.config.evaluation.max_k, exclude=self.exclude)
+
+
+def build_objectives(config: RunConfig) -> list[tuple[float, Objective]]:
+    """(weight, objective) pairs of a run. Raises: UserError where one needs what nobody provides."""
+    pairs = [(float(spec.get("weight", 1.0)),
+              registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}))
+             for spec in config.objective]
+    check_needs(objective for _, objective in pairs)
+    return pairs
+
+
+def run(job: Job) -> Outcome:
+    """Train and rank one generative run, going on from the checkpoint in `job.folder` where there is one."""
+    with _deterministic(job.threads):
+        return _run(job)
+
+
+def _run(job: Job) -> Outcome:
+    config, ids = job.config, job.semantic_ids
+    backbone = registry.backbones.build(config.backbone)
+    model = backbone.build(ids.vocab_size, stream_seed(job.seed, "init")).to(job.device)
+    trie = Trie.from_codes(ids.tokens)
+    ranker = {part: Ranker(job.split, part, ids, trie, config, model.history_suffix, job.device)
+              for part in ("valid", "test")}
+    data = TokenisedInstances(job.split.train, ids, model.history_suffix, job.device)
+    last: dict[str, Rankings] = {}
+
+    def validate() -> float:
+        last["valid"] = ranker["valid"].rank(model)
+        return score(last["valid"], ks=(10,), id_level=False)["ndcg@10"]
+
+    with _scalars(job) as scalars:
+        trained = train(model, data, build_objectives(config), config=config.training, validate=validate,
+                        seed=job.seed, folder=job.folder, progress=job.progress, scalars=scalars,
+                        about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes)},
+                        attached={"semantic_ids": torch.from_numpy(ids.tokens)})
+    began = time.perf_counter()
+    test = ranker["test"].rank(model)
+    seconds = time.perf_counter() - began
+    timings = {"train_seconds": sum(trained.seconds), "seconds_per_epoch": median_seconds(trained.seconds),
+               "validation_seconds": statistics.median(trained.validation_seconds),
+               "decode_users_per_second": len(test.places) / seconds}
+    return Outcome(ranker["valid"].rank(model), test, trained.history, timings)
+
+
+def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dict[str, Any]]:
+    """The network, its semantic IDs and the plain settings from a `best.safetensors`. Raises: UserError."""
+    tensors, about = checkpoints.read(path)
+    if "config" not in about or "semantic_ids" not in tensors:
+        raise UserError(f"{path} is not a checkpoint of a generative run.")
+    ids = SemanticIds(tensors["semantic_ids"].numpy(), tuple(about["codebook_sizes"]))
+    model = registry.backbones.build(about["config"]["backbone"]).build(ids.vocab_size, 0)
+    model.load_state_dict(checkpoints.unnamed("model", tensors))
+    return model.to(device).eval(), ids, about["config"]
+
+
+@contextmanager
+def _deterministic(threads: int) -> Iterator[None]:
+    """Fix the thread count and choose algorithms that give the same bits every time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _scalars(job: Job) -> Iterator[Any]:
+    """A TensorBoard writer in the run's folder where one was asked for, else None."""
+    if not job.tensorboard:
+        yield None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(job.folder / "tensorboard"))
+    try:
+        yield writer
+    finally:
+        writer.close()

@@ -1,0 +1,40 @@
+"""What a metric is: a function of the target's rank, nothing else, so that a new one applies to stored ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value a user from the 1-based rank of the one target, 0 where the target is not in the list.
+
+    increasing: larger is better. value_range: smallest and largest possible value. A subclass defines `gain`,
+    the value of a target that is within the first k places.
+    """
+
+    increasing: ClassVar[bool] = True
+    value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def gain(self, ranks: np.ndarray) -> np.ndarray:
+        """Values of targets at ranks (1-based, float64, any shape) that are known to be within the list."""
+        raise NotImplementedError
+
+    def values(self, ranks: np.ndarray, k: int) -> np.ndarray:
+        """Values at list length k: `ranks` are 1-based integers of any shape, 0 = not in the list; float64 out.
+
+        Raises: ValueError for k below 1, ranks below 0 or ranks that are not integers.
+        """
+        ranks = np.asarray(ranks)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        if not np.issubdtype(ranks.dtype, np.integer):
+            raise ValueError(f"ranks must be integers, got {ranks.dtype}")
+        if ranks.size and ranks.min() < 0:
+            raise ValueError(f"ranks must be at least 0 (0 = not in the list), got {ranks.min()}")
+        hit = (ranks >= 1) & (ranks <= k)
+        # Ranks outside the list are replaced by 1 before `gain`, so that no metric has to guard against 0.
+        return np.where(hit, self.gain(np.where(hit, ranks, 1).astype(np.float64)), 0.0)

@@ -1,0 +1,14 @@
+"""HR@K."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genrec_bench.metrics.recall import Recall
+from genrec_bench.registry import metrics
+
+
+@metrics.register("hr")
+@dataclass(frozen=True)
+class HitRate(Recall):
+    """The hit rate under the name that some papers print; `recall` says why it is the same number here."""

@@ -1,0 +1,19 @@
+"""MRR@K."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec_bench.metrics.base import Metric
+from genrec_bench.registry import metrics
+
+
+@metrics.register("mrr")
+@dataclass(frozen=True)
+class MRR(Metric):
+    """1 / rank within the first k places."""
+
+    def gain(self, ranks: np.ndarray) -> np.ndarray:
+        return 1.0 / ranks

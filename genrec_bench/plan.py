@@ -1,0 +1,218 @@
+"""From a suite and a profile to the list of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from genrec_bench import registry, settings
+from genrec_bench.config import SECTIONS, RunConfig
+from genrec_bench.datasets.base import dataset_label, dataset_spec
+from genrec_bench.errors import UserError, unknown
+
+Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the command line asks of a suite; None = what the suite and the profile say."""
+
+    suite: str
+    profile: str = "quick"
+    datasets: tuple[str, ...] | None = None
+    objectives: tuple[str, ...] | None = None
+    baselines: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    overrides: Overrides = field(default_factory=dict)
+
+
+def suite_names() -> list[str]:
+    """Names of the suite files, sorted."""
+    return _toml_names("genrec_bench.suites")
+
+
+def profile_names() -> list[str]:
+    """Names of the profile files, sorted."""
+    return _toml_names("genrec_bench.profiles")
+
+
+def baseline_names() -> list[str]:
+    """Names of the baseline files, sorted."""
+    return _toml_names("baselines.configs")
+
+
+def load_suite(name: str) -> dict[str, Any]:
+    """A suite file as data. Raises: UserError with the nearest name."""
+    return _toml("genrec_bench.suites", "suite", name)
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """A profile file as data. Raises: UserError with the nearest name."""
+    return _toml("genrec_bench.profiles", "profile", name)
+
+
+def load_baseline(name: str) -> dict[str, Any]:
+    """A baseline file as data. Raises: UserError with the nearest name."""
+    return _toml("baselines.configs", "baseline", name)
+
+
+def parts_of(name: str) -> list[str]:
+    """The suites a suite stands for: itself, or those it includes."""
+    return list(load_suite(name)["suite"].get("includes", [name]))
+
+
+def expand(selection: Selection) -> list[RunConfig]:
+    """Every run of a selection, in the order of datasets, rows and seeds. Raises: UserError for any wrong name.
+
+    A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the
+    profile's part for the dataset, the suite's row, `--set`.
+    """
+    profile = load_profile(selection.profile)
+    rows = [row for part in parts_of(selection.suite) for row in load_suite(part).get("row", [])]
+    _check_names(selection, rows)
+    seeds = tuple(profile["seeds"]) if selection.seeds is None else selection.seeds
+    runs: dict[str, RunConfig] = {}
+    for text in selection.datasets or profile["datasets"]:
+        spec = _dataset(text, selection.overrides)
+        layers = _layers(profile, dataset_label(spec), selection.overrides)
+        for row in _selected(rows, selection):
+            for config in _runs(row, spec, layers, seeds, selection.profile):
+                runs.setdefault(str(dataclasses.replace(config, label="")), config)
+    if not runs:
+        raise UserError(f"suite {selection.suite} has no row left after --objectives and --baselines.")
+    return list(runs.values())
+
+
+def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
+    """Refuse a `--set` that no run reads. Raises: UserError."""
+    used = set(SECTIONS)
+    for config in configs:
+        specs = [config.dataset, config.tokenizer, config.backbone, config.baseline, *config.objective]
+        used |= {spec["name"] for spec in specs if spec}
+    for target in overrides:
+        if target not in used:
+            raise UserError(f"--set {target}...: no run of this selection uses {target}. Used: {', '.join(sorted(used))}.")
+
+
+def parse_overrides(pairs: Iterable[str]) -> Overrides:
+    """`["training.epochs=5", ...]` as overrides; values are read as TOML, else as text. Raises: UserError."""
+    result: Overrides = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        target, dot, key = path.strip().rpartition(".")
+        if not (equals and dot and target and key):
+            raise UserError(f"--set takes PART.SETTING=VALUE such as training.epochs=5, got {pair!r}.")
+        fields = _fields_of(target)
+        if key not in fields:
+            raise unknown("setting", key, fields, f"--set {path.strip()}")
+        result.setdefault(target, {})[key] = _value(value.strip())
+    return result
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _fields_of(target: str) -> list[str]:
+    """Settings of a section, component or baseline. Raises: UserError with the nearest name."""
+    kinds = (registry.datasets, registry.tokenizers, registry.backbones, registry.objectives)
+    known = {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()},
+             **{name: registry.systems.get(load_baseline(name)["system"]) for name in baseline_names()}}
+    if target not in known:
+        raise unknown("part", target, known, "--set")
+    return [f.name for f in dataclasses.fields(known[target])]
+
+
+def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
+    for name in selection.objectives or ():
+        registry.objectives.get(name, "--objectives")
+    available = [row["baseline"] for row in rows if "baseline" in row]
+    for name in selection.baselines or ():
+        if name not in available:
+            raise unknown("baseline", name, available, f"suite {selection.suite}")
+
+
+def _selected(rows: list[dict[str, Any]], selection: Selection) -> list[dict[str, Any]]:
+    """Rows that --objectives (generative rows) and --baselines (baseline rows) leave."""
+
+    def wanted(row: dict[str, Any]) -> bool:
+        if "baseline" in row:
+            return selection.baselines is None or row["baseline"] in selection.baselines
+        return selection.objectives is None or any(o["name"] in selection.objectives for o in row["objective"])
+
+    return [row for row in rows if wanted(row)]
+
+
+def _dataset(text: str, overrides: Overrides) -> dict[str, Any]:
+    spec = dataset_spec(text)
+    return registry.datasets.resolved(registry.datasets.build({**spec, **overrides.get(spec["name"], {})}))
+
+
+def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
+    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), overrides]
+
+
+def _section(name: str, layers: list[Overrides]) -> Any:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer.get(name, {})
+    return settings.build(SECTIONS[name], merged, name)
+
+
+def _component(kind: registry.Registry, spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
+    """A spec with all settings: default < profile < profile's dataset part < the row < --set."""
+    name = spec["name"]
+    values = {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec, **layers[2].get(name, {})}
+    weight = {"weight": values.pop("weight")} if "weight" in values else {}
+    return {**kind.resolved(kind.build(values)), **weight}
+
+
+def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Overrides], seeds: tuple[int, ...],
+          profile: str) -> list[RunConfig]:
+    shared = {"profile": profile, "dataset": dataset, "split": _section("split", layers),
+              "evaluation": _section("evaluation", layers)}
+    if "baseline" in row:
+        return _baseline_runs(row, layers, seeds, shared)
+    preferred = registry.datasets.build(dataset).preferred_tokenizer()
+    decoding = _section("decoding", layers)
+    if decoding.num_beams < shared["evaluation"].max_k:
+        raise UserError(f"decoding.num_beams = {decoding.num_beams} is less than evaluation.max_k = "
+                        f"{shared['evaluation'].max_k}: a list cannot be longer than the beam. Set both.")
+    parts = {"tokenizer": _component(registry.tokenizers, row.get("tokenizer", {"name": preferred}), layers),
+             "backbone": _component(registry.backbones, row["backbone"], layers),
+             "objective": tuple(_component(registry.objectives, o, layers) for o in row["objective"]),
+             "training": _section("training", layers), "decoding": decoding}
+    return [RunConfig(label=row["label"], seed=seed, **shared, **parts) for seed in seeds]
+
+
+def _baseline_runs(row: Mapping[str, Any], layers: list[Overrides], seeds: tuple[int, ...],
+                   shared: dict[str, Any]) -> list[RunConfig]:
+    file = load_baseline(row["baseline"])
+    values = {**file["settings"], **file.get("profiles", {}).get(shared["profile"], {})}
+    for layer in layers:
+        values |= layer.get(file["name"], {})
+    system = registry.systems.build({"name": file["system"], **values})
+    resolved = {**registry.systems.resolved(system), "system": file["system"], "name": file["name"]}
+    # a method without randomness gives the same numbers at every seed: one run says it all
+    return [RunConfig(label=file["label"], seed=seed, baseline=resolved, **shared)
+            for seed in (seeds if file["seeded"] else (0,))]
+
+
+def _toml_names(package: str) -> list[str]:
+    return sorted(Path(f.name).stem for f in resources.files(package).iterdir() if f.name.endswith(".toml"))
+
+
+@cache
+def _toml(package: str, kind: str, name: str) -> dict[str, Any]:
+    if name not in _toml_names(package):
+        raise unknown(kind, name, _toml_names(package))
+    return tomllib.loads(resources.files(package).joinpath(f"{name}.toml").read_text(encoding="utf-8"))

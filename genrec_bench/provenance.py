@@ -1,0 +1,68 @@
+"""Who made a record: versions, machine, commit and command. Nothing here may enter metrics or names."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "recbole", "safetensors")
+
+
+def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
+    """Plain data for the record."""
+    versions = {name: _version(name) for name in PACKAGES}
+    return {**{k.replace("-", "_"): v for k, v in versions.items() if v}, "genrec_bench": own_version(), "python": platform.python_version(), "platform": platform.platform(terse=True),
+            "cpu": _cpu(), "device": _device_name(device), "threads": threads, "command": command, **_commit()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def own_version() -> str:
+    """The version of this package: of the source beside it, else as installed."""
+    path = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"] if path.exists() \
+        else _version("genrec-bench") or "unknown"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _device_name(device: str) -> str:
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def _commit() -> dict[str, Any]:
+    """The commit the code is at and whether tracked files differ from it; empty outside a checkout."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}

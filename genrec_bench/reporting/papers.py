@@ -1,0 +1,99 @@
+"""What papers print: reader of `genrec_bench/papers/*.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genrec_bench.errors import UserError, unknown
+
+FOLDER = Path(__file__).resolve().parents[1] / "papers"
+IMPROVEMENT = "IMPROVEMENT"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One printed cell. unit: "fraction", "relative" (an improvement, never a score), "count", "seconds" or
+    "epochs". flag: why the number itself is in doubt, or "".
+    """
+
+    table: str
+    dataset: str
+    backbone: str
+    method: str
+    metric: str
+    value: float
+    unit: str
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper as it stands. datasets: our name -> the paper's. protocol: name -> {"value", "source"}.
+
+    findings: inconsistencies of the paper, each {"key", "tables", "text"}. reported: all printed cells, in order.
+    """
+
+    key: str
+    title: str
+    url: str
+    datasets: Mapping[str, str]
+    protocol: Mapping[str, Mapping[str, Any]]
+    not_stated: Mapping[str, str]
+    findings: tuple[Mapping[str, Any], ...]
+    reported: tuple[Reported, ...]
+
+    def find(self, *, table: str | int, dataset: str, backbone: str, method: str, metric: str) -> Reported | None:
+        """One printed cell with its unit and flag, or None where the paper has none.
+
+        `dataset` is our name or the paper's; `hr@k` stands for `recall@k` (equal with one target a user).
+        """
+        wanted = (str(table), self.datasets.get(dataset, dataset), backbone, method, metric.replace("hr@", "recall@"))
+        for cell in self.reported:
+            if (cell.table, cell.dataset, cell.backbone, cell.method, cell.metric) == wanted:
+                return cell
+        return None
+
+    def cell(self, *, table: str | int, dataset: str, backbone: str, method: str, metric: str) -> float | None:
+        """The number printed in one cell, percentages as fractions, or None; see `find`."""
+        found = self.find(table=table, dataset=dataset, backbone=backbone, method=method, metric=metric)
+        return None if found is None else found.value
+
+    def rows(self, table: str | int) -> list[tuple[str, str]]:
+        """The (backbone, method) rows of a table in printed order, without improvement rows."""
+        return list(dict.fromkeys((c.backbone, c.method) for c in self.reported
+                                  if c.table == str(table) and c.method != IMPROVEMENT))
+
+    def metrics(self, table: str | int) -> list[str]:
+        """The metric keys of a table in printed order."""
+        return list(dict.fromkeys(c.metric for c in self.reported if c.table == str(table)))
+
+
+def paper_names() -> list[str]:
+    """Keys of all papers, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_paper(key: str) -> Paper:
+    """The paper of a key. Raises: UserError with the nearest match, or naming a damaged file."""
+    if key not in paper_names():
+        raise unknown("paper", key, paper_names())
+    path = FOLDER / f"{key}.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Paper(data["key"], data["title"], data["url"], data["datasets"], data["protocol"],
+                     data.get("not_stated", {}), tuple(data.get("finding", ())),
+                     tuple(cell for block in data["reported"] for cell in _cells(block)))
+    except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a paper file ({error}).") from None
+
+
+def _cells(block: Mapping[str, Any]) -> list[Reported]:
+    flags = {(f["dataset"], f["metric"]): f["text"] for f in block.get("flags", ())}
+    return [Reported(block["table"], dataset, block["backbone"], block["method"], metric, float(value), unit,
+                     flags.get((dataset, metric), ""))
+            for dataset, values in block["values"].items()
+            for metric, unit, value in zip(block["metrics"], block["units"], values, strict=True)]

@@ -1,0 +1,173 @@
+"""One run from its settings to its record; the same for baselines and generative models."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec_bench import identity, registry, settings
+from genrec_bench.config import RunConfig
+from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
+from genrec_bench.evaluate import score
+from genrec_bench.provenance import provenance
+from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.splits import leave_one_out, summary
+from genrec_bench.tokenizers.base import fit_cached
+
+FAILURE = "failure.txt"
+KEPT = ("best.safetensors", "run.log")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start: its data, its semantic IDs and its name."""
+
+    config: RunConfig
+    split: Split
+    semantic_ids: SemanticIds | None
+    identity: dict[str, Any]
+    run_id: str
+
+    @property
+    def dataset(self) -> str:
+        return self.split.interactions.name
+
+
+@dataclass
+class Workspace:
+    """Where runs read and write, and what they share: each dataset is read once, each tokenizer fitted once.
+
+    Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `work/<run_id>/` with checkpoints
+    and logs, `cache/` with fitted tokenizers.
+    """
+
+    results: Path
+    data_dir: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    tensorboard: bool = False
+    command: str = ""
+    _interactions: dict[str, Interactions] = field(default_factory=dict, repr=False)
+    _splits: dict[str, Split] = field(default_factory=dict, repr=False)
+    _ids: dict[str, SemanticIds] = field(default_factory=dict, repr=False)
+
+    @property
+    def store(self) -> RecordStore:
+        return RecordStore(self.results)
+
+    def folder(self, run_id: str) -> Path:
+        """The working folder of one run."""
+        return self.results / "work" / run_id
+
+    def split(self, config: RunConfig) -> Split:
+        """The split of a run's dataset, read once."""
+        dataset = identity.canonical(config.dataset)
+        if dataset not in self._interactions:
+            self._interactions[dataset] = registry.datasets.build(config.dataset).load(self.data_dir)
+        key = identity.canonical([config.dataset, settings.to_dict(config.split)])
+        if key not in self._splits:
+            self._splits[key] = leave_one_out(self._interactions[dataset], config.split)
+        return self._splits[key]
+
+    def prepare(self, config: RunConfig, *, keep: bool = True) -> Prepared:
+        """Read the data, split it, make the semantic IDs and name the run. keep=False leaves no file behind."""
+        split = self.split(config)
+        interactions = self._interactions[identity.canonical(config.dataset)]
+        ids = self._semantic_ids(config, interactions, keep) if config.tokenizer else None
+        parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None)
+        return Prepared(config, split, ids, parts, identity.run_id(parts))
+
+    def _semantic_ids(self, config: RunConfig, interactions: Interactions, keep: bool) -> SemanticIds:
+        key = identity.canonical([config.dataset, config.tokenizer])
+        if key not in self._ids:
+            cache = self.results / "cache" / "tokenizers"
+            self._ids[key] = fit_cached(config.tokenizer, interactions, cache if keep or cache.is_dir() else None)
+        return self._ids[key]
+
+    def status(self, run_id: str) -> str:
+        """done, failed, interrupted (a checkpoint waits) or missing."""
+        if self.store.find(run_id):
+            return "done"
+        folder = self.folder(run_id)
+        if (folder / FAILURE).exists():
+            return "failed"
+        return "interrupted" if folder.is_dir() else "missing"
+
+
+def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
+    """Run once, or return the record of an equal run that is already there.
+
+    A run that raises leaves `failure.txt` in its working folder and no record; an interrupted one leaves its
+    checkpoint and goes on from it next time.
+    """
+    if workspace.store.find(prepared.run_id):
+        return workspace.store.read(prepared.run_id)
+    folder = workspace.folder(prepared.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILURE).unlink(missing_ok=True)
+    config = prepared.config
+    job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
+              workspace.threads, progress, workspace.tensorboard)
+    began = time.perf_counter()
+    _reset_peak_memory()
+    try:
+        outcome = _system(config).run(job)
+    except Exception:
+        (folder / FAILURE).write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    record = _record(prepared, outcome, workspace, time.perf_counter() - began)
+    workspace.store.write(record, outcome.test)
+    _tidy(folder)
+    return record
+
+
+def _system(config: RunConfig) -> Any:
+    if config.baseline is None:
+        from genrec_bench import generative  # torch is imported only where a network runs
+
+        return generative
+    spec = {k: v for k, v in config.baseline.items() if k not in ("name", "system")}
+    return registry.systems.build({**spec, "name": config.baseline["system"]})
+
+
+def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds: float) -> RunRecord:
+    ids, config = prepared.semantic_ids, prepared.config
+    metrics = {**score(outcome.test), **{f"valid_{k}": v for k, v in score(outcome.valid).items()}}
+    data = {"name": config.dataset["name"], **summary(prepared.split, ids.num_distinct if ids else None),
+            "train_interactions": sum(len(s) for s in prepared.split.train_sequences)}
+    tokenizer = {"name": config.tokenizer["name"], **ids.table, "fingerprint": ids.fingerprint} if ids else {}
+    timings = {"peak_memory_bytes": float(_peak_memory()), **outcome.timings, "total_seconds": seconds}
+    return RunRecord(prepared.run_id, config.label, config.profile, config.to_dict(), prepared.identity,
+                     dict(sorted(metrics.items())), data, tokenizer, outcome.training, timings,
+                     provenance(workspace.device, workspace.threads, workspace.command))
+
+
+def _tidy(folder: Path) -> None:
+    """Keep what a finished run is asked for later (best weights, log, scalars), drop what only running needs."""
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in KEPT:
+            path.unlink()
+
+
+def _reset_peak_memory() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, so that the peak is this run's own
+    except OSError:
+        pass
+
+
+def _peak_memory() -> int:
+    """Bytes: the largest resident size since the last reset; of the whole process where there is no /proc."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    scale = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

@@ -1,0 +1,141 @@
+"""THE training loop."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genrec_bench import checkpoints
+from genrec_bench.backbones.base import Backbone
+from genrec_bench.config import TrainingConfig
+from genrec_bench.contracts import Progress
+from genrec_bench.inputs import TokenisedInstances, objective_inputs, training_batches
+from genrec_bench.objectives.base import Objective
+from genrec_bench.seeds import stream_seed
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: `history` is equal for equal runs, `seconds` (one a trained epoch) is not."""
+
+    history: dict[str, Any]
+    seconds: list[float]
+    validation_seconds: list[float]
+
+
+def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then a cosine to 0 at the last step of the last epoch; `step` counts from 0."""
+    warmup = math.ceil(config.warmup_ratio * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, total - warmup)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def train(model: Backbone, data: TokenisedInstances, objectives: list[tuple[float, Objective]], *,
+          config: TrainingConfig, validate: Callable[[], float], seed: int, folder: Path, progress: Progress,
+          about: dict[str, Any], attached: dict[str, torch.Tensor], scalars: Any = None) -> Trained:
+    """Train to the best validation value and leave the model with the weights of that epoch.
+
+    objectives: (weight, objective) pairs, added up. validate: the selection value (higher is better), computed on
+    the model in eval mode. folder: where `state.safetensors` (the last epoch, to go on from) and `best.safetensors`
+    live; an existing state is continued, bit for bit as if never interrupted. about, attached: plain data and tensors
+    that make `best.safetensors` complete in itself. scalars: a TensorBoard writer or None.
+    Raises: FloatingPointError where the loss is not finite.
+    """
+    optimiser = _optimiser(model, config)
+    state = {"epoch": 0, "step": 0, "best": -1.0, "best_epoch": 0, "waited": 0, "curve": [],
+             "seconds": [], "validation_seconds": []}
+    if (folder / STATE).exists():
+        tensors, state = checkpoints.read(folder / STATE)
+        checkpoints.load_training(tensors, model, optimiser)
+    steps = math.ceil(len(data) / (config.batch_size * config.accumulation)) * config.epochs
+    while state["epoch"] < config.epochs and state["waited"] < config.patience:
+        epoch = state["epoch"] + 1
+        began = time.perf_counter()
+        entry = {"epoch": epoch, "loss": _epoch(model, data, objectives, optimiser, config, seed, state, steps)}
+        state["seconds"].append(time.perf_counter() - began)
+        if epoch % config.valid_every == 0 or epoch == config.epochs:
+            began = time.perf_counter()
+            model.eval()
+            entry["valid_ndcg@10"] = value = validate()
+            state["validation_seconds"].append(time.perf_counter() - began)
+            state["waited"] += 1
+            if value > state["best"]:
+                state |= {"best": value, "best_epoch": epoch, "waited": 0}
+                checkpoints.write(folder / BEST, checkpoints.named("model", model.state_dict()) | attached,
+                                  {**about, "epoch": epoch, "valid_ndcg@10": value})
+        state["curve"].append(entry)
+        state["epoch"] = epoch
+        checkpoints.write(folder / STATE, checkpoints.training_tensors(model, optimiser), state)
+        _tell(entry, scalars, progress, config.epochs)
+    tensors, _ = checkpoints.read(folder / BEST)
+    model.load_state_dict(checkpoints.unnamed("model", tensors))
+    model.eval()
+    stopped = "patience" if state["epoch"] < config.epochs else "epochs"
+    history = {"epochs": state["epoch"], "best_epoch": state["best_epoch"], "curve": state["curve"],
+               "parameters": model.num_parameters(), "stopped": stopped, "steps": state["step"]}
+    return Trained(history, state["seconds"], state["validation_seconds"])
+
+
+def _optimiser(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; norm weights and other vectors are not decayed, as usual for transformers."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
+                              {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate)
+
+
+def _epoch(model: Backbone, data: TokenisedInstances, objectives: list[tuple[float, Objective]],
+           optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
+           steps: int) -> float:
+    """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end."""
+    model.train()
+    epoch = state["epoch"] + 1
+    torch.manual_seed(stream_seed(seed, "dropout", epoch))
+    order = np.random.default_rng(stream_seed(seed, "batches", epoch))
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    for micro_batches in training_batches(data.instances.lengths, batch_size=config.batch_size,
+                                          accumulation=config.accumulation, generator=order):
+        size = sum(len(rows) for rows in micro_batches)
+        for rows in micro_batches:
+            inputs = objective_inputs(model, data, rows)
+            losses = sum(weight * objective.loss(inputs) for weight, objective in objectives)
+            (losses.sum() / size).backward()
+            total += losses.detach().sum()
+        if config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(state["step"], steps, config)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        state["step"] += 1
+    mean = float(total) / len(data)
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the training loss of epoch {epoch} is {mean}")
+    return mean
+
+
+def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int) -> None:
+    if scalars is not None:
+        for name in ("loss", "valid_ndcg@10"):
+            if name in entry:
+                scalars.add_scalar(name, entry[name], entry["epoch"])
+    value = entry.get("valid_ndcg@10")
+    progress.step(entry["epoch"], epochs, f"loss {entry['loss']:.4f}"
+                  + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))
+
+
+def median_seconds(seconds: list[float]) -> float:
+    """Median over epochs, leaving out the first (warm-up) where there are more."""
+    return statistics.median(seconds[1:] or seconds)

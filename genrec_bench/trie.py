@@ -1,0 +1,138 @@
+"""Prefix trie over the valid semantic IDs, as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec_bench.contracts import PAD
+
+
+@dataclass(frozen=True)
+class Trie:
+    """All prefixes of the valid semantic IDs. Nodes are numbered level by level, in lexicographic order.
+
+    Node 0 is the root; nodes of level m (prefixes of length m) are `level_start[m]:level_start[m + 1]`.
+    token: (nodes,) last token of each prefix. parent: (nodes,). child_start: (nodes + 1,), the children of node n
+    are `child_start[n]:child_start[n + 1]`. item_order: rows of `codes` in lexicographic order; the rows below
+    node n are `item_order[item_start[n]:item_end[n]]`.
+
+    A semantic ID shorter than T goes on with PAD nodes down to level T, so that every ID ends at level T and a
+    decoder needs no special case: a PAD child costs nothing. PAD nodes are not counted as prefixes.
+    """
+
+    token: np.ndarray
+    parent: np.ndarray
+    child_start: np.ndarray
+    level_start: np.ndarray
+    item_order: np.ndarray
+    item_start: np.ndarray
+    item_end: np.ndarray
+
+    @classmethod
+    def from_codes(cls, codes: np.ndarray) -> Trie:
+        """Build from (I, T) token ids, one row an item, shorter IDs padded with PAD at the end.
+
+        Equal rows are one semantic ID. Raises: ValueError for an empty array, a non-integer type, negative ids,
+        a row of PAD alone, or a token after PAD.
+        """
+        codes = _checked(codes)
+        rows, depth = codes.shape
+        order = np.lexsort(codes.T[::-1])
+        ordered = codes[order]
+        differs = np.ones((rows, depth), dtype=bool)  # row opens a new prefix of length m + 1
+        differs[1:] = np.logical_or.accumulate(ordered[1:] != ordered[:-1], axis=1)
+        counts = differs.sum(axis=0)
+        level_start = np.concatenate([[0, 1], 1 + np.cumsum(counts)]).astype(np.int64)
+        token, parent, start, end = [np.array([PAD])], [np.array([-1])], [np.array([0])], [np.array([rows])]
+        above = np.zeros(rows, dtype=np.int64)
+        for level in range(depth):
+            first = np.flatnonzero(differs[:, level])
+            token.append(ordered[first, level])
+            parent.append(above[first])
+            start.append(first)
+            end.append(np.append(first[1:], rows))
+            above = level_start[level + 1] + np.cumsum(differs[:, level]) - 1
+        parents = np.concatenate(parent)
+        num_children = np.bincount(parents[1:], minlength=len(parents))
+        child_start = 1 + np.concatenate([[0], np.cumsum(num_children)])
+        return cls(np.concatenate(token), parents, child_start.astype(np.int64), level_start, order,
+                   np.concatenate(start), np.concatenate(end))
+
+    @property
+    def depth(self) -> int:
+        """T, the length of the longest semantic ID."""
+        return len(self.level_start) - 2
+
+    @property
+    def num_prefixes(self) -> list[int]:
+        """Distinct prefixes of length 1..T; IDs that ended earlier are not counted."""
+        return [int((self.token[a:b] != PAD).sum())
+                for a, b in zip(self.level_start[1:-1], self.level_start[2:], strict=True)]
+
+    @property
+    def num_ids(self) -> int:
+        """Distinct semantic IDs (S), numbered 0..S-1 in lexicographic order."""
+        return int(self.level_start[-1] - self.level_start[-2])
+
+    @property
+    def id_sizes(self) -> np.ndarray:
+        """(S,) items that share each semantic ID."""
+        leaves = slice(self.level_start[-2], self.level_start[-1])
+        return self.item_end[leaves] - self.item_start[leaves]
+
+    @property
+    def id_of_item(self) -> np.ndarray:
+        """(I,) number of each item's semantic ID."""
+        result = np.empty(len(self.item_order), dtype=np.int64)
+        result[self.item_order] = np.repeat(np.arange(self.num_ids), self.id_sizes)
+        return result
+
+    def find(self, prefix: Sequence[int]) -> int:
+        """The node of a prefix, or -1 where no item has it."""
+        node = 0
+        for token in prefix:
+            low, high = self.child_start[node], self.child_start[node + 1]
+            position = low + np.searchsorted(self.token[low:high], token)
+            if token == PAD or position == high or self.token[position] != token:
+                return -1
+            node = int(position)
+        return node
+
+    def children(self, prefix: Sequence[int]) -> np.ndarray:
+        """Token ids that may follow a prefix, ascending; empty at the end of an ID and for an unknown prefix."""
+        node = self.find(prefix)
+        if node < 0 or len(prefix) >= self.depth:
+            return np.empty(0, dtype=np.int64)
+        tokens = self.token[self.child_start[node]:self.child_start[node + 1]]
+        return tokens[tokens != PAD]
+
+    def items(self, prefix: Sequence[int]) -> np.ndarray:
+        """Row numbers of `codes` that start with a prefix, ascending; empty for an unknown prefix."""
+        node = self.find(prefix)
+        if node < 0:
+            return np.empty(0, dtype=np.int64)
+        return np.sort(self.item_order[self.item_start[node]:self.item_end[node]])
+
+    def max_children(self, level: int) -> int:
+        """The most children a node of this level has (PAD counts)."""
+        a, b = self.level_start[level], self.level_start[level + 1]
+        return int(np.diff(self.child_start[a:b + 1]).max())
+
+
+def _checked(codes: np.ndarray) -> np.ndarray:
+    codes = np.asarray(codes)
+    if codes.ndim != 2 or 0 in codes.shape:
+        raise ValueError(f"codes must be a non-empty (items, levels) array, got shape {codes.shape}")
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(f"codes must be integers, got {codes.dtype}")
+    codes = codes.astype(np.int64)
+    if codes.min() < 0:
+        raise ValueError(f"codes must not be negative (row {int(np.argwhere(codes < 0)[0, 0])})")
+    ended = codes == PAD
+    wrong = ended[:, 0] | (ended[:, :-1] & ~ended[:, 1:]).any(axis=1)
+    if wrong.any():
+        raise ValueError(f"row {int(np.flatnonzero(wrong)[0])} of codes has no token, or a token after PAD")
+    return codes

@@ -1,0 +1,275 @@
+"""Baselines: numbers by hand, loop oracles, RecBole's rows against ours, its fences, determinism, the TOML files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baselines import recbole_adapter
+from baselines._common import flat_histories
+from baselines.item_knn import ItemKnn
+from baselines.popularity import item_counts
+from genrec_bench import registry, settings
+from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
+from genrec_bench.contracts import Interactions, Job, Outcome, Split
+from genrec_bench.errors import UserError
+from genrec_bench.splits import leave_one_out, seen_items
+
+CONFIGS = sorted((Path(recbole_adapter.__file__).parent / "configs").glob("*.toml"))
+PROFILES = ("paper", "quick", "smoke")
+TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
+TINY_BERT = {**TINY, "model": "BERT4Rec"}
+needs_recbole = pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="RecBole is not installed")
+
+
+class Quiet:
+    """Keeps what a system tells."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """Remember the step."""
+        self.steps.append((done, total))
+
+
+def made_of(sequences: list[list[int]], num_items: int) -> Interactions:
+    users = tuple(f"u{n}" for n in range(len(sequences)))
+    return Interactions("toy", users, tuple(f"i{n}" for n in range(num_items)), tuple(map(np.array, sequences)))
+
+
+def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions:
+    """Users with 3 to 9 items out of all but the last two, which nobody ever saw; repeats happen."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 10, size=num_users)
+    return made_of([rng.integers(0, num_items - 2, size=n).tolist() for n in lengths], num_items)
+
+
+def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SplitConfig(max_history=5), seed: int = 0,
+           **evaluation) -> Job:
+    config = RunConfig("toy", "smoke", {"name": "toy"}, seed, split=split, evaluation=EvaluationConfig(**evaluation))
+    return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
+
+
+def run(spec: dict, folder: Path, **context) -> Outcome:
+    context.setdefault("interactions", toy())
+    return registry.systems.build(spec).run(job_of(folder, **context))
+
+
+# --- popularity and item-kNN -----------------------------------------------------------------------------------------
+
+HAND = made_of([[0, 1, 2, 3], [0, 1, 3, 2], [0, 1, 0, 2, 4]], 6)
+
+
+def test_popularity_by_hand(tmp_path: Path) -> None:
+    """Training sequences: 01, 01, 010 -> counts 4 3 0 0 0 0, so that all targets but users' 0 and 1 share places 3-6."""
+    assert item_counts(leave_one_out(HAND, SplitConfig())).tolist() == [4, 3, 0, 0, 0, 0]
+    outcome = run({"name": "popularity"}, tmp_path, interactions=HAND)
+    assert outcome.valid.places.tolist() == [3, 3, 3] and outcome.valid.ties.tolist() == [4, 4, 4]
+    assert outcome.test.places.tolist() == [3, 3, 3] and outcome.test.ties.tolist() == [4, 4, 4]
+
+
+def test_popularity_without_the_own_history(tmp_path: Path) -> None:
+    """Items 0 and 1 leave everybody's list; at test the validation item, one of the equals, leaves too."""
+    outcome = run({"name": "popularity"}, tmp_path, interactions=HAND, exclude_history=True)
+    assert outcome.valid.places.tolist() == [1, 1, 1] and outcome.valid.ties.tolist() == [4, 4, 4]
+    assert outcome.test.places.tolist() == [1, 1, 1] and outcome.test.ties.tolist() == [3, 3, 3]
+
+
+def test_item_knn_by_hand() -> None:
+    """Training sequences 012, 01, 02 (each user then has two more items, 3 and 4).
+
+    Item 0 has users {a, b, c}, item 1 {a, b}, item 2 {a, c}: cosine(0, 1) = cosine(0, 2) = 2 / sqrt(6),
+    cosine(1, 2) = 1 / 2. User a's history 0 1 2 at decay 1/2 weighs 1/4, 1/2, 1.
+    """
+    split = leave_one_out(made_of([[0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 2, 3, 4]], 5), SplitConfig())
+    system = ItemKnn(decay=0.5)
+    similarity = system.similarity(split)
+    near = 2 / np.sqrt(6)
+    expected = np.zeros((5, 5))
+    expected[0, 1] = expected[1, 0] = expected[0, 2] = expected[2, 0] = near
+    expected[1, 2] = expected[2, 1] = 0.5
+    assert np.allclose(similarity.toarray(), expected, atol=1e-15)
+    scores = system.scores(similarity, split, "valid", np.array([0]))
+    assert np.allclose(scores, [[0.5 * near + near, 0.25 * near + 0.5, 0.25 * near + 0.25, 0, 0]], atol=1e-15)
+
+
+def slow_knn(split: Split, part: str, system: ItemKnn) -> np.ndarray:
+    """The definition, loop by loop."""
+    users = [Counter() for _ in range(split.num_items)]
+    for user, items in enumerate(split.train_sequences):
+        for item in items:
+            users[item][user] = 1
+
+    def cosine(a: int, b: int) -> float:
+        below = np.sqrt(len(users[a]) * len(users[b])) + system.shrink
+        return len(users[a].keys() & users[b].keys()) / below if a != b and below else 0.0
+
+    rows = getattr(split, part)
+    scores = np.zeros((len(rows), split.num_items))
+    for row in range(len(rows)):
+        for age, item in enumerate(reversed(rows.history(row).tolist())):
+            near = {c: cosine(item, c) for c in range(split.num_items)}
+            best = sorted(near, key=lambda c: (-near[c], c))[:system.neighbours or None]
+            for candidate in best:
+                scores[row, candidate] += system.decay**age * near[candidate]
+    return scores
+
+
+@pytest.mark.parametrize("values", [{}, {"decay": 1.0}, {"decay": 0.0}, {"neighbours": 3}, {"shrink": 2.0}])
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_item_knn_against_loops(values: dict, part: str) -> None:
+    split = leave_one_out(toy(seed=len(values)), SplitConfig(max_history=4))
+    system = ItemKnn(**values)
+    rows = np.arange(len(getattr(split, part)))
+    fast = system.scores(system.similarity(split), split, part, rows)
+    assert np.allclose(fast, slow_knn(split, part, system), atol=1e-12)
+
+
+def test_histories_as_triples() -> None:
+    split = leave_one_out(toy(), SplitConfig(max_history=4))
+    rows = np.array([3, 7, 8])
+    where, items, age = flat_histories(split.test, rows)
+    expected = [(n, item, len(split.test.history(row)) - 1 - at) for n, row in enumerate(rows)
+                for at, item in enumerate(split.test.history(row))]
+    assert list(zip(where, items, age, strict=True)) == expected
+
+
+def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = run({"name": "item_knn"}, tmp_path)
+    rank = sys.modules["baselines.item_knn"].rank_in_batches
+    monkeypatch.setattr("baselines.item_knn.rank_in_batches", lambda *a, **k: rank(*a, **k, batch_size=7))
+    many = run({"name": "item_knn"}, tmp_path)
+    assert one.test.places.tolist() == many.test.places.tolist()
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_configs_build_and_name_their_sources(path: Path) -> None:
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert data["name"] == path.stem and data["label"] and isinstance(data["seeded"], bool)
+    assert set(data) == {"name", "label", "system", "seeded", "settings", "profiles", "sources"}
+    for profile in PROFILES:
+        spec = {"name": data["system"], **data["settings"], **data["profiles"].get(profile, {})}
+        system = registry.systems.build(spec)
+        resolved = registry.systems.resolved(system)
+        assert registry.systems.build(resolved) == system
+        stated = {k for k, v in resolved.items() if v is not None and k != "name"}
+        assert stated == set(data["settings"]), "a file states every setting of its system"
+    named = set(data["settings"]).union(*({f"quick.{k}" for k in data["profiles"]["quick"]},))
+    assert set(data["sources"]) == named | {"smoke"} if data["profiles"]["smoke"] else named == set(data["sources"])
+
+
+def test_settings_are_strict() -> None:
+    with pytest.raises(UserError, match="Did you mean 'mask_ratio'"):
+        registry.systems.build({"name": "recbole", "model": "BERT4Rec", "mask_ration": 0.3})
+    with pytest.raises(UserError, match="mask_ratio.*SASRec"):
+        registry.systems.build({"name": "recbole", "model": "SASRec", "mask_ratio": 0.3})
+    with pytest.raises(UserError, match="Did you mean 'SASRec'"):
+        registry.systems.build({"name": "recbole", "model": "SASRecs"})
+    with pytest.raises(UserError, match="n_heads = 3"):
+        registry.systems.build({"name": "recbole", "model": "SASRec", "n_heads": 3})
+    assert registry.systems.build({"name": "recbole", "model": "NextItNet"}).dilations == (1, 4)
+
+
+def test_every_model_setting_is_a_field() -> None:
+    fields = {f.name for f in settings.dataclasses.fields(recbole_adapter.RecBole)}
+    assert {k for own in recbole_adapter.MODEL_SETTINGS.values() for k in own} == set(recbole_adapter.MODEL_ONLY)
+    assert set(recbole_adapter.MODEL_ONLY) < fields
+
+
+def test_devices() -> None:
+    environment = recbole_adapter.child_environment
+    assert environment("cpu", 2, {"CUDA_VISIBLE_DEVICES": "3"})[0]["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment("cuda", 1, {"CUDA_VISIBLE_DEVICES": "3,5"})[1] == "3"
+    assert environment("cuda:1", 1, {"CUDA_VISIBLE_DEVICES": "3,5"})[1] == "5"
+    assert environment("cuda:2", 1, {})[1] == "2"
+    assert environment("cpu", 2, {})[0]["OMP_NUM_THREADS"] == "2"
+    for device, visible in (("cuda:2", "3,5"), ("cuda", ""), ("tpu", "0"), ("cuda:x", "0")):
+        with pytest.raises(UserError, match=device):
+            environment(device, 1, {"CUDA_VISIBLE_DEVICES": visible})
+
+
+def test_modules_are_cheap_to_import() -> None:
+    code = "import sys; from genrec_bench.registry import systems; print(systems.names(), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env=recbole_adapter.child_environment("cpu", 1)[0])
+    assert "item_knn" in done.stdout
+    assert not {"torch", "recbole", "pandas"} & set(done.stdout.split())
+
+
+# --- RecBole, looked at from inside one child ------------------------------------------------------------------------
+
+PROBE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+from baselines import _recbole_child as child
+
+folder, out = Path(sys.argv[1]), {}
+del sys.argv[1:]
+spec = json.loads((folder / "input.json").read_text())
+rows, _ = child.read_parts(folder)
+arrays = {}
+
+
+def build(**settings):
+    return child.set_up({**spec, "settings": {**spec["settings"], **settings}}, rows, folder)
+
+
+for name in ("rows", "bert", "stock"):
+    setup = build(**json.loads((folder / f"{name}.json").read_text()))
+    for part, table in setup.tables.items():
+        for field in ("user_id", "item_id_list", "item_id", "item_length"):
+            arrays[f"{name}_{part}_{field}"] = table[field].numpy()
+    arrays[f"{name}_items"] = np.array(setup.model.n_items)
+    if name == "rows":
+        continue
+    model = setup.model.eval()
+    # Training labels: change only the target and see whether the loss notices.
+    table, losses = setup.tables["train"][np.arange(64)], []
+    mask = child.recbole_transform(setup)
+    for shift in (0, 1):
+        rows_changed = {p: r for p, r in rows.items()}
+        train = rows["train"]
+        rows_changed["train"] = child.Instances(train.users, (train.targets + shift) % spec["num_items"],
+                                                train.offsets, train.items)
+        table = child.set_up({**spec, "settings": {**spec["settings"], **json.loads((folder / f"{name}.json").read_text())}},
+                             rows_changed, folder).tables["train"][np.arange(64)]
+        child.init_seed(1, True)
+        with torch.no_grad():
+            losses.append(float(model.calculate_loss(mask(setup.train_data._dataset, table))))
+    out[f"{name}_losses"] = losses
+    # What the network reads when it ranks.
+    seen, forward = [], model.forward
+    model.forward = lambda items: seen.append(items.numpy().copy()) or forward(items)
+    with torch.no_grad():
+        model.full_sort_predict(setup.tables["test"][np.arange(8)])
+    arrays[f"{name}_read"] = seen[0]
+    out[f"{name}_mask"] = model.mask_token
+    model.forward = forward
+    # A batch without one position that counts.
+    table = mask(setup.train_data._dataset, setup.tables["train"][np.arange(1)])
+    table.update(child.Interaction({"MASK_INDEX": torch.zeros_like(table["MASK_INDEX"])}))
+    out[f"{name}_empty"] = float(model.calculate_loss(table))
+
+for name in ("GRU4Rec", "Caser", "NextItNet", "CORE", "SASRec"):
+    for loss in ("CE", "BPR") if name != "CORE" else ("CE",):
+        setup = build(**json.loads((folder / f"{name}.json").read_text()), loss_type=loss)
+        total = setup.trainer._train_epoch(setup.train_data, 0)
+        scorer = child.Scorer(setup.model, setup.tables["test"], rows["test"].targets, None, 5, 16)
+        out[f"{name}_{loss}"] = [float(sum(total) if isinstance(total, tuple) else total), len(scorer.rank().places)]
+np.savez(folder / "probe.npz", **arrays)
+(folder / "probe.json").write_text(json.dumps(out))
+"""

@@ -1,0 +1,246 @@
+"""The evaluator against naive loops, simulation of random order inside a group, exclusions and bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genrec_bench import evaluate, registry
+from genrec_bench.contracts import Rankings
+from genrec_bench.evaluate import (
+    expected_values,
+    id_exclusions,
+    rankings_from_lists,
+    rankings_from_pairs,
+    rankings_from_scores,
+    score,
+)
+
+
+def naive_lists(lists, targets, sizes, max_k, histories=None, target_items=None, id_of_item=None):
+    """One user at a time, one ID at a time, with the items of each ID spelled out."""
+    rows = []
+    for u, listed in enumerate(lists):
+        gone = set() if histories is None else set(histories[u].tolist()) - {target_items[u]}
+        members = {s: sizes[s] - sum(id_of_item[i] == s for i in gone) for s in range(len(sizes))}
+        place, id_place, found = 1, 1, False
+        for s in listed:
+            if s < 0:
+                continue
+            if s == targets[u]:
+                found = True
+                break
+            place += members[s]
+            id_place += members[s] > 0
+        ok = found and place <= max_k
+        rows.append((place if ok else 0, members[targets[u]], id_place if found and id_place <= max_k else 0))
+    return np.array(rows).T
+
+
+def random_lists(seed: int, users: int = 40, num_ids: int = 30, k: int = 12):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, size=num_ids)
+    lists = np.stack([rng.permutation(num_ids)[:k] for _ in range(users)])
+    lists[rng.random(lists.shape) < 0.1] = -1
+    id_of_item = rng.permutation(np.repeat(np.arange(num_ids), sizes))
+    items = rng.integers(len(id_of_item), size=users)
+    histories = [rng.integers(len(id_of_item), size=rng.integers(0, 25)) for _ in range(users)]
+    return lists, id_of_item[items], sizes, id_of_item, items, histories
+
+
+def simulate(metric, lists, targets, sizes, k, draws, seed):
+    """Mean value where the items of every ID come in a fresh random order and the target is one of them."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros(len(lists))
+    for _ in range(draws):
+        for u, listed in enumerate(lists):
+            order = np.concatenate([[s] * sizes[s] for s in listed if s >= 0])
+            spots = np.flatnonzero(order == targets[u])
+            rank = rng.choice(spots) + 1 if len(spots) else 0
+            total[u] += metric.values(np.array([rank]), k)[0]
+    return total / draws
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_against_a_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 8, size=(30, 25)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    targets = rng.integers(25, size=30)
+    scores[np.arange(30), targets] = rng.integers(0, 8, size=30)
+    histories = [rng.integers(25, size=rng.integers(0, 12)) for _ in range(30)]
+    for exclude in (None, histories):
+        got = rankings_from_scores(scores, targets, max_k=10, exclude=exclude)
+        for u in range(30):
+            gone = set() if exclude is None else set(exclude[u].tolist()) - {targets[u]}
+            kept = [scores[u, i] for i in range(25) if i not in gone]
+            own = scores[u, targets[u]]
+            greater, equal = sum(s > own for s in kept), sum(s == own for s in kept)
+            assert got.ties[u] == equal
+            assert got.places[u] == (greater + 1 if greater + 1 <= 10 else 0)
+            assert got.id_places[u] == (greater + equal if greater + equal <= 10 else 0)
+
+
+def test_scores_without_ties_are_plain_ranks() -> None:
+    scores = np.random.default_rng(1).normal(size=(20, 50))
+    got = rankings_from_scores(scores, np.arange(20), max_k=50)
+    ranks = (np.argsort(np.argsort(-scores, axis=1), axis=1) + 1)[np.arange(20), np.arange(20)]
+    np.testing.assert_array_equal(got.places, ranks)
+    np.testing.assert_array_equal(got.id_places, ranks)
+    assert (got.ties == 1).all()
+
+
+def test_a_constant_score_is_worth_chance() -> None:
+    """All 50 items equal: expected recall@10 is 10/50, and no ID-level credit is earned by it."""
+    result = score(rankings_from_scores(np.zeros((4, 50)), np.arange(4), max_k=20))
+    assert result["recall@10"] == pytest.approx(0.2)
+    assert result["id_recall@10"] == 0.0
+
+
+def test_exclusion_of_scores_is_the_same_as_removing_the_columns() -> None:
+    scores = np.random.default_rng(2).normal(size=(1, 20))
+    got = rankings_from_scores(scores, np.array([3]), max_k=20, exclude=[np.array([0, 5, 5, 3, 9])])
+    kept = np.delete(scores[0], [0, 5, 9])
+    assert got.places[0] == 1 + (kept > scores[0, 3]).sum()
+
+
+@pytest.mark.parametrize(("value", "item", "text"), [
+    (np.nan, 2, "row 1 has the score nan for item 2"), (np.inf, 2, "row 1 has the score inf"),
+    (-np.inf, 0, "row 1 has the score -inf for its target")])
+def test_bad_scores(value: float, item: int, text: str) -> None:
+    scores = np.zeros((3, 4))
+    scores[1, item] = value
+    with pytest.raises(ValueError, match=text):
+        rankings_from_scores(scores, np.zeros(3, dtype=int), max_k=3)
+
+
+@pytest.mark.parametrize(("targets", "exclude", "text"), [
+    ([0, 4], None, "row 1 has target 4"), ([0, -1], None, "row 1"), ([0], None, "one target a row"),
+    ([0, 1], [np.array([0])], "2 rows, got 1"), ([0, 1], [np.array([]), np.array([7])], "row 1 excludes")])
+def test_bad_targets_and_exclusions(targets, exclude, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        rankings_from_scores(np.zeros((2, 4)), np.array(targets), max_k=3, exclude=exclude)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lists_against_a_loop(seed: int) -> None:
+    lists, targets, sizes, id_of_item, items, histories = random_lists(seed)
+    got = rankings_from_lists(lists, targets, sizes, max_k=15)
+    np.testing.assert_array_equal([got.places, got.ties, got.id_places], naive_lists(lists, targets, sizes, 15))
+    exclude = id_exclusions(histories, items, id_of_item)
+    got = rankings_from_lists(lists, targets, sizes, max_k=15, exclude=exclude)
+    expected = naive_lists(lists, targets, sizes, 15, histories, items, id_of_item)
+    np.testing.assert_array_equal([got.places, got.ties, got.id_places], expected)
+
+
+def test_lists_by_hand() -> None:
+    """IDs 0, 1, 2 with 3, 1, 2 items; list (0, 2, 1); the target's ID is 2: places 4 and 5, second ID."""
+    got = rankings_from_lists(np.array([[0, 2, 1]]), np.array([2]), np.array([3, 1, 2]), max_k=5)
+    assert (got.places[0], got.ties[0], got.id_places[0]) == (4, 2, 2)
+    assert expected_values("recall", got, 4)[0] == 0.5
+    assert expected_values("ndcg", got, 5)[0] == pytest.approx((1 / np.log2(5) + 1 / np.log2(6)) / 2)
+    exclude = [(np.array([0, 2]), np.array([3, 1]))]
+    got = rankings_from_lists(np.array([[0, 2, 1]]), np.array([2]), np.array([3, 1, 2]), max_k=5, exclude=exclude)
+    assert (got.places[0], got.ties[0], got.id_places[0]) == (1, 1, 1)
+
+
+def test_lists_and_scores_agree() -> None:
+    """Scores that are equal within an ID rank items exactly as the list of IDs does."""
+    lists, targets, sizes, id_of_item, items, histories = random_lists(7, k=30)
+    lists = np.stack([np.random.default_rng(u).permutation(30) for u in range(40)])
+    by_id = np.empty((40, 30))
+    np.put_along_axis(by_id, lists, -np.arange(30.0)[None, :].repeat(40, 0), axis=1)
+    exclude = id_exclusions(histories, items, id_of_item)
+    one = rankings_from_lists(lists, targets, sizes, max_k=200, exclude=exclude)
+    two = rankings_from_scores(by_id[:, id_of_item], items, max_k=200, exclude=histories)
+    np.testing.assert_array_equal(one.places, two.places)
+    np.testing.assert_array_equal(one.ties, two.ties)
+
+
+@pytest.mark.parametrize(("lists", "target", "sizes", "exclude", "text"), [
+    ([[0, 1, 0]], 0, [1, 1], None, "twice"), ([[0, 2]], 0, [1, 1], None, "outside -1 to 1"),
+    ([[0, 1]], 2, [1, 1], None, "target 2"), ([[0, 1]], 0, [1, 0], None, "semantic ID 1 has 0 items"),
+    ([[0, 1]], 0, [1, 1], [([0], [1])], "every item of its target"),
+    ([[0, 1]], 0, [1, 1], [([1], [2])], "at most the items"),
+    ([[0, 1]], 0, [1, 2], [([1, 1], [1, 1])], "distinct"), ([[0, 1]], 0, [1, 1], [([5], [1])], "row 0 excludes")])
+def test_bad_lists(lists, target, sizes, exclude, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        rankings_from_lists(np.array(lists), np.array([target]), np.array(sizes), max_k=5, exclude=exclude)
+
+
+@pytest.mark.parametrize("name", ["recall", "ndcg", "mrr"])
+def test_expectation_is_the_mean_over_random_orders(name: str) -> None:
+    lists, targets, sizes, *_ = random_lists(11, users=15)
+    metric = registry.metrics.build({"name": name})
+    got = expected_values(name, rankings_from_lists(lists, targets, sizes, max_k=20), 10)
+    np.testing.assert_allclose(got, simulate(metric, lists, targets, sizes, 10, 600, 3), atol=0.09)
+    assert got.mean() == pytest.approx(simulate(metric, lists, targets, sizes, 10, 600, 4).mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("name", registry.metrics.names())
+def test_expectation_against_a_loop(name: str) -> None:
+    rng = np.random.default_rng(5)
+    metric = registry.metrics.build({"name": name})
+    rankings = Rankings(rng.integers(0, 21, size=200), rng.integers(1, 40, size=200), np.zeros(200, dtype=int))
+    for k in (1, 5, 20):
+        expected = [metric.values(np.arange(f, f + c), k).mean() if f else 0.0
+                    for f, c in zip(rankings.places, rankings.ties, strict=True)]
+        np.testing.assert_allclose(expected_values(metric, rankings, k), expected, atol=1e-14)
+
+
+def test_expectation_of_stored_ranks_does_not_overflow() -> None:
+    """Record files hold uint8: 200 + 200 must not wrap."""
+    rankings = Rankings(*(np.array([200], dtype=np.uint8),) * 3)
+    assert expected_values("recall", rankings, 255)[0] == pytest.approx(56 / 200)
+
+
+def test_without_ties_item_and_id_level_are_equal_to_the_bit() -> None:
+    places = np.arange(0, 30)
+    result = score(Rankings(places, np.ones(30, dtype=int), places))
+    assert set(result) == {f"{p}{m}@{k}" for p in ("", "id_") for m in registry.metrics.names() for k in evaluate.KS}
+    for key, value in result.items():
+        assert type(value) is float
+        if not key.startswith("id_"):
+            assert result[f"id_{key}"] == value
+    assert not any(key.startswith("id_") for key in score(Rankings(places, places, places), id_level=False))
+
+
+def test_score_is_monotone_in_k_and_by_hand() -> None:
+    ranks = np.array([1, 4, 11, 0])
+    result = score(Rankings(ranks, np.ones(4, dtype=int), ranks))
+    assert result["recall@10"] == 0.5
+    assert result["ndcg@10"] == pytest.approx(0.3576691395)
+    for name in registry.metrics.names():
+        assert [result[f"{name}@{k}"] for k in (1, 5, 10, 20)] == sorted(result[f"{name}@{k}"] for k in (1, 5, 10, 20))
+
+
+def test_score_needs_users() -> None:
+    with pytest.raises(ValueError, match="no users"):
+        score(Rankings(*(np.zeros(0, dtype=int),) * 3))
+
+
+def test_pairs_are_the_scores_of_the_listed_items() -> None:
+    rng = np.random.default_rng(9)
+    scores = rng.integers(0, 6, size=(25, 18)).astype(float)
+    targets = rng.integers(18, size=25)
+    listed = rng.random(scores.shape) < 0.6
+    rows, items = np.nonzero(listed)
+    order = rng.permutation(len(rows))
+    got = rankings_from_pairs(rows[order], items[order], scores[rows, items][order], targets, max_k=8)
+    dense = np.where(listed, scores, -np.inf)
+    inside = listed[np.arange(25), targets]
+    expected = rankings_from_scores(dense[inside], targets[inside], max_k=8)
+    np.testing.assert_array_equal(got.places[inside], expected.places)
+    np.testing.assert_array_equal(got.ties[inside], expected.ties)
+    np.testing.assert_array_equal(got.id_places[inside], expected.id_places)
+    assert (got.places[~inside] == 0).all() and (got.ties[~inside] == 1).all()
+
+
+def test_bad_pairs() -> None:
+    one = np.array([0, 0])
+    with pytest.raises(ValueError, match="row 0 lists item 3 twice"):
+        rankings_from_pairs(one, np.array([3, 3]), np.array([1.0, 2.0]), np.array([3]), max_k=5)
+    with pytest.raises(ValueError, match="entry 1"):
+        rankings_from_pairs(one, np.array([3, 4]), np.array([1.0, np.nan]), np.array([3]), max_k=5)
+    with pytest.raises(ValueError, match="rows"):
+        rankings_from_pairs(one + 1, np.array([3, 4]), np.array([1.0, 2.0]), np.array([3]), max_k=5)

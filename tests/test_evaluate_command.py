@@ -1,0 +1,198 @@
+"""`evaluate --rankings`: the numbers of good files, and one clear message for every bad one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+from genrec_bench.commands import evaluate as command
+from genrec_bench.config import SplitConfig
+from genrec_bench.contracts import Interactions, Split
+from genrec_bench.errors import UserError
+from genrec_bench.evaluate import rankings_from_scores, score
+from genrec_bench.splits import leave_one_out
+
+USERS, ITEMS = 12, 30
+HEADER = "user_id,item_id,score\n"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def toy_split() -> Split:
+    """Users u0..u11, items i0..i29, six items each; the last is the test target."""
+    rng = np.random.default_rng(0)
+    sequences = tuple(rng.permutation(ITEMS)[:6].astype(np.int64) for _ in range(USERS))
+    interactions = Interactions("toy", tuple(f"u{n}" for n in range(USERS)), tuple(f"i{n}" for n in range(ITEMS)),
+                                sequences)
+    return leave_one_out(interactions, SplitConfig())
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> Split:
+    split = toy_split()
+    monkeypatch.setattr(command, "load_split", lambda name, data_dir: split)
+    monkeypatch.setattr(command, "dataset_spec", lambda text: {"name": text})
+    return split
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args([str(w) for w in words])
+
+
+def evaluate(path: Path, capsys: pytest.CaptureFixture) -> tuple[dict, str]:
+    assert command.run(arguments("--rankings", path, "--datasets", "toy", "--json")) == 0
+    captured = capsys.readouterr()
+    return json.loads(captured.out), captured.err
+
+
+def table(scores: np.ndarray, seed: int = 0) -> pandas.DataFrame:
+    """All users and items in a shuffled order."""
+    rows = [(f"u{u}", f"i{i}", scores[u, i]) for u in range(len(scores)) for i in range(ITEMS)]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return pandas.DataFrame([rows[n] for n in order], columns=list(command.COLUMNS))
+
+
+def written(tmp_path: Path, text: str | bytes, name: str = "file.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_full_file_scores_as_the_score_matrix(tmp_path: Path, capsys, toy: Split, suffix: str) -> None:
+    """Small integer scores, so that there are many ties."""
+    scores = np.random.default_rng(1).integers(0, 6, size=(USERS, ITEMS)).astype(float)
+    path = tmp_path / f"file.{suffix}"
+    frame = table(scores)
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    result, err = evaluate(path, capsys)
+    expected = score(rankings_from_scores(scores, toy.test.targets, max_k=255), id_level=False)
+    assert result["metrics"] == pytest.approx(expected, abs=1e-15)
+    assert (result["dataset"], result["users"], result["missing_users"], err) == ("toy", USERS, 0, "")
+
+
+def test_lists_by_hand_with_missing_users(tmp_path: Path, capsys, toy: Split) -> None:
+    """User 0 has the target first, user 1 second, user 2 not; the other nine are missing: recall@5 = 2/12."""
+    targets = toy.test.targets
+    others = [next(i for i in range(ITEMS) if i != t) for t in targets]
+    lines = [f"u0,i{targets[0]},2", f"u0,i{others[0]},-1.5e0", f"u1,i{others[1]},9", f"u1,i{targets[1]},8.5",
+             f"u2,i{others[2]},1"]
+    result, err = evaluate(written(tmp_path, HEADER + "\n".join(lines)), capsys)
+    assert result["missing_users"] == 9
+    assert "9 of 12 test users are not in the file" in err
+    assert result["metrics"]["recall@1"] == pytest.approx(1 / 12)
+    assert result["metrics"]["recall@5"] == pytest.approx(2 / 12)
+    assert result["metrics"]["ndcg@5"] == pytest.approx((1 + 1 / np.log2(3)) / 12)
+
+
+def test_order_of_columns_bom_blank_lines_and_windows_ends(tmp_path: Path, capsys, toy: Split) -> None:
+    target = toy.test.targets[0]
+    path = written(tmp_path, f"\ufeffscore, user_id,item_id\r\n\r\n1,u0,i{target}\r\n")
+    assert evaluate(path, capsys)[0]["metrics"]["recall@1"] == pytest.approx(1 / 12)
+
+
+def test_the_printed_table(tmp_path: Path, capsys, toy: Split) -> None:
+    path = written(tmp_path, f"{HEADER}u0,i{toy.test.targets[0]},1\n")
+    assert command.run(arguments("--rankings", path, "--datasets", "toy")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "toy: 12 test users, 11 of them missing"
+    assert lines[1].split() == ["metric", "@1", "@5", "@10", "@20"]
+    assert "recall   0.0833   0.0833   0.0833   0.0833" in lines
+
+
+def test_users_without_a_test_row_are_left_out(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
+    few = leave_one_out(toy.interactions, SplitConfig(max_users=3))
+    whole = Split(toy.interactions, few.train, few.valid, few.test, few.train_sequences, few.fingerprint)
+    monkeypatch.setattr(command, "load_split", lambda name, data_dir: whole)
+    result, err = evaluate(written(tmp_path, f"{HEADER}u0,i{few.test.targets[0]},1\nu9,i1,3\n"), capsys)
+    assert result["users"] == 3 and result["metrics"]["recall@1"] == pytest.approx(1 / 3)
+    assert "1 users without a test row" in err
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "is empty"),
+    (HEADER, "holds no rankings"),
+    (HEADER + "u0,i1,nan\n", r"file\.csv, line 2, user 'u0': the score is 'nan'"),
+    (HEADER + "u0,i1,1\nu0,i2,\n", "line 3, user 'u0': the score '' is not a number"),
+    (HEADER + "u0,i1,-inf\n", "line 2, user 'u0': the score is '-inf'"),
+    (HEADER + "u0,i1,high\n", "line 2, user 'u0': the score 'high' is not a number"),
+    (HEADER + "u0,i1,1_0\n", "'1_0' is not a number"),
+    (HEADER + "u0,i1,1\n\nu99,i1,1\n", r"line 4: unknown user 'u99'.*Did you mean 'u"),
+    (HEADER + "u0,item1,1\n", "line 2, user 'u0': unknown item 'item1'"),
+    (HEADER + "u0,i1,1\nu1,i1,1\nu0,i1,2\n", "line 4: user 'u0' has item 'i1' again, as in line 2"),
+    (HEADER + "u0,i1\n", "line 2: 2 values instead of 3"),
+    (HEADER + "u0,i1,1,5\n", "line 2: 4 values instead of 3"),
+    ("user,item_id,score\nu0,i1,1\n", "line 1: unknown column 'user'. Did you mean 'user_id'"),
+    ("user_id,item_id,scores\nu0,i1,1\n", "Did you mean 'score'"),
+    ("user_id,item_id\nu0,i1\n", "no column 'score'"),
+    ("user_id,item_id,score,rank\nu0,i1,1,1\n", "unknown column 'rank'"),
+    ("user_id,item_id,score,score\nu0,i1,1,1\n", "appears twice"),
+    ("user_id\titem_id\tscore\nu0\ti1\t1\n", "separated by commas"),
+    ("u0,i1,1\n", "unknown column 'u0'"),
+    (HEADER.encode() + b"u0,i1,1\nu\xff,i1,1\n", "not UTF-8"),
+    (HEADER + 'u0,"i1,1\n', "line 2: unexpected end of data"),
+])
+def test_bad_files(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError, match=message) as caught:
+        command.run(arguments("--rankings", path, "--datasets", "toy"))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bad_parquet_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a Parquet file"):
+        command.run(arguments("--rankings", written(tmp_path, "text", "x.parquet"), "--datasets", "toy"))
+    frame = pandas.DataFrame({"user_id": ["u0", "u1"], "item_id": ["i1", "i1"], "score": [1.0, np.nan]})
+    frame.to_parquet(tmp_path / "y.parquet")
+    with pytest.raises(UserError, match="y.parquet, row 2, user 'u1': the score is nan"):
+        command.run(arguments("--rankings", tmp_path / "y.parquet", "--datasets", "toy"))
+    frame.rename(columns={"score": "scor"}).to_parquet(tmp_path / "z.parquet")
+    with pytest.raises(UserError, match="Did you mean 'score'"):
+        command.run(arguments("--rankings", tmp_path / "z.parquet", "--datasets", "toy"))
+
+
+def test_missing_file_folder_and_datasets(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing.csv is missing"):
+        command.run(arguments("--rankings", tmp_path / "nothing.csv", "--datasets", "toy"))
+    with pytest.raises(UserError, match="is a folder"):
+        command.run(arguments("--rankings", tmp_path, "--datasets", "toy"))
+    path = written(tmp_path, HEADER + "u0,i1,1\n")
+    with pytest.raises(UserError, match="names none"):
+        command.run(arguments("--rankings", path))
+    with pytest.raises(UserError, match="names a, b"):
+        command.run(arguments("--rankings", path, "--datasets", "a,b"))
+
+
+def test_exactly_one_of_rankings_and_checkpoint(tmp_path: Path, capsys) -> None:
+    for words in ((), ("--rankings", "a.csv", "--checkpoint", "b")):
+        with pytest.raises(SystemExit):
+            arguments(*words)
+    with pytest.raises(UserError, match="not a folder"):
+        command.run(arguments("--checkpoint", tmp_path / "none"))
+    with pytest.raises(UserError, match="leave --datasets out"):
+        command.run(arguments("--checkpoint", tmp_path, "--datasets", "toy"))
+
+
+def test_a_checkpoint_goes_to_the_runner(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def served(folder: Path, data_dir: Path | None, device: str) -> dict:
+        return {"dataset": "toy", "users": 2, "metrics": {"recall@10": 0.5, "id_recall@10": 0.75}}
+
+    module = type(sys)("genrec_bench.runner")
+    module.evaluate_checkpoint = served
+    monkeypatch.setitem(sys.modules, "genrec_bench.runner", module)
+    monkeypatch.setattr(__import__("genrec_bench"), "runner", module, raising=False)
+    assert command.run(arguments("--checkpoint", tmp_path)) == 0
+    assert "id_recall   0.7500" in capsys.readouterr().out
+
+
+def test_scoring_a_file_imports_no_torch() -> None:
+    code = "import sys, genrec_bench.commands.evaluate; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,111 @@
+"""Leave-one-out against sequences split by hand and against a naive loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genrec_bench.config import SplitConfig
+from genrec_bench.contracts import Instances, Interactions
+from genrec_bench.errors import UserError
+from genrec_bench.splits import leave_one_out, summary
+
+
+def _interactions(*sequences: list[int], num_items: int = 10) -> Interactions:
+    return Interactions("hand", tuple(f"u{n}" for n in range(len(sequences))), tuple(map(str, range(num_items))),
+                        tuple(np.array(s, dtype=np.int64) for s in sequences))
+
+
+def _rows(instances: Instances) -> list[tuple[int, list[int], int]]:
+    return [(int(instances.users[n]), instances.history(n).tolist(), int(instances.targets[n]))
+            for n in range(len(instances))]
+
+
+def test_split_derived_by_hand():
+    """Users [1 2 3 4 5 6] and [7 8 9], histories of at most 2.
+
+    Test: the last item after the ones before it; valid: the one before; train: x2 = 2, x3 = 3, x4 = 4 of the first
+    user (L - 3 = 3 rows), none of the second (L = 3).
+    """
+    split = leave_one_out(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9]), SplitConfig(max_history=2))
+    assert _rows(split.train) == [(0, [1], 2), (0, [1, 2], 3), (0, [2, 3], 4)]
+    assert _rows(split.valid) == [(0, [3, 4], 5), (1, [7], 8)]
+    assert _rows(split.test) == [(0, [4, 5], 6), (1, [7, 8], 9)]
+    assert [s.tolist() for s in split.train_sequences] == [[1, 2, 3, 4], []]
+    assert summary(split, None) == {"users": 2, "items": 10, "interactions": 9, "train": 3, "valid": 2, "test": 2,
+                                    "distinct_semantic_ids": None}
+
+
+def test_thinned_split_derived_by_hand():
+    """One target a user of [1 2 3 4 5 6]: 4, with its 2 newest items; training then sees 2, 3, 4 and nothing older."""
+    config = SplitConfig(max_history=2, train_targets_per_user=1)
+    split = leave_one_out(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9, 0]), config)
+    assert _rows(split.train) == [(0, [2, 3], 4), (1, [7], 8)]
+    assert [s.tolist() for s in split.train_sequences] == [[2, 3, 4], [7, 8]]
+    full = leave_one_out(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9, 0]), SplitConfig(max_history=2))
+    assert _rows(split.test) == _rows(full.test) and _rows(split.valid) == _rows(full.valid)
+
+
+def _naive(sequence: list[int], config: SplitConfig) -> tuple[list, tuple, tuple]:
+    """The rule as the data's documentation words it, counting from 1."""
+    x = [None, *sequence]
+    length = len(sequence)
+    cut = config.max_history
+    train = [(x[1:i][-cut:], x[i]) for i in range(2, length - 1)]
+    if config.train_targets_per_user:
+        train = train[-config.train_targets_per_user:]
+    return train, (x[1:length - 1][-cut:], x[length - 1]), (x[1:length][-cut:], x[length])
+
+
+@pytest.mark.parametrize("max_history", [1, 3, 20])
+@pytest.mark.parametrize("targets", [0, 1, 4])
+def test_split_equals_naive_loop(max_history: int, targets: int):
+    random = np.random.default_rng(max_history * 10 + targets)
+    sequences = [random.integers(0, 40, size=n).tolist() for n in random.integers(3, 30, size=60)]
+    config = SplitConfig(max_history=max_history, train_targets_per_user=targets)
+    split = leave_one_out(_interactions(*sequences, num_items=40), config)
+    expected = [_naive(s, config) for s in sequences]
+    assert _rows(split.train) == [(u, h, t) for u, (rows, _, _) in enumerate(expected) for h, t in rows]
+    assert _rows(split.valid) == [(u, *valid) for u, (_, valid, _) in enumerate(expected)]
+    assert _rows(split.test) == [(u, *test) for u, (_, _, test) in enumerate(expected)]
+    for sequence, seen, (rows, _, _) in zip(sequences, split.train_sequences, expected, strict=True):
+        span = len(rows[0][0]) + len(rows) if rows else 0
+        assert seen.tolist() == (sequence[:-2][-span:] if span else [])
+
+
+def test_max_users_keeps_the_first_users_and_the_whole_catalogue(toy_interactions: Interactions):
+    full = leave_one_out(toy_interactions, SplitConfig())
+    split = leave_one_out(toy_interactions, SplitConfig(max_users=7))
+    assert split.interactions.user_ids == toy_interactions.user_ids[:7]
+    assert len(split.test) == len(split.valid) == len(split.train_sequences) == 7
+    assert split.num_items == toy_interactions.num_items
+    assert _rows(split.train) == [row for row in _rows(full.train) if row[0] < 7]
+    assert leave_one_out(toy_interactions, SplitConfig(max_users=999)).fingerprint == full.fingerprint
+
+
+def test_fingerprint_follows_content_only(toy_interactions: Interactions):
+    base = leave_one_out(toy_interactions, SplitConfig()).fingerprint
+    assert leave_one_out(replace(toy_interactions, name="other"), SplitConfig()).fingerprint == base
+    assert leave_one_out(toy_interactions, SplitConfig(max_history=3)).fingerprint != base
+    larger = replace(toy_interactions, item_ids=(*toy_interactions.item_ids, "30"))
+    assert leave_one_out(larger, SplitConfig()).fingerprint != base
+    swapped = [s.copy() for s in toy_interactions.sequences]
+    swapped[3][0] = (swapped[3][0] + 1) % 30
+    assert leave_one_out(replace(toy_interactions, sequences=tuple(swapped)), SplitConfig()).fingerprint != base
+
+
+def test_arrays_are_int64(toy_interactions: Interactions):
+    split = leave_one_out(toy_interactions, SplitConfig(train_targets_per_user=2))
+    for part in (split.train, split.valid, split.test):
+        assert {a.dtype for a in (part.users, part.targets, part.offsets, part.items)} == {np.dtype(np.int64)}
+        assert part.offsets[0] == 0 and part.offsets[-1] == len(part.items)
+        assert part.lengths.min() >= 1
+
+
+def test_too_short_sequences_are_refused():
+    with pytest.raises(UserError, match="'u1' has 2 interactions"):
+        leave_one_out(_interactions([1, 2, 3, 4], [5, 6]), SplitConfig())
+    with pytest.raises(UserError, match="no user has a training row"):
+        leave_one_out(_interactions([1, 2, 3], [4, 5, 6]), SplitConfig())

@@ -1,0 +1,242 @@
+"""Tokenizers: what the table says, residuals that shrink, collisions removed, equal IDs again, the cache, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from genrec_bench import registry
+from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD, Interactions
+from genrec_bench.errors import UserError
+from genrec_bench.tokenizers import base
+from genrec_bench.tokenizers.base import describe, fit_cached, positions_in_groups
+from genrec_bench.tokenizers.rq_kmeans import RQKMeans
+
+WORDS = [f"word{n}" for n in range(40)]
+GIVEN = np.array([[0, 1, 2], [0, 1, 2], [0, 3, 0], [2, 0, 1]])
+
+
+def items(num_items: int = 200, seed: int = 0, blank: int = 5) -> Interactions:
+    """Texts of five words out of forty; the first `blank` items have none, the next two have equal texts."""
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(WORDS, size=5, p=np.arange(40, 0, -1) / 820)) for _ in range(num_items)]
+    texts[:blank] = [""] * blank
+    texts[blank] = texts[blank + 1]
+    return with_items(num_items, item_texts=tuple(texts))
+
+
+def with_items(num_items: int, **fields) -> Interactions:
+    ids = tuple(str(n) for n in range(num_items))
+    return Interactions("toy", ("0",), ids, (np.arange(3),), **fields)
+
+
+def test_describe_by_hand() -> None:
+    table = describe(GIVEN, (3, 4, 4))
+    assert table == {"levels": 3, "codebook_sizes": [3, 4, 4], "items": 4, "distinct_semantic_ids": 3,
+                     "colliding_items": 2, "largest_group": 2, "utilisation": [2 / 3, 3 / 4, 3 / 4],
+                     "prefixes": [2, 3, 3]}
+    json.dumps(table)
+
+
+def test_describe_of_shorter_ids() -> None:
+    codes = np.array([[0, 1, -1], [0, 1, 0], [1, -1, -1]])
+    table = describe(codes, (2, 2, 1))
+    assert table["prefixes"] == [2, 1, 1] and table["distinct_semantic_ids"] == 3
+    assert table["utilisation"] == [1.0, 0.5, 1.0]
+
+
+def test_positions_in_groups() -> None:
+    codes = np.array([[1, 1], [0, 0], [1, 1], [0, 1], [1, 1], [0, 0]])
+    assert positions_in_groups(codes).tolist() == [0, 0, 1, 0, 2, 1]
+
+
+def test_given_keeps_the_codes() -> None:
+    ids = fit_cached({"name": "given"}, with_items(4, given_codes=GIVEN), None)
+    assert ids.codebook_sizes == (3, 4, 3)
+    offsets = np.array([0, 3, 7]) + NUM_SPECIAL_TOKENS
+    np.testing.assert_array_equal(ids.tokens - offsets, GIVEN)
+    assert ids.num_distinct == ids.table["distinct_semantic_ids"] == 3
+    assert "reconstruction_error" not in ids.table
+    wide = fit_cached({"name": "given", "codebook_size": 256}, with_items(4, given_codes=GIVEN), None)
+    assert wide.codebook_sizes == (256, 256, 256)
+
+
+def test_given_pads_shorter_ids() -> None:
+    ids = fit_cached({"name": "given"}, with_items(2, given_codes=np.array([[1, 0], [0, -1]])), None)
+    assert ids.tokens.tolist() == [[3, 4], [2, PAD]]
+
+
+@pytest.mark.parametrize(("codes", "spec", "text"), [
+    (None, {}, "'toy' comes without semantic IDs.*rq_kmeans"),
+    (GIVEN[:3], {}, "one row for each of 4 items"),
+    (GIVEN.astype(float), {}, "integers"),
+    (np.array([[0, 1], [0, 0], [-1, 0], [1, 1]]), {}, "item '2' has the codes"),
+    (np.array([[0, 1], [0, 0], [1, -2], [1, 1]]), {}, "item '2' has the codes"),
+    (np.array([[0, -1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0]]), {}, "item '0' has the codes"),
+    (GIVEN, {"codebook_size": 3}, "item '2' has code 3"),
+])
+def test_given_refuses(codes, spec, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        fit_cached({"name": "given", **spec}, with_items(4, given_codes=codes), None)
+
+
+def test_reconstruction_error_falls_at_every_level() -> None:
+    table = RQKMeans(levels=4, codebook_size=8).fit(items()).table
+    errors = table["reconstruction_error"]
+    assert len(errors) == 4 and 1 > errors[0] and errors[-1] > 0
+    assert all(a > b for a, b in zip(errors, errors[1:], strict=False))
+
+
+def test_deduplication_removes_collisions_and_nothing_else() -> None:
+    plain = RQKMeans(levels=2, codebook_size=6, deduplicate=False).fit(items())
+    unique = RQKMeans(levels=2, codebook_size=6).fit(items())
+    np.testing.assert_array_equal(plain.tokens, unique.tokens[:, :2])
+    assert plain.table["colliding_items"] > 0
+    assert unique.tokens.shape[1] == 3 and unique.num_distinct == 200
+    assert unique.table["colliding_items"] == 0 and unique.table["largest_group"] == 1
+    assert unique.table["collisions_before_deduplication"] == {
+        k: plain.table[k] for k in ("distinct_semantic_ids", "colliding_items", "largest_group")}
+    assert unique.codebook_sizes[2] == plain.table["largest_group"]
+    assert unique.table["prefixes"][:2] == plain.table["prefixes"]
+
+
+def test_equal_or_absent_texts_share_their_codes() -> None:
+    ids = RQKMeans(levels=3, codebook_size=16, deduplicate=False).fit(items())
+    assert len(np.unique(ids.tokens[:5], axis=0)) == 1
+    np.testing.assert_array_equal(ids.tokens[5], ids.tokens[6])
+    assert ids.table["items_without_text"] == 5
+
+
+def test_equal_ids_again_and_under_any_thread_count() -> None:
+    tokenizer = RQKMeans(levels=3, codebook_size=32, dimensions=20)
+    data = items(600)
+    fitted = []
+    for threads in (1, 2, 2):
+        with threadpool_limits(threads):
+            fitted.append(tokenizer.fit(data))
+    assert len({ids.fingerprint for ids in fitted}) == 1
+    assert fitted[0].table == fitted[1].table
+    assert RQKMeans(levels=3, codebook_size=32, dimensions=20, seed=1).fit(data).fingerprint != fitted[0].fingerprint
+
+
+def test_fewer_items_than_codes_shrinks_the_codebook() -> None:
+    """7 items, two of them equal: one code for each distinct text, then nothing is left."""
+    ids = RQKMeans(levels=2, codebook_size=64).fit(items(7, blank=0))
+    assert ids.codebook_sizes == (6, 1, 2)
+    assert ids.num_distinct == 7
+    assert ids.table["reconstruction_error"][0] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_number_of_levels_does_not_depend_on_collisions() -> None:
+    ids = RQKMeans(levels=1, codebook_size=64).fit(with_items(3, item_texts=("a b", "c d", "e f")))
+    assert ids.codebook_sizes == (3, 1) and ids.num_distinct == 3
+
+
+@pytest.mark.parametrize("texts", [None, ("", " ", "")])
+def test_no_texts_is_an_error_with_a_remedy(texts) -> None:
+    with pytest.raises(UserError, match="'toy' has no item texts.*'given'"):
+        RQKMeans().fit(with_items(3, item_texts=texts))
+
+
+def test_texts_without_words() -> None:
+    with pytest.raises(UserError, match="no words"):
+        RQKMeans().fit(with_items(3, item_texts=("!", "?", ".")))
+
+
+def test_sentence_transformer_needs_a_model_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="rq_kmeans.model"):
+        RQKMeans(features="sentence_transformer").fit(items(10))
+    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=r"genrec-bench\[text\]"):
+        RQKMeans(features="sentence_transformer", model="any").fit(items(10))
+
+
+def test_sentence_transformer_vectors_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Encoder:
+        def __init__(self, model: str, device: str, trust_remote_code: bool) -> None:
+            assert not trust_remote_code
+
+        def encode(self, texts: list[str], **options) -> np.ndarray:
+            return np.array([[len(t), 1.0, t.count("1")] for t in texts], dtype=np.float32)
+
+    module = type("Module", (), {"SentenceTransformer": Encoder})
+    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", module)
+    ids = RQKMeans(features="sentence_transformer", model="any", codebook_size=8).fit(items(60))
+    assert ids.table["feature_dimensions"] == 3 and ids.num_distinct == 60
+
+
+@pytest.mark.parametrize("name", registry.tokenizers.names())
+def test_contract_of_every_tokenizer(name: str) -> None:
+    instance = registry.tokenizers.build({"name": name})
+    assert registry.tokenizers.build(registry.tokenizers.resolved(instance)) == instance
+    assert isinstance(instance.version, int) and isinstance(instance.depends_on(), str)
+    data = items(12)
+    ids = instance.fit(with_items(12, item_texts=data.item_texts, given_codes=np.arange(24).reshape(12, 2)))
+    assert ids.tokens.shape == (12, len(ids.codebook_sizes)) and ids.tokens.dtype == np.int64
+    assert ids.tokens.max() < ids.vocab_size
+    assert {"levels", "codebook_sizes", "items", "distinct_semantic_ids", "colliding_items", "largest_group",
+            "utilisation", "prefixes"} <= set(ids.table)
+    assert json.loads(json.dumps(ids.table)) == ids.table
+
+
+def test_cache_returns_the_same_without_fitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, data = {"name": "rq_kmeans", "codebook_size": 8}, items(40)
+    first = fit_cached(spec, data, tmp_path / "new")
+    files = list((tmp_path / "new").iterdir())
+    assert [f.suffix for f in files] == [".npz"]
+    with np.load(files[0]) as file:
+        assert file["table"].dtype == np.uint8
+
+    def refuse(self, interactions):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(RQKMeans, "fit", refuse)
+    again = fit_cached({"name": "rq_kmeans", "codebook_size": 8, "levels": 3}, data, tmp_path / "new")
+    assert again.fingerprint == first.fingerprint and again.table == first.table
+    assert again.codebook_sizes == first.codebook_sizes and again.tokens.dtype == np.int64
+    for other_spec, other in (({**spec, "seed": 1}, data), (spec, items(40, seed=1)), (spec, items(41))):
+        with pytest.raises(AssertionError, match="fitted again"):
+            fit_cached(other_spec, other, tmp_path / "new")
+
+
+def test_cache_key_follows_codes_version_and_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> int:
+        fit_cached({"name": "given"}, with_items(4, given_codes=GIVEN), tmp_path)
+        return len(list(tmp_path.iterdir()))
+
+    assert count() == count() == 1
+    fit_cached({"name": "given"}, with_items(4, given_codes=GIVEN + 1), tmp_path)
+    assert count() == 2
+    monkeypatch.setattr(base.Tokenizer, "version", 99)
+    assert count() == 3
+    monkeypatch.setattr(base.Tokenizer, "depends_on", lambda self: "numpy==0")
+    assert count() == 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a zip file", None])
+def test_a_damaged_cache_file_is_replaced(tmp_path: Path, damage: bytes | None) -> None:
+    spec, data = {"name": "rq_kmeans", "codebook_size": 8}, items(40)
+    first = fit_cached(spec, data, tmp_path)
+    file = next(tmp_path.iterdir())
+    whole = file.read_bytes()
+    file.write_bytes(whole[:len(whole) // 2] if damage is None else damage)
+    assert fit_cached(spec, data, tmp_path).fingerprint == first.fingerprint
+    assert file.read_bytes() == whole
+
+
+def test_a_local_encoder_that_changes_is_fitted_again(tmp_path: Path) -> None:
+    tokenizer = RQKMeans(features="sentence_transformer", model=str(tmp_path))
+    before = tokenizer.depends_on()
+    (tmp_path / "config.json").write_text("{}")
+    assert tokenizer.depends_on() != before
+
+
+def test_wrong_settings_name_the_nearest() -> None:
+    with pytest.raises(UserError, match="codebook_size"):
+        fit_cached({"name": "rq_kmeans", "codebok_size": 8}, items(40), None)
+    with pytest.raises(UserError, match="tfidf_svd"):
+        fit_cached({"name": "rq_kmeans", "features": "tfidf"}, items(40), None)
