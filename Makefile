@@ -53,7 +53,8 @@ $(STAMP): $(LOCK)
 	done; \
 	if [ -z "$$python" ]; then \
 	    echo "Set-up needs Python 3.11 or 3.12; none of these runs as one: $(CANDIDATES)." >&2; \
-	    echo "Install one (Debian 12: apt install python3 python3-venv) or name it: make venv PYTHON=/path/to/python3.11" >&2; \
+	    echo "Install one (Debian 12: apt install python3 python3-venv) or name it:" >&2; \
+	    echo "  make venv PYTHON=/path/to/python3.11" >&2; \
 	    exit 1; \
 	fi; \
 	if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
@@ -69,8 +70,9 @@ $(STAMP): $(LOCK)
 	then cp $(LOCK) $(STAMP).new && mv $(STAMP).new $(STAMP); \
 	else \
 	    echo "Set-up did not finish; $(VENV) is not used until it has. Check the lines above, and:" >&2; \
-	    echo "  - that pip reaches a package index (network, proxy, PIP_INDEX_URL; offline: PIP_ARGS=\"--no-index --find-links DIR\")," >&2; \
+	    echo "  - that pip reaches a package index (network, proxy, PIP_INDEX_URL); offline, give it the files:" >&2; \
+	    echo "    make venv PIP_ARGS=\"--no-index --find-links DIR\"," >&2; \
 	    echo "  - that the disk has room: about 2 GB with a CPU build of torch, 7 GB with its CUDA build," >&2; \
-	    echo "  - that the processor and system have builds of the packages (64-bit Linux or macOS). Then run make again." >&2; \
+	    echo "  - that the packages have builds for this system (64-bit Linux or macOS). Then run make again." >&2; \
 	    exit 1; \
 	fi

@@ -25,9 +25,9 @@ from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.records import dump_json, write_atomically
 from recbole.config import Config
-from recbole.data import data_preparation
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
+from recbole.data.utils import create_samplers, get_dataloader
 from recbole.model.sequential_recommender import BERT4Rec
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, init_seed
@@ -160,7 +160,10 @@ def set_up(spec: dict[str, Any], rows: dict[str, Instances], folder: Path) -> Se
     init_seed(config["seed"], config["reproducibility"])
     sizes = {"users": spec["num_users"], "items": spec["num_items"]}
     dataset = InstanceDataset(config, rows, sizes, appends_target(spec))
-    train_data = data_preparation(config, dataset)[0]
+    parts = dataset.build()
+    # Not `data_preparation`, which unpickles a loader that it finds in the folder.
+    sampler = create_samplers(config, dataset, parts)[0]
+    train_data = get_dataloader(config, "train")(config, parts[0], sampler, shuffle=True)
     init_seed(config["seed"], config["reproducibility"])
     name = spec["settings"]["model"]
     kind = BERT4REC[spec["settings"]["protocol"]] if name == "BERT4Rec" else get_model(name)
@@ -250,6 +253,8 @@ def run(folder: Path, lines: IO[str]) -> None:
     settings = spec["settings"]
     torch.set_num_threads(spec["threads"])
     if spec["gpu"]:
+        if not torch.cuda.is_available():  # RecBole would go on with the CPU and say nothing
+            raise RuntimeError(f"no CUDA device for CUDA_VISIBLE_DEVICES={spec['gpu']}")
         torch.use_deterministic_algorithms(True, warn_only=True)
     rows, seen = read_parts(folder)
     setup = set_up(spec, rows, folder)

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from genrec_bench import settings
 from genrec_bench.contracts import Instances, Job, Outcome, Rankings
 from genrec_bench.errors import UserError, unknown
 from genrec_bench.records import dump_json
@@ -109,6 +110,8 @@ class RecBole:
                 raise unknown("setting", name, own, f"system recbole with model {self.model}")
             if given is None and name in own:
                 object.__setattr__(self, name, own[name])
+        if self.model == "CORE" and self.loss_type != "CE":
+            raise UserError("system recbole: CORE has loss_type CE only.")
         if self.n_heads and (self.hidden_size or self.embedding_size) % self.n_heads:
             raise UserError(f"system recbole: n_heads = {self.n_heads} must divide the width "
                             f"{self.hidden_size or self.embedding_size}.")
@@ -127,7 +130,7 @@ class RecBole:
         for name in (RESULT, PLACES, WEIGHTS):
             (folder / name).unlink(missing_ok=True)  # what an interrupted run left must not pass for this run's
         environment, gpu = child_environment(job.device, job.threads)
-        write_input(folder, job, {"model": self.model, **self._recbole_settings()}, gpu)
+        write_input(folder, job, self.child_settings(), gpu)
         with _child(folder, environment) as child:
             for line in child.stdout:
                 message = json.loads(line)
@@ -143,9 +146,9 @@ class RecBole:
             raise UserError(f"system recbole: mask_ratio = {self.mask_ratio} masks no item of a sequence of {width}; "
                             f"it must be at least {1 / width:.2g}.")
 
-    def _recbole_settings(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "model"}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+    def child_settings(self) -> dict[str, Any]:
+        """The settings that apply to this model, as plain data."""
+        return {k: v for k, v in settings.to_dict(self).items() if v is not None}
 
 
 MODEL_ONLY = tuple(f.name for f in dataclasses.fields(RecBole) if f.default is None)
@@ -164,7 +167,8 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
     if kind == "cuda":
         number = int(index or 0)
         visible = base.get("CUDA_VISIBLE_DEVICES")
-        names = [str(number)] * (number + 1) if visible is None else [v.strip() for v in visible.split(",") if v.strip()]
+        names = [name.strip() for name in visible.split(",") if name.strip()] if visible is not None \
+            else [str(n) for n in range(number + 1)]
         if number >= len(names):
             raise UserError(f"device {device!r} is not visible: CUDA_VISIBLE_DEVICES is {visible!r}.")
         gpu = names[number]
@@ -175,7 +179,7 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
             "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}, gpu
 
 
-def write_input(folder: Path, job: Job, settings: dict[str, Any], gpu: str) -> None:
+def write_input(folder: Path, job: Job, values: dict[str, Any], gpu: str) -> None:
     """Write what the child needs: `input.npz` (rows, own items to exclude) and `input.json` (everything else)."""
     arrays = {f"{part}_{name}": getattr(getattr(job.split, part), name)
               for part in PARTS for name in (f.name for f in dataclasses.fields(Instances))}
@@ -183,7 +187,7 @@ def write_input(folder: Path, job: Job, settings: dict[str, Any], gpu: str) -> N
     for part in PARTS[1:] if exclude else ():
         arrays |= _flat(seen_items(job.split, part), f"{part}_seen")
     np.savez(folder / DATA, **arrays)
-    spec = {"settings": settings, "seed": stream_seed(job.seed, "recbole") % 2**31, "threads": job.threads, "gpu": gpu,
+    spec = {"settings": values, "seed": stream_seed(job.seed, "recbole") % 2**31, "threads": job.threads, "gpu": gpu,
             "max_history": job.config.split.max_history, "max_k": job.config.evaluation.max_k,
             "exclude_history": exclude, "num_items": job.split.num_items,
             "num_users": job.split.interactions.num_users}
@@ -225,14 +229,12 @@ def _child(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    pipe: IO[str] = child.stdout
-    try:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGTERM)
-            try:
-                child.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-    finally:
-        pipe.close()
+    """Nothing for a child that is over; else ask it to stop, then make it."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    child.stdout.close()

@@ -79,5 +79,11 @@ class RunConfig:
         return {k: v for k, v in plain.items() if v not in (None, [])}
 
 
+def from_dict(data: Mapping[str, Any]) -> RunConfig:
+    """The configuration that `RunConfig.to_dict` wrote. Raises: UserError."""
+    parts = {k: settings.build(SECTIONS[k], v, k) if k in SECTIONS else v for k, v in data.items()}
+    return RunConfig(**parts)
+
+
 SECTIONS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "decoding": DecodingConfig,
                              "evaluation": EvaluationConfig}

@@ -151,8 +151,8 @@ class Rankings:
 
     places: (U,) first place (1-based) of the group of equals the target is in, 0 = not within the list.
     ties: (U,) size of that group (items that share the target's semantic ID or score; 1 = no tie).
-    id_places: (U,) place of the target's semantic ID among distinct IDs, 0 = not in the list; equals `places`
-    where a system ranks items.
+    id_places: (U,) place of the target's semantic ID among distinct IDs, 0 = not in the list; where a system ranks
+    items it equals `places`, apart from tied scores, which count against the target.
     """
 
     places: np.ndarray

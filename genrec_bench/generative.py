@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import torch
 
 from genrec_bench import checkpoints, registry
 from genrec_bench.backbones.base import Backbone
-from genrec_bench.config import RunConfig
+from genrec_bench.config import RunConfig, from_dict
 from genrec_bench.contracts import Job, Outcome, Rankings, SemanticIds, Split
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError
-from genrec_bench.evaluate import id_exclusions, rankings_from_lists, score
+from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
 from genrec_bench.inputs import TokenisedInstances, check_needs, decoding_batches
 from genrec_bench.objectives.base import Objective
 from genrec_bench.seeds import stream_seed
@@ -101,14 +101,26 @@ def _run(job: Job) -> Outcome:
 
 
 def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dict[str, Any]]:
-    """The network, its semantic IDs and the plain settings from a `best.safetensors`. Raises: UserError."""
+    """Network, semantic IDs and what else `best.safetensors` says (config, epoch, selection value). Raises: UserError."""
     tensors, about = checkpoints.read(path)
     if "config" not in about or "semantic_ids" not in tensors:
         raise UserError(f"{path} is not a checkpoint of a generative run.")
     ids = SemanticIds(tensors["semantic_ids"].numpy(), tuple(about["codebook_sizes"]))
     model = registry.backbones.build(about["config"]["backbone"]).build(ids.vocab_size, 0)
     model.load_state_dict(checkpoints.unnamed("model", tensors))
-    return model.to(device).eval(), ids, about["config"]
+    return model.to(device).eval(), ids, about
+
+
+def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device: str, threads: int) -> dict[str, Any]:
+    """Decode and score the test rows with the weights of a checkpoint."""
+    model, ids, about = load_checkpoint(path, device)
+    config = from_dict(about["config"])
+    ranker = Ranker(split_of(config), "test", ids, Trie.from_codes(ids.tokens), config, model.history_suffix, device)
+    with _deterministic(threads):
+        rankings = ranker.rank(model)
+    ks = [k for k in KS if k <= config.evaluation.max_k]
+    return {"dataset": config.dataset["name"], "users": len(rankings.places), "epoch": about["epoch"],
+            "metrics": score(rankings, ks=ks)}
 
 
 @contextmanager

@@ -154,6 +154,8 @@ def _selected(rows: list[dict[str, Any]], selection: Selection) -> list[dict[str
 
 def _dataset(text: str, overrides: Overrides) -> dict[str, Any]:
     spec = dataset_spec(text)
+    if spec["name"] == "folder":
+        spec["label"] = dataset_label(spec)
     return registry.datasets.resolved(registry.datasets.build({**spec, **overrides.get(spec["name"], {})}))
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class RecordStore:
     """A folder of records: `<root>/<dataset>/<run_id>.json` with `<run_id>.ranks.npz` beside it."""
 
     root: Path
-    _paths: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def path(self, record: RunRecord) -> Path:
         """Where a record is or will be written."""
@@ -86,6 +85,15 @@ class RecordStore:
     def read_ranks(self, record: RunRecord) -> Rankings:
         """The per-user ranks of the test rows, in split order."""
         return read_ranks(self.path(record).with_name(f"{record.run_id}.ranks.npz"))
+
+    def ranks_bytes(self, record: RunRecord) -> bytes:
+        """The file of ranks as it is on disk, to compare."""
+        return self.path(record).with_name(f"{record.run_id}.ranks.npz").read_bytes()
+
+    def remove(self, record: RunRecord) -> None:
+        """Delete a record and its ranks."""
+        self.path(record).unlink()
+        self.path(record).with_name(f"{record.run_id}.ranks.npz").unlink()
 
     def write(self, record: RunRecord, test: Rankings) -> Path:
         """Write ranks, then the record; a record exists only if the run finished. An existing one stays."""

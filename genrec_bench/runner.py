@@ -13,7 +13,8 @@ from typing import Any
 from genrec_bench import identity, registry, settings
 from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
-from genrec_bench.evaluate import score
+from genrec_bench.errors import UserError
+from genrec_bench.evaluate import KS, score
 from genrec_bench.provenance import provenance
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.splits import leave_one_out, summary
@@ -126,6 +127,20 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> Run
     return record
 
 
+def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, threads: int = 1) -> dict[str, Any]:
+    """Score the best weights in a run's working folder on the test rows of the run's own data.
+
+    Returns {"dataset", "users", "epoch", "metrics"}. Raises: UserError where there is no checkpoint.
+    """
+    from genrec_bench import generative
+
+    path = folder / "best.safetensors" if folder.is_dir() else folder
+    if not path.is_file():
+        raise UserError(f"{folder} holds no best.safetensors: give the working folder of a run that has finished an "
+                        "epoch, such as results/local/work/<run_id>.")
+    return generative.score_checkpoint(path, Workspace(folder, data_dir).split, device, threads)
+
+
 def _system(config: RunConfig) -> Any:
     if config.baseline is None:
         from genrec_bench import generative  # torch is imported only where a network runs
@@ -137,7 +152,8 @@ def _system(config: RunConfig) -> Any:
 
 def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds: float) -> RunRecord:
     ids, config = prepared.semantic_ids, prepared.config
-    metrics = {**score(outcome.test), **{f"valid_{k}": v for k, v in score(outcome.valid).items()}}
+    ks = tuple(k for k in KS if k <= config.evaluation.max_k)
+    metrics = {**score(outcome.test, ks=ks), **{f"valid_{k}": v for k, v in score(outcome.valid, ks=ks).items()}}
     data = {"name": config.dataset["name"], **summary(prepared.split, ids.num_distinct if ids else None),
             "train_interactions": sum(len(s) for s in prepared.split.train_sequences)}
     tokenizer = {"name": config.tokenizer["name"], **ids.table, "fingerprint": ids.fingerprint} if ids else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from genrec_bench import registry
 from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD, Interactions
@@ -121,6 +121,23 @@ def test_equal_ids_again_and_under_any_thread_count() -> None:
     assert len({ids.fingerprint for ids in fitted}) == 1
     assert fitted[0].table == fitted[1].table
     assert RQKMeans(levels=3, codebook_size=32, dimensions=20, seed=1).fit(data).fingerprint != fitted[0].fingerprint
+
+
+def test_the_fit_runs_in_one_thread_and_gives_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal IDs above may be luck: on few items more threads seldom move a code."""
+    seen: list[int] = []
+    quantise = RQKMeans._quantise
+
+    def spy(self, vectors):
+        seen.extend(pool["num_threads"] for pool in threadpool_info())
+        return quantise(self, vectors)
+
+    monkeypatch.setattr(RQKMeans, "_quantise", spy)
+    with threadpool_limits(2):
+        before = sorted(pool["num_threads"] for pool in threadpool_info())
+        RQKMeans(codebook_size=4).fit(items(30))
+        assert set(seen) == {1}
+        assert max(pool["num_threads"] for pool in threadpool_info()) == max(before)
 
 
 def test_fewer_items_than_codes_shrinks_the_codebook() -> None:

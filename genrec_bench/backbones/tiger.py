@@ -284,7 +284,7 @@ def from_huggingface(model: Any) -> Tiger:
     untied output, another start or pad id, encoder and decoder of different depth).
     """
     config = model.config
-    _refuse(config)
+    _refuse(model)
     settings = TigerSettings(
         width=config.d_model, num_layers=config.num_layers, num_heads=config.num_heads, head_width=config.d_kv,
         feed_forward_width=config.d_ff, dropout=config.dropout_rate, num_buckets=config.relative_attention_num_buckets,
@@ -296,11 +296,14 @@ def from_huggingface(model: Any) -> Tiger:
     return ours.eval()
 
 
-def _refuse(config: Any) -> None:
+def _refuse(model: Any) -> None:
+    config = model.config
+    # transformers 5 always says "tied", also of a checkpoint whose two matrices differ
+    tied = config.tie_word_embeddings and torch.equal(model.lm_head.weight, model.shared.weight)
     depth = config.num_decoder_layers or config.num_layers
     faults = {
         "feed_forward_proj is not relu": getattr(config, "feed_forward_proj", "relu") != "relu",
-        "output and input embeddings are not tied": not config.tie_word_embeddings,
+        "output and input embeddings are not tied": not tied,
         "decoder_start_token_id is not 0": (config.decoder_start_token_id or 0) != PAD,
         "pad_token_id is not 0": (config.pad_token_id or 0) != PAD,
         "num_decoder_layers differs from num_layers": depth != config.num_layers,

@@ -1,0 +1,69 @@
+"""`list`: what is there to choose from."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+
+from genrec_bench import plan, registry
+from genrec_bench.commands import common
+from genrec_bench.errors import unknown
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `list`."""
+    parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}; without it, all")
+    common.add_results(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print names with one line about each; settings of plug-ins with their defaults."""
+    if args.kind is not None and args.kind not in KINDS:
+        raise unknown("kind", args.kind, KINDS, "list")
+    for kind in KINDS if args.kind is None else [args.kind]:
+        if args.kind is None:
+            print(f"{kind}:")
+        for name, about, options in KINDS[kind]():
+            print(f"  {name:<16} {about}" if args.kind is None else f"{name:<16} {about}")
+            for option in options if args.kind else ():
+                print(f"    {option}")
+    sys.stdout.flush()
+    return 0
+
+
+Rows = list[tuple[str, str, list[str]]]
+
+
+def _plugins(kind: registry.Registry) -> Callable[[], Rows]:
+    return lambda: [(name, (kind.get(name).__doc__ or "").strip().splitlines()[0], _settings(kind.get(name)))
+                    for name in kind.names()]
+
+
+def _settings(cls: type) -> list[str]:
+    return [f"{f.name} = {'(required)' if f.default is dataclasses.MISSING else f.default!r}"
+            f"  {f.metadata.get('doc', '')}" + (f" ({', '.join(map(str, choices))})"
+                                                if (choices := f.metadata.get("choices")) else "")
+            for f in dataclasses.fields(cls)]
+
+
+def _suites() -> Rows:
+    return [(name, plan.load_suite(name)["suite"]["title"], []) for name in plan.suite_names()]
+
+
+def _profiles() -> Rows:
+    return [(name, plan.load_profile(name)["title"], []) for name in plan.profile_names()]
+
+
+def _baselines() -> Rows:
+    return [(name, plan.load_baseline(name)["label"],
+             [f"{key} = {value!r}" for key, value in plan.load_baseline(name)["settings"].items()])
+            for name in plan.baseline_names()]
+
+
+KINDS: dict[str, Callable[[], Rows]] = {
+    "datasets": _plugins(registry.datasets), "tokenizers": _plugins(registry.tokenizers),
+    "backbones": _plugins(registry.backbones), "objectives": _plugins(registry.objectives),
+    "metrics": _plugins(registry.metrics), "suites": _suites, "baselines": _baselines, "profiles": _profiles,
+}

@@ -1,0 +1,29 @@
+"""`report`: write the reports again, from records alone; needs neither torch nor the data."""
+
+from __future__ import annotations
+
+import argparse
+
+from genrec_bench.commands import common
+from genrec_bench.errors import UserError
+from genrec_bench.records import RecordStore
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--suite`, `--results`, `--reports`."""
+    parser.add_argument("--suite", default="all", metavar="NAME", help="suite to report on (default: all)")
+    common.add_results(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render and print the path of the report. Raises: UserError where there is no record to report on."""
+    from genrec_bench.reporting.load import load_suite
+    from genrec_bench.reporting.markdown import render_suite
+
+    load_suite(args.suite)  # a wrong name is the first thing to say
+    records = RecordStore(args.results).read_all() if args.results.is_dir() else []
+    if not records:
+        raise UserError(f"no records below {args.results} for suite {args.suite!r}; "
+                        f"run `python benchmark.py --suite {args.suite} --results {args.results}` first.")
+    print(render_suite(args.suite, records, common.reports_dir(args)))
+    return 0

@@ -1,0 +1,143 @@
+"""What was run, on which data, with which settings, and where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genrec_bench.records import RunRecord
+from genrec_bench.reporting.load import Block, Group, flatten
+from genrec_bench.reporting.tables import DASH, number, pipe
+
+COUNTS = ("users", "items", "interactions", "train", "valid", "test")
+VERSIONS = ("python", "torch", "numpy", "recbole", "genrec_bench")
+DATA_HEADER = ("dataset", "profile", "block", *COUNTS, "distinct_semantic_ids", "train_targets_per_user", "max_users")
+TOKENIZER_HEADER = ("block", "method", "tokenizer", "levels", "codebook_sizes", "items", "distinct_semantic_ids",
+                    "colliding_items", "largest_group", "utilisation", "prefixes", "reconstruction_error")
+
+
+def rules(block: Block) -> str:
+    """The sentences that hold for every method of a block alike."""
+    split, evaluation = block.config.get("split", {}), block.config.get("evaluation", {})
+    parts = [f"Leave-one-out; at most {split.get('max_history', DASH)} items of history."]
+    targets, users = split.get("train_targets_per_user", 0), split.get("max_users", 0)
+    if targets:
+        parts.append(f"Training data thinned: the newest {targets} training targets of each user are kept, "
+                     "the same for every method.")
+    if users:
+        parts.append(f"Only the first {users} users are kept, the same for every method.")
+    kept = "is taken out of the ranking" if evaluation.get("exclude_history") else "stays in the ranking"
+    parts.append(f"Every method ranks the whole catalogue; the user's own history {kept}, for every method alike; "
+                 f"lists of {evaluation.get('max_k', DASH)} are scored.")
+    return " ".join(parts)
+
+
+def data_rows(blocks: Sequence[Block]) -> list[list[Any]]:
+    """Counts of each block's split, in the order of DATA_HEADER."""
+    rows = []
+    for block in blocks:
+        records = [r for g in block.groups for r in g.records]
+        distinct = sorted({r.data["distinct_semantic_ids"] for r in records
+                           if r.data.get("distinct_semantic_ids") is not None})
+        split = block.config.get("split", {})
+        rows.append([block.dataset, block.profile, block.name, *(_first(records, k) for k in COUNTS),
+                     " or ".join(str(d) for d in distinct) or None, split.get("train_targets_per_user", 0),
+                     split.get("max_users", 0)])
+    return rows
+
+
+def _first(records: Sequence[RunRecord], key: str) -> Any:
+    return next((r.data[key] for r in records if r.data.get(key) is not None), None)
+
+
+def data_table(blocks: Sequence[Block]) -> str:
+    """Users, items, rows, thinning and semantic IDs of each block."""
+    rows = []
+    for _, _, name, *counts, distinct, targets, users in data_rows(blocks):
+        rule = [f"newest {targets} targets a user" if targets else "", f"first {users} users" if users else ""]
+        rows.append([name, *(number(c) for c in counts), ", ".join(r for r in rule if r) or "none", distinct or DASH])
+    header = ["Data", "Users", "Items", "Interactions", "Train rows", "Valid rows", "Test rows", "Thinning",
+              "Distinct semantic IDs"]
+    return pipe(header, rows)
+
+
+def tokenizer_rows(blocks: Sequence[Block]) -> list[list[Any]]:
+    """What the tokenizers say of themselves, in the order of TOKENIZER_HEADER; baselines have none."""
+    rows = []
+    for block in blocks:
+        for group in block.groups:
+            table = group.records[0].tokenizer
+            if table:
+                rows.append([block.name, group.label, *(_cell(table.get("name" if k == "tokenizer" else k))
+                                                        for k in TOKENIZER_HEADER[2:])])
+    return rows
+
+
+def _cell(value: Any) -> str | None:
+    if isinstance(value, (list, tuple)):
+        return " / ".join(_cell(v) or "" for v in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return None if value is None else str(value)
+
+
+def tokenizer_table(blocks: Sequence[Block]) -> str:
+    """The tokenizers of all blocks, or "" where nothing was tokenised."""
+    header = ["Data", "Method", "Tokenizer", "Levels", "Codebook sizes", "Items", "Distinct IDs", "Items that collide",
+              "Largest group", "Share of codes used", "Distinct prefixes", "Reconstruction error"]
+    rows = [[cell or DASH for cell in row] for row in tokenizer_rows(blocks)]
+    return pipe(header, rows, numeric_from=3) if rows else ""
+
+
+def settings(block: Block) -> str:
+    """The settings of each method, one bullet each; what all share stands in `rules`."""
+    return "\n".join(f"- **{g.label}** {_settings(g)}" for g in block.groups)
+
+
+def _settings(group: Group) -> str:
+    config, parts = group.config, []
+    for section in ("baseline", "tokenizer", "backbone", "objective", "training", "decoding"):
+        for spec in _specs(config.get(section)):
+            values = {k: v for k, v in flatten(spec).items() if k not in ("name", "system")}
+            text = ", ".join(f"{k} = {_plain(v)}" for k, v in sorted(values.items()))
+            parts.append(f"{section}{' `' + spec['name'] + '`' if 'name' in spec else ''}{': ' + text if text else ''}")
+    return "; ".join(parts) + "."
+
+
+def _specs(value: Any) -> list[Mapping[str, Any]]:
+    if not value:
+        return []
+    return [value] if isinstance(value, Mapping) else list(value)
+
+
+def _plain(value: Any) -> str:
+    return " / ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value) or "none"
+
+
+def machines(blocks: Sequence[Block]) -> str:
+    """Where the records were made: one row a distinct machine, set of versions and commit."""
+    keys = ("cpu", "device", "threads", "platform", *VERSIONS, "commit")
+    counts: Counter[tuple[str, ...]] = Counter()
+    for record in records_of(blocks):
+        facts = {k: str(record.provenance[k]) if record.provenance.get(k) not in (None, "") else DASH for k in keys}
+        changed = " (changed files)" if record.provenance.get("dirty") else ""
+        facts["commit"] = facts["commit"] if facts["commit"] == DASH else f"`{facts['commit'][:10]}`{changed}"
+        counts[tuple(facts[k] for k in keys)] += 1
+    header = ["CPU", "Device", "Threads", "Platform", "Python", "torch", "numpy", "RecBole", "genrec-bench", "Commit",
+              "Runs"]
+    return pipe(header, [[*row, str(n)] for row, n in sorted(counts.items())], numeric_from=10)
+
+
+def code_note(blocks: Sequence[Block]) -> str:
+    """A warning where the records were made by different or uncommitted code, or ""."""
+    commits = {r.provenance.get("commit") for r in records_of(blocks)}
+    parts = [f"The runs come from {len(commits)} commits." if len(commits) > 1 else "",
+             "Some were made with files changed since the commit."
+             if any(r.provenance.get("dirty") for r in records_of(blocks)) else ""]
+    return " ".join(p for p in parts if p)
+
+
+def records_of(blocks: Sequence[Block]) -> list[RunRecord]:
+    """All records that a report shows."""
+    return [r for b in blocks for g in b.groups for r in g.records]

@@ -1,0 +1,187 @@
+"""The report of a suite: a pure function of its records, the suite file and the paper file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from genrec_bench.errors import UserError
+from genrec_bench.records import RunRecord, write_atomically
+from genrec_bench.reporting import about, figures, tables
+from genrec_bench.reporting.answer import answer
+from genrec_bench.reporting.load import SUITES, Block, Suite, arrange, load_suite, suite_names
+from genrec_bench.reporting.papers import Paper, load_paper
+from genrec_bench.reporting.printed import REPORTED_TABLE, coverage, why_not, why_not_group
+
+
+def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *, suites: Path = SUITES) -> Path:
+    """Write a suite's report from records and return the path of its Markdown.
+
+    Writes `<reports>/<suite>/report.md`, `tables/*.csv`, `figures/*.png|svg` and `<reports>/index.md`; for a suite
+    that includes others, theirs, and returns the index. Nothing but the arguments and the suite, paper and
+    baseline files enters: equal records give equal bytes. Raises: UserError where no record belongs to the suite.
+    """
+    suite = load_suite(suite_name, suites)
+    if suite.includes:
+        return _render_all(suite, records, reports, suites)
+    blocks = arrange(suite, records)
+    if not blocks:
+        raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
+    folder = reports / suite_name
+    written = _Writer(folder)
+    report = _report(suite, blocks, load_paper(suite.paper) if suite.paper else None, written)
+    written.text("report.md", report)
+    written.tidy()
+    _index(reports, suites)
+    return folder / "report.md"
+
+
+def _render_all(suite: Suite, records: Sequence[RunRecord], reports: Path, suites: Path) -> Path:
+    inside = [name for name in suite.includes if arrange(load_suite(name, suites), records)]
+    if not inside:
+        raise UserError(f"no records for suite {suite.name!r}. Run `python benchmark.py --suite {suite.name}` first.")
+    for name in inside:
+        render_suite(name, records, reports, suites=suites)
+    return reports / "index.md"
+
+
+class _Writer:
+    """Writes a report's files and then removes tables and figures that an earlier report left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: set[Path] = set()
+
+    def data(self, name: str, content: bytes) -> None:
+        """Write one file below the report's folder."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        self.paths.add(path)
+
+    def text(self, name: str, content: str) -> None:
+        """Write one text file as UTF-8."""
+        self.data(name, content.encode())
+
+    def tidy(self) -> None:
+        """Remove tables and figures that were not written this time."""
+        for pattern in ("tables/*.csv", "figures/*.png", "figures/*.svg"):
+            for path in set(self.folder.glob(pattern)) - self.paths:
+                path.unlink()
+
+
+def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer) -> str:
+    profiles = ", ".join(sorted({b.profile for b in blocks}))
+    head = f"Made from {len(about.records_of(blocks))} runs, profile {profiles}."
+    if paper:
+        head += f" Paper: [{paper.title}]({paper.url})."
+    out.text("tables/results.csv", tables.results_csv(blocks))
+    out.text("tables/runs.csv", tables.runs_csv(blocks))
+    sections = [f"# {suite.title}", head, "## The answer", answer(blocks), "## Results", *_results(blocks)]
+    if paper:
+        sections += ["## Beside the paper", *_beside(blocks, paper, out)]
+    sections += ["## Figures", *_figures(blocks, paper, out), "## Efficiency", *_efficiency(blocks, out),
+                 "## What was run, and where", *_about(blocks, out)]
+    if paper:
+        sections += ["## Not covered yet", *_not_covered(blocks, paper)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _results(blocks: list[Block]) -> list[str]:
+    parts = ["Test targets, one a user; fractions, item-level (a semantic ID that c items share takes c places, and a "
+             "hit counts its expected value). Mean ± sample standard deviation over n seeds; best in bold. With one "
+             "target a user, HR@K is the same number as Recall@K. All numbers, unrounded: "
+             "[tables/results.csv](tables/results.csv); one line a run: [tables/runs.csv](tables/runs.csv)."]
+    for block in blocks:
+        parts += [f"### {block.name}", tables.results(block), tables.missing_note(block)]
+        other = tables.differing_by_id(block)
+        if other:
+            parts += ["ID-level, as papers publish it (the target's semantic ID counts as the target), where that "
+                      "differs:", tables.results(block, prefix="id_", groups=other)]
+    return parts
+
+
+def _beside(blocks: list[Block], paper: Paper, out: _Writer) -> list[str]:
+    reasons = {b.name: why_not(b, paper) for b in blocks}
+    parts = ["\n".join(f"- **{name}**: no comparison; {reason}." for name, reason in reasons.items() if reason)]
+    raw = []
+    for block in blocks:
+        if reasons[block.name]:
+            continue
+        table, rows = tables.compared(block, paper)
+        raw += rows
+        unprinted = [g.label for g in block.groups if g.row.paper_row is None]
+        others = [why_not_group(g, paper) for g in block.groups if g.row.paper_row]
+        parts += [f"### {block.name}", f"Reported: Table {REPORTED_TABLE}, as printed. Difference: reproduced at ID "
+                  "level (as the paper counts) minus reported. No verdict: no test stands behind it.", table,
+                  f"The paper prints no row for {', '.join(unprinted)}." if unprinted else "",
+                  "\n".join(f"- Left out: {r}." for r in others if r)]
+    out.text("tables/beside_the_paper.csv", tables.csv_text(tables.COMPARED_HEADER, raw))
+    if raw:
+        notes = [f["text"].strip() for f in paper.findings if REPORTED_TABLE in f["tables"]]
+        parts.append("To know about the printed table: " + " ".join(notes))
+    return parts
+
+
+def slug(name: str) -> str:
+    """A block's name as part of a file name."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def _figures(blocks: list[Block], paper: Paper | None, out: _Writer) -> list[str]:
+    parts, look = [], figures.looks(blocks)
+    for block in blocks:
+        drawn = {"results": ("Recall@10 and NDCG@10 by method", figures.results_figure(block, look, paper)),
+                 "curves": ("validation NDCG@10 by epoch", figures.curves_figure(block, look))}
+        for name, (caption, files) in drawn.items():
+            if files is None:
+                continue
+            for kind, content in files.items():
+                out.data(f"figures/{name}-{slug(block.name)}.{kind}", content)
+            stem = f"figures/{name}-{slug(block.name)}"
+            parts.append(f"![{block.name}: {caption}]({stem}.png)\n\n{block.name}: {caption} ([SVG]({stem}.svg)).")
+    return parts
+
+
+def _efficiency(blocks: list[Block], out: _Writer) -> list[str]:
+    out.text("tables/efficiency.csv", tables.csv_text(
+        tables.EFFICIENCY_HEADER, [row for b in blocks for row in tables.efficiency_rows(b)]))
+    parts = ["Means over seeds, as measured in the runs; compare times only between rows of the same device and "
+             "threads. Memory is the peak of the run's own process. Unrounded: "
+             "[tables/efficiency.csv](tables/efficiency.csv)."]
+    for block in blocks:
+        parts += [f"### {block.name}", tables.efficiency(block)]
+    return parts
+
+
+def _about(blocks: list[Block], out: _Writer) -> list[str]:
+    out.text("tables/data.csv", tables.csv_text(about.DATA_HEADER, about.data_rows(blocks)))
+    out.text("tables/tokenizers.csv", tables.csv_text(about.TOKENIZER_HEADER, about.tokenizer_rows(blocks)))
+    tokenizers = about.tokenizer_table(blocks)
+    parts = ["### Data", about.data_table(blocks),
+             "\n".join(f"- **{b.name}**: {about.rules(b)}" for b in blocks)]
+    parts += ["### Semantic IDs", tokenizers] if tokenizers else []
+    parts += ["### Settings", "Every trained method keeps the epoch with the best validation NDCG@10, measured with "
+              "the ranking used at test."]
+    for block in blocks:
+        seeds = ", ".join(str(s) for s in block.seeds) or "none (nothing is random)"
+        parts += [f"**{block.name}**, seeds {seeds}:", about.settings(block)]
+    return [*parts, "### Machines and versions", about.machines(blocks), about.code_note(blocks)]
+
+
+def _not_covered(blocks: list[Block], paper: Paper) -> list[str]:
+    rows, done, total = coverage(blocks, paper)
+    header = ["Backbone", "Method", *(f"{theirs} ({ours})" for ours, theirs in paper.datasets.items())]
+    return [f"{done} of the {total} results of Table {REPORTED_TABLE} (a backbone and method on a dataset) have been "
+            "run with the paper's data and settings. \"Other settings\": run, but not as the paper does.",
+            tables.pipe(header, rows, numeric_from=len(header))]
+
+
+def _index(reports: Path, suites: Path) -> None:
+    """List the reports that lie in the folder."""
+    lines = ["# Reports", ""]
+    for name in suite_names(suites):
+        if (reports / name / "report.md").exists():
+            lines.append(f"- [{load_suite(name, suites).title}]({name}/report.md)")
+    write_atomically(reports / "index.md", ("\n".join(lines) + "\n").encode())

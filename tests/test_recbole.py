@@ -1,0 +1,336 @@
+"""RecBole: its rows against ours, BERT4Rec's protocol, fences around its side effects, determinism, failures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baselines import recbole_adapter
+from genrec_bench import registry, settings
+from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
+from genrec_bench.contracts import Interactions, Job, Outcome, Split
+from genrec_bench.errors import UserError
+from genrec_bench.splits import leave_one_out, seen_items
+
+TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
+TINY_BERT = {**TINY, "model": "BERT4Rec"}
+needs_recbole = pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="RecBole is not installed")
+
+
+class Quiet:
+    """Keeps what a system tells."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """Remember the step."""
+        self.steps.append((done, total))
+
+
+def made_of(sequences: list[list[int]], num_items: int) -> Interactions:
+    users = tuple(f"u{n}" for n in range(len(sequences)))
+    return Interactions("toy", users, tuple(f"i{n}" for n in range(num_items)), tuple(map(np.array, sequences)))
+
+
+def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions:
+    """Users with 3 to 9 items out of all but the last two, which nobody ever saw; repeats happen."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 10, size=num_users)
+    return made_of([rng.integers(0, num_items - 2, size=n).tolist() for n in lengths], num_items)
+
+
+def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SplitConfig(max_history=5), seed: int = 0,
+           **evaluation) -> Job:
+    config = RunConfig("toy", "smoke", {"name": "toy"}, seed, split=split, evaluation=EvaluationConfig(**evaluation))
+    return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
+
+
+def run(spec: dict, folder: Path, **context) -> Outcome:
+    context.setdefault("interactions", toy())
+    return registry.systems.build(spec).run(job_of(folder, **context))
+
+
+# --- settings and devices --------------------------------------------------------------------------------------------
+
+def test_settings_are_strict() -> None:
+    with pytest.raises(UserError, match="Did you mean 'mask_ratio'"):
+        registry.systems.build({"name": "recbole", "model": "BERT4Rec", "mask_ration": 0.3})
+    with pytest.raises(UserError, match="mask_ratio.*SASRec"):
+        registry.systems.build({"name": "recbole", "model": "SASRec", "mask_ratio": 0.3})
+    with pytest.raises(UserError, match="Did you mean 'SASRec'"):
+        registry.systems.build({"name": "recbole", "model": "SASRecs"})
+    with pytest.raises(UserError, match="n_heads = 3"):
+        registry.systems.build({"name": "recbole", "model": "SASRec", "n_heads": 3})
+    with pytest.raises(UserError, match="CORE has loss_type CE only"):
+        registry.systems.build({"name": "recbole", "model": "CORE", "loss_type": "BPR"})
+    assert registry.systems.build({"name": "recbole", "model": "NextItNet"}).dilations == (1, 4)
+
+
+def test_every_model_setting_is_a_field() -> None:
+    fields = {f.name for f in settings.dataclasses.fields(recbole_adapter.RecBole)}
+    assert {k for own in recbole_adapter.MODEL_SETTINGS.values() for k in own} == set(recbole_adapter.MODEL_ONLY)
+    assert set(recbole_adapter.MODEL_ONLY) < fields
+
+
+def test_devices() -> None:
+    environment = recbole_adapter.child_environment
+    assert environment("cpu", 2, {"CUDA_VISIBLE_DEVICES": "3"})[0]["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment("cuda", 1, {"CUDA_VISIBLE_DEVICES": "3,5"})[1] == "3"
+    assert environment("cuda:1", 1, {"CUDA_VISIBLE_DEVICES": "3,5"})[1] == "5"
+    assert environment("cuda:2", 1, {})[1] == "2"
+    assert environment("cpu", 2, {})[0]["OMP_NUM_THREADS"] == "2"
+    for device, visible in (("cuda:2", "3,5"), ("cuda", ""), ("tpu", "0"), ("cuda:x", "0")):
+        with pytest.raises(UserError, match=device):
+            environment(device, 1, {"CUDA_VISIBLE_DEVICES": visible})
+
+
+# --- RecBole, looked at from inside one child ------------------------------------------------------------------------
+
+PROBE = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from baselines import _recbole_child as child
+
+root, found = Path(sys.argv[1]), {}
+del sys.argv[1:]
+
+
+def losses(case, setup, spec, rows):
+    # The loss of the same masks before and after every target is replaced by the next item.
+    for shift in (0, 1):
+        train = rows["train"]
+        targets = (train.targets + shift) % spec["num_items"]
+        changed = {**rows, "train": child.Instances(train.users, targets, train.offsets, train.items)}
+        table = child.set_up(spec, changed, case).tables["train"][np.arange(64)]
+        child.init_seed(1, True)
+        batch = setup.train_data.transform(setup.train_data._dataset, table)
+        with torch.no_grad():
+            yield float(setup.model.calculate_loss(batch)), batch["Pos_item_id"][:, -1].tolist()
+
+
+def read_by(setup):
+    # What the network is given when it ranks.
+    seen, forward = [], setup.model.forward
+    setup.model.forward = lambda items: seen.append(items.tolist()) or forward(items)
+    with torch.no_grad():
+        setup.model.full_sort_predict(setup.tables["test"][np.arange(40)])
+    setup.model.forward = forward
+    return seen[0]
+
+
+for case in sorted(p for p in root.iterdir() if p.is_dir()):
+    spec = json.loads((case / "input.json").read_text())
+    rows, _ = child.read_parts(case)
+    setup = child.set_up(spec, rows, case)
+    fields = ("user_id", "item_id_list", "item_id", "item_length")
+    np.savez(case / "tables.npz", **{f"{part}_{f}": table[f].numpy() for part, table in setup.tables.items()
+                                     for f in fields})
+    note = found[case.name] = {"items": setup.model.n_items, "files": sorted(p.name for p in case.iterdir())}
+    if spec["settings"]["model"] == "BERT4Rec":
+        setup.model.eval()
+        note["losses"], note["labels"] = zip(*losses(case, setup, spec, rows))
+        note["read"], note["mask"] = read_by(setup), setup.model.mask_token
+        batch = setup.train_data.transform(setup.train_data._dataset, setup.tables["train"][np.arange(4)])
+        batch.update(child.Interaction({"MASK_INDEX": torch.zeros_like(batch["MASK_INDEX"])}))
+        note["empty"] = float(setup.model.calculate_loss(batch))
+    elif case.name != "office":
+        total = setup.trainer._train_epoch(setup.train_data, 0)
+        note["loss"] = float(sum(total) if isinstance(total, tuple) else total)
+        scorer = child.Scorer(setup.model, setup.tables["test"], rows["test"].targets, None, 5, 16)
+        note["places"] = scorer.rank().places.tolist()
+(root / "found.json").write_text(json.dumps(found))
+"""
+ZOO = [(model, loss) for model in recbole_adapter.MODEL_SETTINGS if model != "BERT4Rec"
+       for loss in ("CE", "BPR") if (model, loss) != ("CORE", "BPR")]
+TINY_ALL = {"hidden_size": 8, "inner_size": 8, "embedding_size": 8, "n_layers": 1, "block_num": 1, "nh": 2, "nv": 2}
+
+
+def small(model: str, **values) -> dict:
+    own = recbole_adapter.MODEL_SETTINGS[model]
+    return {"model": model, "batch_size": 32, **{k: v for k, v in TINY_ALL.items() if k in own}, **values}
+
+
+def office() -> Interactions | None:
+    root = os.environ.get("GENREC_BENCH_DATA")
+    dataset = registry.datasets.build({"name": "apao_office"})
+    return None if not root or dataset.missing_files(Path(root)) else dataset.load(Path(root))
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """One child that builds every case: its folder and what it found."""
+    root = tmp_path_factory.mktemp("probe")
+    cases = {f"{model}_{loss}": small(model, loss_type=loss) for model, loss in ZOO}
+    cases |= {p: small("BERT4Rec", protocol=p, ft_ratio=1.0) for p in ("target_appended", "stock")}
+    data = {name: toy() for name in cases}
+    if (real := office()) is not None:
+        cases["office"], data["office"] = small("SASRec"), real
+    for name, spec in cases.items():
+        (root / name).mkdir()
+        system = registry.systems.build({"name": "recbole", **spec})
+        split = SplitConfig() if name == "office" else SplitConfig(max_history=5)
+        recbole_adapter.write_input(root / name, job_of(root / name, data[name], split=split),
+                                    system.child_settings(), "")
+    environment = recbole_adapter.child_environment("cpu", 1)[0]
+    done = subprocess.run([sys.executable, "-c", PROBE, str(root)], capture_output=True, text=True, cwd=root,
+                          env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root, json.loads((root / "found.json").read_text())
+
+
+def check_rows(folder: Path, split: Split, width: int, appended: bool = False) -> None:
+    """Every row of RecBole's three tables is ours, user by user."""
+    with np.load(folder / "tables.npz") as tables:
+        for part in recbole_adapter.PARTS:
+            ours = getattr(split, part)
+            extra = appended and part == "train"
+            assert tables[f"{part}_user_id"].tolist() == (ours.users + 1).tolist()
+            assert tables[f"{part}_item_id"].tolist() == (ours.targets + 1).tolist()
+            lists, lengths = tables[f"{part}_item_id_list"], tables[f"{part}_item_length"]
+            assert lists.shape == (len(ours), width + appended) and len(lengths) == len(ours)
+            for row in range(len(ours)):
+                expected = [*(ours.history(row)[-width:] + 1), *([ours.targets[row] + 1] if extra else [])]
+                assert lengths[row] == len(expected)
+                assert lists[row].tolist() == expected + [0] * (width + appended - len(expected))
+
+
+@needs_recbole
+@pytest.mark.parametrize("case", ["SASRec_CE", "target_appended", "stock"])
+def test_rows_are_ours(probe: tuple[Path, dict], case: str) -> None:
+    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    check_rows(probe[0] / case, split, 5, appended=case == "target_appended")
+    assert probe[1][case]["items"] == toy().num_items + 1, "never-seen items are ranked too"
+
+
+@needs_recbole
+def test_rows_are_ours_on_office(probe: tuple[Path, dict]) -> None:
+    if "office" not in probe[1]:
+        pytest.skip("GENREC_BENCH_DATA names no folder with APAO's Office")
+    check_rows(probe[0] / "office", leave_one_out(office(), SplitConfig()), 20)
+
+
+@needs_recbole
+def test_bert4rec_learns_from_its_targets(probe: tuple[Path, dict]) -> None:
+    """With ft_ratio 1 only the last item of a row is masked: the target, or as shipped the history's newest item."""
+    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    mended, stock = probe[1]["target_appended"], probe[1]["stock"]
+    targets = split.train.targets[:64]
+    assert mended["labels"] == [(targets + 1).tolist(), ((targets + 1) % 12 + 1).tolist()]
+    assert mended["losses"][0] != mended["losses"][1]
+    newest = [int(split.train.history(row)[-1]) + 1 for row in range(64)]
+    assert stock["labels"] == [newest, newest]
+    assert stock["losses"][0] == stock["losses"][1]
+
+
+@needs_recbole
+def test_bert4rec_reads_the_whole_history_when_it_ranks(probe: tuple[Path, dict]) -> None:
+    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    for row in range(40):
+        history = (split.test.history(row) + 1).tolist()
+        mended, stock = (probe[1][name] for name in ("target_appended", "stock"))
+        full = [*history, mended["mask"]]
+        assert mended["read"][row] == full + [0] * (6 - len(full))
+        assert stock["read"][row] == full[1:] + [0] * (6 - len(full)), "as shipped, the oldest item is lost"
+
+
+@needs_recbole
+def test_bert4rec_survives_a_batch_without_masks(probe: tuple[Path, dict]) -> None:
+    assert probe[1]["target_appended"]["empty"] == probe[1]["stock"]["empty"] == 0.0
+
+
+@needs_recbole
+@pytest.mark.parametrize(("model", "loss"), ZOO)
+def test_other_models_train_and_rank(probe: tuple[Path, dict], model: str, loss: str) -> None:
+    note = probe[1][f"{model}_{loss}"]
+    assert np.isfinite(note["loss"]) and note["loss"] > 0
+    assert len(note["places"]) == 40 and max(note["places"]) <= 5
+    assert note["files"] == ["input.json", "input.npz", "tables.npz"]
+
+
+# --- RecBole, run --------------------------------------------------------------------------------------------------
+
+LEFT = {"input.json", "input.npz", "run.log", "best.safetensors", "output.npz", "output.json"}
+
+
+@needs_recbole
+def test_equal_runs_are_equal_and_leave_nothing_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second run has a hostile command line; both have an empty current directory to litter."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = {name: value for name, value in vars(np).items() if name in ("float_", "float", "int", "object")}
+    first = run({"name": "recbole", **TINY}, tmp_path / "first")
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--learning_rate=0.5", "--epochs=9"])
+    second = run({"name": "recbole", **TINY}, tmp_path / "second")
+    assert {p.name for p in (tmp_path / "first").iterdir()} == LEFT
+    assert (tmp_path / "first/output.npz").read_bytes() == (tmp_path / "second/output.npz").read_bytes()
+    assert (tmp_path / "first/best.safetensors").read_bytes() == (tmp_path / "second/best.safetensors").read_bytes()
+    assert first.training == second.training and first.training["epochs"] == 2
+    assert set(first.training) == {"epochs", "best_epoch", "curve", "parameters", "steps", "stopped"}
+    assert [set(point) for point in first.training["curve"]] == [{"epoch", "loss", "valid_ndcg@10"}] * 2
+    assert all(value > 0 for value in first.timings.values())
+    assert len(first.test.places) == len(first.valid.places) == 40
+    assert not any((tmp_path / "here").iterdir())
+    assert not any(name.split(".")[0] == "recbole" for name in sys.modules)
+    assert before == {name: value for name, value in vars(np).items() if name in ("float_", "float", "int", "object")}
+
+
+@needs_recbole
+def test_own_history_leaves_the_ranking(tmp_path: Path) -> None:
+    spec = {"name": "recbole", **TINY_BERT, "mask_ratio": 0.4}
+    outcome = run(spec, tmp_path, exclude_history=True)
+    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    for part, ranked in (("valid", outcome.valid), ("test", outcome.test)):
+        targets = getattr(split, part).targets
+        left = [12 - len(set(seen) - {target}) for seen, target in zip(seen_items(split, part), targets, strict=True)]
+        assert (ranked.places > 0).all() and (ranked.places <= left).all()
+
+
+def test_each_seed_has_its_own_stream(tmp_path: Path) -> None:
+    seeds = []
+    for seed in (0, 0, 1):
+        recbole_adapter.write_input(tmp_path, job_of(tmp_path, toy(), seed=seed), {}, "")
+        seeds.append(json.loads((tmp_path / "input.json").read_text())["seed"])
+    assert seeds[0] == seeds[1] != seeds[2] and max(seeds) < 2**31
+
+
+def test_too_few_masks_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mask_ratio"):
+        recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.1)._check(job_of(tmp_path, toy()))
+
+
+@needs_recbole
+def test_a_failing_child_raises_and_leaves_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recbole_adapter.RecBole, "child_settings", lambda self: {"model": "SASRec", "loss_type": "no"})
+    with pytest.raises(RuntimeError, match=r"(?s)SASRec failed \(exit code 1\).*KeyError"):
+        run({"name": "recbole", **TINY}, tmp_path)
+    assert "Traceback" in (tmp_path / "run.log").read_text()
+    assert not (tmp_path / "output.json").exists()
+
+
+@needs_recbole
+def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children = []
+    popen = subprocess.Popen
+
+    def remember(*args, **options) -> subprocess.Popen:
+        children.append(popen(*args, **options))
+        return children[-1]
+
+    def interrupt(self: Quiet, done: int, total: int, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    monkeypatch.setattr(Quiet, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run({"name": "recbole", **TINY, "epochs": 10_000, "patience": 10_000}, tmp_path)
+    assert len(children) == 1 and children[0].returncode < 0
+    assert not (tmp_path / "output.json").exists()

@@ -1,0 +1,315 @@
+"""Reports: numbers by hand, equal bytes for equal records, nothing averaged that may not be."""
+
+import argparse
+import csv
+import os
+import re
+import statistics
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec_bench.commands import report
+from genrec_bench.config import DecodingConfig, EvaluationConfig, RunConfig, SplitConfig, TrainingConfig
+from genrec_bench.contracts import Rankings
+from genrec_bench.errors import UserError
+from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.reporting import figures
+from genrec_bench.reporting.load import arrange, load_suite, records_of_row, summarise
+from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.papers import load_paper
+from genrec_bench.reporting.printed import why_not, why_not_group
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (0, 1, 2)
+# NDCG@10 of seed 0, dataset by method; seed s has 0.001 * s more, so the SD over seeds 0, 1, 2 is 0.001.
+NDCG = {("ml-100k", "popularity"): 0.02, ("ml-100k", "item_knn"): 0.04, ("ml-100k", "sasrec"): 0.06,
+        ("ml-100k", "tiger"): 0.05, ("apao_office", "popularity"): 0.01, ("apao_office", "item_knn"): 0.037,
+        ("apao_office", "sasrec"): 0.046, ("apao_office", "tiger"): 0.029}
+LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN", "sasrec": "SASRec", "tiger": "TIGER + cross-entropy"}
+PAPER_PROFILE = {"apao_office": "paper", "ml-100k": "quick"}
+
+
+def config_of(dataset: str, method: str, seed: int, **changes) -> RunConfig:
+    quick = PAPER_PROFILE[dataset] == "quick"
+    common = {"label": LABELS[method], "profile": PAPER_PROFILE[dataset], "dataset": {"name": dataset}, "seed": seed,
+              "split": SplitConfig(train_targets_per_user=20 if quick else 0), "evaluation": EvaluationConfig()}
+    if method != "tiger":
+        settings = {"layers": 2} if method == "sasrec" else {}
+        return RunConfig(**{**common, "baseline": {"name": method, "system": "recbole", **settings}, **changes})
+    backbone = {"name": "tiger", "width": 64 if quick else 128, "num_layers": 2 if quick else 4,
+                "num_heads": 4 if quick else 6, "head_width": 16 if quick else 64}
+    return RunConfig(**{**common, "tokenizer": {"name": "rq_kmeans" if quick else "given"}, "backbone": backbone,
+                        "objective": ({"name": "cross_entropy"},), "training": TrainingConfig(),
+                        "decoding": DecodingConfig(), **changes})
+
+
+def record_of(dataset: str, method: str, seed: int, **changes) -> RunRecord:
+    config = config_of(dataset, method, seed, **changes)
+    value = NDCG[dataset, method] + 0.001 * seed
+    metrics = {}
+    for k in (1, 5, 10, 20):
+        for name, scale in (("recall", 2.0), ("hr", 2.0), ("ndcg", 1.0), ("mrr", 0.8)):
+            number = value * scale * (k / 10) ** 0.5
+            metrics[f"{name}@{k}"] = number
+            metrics[f"id_{name}@{k}"] = number + (0.0005 if method == "tiger" else 0.0)
+            metrics[f"valid_{name}@{k}"] = 1.1 * number
+    trained = method in ("sasrec", "tiger")
+    curve = [{"epoch": e, "loss": 5 / e, "valid_ndcg@10": value * e / 12} for e in range(1, 13)] if trained else []
+    tokenizer = {"name": config.tokenizer["name"], "levels": 3, "codebook_sizes": [64, 64, 64],
+                 "utilisation": [1.0, 0.984375, 0.5], "prefixes": [64, 900, 1600]} if method == "tiger" else {}
+    data = {"name": dataset, "users": 943, "items": 1682, "interactions": 100000, "train": 18860, "valid": 943,
+            "test": 943, "distinct_semantic_ids": 1600 if tokenizer else None}
+    run_id = f"{abs(hash_of(config)):016x}"[:16]
+    return RunRecord(run_id, config.label, config.profile, config.to_dict(), {}, metrics, data, tokenizer,
+                     {"epochs": 12, "best_epoch": 12 - seed, "curve": curve, "parameters": 250000} if trained else {},
+                     {"seconds_per_epoch": 2.5, "train_seconds": 30.0, "decode_users_per_second": 512.0,
+                      "peak_memory_bytes": 512 * 2**20} if trained else {"peak_memory_bytes": 2**28},
+                     {"python": "3.11.7", "torch": "2.13.0", "cpu": "a CPU", "device": "cpu", "threads": 1,
+                      "commit": "0123456789abcdef", "dirty": False})
+
+
+def hash_of(config: RunConfig) -> int:
+    from genrec_bench.contracts import digest
+    from genrec_bench.identity import canonical
+
+    return int(digest(canonical(config.to_dict()))[:15], 16)
+
+
+def all_records() -> list[RunRecord]:
+    return [record_of(d, m, s) for d, m in NDCG for s in (SEEDS if m in ("sasrec", "tiger") else (0,))]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without pictures, where only the text is looked at."""
+    monkeypatch.setattr(figures, "results_figure", lambda *_: None)
+    monkeypatch.setattr(figures, "curves_figure", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> Path:
+    """The folder with the report of all records."""
+    folder = tmp_path_factory.mktemp("reports")
+    render_suite("apao", all_records(), folder)
+    return folder
+
+
+def stored(folder: Path, records: list[RunRecord]) -> RecordStore:
+    store = RecordStore(folder)
+    ranks = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))
+    for record in records:
+        store.write(record, ranks)
+    return store
+
+
+def table_rows(text: str, heading: str) -> dict[str, list[str]]:
+    """The first pipe table after a heading: method -> cells."""
+    lines = text.split(f"{heading}\n", 1)[1].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = {}
+    for line in lines[start + 2:]:
+        if not line.startswith("|"):
+            break
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        rows[name] = cells
+    return rows
+
+
+def test_mean_and_sample_deviation():
+    """0.05, 0.051, 0.052: mean 0.051, squares 1e-6 + 0 + 1e-6 over n - 1 = 2, so SD 0.001."""
+    summary = summarise([0.05, 0.051, 0.052])
+    assert summary.mean == pytest.approx(0.051) and summary.sd == pytest.approx(0.001) and summary.n == 3
+    assert summarise([0.05]).sd is None and summarise([]).mean is None
+
+
+def test_results_tables_hold_the_numbers(rendered):
+    text = (rendered / "apao" / "report.md").read_text()
+    rows = table_rows(text, "### ml-100k, profile quick")
+    assert list(rows) == ["Popularity", "Item-kNN", "SASRec", "TIGER + cross-entropy"]
+    assert rows["TIGER + cross-entropy"][0] == "3"
+    # columns: n, Recall@5 @10 @20, NDCG@5 @10 @20, MRR@10
+    assert rows["TIGER + cross-entropy"][5] == "0.0510 ± 0.0010"
+    assert rows["SASRec"][5] == "**0.0610 ± 0.0010**"
+    assert rows["Popularity"][0] == "1 (not seeded)" and rows["Popularity"][5] == "0.0200"
+    assert rows["SASRec"][2] == "**0.1220 ± 0.0020**" and rows["SASRec"][7] == "**0.0488 ± 0.0008**"
+    by_id = table_rows(text.split("### ml-100k, profile quick", 1)[1], "where that differs:")
+    assert list(by_id) == ["TIGER + cross-entropy"] and by_id["TIGER + cross-entropy"][5] == "0.0515 ± 0.0010"
+    with open(rendered / "apao" / "tables" / "results.csv", newline="") as file:
+        cell = next(r for r in csv.DictReader(file) if r["dataset"] == "ml-100k" and r["metric"] == "ndcg@10"
+                    and r["method"].startswith("TIGER"))
+    assert [float(v) for v in cell["values"].split()] == [0.05, 0.05 + 0.001, 0.05 + 0.002]
+    assert float(cell["sd"]) == statistics.stdev(float(v) for v in cell["values"].split())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_answer_is_made_from_the_numbers(tmp_path):
+    text = render_suite("apao", all_records(), tmp_path).read_text()
+    line = next(row for row in text.splitlines() if row.startswith("- **ml-100k, profile quick.**"))
+    assert "Best of 4: SASRec with 0.0610 ± 0.0010, n = 3." in line
+    assert "TIGER + cross-entropy reaches 0.0510 ± 0.0010, n = 3: 27.5 % above Item-kNN (0.0400, n = 1)" in line
+    assert "155.0 % above Popularity" in line and "16.4 % below SASRec" in line
+    turned = [replace(r, metrics={**r.metrics, "ndcg@10": 0.2}) if r.label.startswith("TIGER") else r
+              for r in all_records()]
+    assert "Best of 4: TIGER + cross-entropy with 0.2000" in render_suite("apao", turned, tmp_path).read_text()
+
+
+def test_only_the_papers_settings_stand_beside_the_paper(rendered):
+    text = (rendered / "apao" / "report.md").read_text()
+    assert "- **ml-100k, profile quick**: no comparison; ml-100k is not among the paper's datasets." in text
+    rows = [line for line in text.splitlines() if line.startswith("| TIGER") and "NDCG@10" in line]
+    assert len(rows) == 1
+    cells = [c.strip() for c in rows[0].strip("|").split("|")]
+    # seeds 0.029, 0.030, 0.031 at item level, 0.0005 more at ID level, printed 0.0292
+    assert cells[1:] == ["3", "NDCG@10", "0.0305 ± 0.0010", "0.0300 ± 0.0010", "0.0292", "+0.0013", "+4.5 %"]
+    assert "1 of the 52 results of Table 1" in text
+
+
+def test_why_not_beside_the_paper():
+    suite, paper = load_suite("apao"), load_paper("apao")
+
+    def reason(**changes):
+        block, = arrange(suite, [record_of("apao_office", "tiger", 0, **changes)])
+        return why_not(block, paper)
+
+    assert reason() == ""
+    assert "profile quick" in reason(profile="quick")
+    assert "thinned" in reason(split=SplitConfig(train_targets_per_user=5))
+    assert "tokenizer rq_kmeans" in reason(tokenizer={"name": "rq_kmeans"})
+    assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason(training=TrainingConfig(epochs=5))
+    block, = arrange(suite, [record_of("apao_office", "sasrec", 0)])
+    assert why_not(block, paper) == "no row of the paper has been run"
+    assert "prints no row for SASRec" in why_not_group(block.groups[0], paper)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_missing_seeds_are_marked(tmp_path):
+    records = [r for r in all_records() if not (r.dataset == "ml-100k" and r.label == "SASRec" and r.seed == 1)]
+    text = render_suite("apao", records, tmp_path).read_text()
+    rows = table_rows(text, "### ml-100k, profile quick")
+    assert rows["SASRec"][0] == "2 of 3 †" and rows["TIGER + cross-entropy"][0] == "3"
+    assert "† Incomplete: SASRec lacks seed 1." in text and "Seeds are missing for SASRec." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_seed_has_no_deviation(tmp_path):
+    text = render_suite("apao", [r for r in all_records() if r.seed == 0], tmp_path).read_text()
+    cells = table_rows(text, "### ml-100k, profile quick")["TIGER + cross-entropy"]
+    assert cells[0] == "1" and cells[5] == "0.0500" and "±" not in cells[5]
+
+
+def test_nothing_different_is_averaged():
+    suite = load_suite("apao")
+    base = [record_of("ml-100k", "tiger", s) for s in SEEDS]
+    changed = [record_of("ml-100k", "tiger", 0, profile="smoke"),
+               record_of("ml-100k", "tiger", 0, split=SplitConfig(train_targets_per_user=5)),
+               record_of("ml-100k", "tiger", 0, evaluation=EvaluationConfig(exclude_history=True)),
+               record_of("ml-100k", "tiger", 0, training=TrainingConfig(epochs=7))]
+    blocks = arrange(suite, base + changed)
+    assert len(blocks) == 4 and len({b.name for b in blocks}) == 4
+    quick = next(b for b in blocks if any(len(g.seeds) == 3 for g in b.groups))
+    assert sorted(g.label for g in quick.groups) == ["TIGER + cross-entropy (training.epochs=200)",
+                                                     "TIGER + cross-entropy (training.epochs=7)"]
+    assert {len(g.seeds) for b in blocks for g in b.groups} == {1, 3}
+    assert any("exclude_history=True" in b.name for b in blocks)
+
+
+def test_other_semantic_ids_are_another_row():
+    records = [replace(record_of("ml-100k", "tiger", s), identity={"seed": s, "split_fingerprint": "same",
+                                                                   "semantic_ids_fingerprint": ids * 32})
+               for s, ids in ((0, "ab"), (1, "ab"), (2, "cd"))]
+    block, = arrange(load_suite("apao"), records)
+    assert [(g.label, g.seeds) for g in block.groups] == [
+        ("TIGER + cross-entropy (semantic_ids_fingerprint=abababab)", (0, 1)),
+        ("TIGER + cross-entropy (semantic_ids_fingerprint=cdcdcdcd)", (2,))]
+
+
+def test_records_find_their_row():
+    suite, records = load_suite("apao"), all_records()
+    rows = {row.key: row for row in suite.rows}
+    assert {r.label for r in records_of_row(records, rows["sasrec"])} == {"SASRec"}
+    assert len(records_of_row(records, rows["tiger+cross_entropy"])) == 6
+    assert not rows["popularity"].seeded and rows["sasrec"].seeded
+
+
+def test_same_records_same_bytes(tmp_path, rendered):
+    render_suite("apao", all_records()[::-1], tmp_path)
+    files = sorted(p.relative_to(rendered) for p in rendered.rglob("*") if p.is_file())
+    assert Path("index.md") in files and Path("apao/report.md") in files and len(files) > 14
+    for name in files:
+        assert (rendered / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_figures_show_something(rendered):
+    path = rendered / "apao" / "report.md"
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", path.read_text())
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert (path.parent / picture).read_bytes().startswith(b"\x89PNG")
+        assert (path.parent / picture).stat().st_size > 10_000
+        svg = (path.parent / picture).with_suffix(".svg")
+        assert len(list(ElementTree.parse(svg).iter())) > 100
+
+
+def test_an_empty_field_is_a_dash(tmp_path):
+    bare = [replace(r, training={}, timings={}, provenance={}, tokenizer={}, data={"name": r.dataset},
+                    metrics={"ndcg@10": r.metrics["ndcg@10"]}) for r in all_records()]
+    text = render_suite("apao", bare, tmp_path).read_text()
+    assert table_rows(text, "### ml-100k, profile quick")["SASRec"][1] == "–"
+    assert "nan" not in text and "None" not in text
+
+
+def test_pictures_of_an_earlier_report_go(tmp_path):
+    old = tmp_path / "apao" / "figures" / "results-apao-office-profile-paper.png"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    render_suite("apao", [r for r in all_records() if r.dataset == "ml-100k"], tmp_path)
+    assert not old.exists() and list(old.parent.glob("*.png"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_verb(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    results = tmp_path / "results"
+    args = parser.parse_args(["--suite", "apao", "--results", str(results)])
+    with pytest.raises(UserError, match="no records below .* for suite 'apao'"):
+        report.run(args)
+    assert not results.exists()
+    stored(results, all_records())
+    assert report.run(args) == 0
+    assert capsys.readouterr().out.strip() == str(results / "reports" / "apao" / "report.md")
+    assert report.run(parser.parse_args(["--results", str(results)])) == 0
+    assert capsys.readouterr().out.strip() == str(results / "reports" / "index.md")
+    with pytest.raises(UserError, match="Did you mean 'apao'"):
+        report.run(parser.parse_args(["--suite", "apoa", "--results", str(results)]))
+
+
+BLOCKER = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "recbole", "transformers", "tensorboard"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+import argparse
+from genrec_bench.commands import report
+parser = argparse.ArgumentParser()
+report.add_arguments(parser)
+sys.exit(report.run(parser.parse_args(sys.argv[1:])))
+"""
+
+
+def test_works_without_torch_and_recbole(tmp_path, rendered):
+    stored(tmp_path / "results", all_records())
+    done = subprocess.run([sys.executable, "-c", BLOCKER, "--suite", "apao", "--results", str(tmp_path / "results"),
+                           "--reports", str(tmp_path / "there")], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    for name in ("apao/report.md", "index.md"):
+        assert (rendered / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

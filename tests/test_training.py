@@ -1,0 +1,380 @@
+"""The training loop: schedule, resuming, accumulation, seeds, early stopping and failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from genrec_bench import registry
+from genrec_bench.backbones.tiger import TigerSettings
+from genrec_bench.cli import main
+from genrec_bench.config import SplitConfig, TrainingConfig
+from genrec_bench.contracts import EOS, PAD, Instances, Interactions, SemanticIds
+from genrec_bench.errors import UserError
+from genrec_bench.inputs import TokenisedInstances, check_needs, decoding_batches, training_batches
+from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.objectives.cross_entropy import CrossEntropy
+from genrec_bench.plan import Selection, expand, parse_overrides
+from genrec_bench.progress import Quiet
+from genrec_bench.records import RunRecord
+from genrec_bench.runner import FAILURE, Workspace, run_one
+from genrec_bench.splits import leave_one_out
+from genrec_bench.train import STATE, learning_rate, median_seconds, train
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+
+SMALL = {"tiger": {"width": 16, "num_layers": 1, "num_heads": 2, "head_width": 8, "feed_forward_width": 32},
+         "training": {"epochs": 4, "patience": 9, "batch_size": 32, "accumulation": 2, "learning_rate": 3e-3}}
+
+
+class StopAfter:
+    """A progress that interrupts like Ctrl-C once an epoch is over."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        if done == self.epoch:
+            raise KeyboardInterrupt
+
+
+class Notes:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int, str]] = []
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        self.lines.append((done, total, note))
+
+
+def generative_run(folder: Path, results: Path, seed: int = 0, *changes: str) -> tuple[Any, Workspace]:
+    """The toy folder's TIGER run, prepared, with some settings changed."""
+    overrides = {part: dict(values) for part, values in SMALL.items()}
+    for part, values in parse_overrides(changes).items():
+        overrides.setdefault(part, {}).update(values)
+    (config,) = expand(Selection("apao", "smoke", (str(folder),), None, (), (seed,), overrides))
+    workspace = Workspace(results)
+    return workspace.prepare(config), workspace
+
+
+def run(folder: Path, results: Path, seed: int = 0, *changes: str) -> tuple[RunRecord, dict[str, bytes]]:
+    """The record of a run, its ranks and its weights as bytes."""
+    prepared, workspace = generative_run(folder, results, seed, *changes)
+    record = run_one(prepared, workspace, Quiet())
+    return record, left_behind(workspace, record)
+
+
+def left_behind(workspace: Workspace, record: RunRecord) -> dict[str, bytes]:
+    return {"ranks": workspace.store.ranks_bytes(record),
+            "weights": (workspace.folder(record.run_id) / "best.safetensors").read_bytes()}
+
+
+# Schedule
+
+def test_learning_rate_by_hand() -> None:
+    """10 steps, peak 1, warm-up 2: 1/2, 1, then cos from step 2 over 8 steps: 1, .., 0.5 at step 6, .. ."""
+    config = TrainingConfig(learning_rate=1.0, warmup_ratio=0.2)
+    rates = [learning_rate(step, 10, config) for step in range(10)]
+    expected = [0.5, 1.0, *(0.5 * (1 + math.cos(math.pi * n / 8)) for n in range(8))]
+    assert rates == pytest.approx(expected, abs=1e-15)
+    assert rates[6] == pytest.approx(0.5) and rates[4] == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert learning_rate(10, 10, config) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_learning_rate_at_the_limits() -> None:
+    without = TrainingConfig(learning_rate=2.0, warmup_ratio=0.0)
+    assert learning_rate(0, 5, without) == 2.0
+    always = TrainingConfig(learning_rate=2.0, warmup_ratio=1.0)
+    assert [learning_rate(s, 4, always) for s in range(4)] == [0.5, 1.0, 1.5, 2.0]
+    assert learning_rate(0, 1, TrainingConfig()) == 5e-4
+    # the share of steps is rounded up: 1% of 101 steps are 2
+    paper = TrainingConfig()
+    assert [learning_rate(s, 101, paper) for s in (0, 1)] == [2.5e-4, 5e-4]
+
+
+def test_median_leaves_the_warm_up_epoch_out() -> None:
+    assert median_seconds([9.0]) == 9.0 and median_seconds([9.0, 1.0, 3.0, 2.0]) == 2.0
+
+
+# Batches
+
+@pytest.mark.parametrize(("rows", "batch_size", "accumulation"), [(1, 8, 2), (100, 8, 3), (64, 8, 8), (7, 100, 1)])
+def test_training_batches_hold_every_row_once(rows: int, batch_size: int, accumulation: int) -> None:
+    lengths = np.random.default_rng(0).integers(1, 20, size=rows)
+    steps = list(training_batches(lengths, batch_size=batch_size, accumulation=accumulation,
+                                  generator=np.random.default_rng(1)))
+    assert len(steps) == math.ceil(rows / (batch_size * accumulation))
+    assert sorted(np.concatenate([b for step in steps for b in step]).tolist()) == list(range(rows))
+    for step in steps:
+        assert len(step) <= accumulation and all(1 <= len(b) <= batch_size for b in step)
+        assert (np.diff(lengths[np.concatenate(step)]) >= 0).all()  # like lengths together
+
+
+def test_a_step_holds_the_same_rows_however_it_is_cut() -> None:
+    lengths = np.random.default_rng(0).integers(1, 20, size=50)
+    cuts = [[sorted(np.concatenate(step).tolist()) for step in
+             training_batches(lengths, batch_size=size, accumulation=16 // size, generator=np.random.default_rng(3))]
+            for size in (16, 8, 2)]
+    assert cuts[0] == cuts[1] == cuts[2]
+
+
+def test_decoding_batches_hold_every_row_once() -> None:
+    lengths = np.random.default_rng(0).integers(1, 20, size=53)
+    batches = decoding_batches(lengths, 8)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(53)) and max(map(len, batches)) == 8
+
+
+def instances(histories: list[list[int]], targets: list[int]) -> Instances:
+    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
+    return Instances(np.arange(len(targets)), np.array(targets), offsets,
+                     np.array([i for h in histories for i in h], dtype=np.int64))
+
+
+def test_ragged_ids_leave_no_pad_inside_a_history() -> None:
+    """Codes (0,0) (1) (0,1): tokens [2,4] [3] [2,5]."""
+    ids = SemanticIds.from_codes(np.array([[0, 0], [1, -1], [0, 1]]))
+    data = TokenisedInstances(instances([[0, 1, 2], [1], [1, 1], []], [2, 1, 0, 1]), ids, (EOS,), "cpu")
+    assert data.histories(np.arange(4)).tolist() == [
+        [2, 4, 3, 2, 5, EOS], [3, EOS, PAD, PAD, PAD, PAD], [3, 3, EOS, PAD, PAD, PAD], [EOS, PAD, PAD, PAD, PAD, PAD]]
+    assert data.histories(np.array([1])).tolist() == [[3, EOS]]
+    assert data.targets(np.array([0, 1])).tolist() == [[2, 5], [3, PAD]]
+    bare = TokenisedInstances(data.instances, ids, (), "cpu")
+    assert bare.histories(np.array([2, 1])).tolist() == [[3, 3], [3, PAD]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_histories_equal_a_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, 3, size=(12, 3))
+    if seed % 2:
+        codes = np.where(np.arange(3) < random.integers(1, 4, size=12)[:, None], codes, -1)
+    ids = SemanticIds.from_codes(codes, (3, 3, 3))
+    histories = [random.integers(0, 12, size=int(random.integers(1, 8))).tolist() for _ in range(20)]
+    data = TokenisedInstances(instances(histories, [0] * 20), ids, (EOS,), "cpu")
+    rows = random.permutation(20)[:9]
+    plain = [[int(t) for i in histories[r] for t in ids.tokens[i] if t != PAD] + [EOS] for r in rows]
+    width = max(map(len, plain))
+    assert data.histories(rows).tolist() == [h + [PAD] * (width - len(h)) for h in plain]
+
+
+def test_a_need_that_nobody_provides_is_refused() -> None:
+    class Wanting(CrossEntropy):
+        needs = frozenset({"negatives"})
+
+    with pytest.raises(UserError, match="unknown need 'negatives'"):
+        check_needs([Wanting()])
+
+
+# The loop itself, on a network of the toy
+
+def toy_training(interactions: Interactions, folder: Path, *, validate: Callable[[], float] | None = None,
+                 model: torch.nn.Module | None = None, objectives: list[tuple[float, Objective]] | None = None,
+                 seed: int = 0, progress: Any = None, **settings: Any) -> tuple[torch.nn.Module, Any]:
+    """Train a small TIGER on the toy with a made-up validation."""
+    ids = SemanticIds.from_codes(interactions.given_codes)
+    split = leave_one_out(interactions, SplitConfig(train_targets_per_user=2))
+    if model is None:
+        model = TigerSettings(width=16, num_layers=1, num_heads=2, head_width=8, feed_forward_width=32,
+                              dropout=0.0).build(ids.vocab_size, 7)
+    data = TokenisedInstances(split.train, ids, (EOS,), "cpu")
+    config = TrainingConfig(**{"epochs": 2, "batch_size": 8, "accumulation": 1, "learning_rate": 3e-3, **settings})
+    trained = train(model, data, objectives or [(1.0, CrossEntropy())], config=config, seed=seed, folder=folder,
+                    validate=validate or (lambda: 0.5), progress=progress or Quiet(), about={}, attached={})
+    return model, trained
+
+
+def largest_difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
+    return max(float((p - q).abs().max()) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_accumulation_equals_one_large_batch(toy_interactions: Interactions, tmp_path: Path) -> None:
+    """Weights after 3 epochs with SGD-like sensitivity: clipping on, the last step of an epoch smaller."""
+    models, curves = [], []
+    for batch_size, accumulation in ((8, 1), (4, 2), (1, 8)):
+        folder = tmp_path / f"{batch_size}"
+        folder.mkdir()
+        # constant validation keeps the first epoch's weights, rising ones the last epoch's
+        rising = iter((0.1, 0.2, 0.3))
+        model, trained = toy_training(toy_interactions, folder, batch_size=batch_size, accumulation=accumulation,
+                                      epochs=3, validate=lambda values=rising: next(values))
+        models.append(model)
+        curves.append([entry["loss"] for entry in trained.history["curve"]])
+    assert curves[0] == pytest.approx(curves[1], abs=1e-6) and curves[0] == pytest.approx(curves[2], abs=1e-6)
+    # Adam divides by the root of the second moment, so that rounding of tiny gradients shows more in the weights
+    assert largest_difference(models[0], models[1]) < 1e-5 and largest_difference(models[0], models[2]) < 1e-5
+
+
+@pytest.mark.parametrize("batch_size", [4, 3])
+def test_accumulated_gradients_are_those_of_one_batch(toy_interactions: Interactions, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    """Gradients at the first optimiser step, unclipped: rows count alike, whichever micro-batch they are in."""
+    seen: list[list[Tensor]] = []
+    step = torch.optim.AdamW.step
+
+    def spy(optimiser: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        seen.append([p.grad.clone() for group in optimiser.param_groups for p in group["params"]])
+        return step(optimiser, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    firsts = []
+    for size, accumulation in ((12, 1), (batch_size, 12 // batch_size)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        seen.clear()
+        toy_training(toy_interactions, folder, batch_size=size, accumulation=accumulation, epochs=1, clip_norm=0.0)
+        firsts.append(list(seen[0]))
+    for one, other in zip(*firsts, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_weights_of_objectives_add_up(toy_interactions: Interactions, tmp_path: Path) -> None:
+    pairs = ([(1.0, CrossEntropy())], [(0.25, CrossEntropy()), (0.75, CrossEntropy())])
+    losses = []
+    for number, objectives in enumerate(pairs):
+        (tmp_path / str(number)).mkdir()
+        losses.append(toy_training(toy_interactions, tmp_path / str(number), objectives=objectives)[1].history["curve"])
+    assert [e["loss"] for e in losses[0]] == pytest.approx([e["loss"] for e in losses[1]], abs=1e-6)
+
+
+def test_patience_stops_and_the_best_weights_come_back(toy_interactions: Interactions, tmp_path: Path) -> None:
+    """Validation .1 .3 .2 .3 .1: best at epoch 2 (an equal value is no improvement), stop after epoch 4 of 9."""
+    values = iter((0.1, 0.3, 0.2, 0.3, 0.1))
+    kept: list[dict[str, Tensor]] = []
+    ids = SemanticIds.from_codes(toy_interactions.given_codes)
+    model = TigerSettings(width=8, num_layers=1, num_heads=1, head_width=8, feed_forward_width=8).build(ids.vocab_size, 0)
+
+    def validate() -> float:
+        assert not model.training
+        kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return next(values)
+
+    notes = Notes()
+    _, trained = toy_training(toy_interactions, tmp_path, validate=validate, model=model, epochs=9, patience=2,
+                              progress=notes)
+    history = trained.history
+    assert (history["epochs"], history["best_epoch"], history["stopped"]) == (4, 2, "patience")
+    assert [e["valid_ndcg@10"] for e in history["curve"]] == [0.1, 0.3, 0.2, 0.3]
+    assert all(torch.equal(tensor, kept[1][name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+    assert [line[:2] for line in notes.lines] == [(n, 9) for n in (1, 2, 3, 4)]
+    assert "validation NDCG@10 0.3000" in notes.lines[1][2]
+
+
+def test_validation_every_second_epoch_and_at_the_end(toy_interactions: Interactions, tmp_path: Path) -> None:
+    _, trained = toy_training(toy_interactions, tmp_path, epochs=5, valid_every=2, validate=lambda: 0.0)
+    assert [e["epoch"] for e in trained.history["curve"] if "valid_ndcg@10" in e] == [2, 4, 5]
+    assert (trained.history["best_epoch"], trained.history["stopped"]) == (2, "epochs")
+    assert len(trained.seconds) == 5 and len(trained.validation_seconds) == 3
+
+
+def test_steps_and_vectors_without_decay(toy_interactions: Interactions, tmp_path: Path) -> None:
+    """The toy's 2 training targets a user make ceil(rows / 8) steps an epoch."""
+    model, trained = toy_training(toy_interactions, tmp_path, epochs=2)
+    rows = len(leave_one_out(toy_interactions, SplitConfig(train_targets_per_user=2)).train)
+    assert trained.history["steps"] == 2 * math.ceil(rows / 8)
+    assert trained.history["parameters"] == model.num_parameters()
+
+
+# Whole runs
+
+def test_a_resumed_run_equals_an_uninterrupted_one(toy_folder: Path, tmp_path: Path) -> None:
+    """Dropout is on, so that the streams of random numbers have to go on too."""
+    whole, files = run(toy_folder, tmp_path / "whole")
+    prepared, workspace = generative_run(toy_folder, tmp_path / "cut")
+    for epoch in (2, 3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run_one(prepared, workspace, StopAfter(epoch))
+        assert workspace.status(prepared.run_id) == "interrupted"
+        assert not list((tmp_path / "cut").glob("*/*.json"))
+        assert not (workspace.folder(prepared.run_id) / FAILURE).exists()
+    # a fresh workspace, as a second command has it
+    prepared, workspace = generative_run(toy_folder, tmp_path / "cut")
+    resumed = run_one(prepared, workspace, Quiet())
+    assert resumed.metrics == whole.metrics and resumed.training == whole.training
+    assert resumed.run_id == whole.run_id
+    assert left_behind(workspace, resumed) == files
+    assert not (workspace.folder(resumed.run_id) / STATE).exists()
+
+
+def test_same_seed_same_bytes_other_seed_other_numbers(toy_folder: Path, tmp_path: Path) -> None:
+    first, first_files = run(toy_folder, tmp_path / "a", 0, "training.epochs=2")
+    torch.manual_seed(99)
+    np.random.default_rng(3).random(5)
+    second, second_files = run(toy_folder, tmp_path / "b", 0, "training.epochs=2")
+    other, other_files = run(toy_folder, tmp_path / "c", 1, "training.epochs=2")
+    assert first.metrics == second.metrics and first.training == second.training and first_files == second_files
+    assert first.run_id != other.run_id and first.training["curve"] != other.training["curve"]
+    assert first_files["weights"] != other_files["weights"]
+
+
+def test_nothing_that_differs_between_equal_runs_is_in_the_metrics(toy_folder: Path, tmp_path: Path) -> None:
+    record, _ = run(toy_folder, tmp_path / "a", 0, "training.epochs=1")
+    assert all(isinstance(v, float) and math.isfinite(v) for v in record.metrics.values())
+    words = ("second", "time", "byte", "host", "memory")
+    assert not [k for k in record.metrics if any(word in k for word in words)]
+    path = tmp_path / "a" / "toy" / f"{record.run_id}.json"
+    assert json.loads(path.read_text())["metrics"] == record.metrics
+
+
+def test_a_planted_signal_is_learned(toy_folder: Path, tmp_path: Path) -> None:
+    """The next item is the last one plus 1, nine times out of ten: TIGER finds that, popularity cannot."""
+    record, _ = run(toy_folder, tmp_path / "r", 0, "training.epochs=25", "training.patience=25",
+                    "training.learning_rate=1e-2", "tiger.dropout=0.0", "tiger.width=32", "split.train_targets_per_user=0")
+    losses = [entry["loss"] for entry in record.training["curve"]]
+    assert losses[-1] < 0.6 * losses[0] and losses[5] < losses[0]
+    (config,) = expand(Selection("apao", "smoke", (str(toy_folder),), (), ("popularity",), (0,),
+                                 {"split": {"train_targets_per_user": 0}}))
+    workspace = Workspace(tmp_path / "r")
+    popularity = run_one(workspace.prepare(config), workspace, Quiet())
+    assert record.metrics["recall@5"] > popularity.metrics["recall@5"] + 0.2
+    assert record.metrics["ndcg@10"] > 1.5 * popularity.metrics["ndcg@10"]
+
+
+@dataclass(frozen=True)
+class Broken(Objective):
+    """Cross-entropy that is NaN from the start."""
+
+    def loss(self, inputs: ObjectiveInputs) -> Tensor:
+        return inputs.target_token_logps.sum(1) * float("nan")
+
+
+def test_a_loss_that_is_not_finite_fails_that_run_alone(toy_folder: Path, tmp_path: Path, capsys: Any,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.objectives.get("cross_entropy")
+    monkeypatch.setattr(Broken, "name", "cross_entropy", raising=False)
+    monkeypatch.setitem(registry.objectives._classes, "cross_entropy", Broken)
+    words = ["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--threads", "1",
+             "--baselines", "popularity", "--results", str(tmp_path / "r"), "--seeds", "0,1"]
+    assert main(words) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("FAILED") == 2 and "the training loss of epoch 1 is nan" in printed and FAILURE in printed
+    failures = sorted((tmp_path / "r" / "work").glob(f"*/{FAILURE}"))
+    assert len(failures) == 2 and "FloatingPointError" in failures[0].read_text()
+    records = [json.loads(p.read_text()) for p in (tmp_path / "r" / "toy").glob("*.json")]
+    assert [r["config"]["baseline"]["name"] for r in records] == ["popularity"]
+    prepared, workspace = generative_run(toy_folder, tmp_path / "other")
+    with pytest.raises(FloatingPointError):
+        run_one(prepared, workspace, Quiet())
+    assert workspace.status(prepared.run_id) == "failed"
+    monkeypatch.undo()
+    assert run_one(prepared, workspace, Quiet()).metrics["ndcg@10"] >= 0  # mended, it runs from the start
+    assert workspace.status(prepared.run_id) == "done"
+    assert not (workspace.folder(prepared.run_id) / FAILURE).exists()
+
+
+def test_a_finished_run_is_not_run_again(toy_folder: Path, tmp_path: Path) -> None:
+    prepared, workspace = generative_run(toy_folder, tmp_path, 0, "training.epochs=1")
+    first = run_one(prepared, workspace, Quiet())
+    assert dataclasses.asdict(run_one(prepared, workspace, StopAfter(1))) == json.loads(
+        json.dumps(dataclasses.asdict(first)))

@@ -1,0 +1,145 @@
+"""The trie against plain Python sets: by hand, on random ragged catalogues, and where codes are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genrec_bench.contracts import PAD
+from genrec_bench.trie import Trie
+
+# Rows 0 and 4 collide; (2,) is a prefix of (2, 9) and of (2, 9, 4); (3, 7) has a single-child chain below (3,).
+HAND = np.array([[2, 5, 8], [2, 6, 8], [3, 7, 0], [2, 0, 0], [2, 5, 8], [2, 9, 0], [2, 9, 4]])
+
+
+def ids_of(codes: np.ndarray) -> list[tuple[int, ...]]:
+    """The semantic ID of every row, without PAD."""
+    return [tuple(int(t) for t in row if t != PAD) for row in codes]
+
+
+def random_codes(seed: int, rows: int = 60, depth: int = 4, tokens: int = 4) -> np.ndarray:
+    """Ragged rows with many collisions, chains and IDs that are prefixes of others."""
+    random = np.random.default_rng(seed)
+    codes = random.integers(1, tokens + 1, size=(rows, depth))
+    lengths = random.integers(1, depth + 1, size=rows)
+    return np.where(np.arange(depth) < lengths[:, None], codes, PAD)
+
+
+def test_by_hand() -> None:
+    trie = Trie.from_codes(HAND)
+    assert (trie.depth, trie.num_prefixes, trie.num_ids) == (3, [2, 4, 3], 6)
+    assert trie.children(()).tolist() == [2, 3]
+    assert trie.children((2,)).tolist() == [5, 6, 9]  # the end of the ID (2,) is no child
+    assert trie.children((3,)).tolist() == [7]
+    assert trie.children((2, 9)).tolist() == [4]
+    assert trie.children((3, 7)).tolist() == []
+    assert trie.children((2, 5, 8)).tolist() == []
+    assert trie.items(()).tolist() == list(range(7))
+    assert trie.items((2,)).tolist() == [0, 1, 3, 4, 5, 6]
+    assert trie.items((2, 9)).tolist() == [5, 6]
+    assert trie.items((2, 5, 8)).tolist() == [0, 4]
+    assert trie.items((3, 7)).tolist() == [2]
+    # distinct IDs in lexicographic order: (2) (2,5,8) (2,6,8) (2,9) (2,9,4) (3,7)
+    assert trie.id_of_item.tolist() == [1, 2, 5, 0, 1, 3, 4]
+    assert trie.id_sizes.tolist() == [1, 2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("prefix", [(9,), (2, 7), (3, 5), (2, 5, 9), (2, 5, 8, 1), (0,), (2, 0), (2, 0, 0), (100,), (-1,)])
+def test_an_unknown_prefix_has_neither_children_nor_items(prefix: tuple[int, ...]) -> None:
+    trie = Trie.from_codes(HAND)
+    assert trie.children(prefix).tolist() == [] and trie.items(prefix).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_ragged_tries_equal_sets(seed: int) -> None:
+    codes = random_codes(seed, rows=5 + 10 * seed)
+    trie, ids = Trie.from_codes(codes), ids_of(codes)
+    deepest = max(map(len, ids))
+    prefixes = {y[:m] for y in ids for m in range(len(y) + 1)}
+    for prefix in prefixes:
+        longer = {y[len(prefix)] for y in ids if len(y) > len(prefix) and y[:len(prefix)] == prefix}
+        assert trie.children(prefix).tolist() == sorted(longer)
+        assert trie.items(prefix).tolist() == [n for n, y in enumerate(ids) if y[:len(prefix)] == prefix]
+    counts = [len({y[:m] for y in ids if len(y) >= m}) for m in range(1, 5)]
+    assert trie.num_prefixes == counts and counts[deepest:] == [0] * (4 - deepest)
+    distinct = sorted(set(ids))
+    assert trie.num_ids == len(distinct)
+    assert trie.id_of_item.tolist() == [distinct.index(y) for y in ids]
+    assert trie.id_sizes.tolist() == [ids.count(y) for y in distinct]
+    for row in random_codes(seed + 100, rows=40):
+        (prefix,) = ids_of(row[None])
+        if prefix not in prefixes:
+            assert not len(trie.children(prefix)) and not len(trie.items(prefix))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flat_arrays_fit_together(seed: int) -> None:
+    codes = random_codes(seed)
+    trie = Trie.from_codes(codes)
+    nodes = len(trie.token)
+    assert trie.level_start[0] == 0 and trie.level_start[1] == 1 and trie.level_start[-1] == nodes
+    assert len(trie.child_start) == nodes + 1 and trie.child_start[-1] == nodes
+    assert sorted(trie.item_order.tolist()) == list(range(len(codes)))
+    assert (trie.item_start[0], trie.item_end[0], trie.parent[0]) == (0, len(codes), -1)
+    for node in range(nodes):
+        children = range(trie.child_start[node], trie.child_start[node + 1])
+        assert all(trie.parent[c] == node for c in children)
+        tokens = trie.token[children.start:children.stop]
+        assert (np.diff(tokens) > 0).all()
+        if node < trie.level_start[-2]:
+            assert len(children) >= 1
+            assert trie.item_start[children[0]] == trie.item_start[node]
+            assert trie.item_end[children[-1]] == trie.item_end[node]
+            assert all(trie.item_end[c] == trie.item_start[c + 1] for c in children[:-1])
+        else:
+            assert len(children) == 0
+    for level in range(trie.depth):
+        inside = range(trie.level_start[level], trie.level_start[level + 1])
+        assert trie.max_children(level) == max(trie.child_start[n + 1] - trie.child_start[n] for n in inside)
+        assert all(trie.level_start[level + 1] <= trie.child_start[n] <= trie.level_start[level + 2] for n in inside)
+
+
+def test_a_shorter_id_goes_on_with_pad_nodes() -> None:
+    trie = Trie.from_codes(np.array([[2, 0, 0], [2, 3, 4]]))
+    assert trie.token.tolist() == [PAD, 2, PAD, 3, PAD, 4]
+    assert trie.parent.tolist() == [-1, 0, 1, 1, 2, 3]
+    assert trie.num_prefixes == [1, 1, 1]
+
+
+def test_all_rows_equal_and_one_level() -> None:
+    trie = Trie.from_codes(np.full((5, 3), 7))
+    assert (trie.num_ids, trie.num_prefixes, trie.id_sizes.tolist()) == (1, [1, 1, 1], [5])
+    flat = Trie.from_codes(np.array([[4], [2], [4]]))
+    assert (flat.children(()).tolist(), flat.items((4,)).tolist(), flat.depth) == ([2, 4], [0, 2], 1)
+
+
+def test_input_is_not_changed_and_any_integer_type_will_do() -> None:
+    for dtype in (np.int32, np.uint8, np.int64):
+        codes = HAND.astype(dtype)
+        trie = Trie.from_codes(codes)
+        assert trie.items((2, 9)).tolist() == [5, 6]
+        assert (codes == HAND).all() and codes.dtype == dtype
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    codes = random_codes(3)
+    shuffled = np.random.default_rng(0).permutation(len(codes))
+    a, b = Trie.from_codes(codes), Trie.from_codes(codes[shuffled])
+    assert (a.token == b.token).all() and (a.parent == b.parent).all()
+    assert (a.id_of_item[shuffled] == b.id_of_item).all()
+
+
+@pytest.mark.parametrize(("codes", "message"), [
+    (np.empty((0, 3), dtype=int), "non-empty"),
+    (np.empty((3, 0), dtype=int), "non-empty"),
+    (np.array([1, 2, 3]), "non-empty"),
+    (np.array([[1.0, 2.0]]), "integers"),
+    (np.array([[True, True]]), "integers"),
+    (np.array([[1, 2], [1, -1]]), r"negative \(row 1\)"),
+    (np.array([[1, 2], [1, 1], [0, 0]]), "row 2 of codes has no token"),
+    (np.array([[1, 2, 3], [1, 0, 3]]), "row 1 of codes"),
+    (np.array([[0, 2, 3]]), "row 0 of codes"),
+])
+def test_bad_codes_are_refused(codes: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trie.from_codes(codes)
