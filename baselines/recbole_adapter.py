@@ -119,6 +119,7 @@ class RecBole:
     def run(self, job: Job) -> Outcome:
         """Train in a child process, then read places and curve from the run's folder.
 
+        The curve's loss is RecBole's: the mean over batches, in nats. A run always starts anew.
         Raises: UserError where RecBole is missing or a setting does not fit the data; RuntimeError with the end
         of `run.log` where the child fails.
         """
@@ -133,8 +134,9 @@ class RecBole:
         write_input(folder, job, self.child_settings(), gpu)
         with _child(folder, environment) as child:
             for line in child.stdout:
-                message = json.loads(line)
-                job.progress.step(message["epoch"], self.epochs, f"valid ndcg@10 {message['valid_ndcg@10']:.4f}")
+                point = json.loads(line)
+                note = f"loss {point['loss']:.4f}, validation NDCG@10 {point['valid_ndcg@10']:.4f}"
+                job.progress.step(point["epoch"], self.epochs, note)
         if child.returncode != 0 or not (folder / RESULT).exists():
             raise RuntimeError(f"RecBole's {self.model} failed (exit code {child.returncode}); the end of "
                                f"{folder / LOG}:\n{log_tail(folder / LOG)}")

@@ -26,8 +26,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
-        known, rest = self.parse_known_args(args, namespace)
+    def parse_args(self, args: Sequence[str] | None = None,
+                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        known, rest = None, []
+        try:
+            known, rest = self.parse_known_args(args, namespace)
+        except UserError:  # a misspelt option is what is wrong, not that the right one is missing
+            if self._subparsers is None:
+                rest = [word for word in args or () if word.startswith("--")
+                        and word.partition("=")[0] not in self._option_string_actions]
+            if not rest:
+                raise
         if rest:
             options = [o for action in self._actions for o in action.option_strings]
             match = nearest(rest[0].split("=")[0], options) if rest[0].startswith("-") else None

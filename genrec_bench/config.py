@@ -30,6 +30,8 @@ class TrainingConfig:
     patience: int = setting(20, "validations without improvement before stopping", low=1)
     batch_size: int = setting(128, "instances in one forward pass", low=1)
     accumulation: int = setting(8, "forward passes in one optimiser step, gradients averaged", low=1)
+    bucket_steps: int = setting(1, "steps whose rows are sorted by length together; 1 = every step a plain sample",
+                                low=1)
     clip_norm: float = setting(1.0, "largest gradient norm, 0 = no clipping", low=0.0)
     valid_every: int = setting(1, "epochs between validations", low=1)
 

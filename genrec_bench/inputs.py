@@ -51,18 +51,23 @@ class TokenisedInstances:
         return torch.from_numpy(self.table[self.instances.targets[rows]]).to(self.device)
 
 
-def training_batches(lengths: np.ndarray, *, batch_size: int, accumulation: int,
+def training_batches(lengths: np.ndarray, *, batch_size: int, accumulation: int, bucket_steps: int = 1,
                      generator: np.random.Generator) -> Iterator[list[np.ndarray]]:
     """One epoch of optimiser steps, each a list of row arrays for one forward pass.
 
-    Rows are shuffled and cut into groups of `batch_size * accumulation`; inside a group they are sorted by history
-    length, so that a forward pass holds rows of like length. The group, and so the gradient, is that of the shuffle.
+    Rows are shuffled and cut into pools of `bucket_steps` steps. A pool is sorted by history length and cut into
+    forward passes of rows of like length, which are shuffled and dealt out to its steps. With `bucket_steps` = 1 the
+    rows of a step, and so its gradient, are those of the shuffle.
     """
     order = generator.permutation(len(lengths))
-    for start in range(0, len(order), batch_size * accumulation):
-        group = order[start:start + batch_size * accumulation]
-        group = group[np.argsort(lengths[group], kind="stable")]
-        yield [group[i:i + batch_size] for i in range(0, len(group), batch_size)]
+    pool_size = batch_size * accumulation * bucket_steps
+    for start in range(0, len(order), pool_size):
+        pool = order[start:start + pool_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        passes = [pool[i:i + batch_size] for i in range(0, len(pool), batch_size)]
+        shuffled = [passes[i] for i in generator.permutation(len(passes))]
+        for first in range(0, len(shuffled), accumulation):
+            yield shuffled[first:first + accumulation]
 
 
 def decoding_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -97,7 +97,8 @@ def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
         used |= {spec["name"] for spec in specs if spec}
     for target in overrides:
         if target not in used:
-            raise UserError(f"--set {target}...: no run of this selection uses {target}. Used: {', '.join(sorted(used))}.")
+            raise UserError(f"--set {target}...: no run of this selection uses {target}. "
+                            f"Used: {', '.join(sorted(used))}.")
 
 
 def parse_overrides(pairs: Iterable[str]) -> Overrides:

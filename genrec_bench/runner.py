@@ -168,6 +168,8 @@ def _tidy(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_file() and path.name not in KEPT:
             path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _reset_peak_memory() -> None:

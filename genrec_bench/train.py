@@ -106,7 +106,8 @@ def _epoch(model: Backbone, data: TokenisedInstances, objectives: list[tuple[flo
     order = np.random.default_rng(stream_seed(seed, "batches", epoch))
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     for micro_batches in training_batches(data.instances.lengths, batch_size=config.batch_size,
-                                          accumulation=config.accumulation, generator=order):
+                                          accumulation=config.accumulation, bucket_steps=config.bucket_steps,
+                                          generator=order):
         size = sum(len(rows) for rows in micro_batches)
         for rows in micro_batches:
             inputs = objective_inputs(model, data, rows)

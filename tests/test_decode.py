@@ -83,7 +83,8 @@ def distinct(codes: np.ndarray) -> list[tuple[int, ...]]:
     return sorted({tuple(int(t) for t in row if t != PAD) for row in codes})
 
 
-def step_logp(table: Table, user: int, prefix: tuple[int, ...], token: int, allowed: list[int], normaliser: str) -> float:
+def step_logp(table: Table, user: int, prefix: tuple[int, ...], token: int, allowed: list[int],
+              normaliser: str) -> float:
     """Plain Python: log-probability of one token after a prefix."""
     row = table.row(user, prefix).tolist()
     over = row if normaliser == "flat" else [row[t] for t in allowed]
@@ -349,4 +350,5 @@ def test_a_user_alone_equals_the_user_in_a_padded_batch(width: int) -> None:
 
 
 def test_nothing_is_recorded_for_gradients() -> None:
-    assert not beam_search(tiger(), padded_histories(), Trie.from_codes(ragged_codes(6)), num_beams=3).scores.requires_grad
+    beams = beam_search(tiger(), padded_histories(), Trie.from_codes(ragged_codes(6)), num_beams=3)
+    assert not beams.scores.requires_grad

@@ -229,6 +229,14 @@ def test_other_semantic_ids_are_another_row():
         ("TIGER + cross-entropy (semantic_ids_fingerprint=cdcdcdcd)", (2,))]
 
 
+def test_a_folder_of_ones_own_is_no_papers_dataset():
+    record = record_of("apao_office", "tiger", 0)
+    own = replace(record, config={**record.config, "dataset": {"name": "folder", "path": "/data/apao_office"}})
+    block, = arrange(load_suite("apao"), [own])
+    assert block.name == "apao_office (folder), profile paper"
+    assert "not among the paper's datasets" in why_not(block, load_paper("apao"))
+
+
 def test_records_find_their_row():
     suite, records = load_suite("apao"), all_records()
     rows = {row.key: row for row in suite.rows}

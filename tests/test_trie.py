@@ -44,7 +44,8 @@ def test_by_hand() -> None:
     assert trie.id_sizes.tolist() == [1, 2, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("prefix", [(9,), (2, 7), (3, 5), (2, 5, 9), (2, 5, 8, 1), (0,), (2, 0), (2, 0, 0), (100,), (-1,)])
+@pytest.mark.parametrize("prefix", [(9,), (2, 7), (3, 5), (2, 5, 9), (2, 5, 8, 1), (0,), (2, 0), (2, 0, 0), (100,),
+                                    (-1,)])
 def test_an_unknown_prefix_has_neither_children_nor_items(prefix: tuple[int, ...]) -> None:
     trie = Trie.from_codes(HAND)
     assert trie.children(prefix).tolist() == [] and trie.items(prefix).tolist() == []

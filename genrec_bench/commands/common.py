@@ -51,9 +51,17 @@ def data_dir(args: argparse.Namespace) -> Path | None:
     return folder.resolve()
 
 
+def check_folder(option: str, folder: Path) -> None:
+    """Nothing but folders on the way to a folder that will be made. Raises: UserError."""
+    there = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise UserError(f"{option} points at {folder}, but {there} is not a folder.")
+
+
 def reports_dir(args: argparse.Namespace) -> Path:
-    """Where reports go: as asked, else beside the records they are made from."""
+    """Where reports go: as asked, else beside the records they are made from. Raises: UserError for a file."""
     if args.reports is not None:
+        check_folder("--reports", args.reports)
         return args.reports
     return ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
 
@@ -124,6 +132,8 @@ def threads(args: argparse.Namespace) -> int:
 
 
 def workspace(args: argparse.Namespace) -> Workspace:
-    """Where the runs of this command read and write."""
+    """Where the runs of this command read and write. Raises: UserError where a folder is a file."""
+    check_folder("--results", args.results)
+    reports_dir(args)
     return Workspace(args.results, data_dir(args), device(args), threads(args),
                      getattr(args, "tensorboard", False), shlex.join(["python", *sys.argv]))

@@ -52,7 +52,9 @@ def results_figure(block: Block, look: dict[str, tuple[str, str]], paper: Paper 
     """Recall@10 and NDCG@10 by method: a dot a seed, mean ± SD over seeds, hollow diamonds for printed values."""
     printed = {} if paper is None else {(g.label, m): c.value for g, m, c in comparable_rows(block, paper)}
     with _style():
-        figure = Figure(figsize=(8.6, 1.55 + 0.42 * len(block.groups)), layout="constrained")
+        labels = [_wrapped(g, block) for g in block.groups]
+        row = max(0.42, 0.17 * max(label.count("\n") + 1 for label in labels))  # inches, so that no label meets the next
+        figure = Figure(figsize=(8.6, 1.55 + row * len(block.groups)), layout="constrained")
         panels = figure.subplots(1, len(METRICS), sharey=True)
         for axes, metric in zip(panels, METRICS, strict=True):
             for place, group in enumerate(block.groups):
@@ -61,7 +63,7 @@ def results_figure(block: Block, look: dict[str, tuple[str, str]], paper: Paper 
             axes.set_xlim(left=0.0, right=1.06 * axes.get_xlim()[1])
             axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
             axes.grid(axis="y", visible=False)
-        panels[0].set_yticks(range(len(block.groups)), [_wrapped(g, block) for g in block.groups])
+        panels[0].set_yticks(range(len(block.groups)), labels)
         panels[0].set_ylim(len(block.groups) - 0.4, -0.6)
         figure.suptitle(f"{block.name}: test targets, item-level", fontsize=11)
         figure.get_layout_engine().set(wspace=0.06)

@@ -198,8 +198,8 @@ def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
             group = blocks.setdefault(_block_key(record), {}).setdefault((number, _group_key(record)), [])
             if all(record.run_id != other.run_id for other in group):
                 group.append(record)
-    ordered = sorted(blocks.items(), key=lambda kv: (_first(kv[1]).dataset, _first(kv[1]).profile, kv[0]))
-    names = _unique([f"{_first(groups).dataset}, profile {_first(groups).profile}" for _, groups in ordered],
+    ordered = sorted(blocks.items(), key=lambda kv: (dataset_title(_first(kv[1])), _first(kv[1]).profile, kv[0]))
+    names = _unique([f"{dataset_title(_first(groups))}, profile {_first(groups).profile}" for _, groups in ordered],
                     [_shared(_first(groups)) for _, groups in ordered])
     return [_block(name, suite, groups) for name, (_, groups) in zip(names, ordered, strict=True)]
 
@@ -210,8 +210,15 @@ def _block(name: str, suite: Suite, groups: Mapping[tuple[int, str], list[RunRec
     rows = [suite.rows[number] for number, _ in keys]
     labels = _unique([row.label or runs[0].label for row, runs in zip(rows, sets, strict=True)],
                      [_own(runs[0]) for runs in sets])
-    return Block(name, sets[0][0].dataset, sets[0][0].profile,
+    return Block(name, dataset_title(sets[0][0]), sets[0][0].profile,
                  tuple(Group(row, label, tuple(runs)) for row, label, runs in zip(rows, labels, sets, strict=True)))
+
+
+def dataset_title(record: RunRecord) -> str:
+    """The dataset's registered name; for a folder of the user's own its label, marked so that it is no other's."""
+    spec = record.config["dataset"]
+    name = spec.get("label") or Path(spec.get("path") or "").name
+    return f"{name} (folder)" if record.dataset == "folder" and name else record.dataset
 
 
 def _first(groups: Mapping[Any, list[RunRecord]]) -> RunRecord:

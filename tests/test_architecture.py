@@ -1,0 +1,218 @@
+"""What may import what, what stays light, and what no Python file of ours may do."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "genrec_bench"
+ROWS = {0: "errors seeds settings registry contracts config identity records provenance progress",
+        1: "datasets tokenizers backbones objectives metrics splits trie",
+        2: "inputs checkpoints train decode evaluate generative",
+        3: "plan runner",
+        4: "cli commands"}
+ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
+PLUGINS = ("datasets", "tokenizers", "backbones", "objectives", "metrics")
+# Read records: row 0, and the plug-in packages named here, which are numpy at most.
+READERS = {"analysis": {"metrics"}, "reporting": {"metrics", "analysis"}}
+DATA = ("papers", "profiles", "suites")  # folders of TOML
+MAX_LINES = 400
+
+
+def python_files() -> list[Path]:
+    """Every Python file of the repository that is ours."""
+    folders = ("genrec_bench", "baselines", "tests", "scripts", "examples", "benchmarks", "docs")
+    return sorted([*ROOT.glob("*.py"), *(p for f in folders for p in (ROOT / f).rglob("*.py"))])
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all modules a file imports, inside functions too; of our own also `from x import module`."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from [n if is_ours(n) else node.module for n in names]
+
+
+def is_ours(name: str) -> bool:
+    """Whether a dotted name is a module of the repository."""
+    path = ROOT.joinpath(*name.split("."))
+    return name.split(".")[0] in ("genrec_bench", "baselines") and (path.is_dir() or path.with_suffix(".py").is_file())
+
+
+def top(name: str) -> str:
+    """`genrec_bench.datasets.base` -> `datasets`"""
+    return name.split(".")[1] if "." in name else ""
+
+
+def module_files() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_every_module_has_a_row() -> None:
+    found = {part_of(p) for p in module_files()} - {"__init__", *READERS, *DATA}
+    assert found - {"api"} <= set(ROW_OF), "a new module has to be put into a row"
+    assert set(ROW_OF) <= found | {"__init__"}, "a row names a module that is not there"
+
+
+@pytest.mark.parametrize("path", module_files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_lower_row_never_imports_a_higher_one(path: Path) -> None:
+    part = part_of(path)
+    ours = {name for name in imports(path) if name.split(".")[0] == "genrec_bench"}
+    for name in sorted(ours):
+        target = top(name)
+        if part in ROW_OF and target in ROW_OF:
+            assert ROW_OF[target] <= ROW_OF[part], f"row {ROW_OF[part]} imports {name}"
+        if part in ROW_OF and target in READERS:
+            assert ROW_OF[part] == 4, f"row {ROW_OF[part]} imports {name}"
+        if part in READERS:
+            assert target == part or ROW_OF.get(target) == 0 or target in READERS[part], f"{part} imports {name}"
+
+
+@pytest.mark.parametrize("part", PLUGINS)
+def test_a_plugin_imports_its_own_package_and_row_0_only(part: str) -> None:
+    for path in sorted((PACKAGE / part).glob("*.py")):
+        targets = {top(n) for n in imports(path) if n.split(".")[0] == "genrec_bench"}
+        wrong = {t for t in targets if t != part and ROW_OF.get(t) != 0}
+        assert not wrong, f"{path.name} imports {sorted(wrong)}"
+
+
+def test_no_module_of_genrec_bench_imports_baselines() -> None:
+    for path in module_files():
+        assert not [n for n in imports(path) if n.split(".")[0] == "baselines"], path
+
+
+@pytest.mark.parametrize("part", ["metrics", "datasets", "analysis", "reporting", "trie", "splits", "evaluate", "plan",
+                                  "records", "identity", "config", "contracts", "registry", "settings"])
+def test_no_torch_where_only_data_and_records_are_read(part: str) -> None:
+    files = sorted((PACKAGE / part).rglob("*.py")) if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
+    for path in files:
+        heavy = {n.split(".")[0] for n in imports(path)} & {"torch", "recbole", "transformers", "safetensors"}
+        assert not heavy, f"{path.relative_to(ROOT)} imports {sorted(heavy)}"
+
+
+def test_the_rows_of_the_documentation_are_these() -> None:
+    document = ROOT / "docs" / "architecture.md"
+    if not document.is_file():
+        pytest.skip("docs/architecture.md is not written yet")
+    block = re.search(r"^```rows\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S)
+    assert block, "docs/architecture.md needs a block ```rows with lines `0: errors seeds ...`"
+    lines = [line.split(":", 1) for line in block[1].splitlines() if re.match(r"\d+:", line)]
+    assert {int(row): set(names.split()) for row, names in lines} == {r: set(n.split()) for r, n in ROWS.items()}
+
+
+@pytest.mark.parametrize("module", ["genrec_bench", "genrec_bench.cli", "genrec_bench.reporting",
+                                    "genrec_bench.records", "genrec_bench.plan"])
+def test_importing_is_light(module: str) -> None:
+    """No torch, no RecBole, no side effect on sys.argv; under a second of processor time."""
+    code = (f"import time; began = time.process_time(); import sys, {module}; spent = time.process_time() - began\n"
+            "heavy = sorted({'torch', 'recbole', 'transformers', 'sklearn', 'ray'} & set(sys.modules))\n"
+            "print(spent, *heavy)")
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    spent, *heavy = done.stdout.split()
+    assert not heavy and float(spent) < 1.0 and time.perf_counter() - began < 60
+
+
+def test_reports_are_drawn_without_torch() -> None:
+    """As on a machine that has neither torch nor RecBole."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "recbole"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import genrec_bench.commands.report, genrec_bench.reporting.markdown, genrec_bench.evaluate
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.save", "pandas.read_pickle",
+                   "pd.read_pickle"}
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def faults(path: Path) -> Iterator[str]:
+    """Everything a file does that none of ours may do."""
+    for name in imports(path):
+        if name.split(".")[0] in FORBIDDEN_MODULES:
+            yield f"imports {name}"
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        name, keywords = dotted(node.func), {k.arg: k.value for k in node.keywords}
+        if name in FORBIDDEN_CALLS or name.endswith((".to_pickle", ".read_pickle")):
+            yield f"line {node.lineno}: calls {name}"
+        if name == "torch.load" and not is_true(keywords.get("weights_only")):
+            yield f"line {node.lineno}: torch.load without weights_only=True"
+        for key in ("shell", "allow_pickle"):
+            if key in keywords and not is_false(keywords[key]):
+                yield f"line {node.lineno}: {key} is not False"
+
+
+def is_true(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+def is_false(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_executed_because_a_file_said_so(path: Path) -> None:
+    assert not list(faults(path))
+
+
+@pytest.mark.parametrize(("code", "count"), [
+    ("import pickle", 1), ("from pickle import loads", 1), ("eval('1')", 1), ("import os\nos.system('x')", 1),
+    ("import torch\ntorch.load('x')", 1), ("import torch\ntorch.load('x', weights_only=True)", 0),
+    ("import torch\ntorch.load('x', weights_only=False)", 1), ("run('x', shell=True)", 1), ("run('x', shell=False)", 0),
+    ("np.load('x', allow_pickle=flag)", 1), ("np.load('x')", 0), ("model.eval()", 0), ("frame.to_pickle('x')", 1),
+])
+def test_the_check_itself(tmp_path: Path, code: str, count: int) -> None:
+    path = tmp_path / "code.py"
+    path.write_text(code)
+    assert len(list(faults(path))) == count
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_and_documented(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if "tests" not in path.relative_to(ROOT).parts:
+        assert len(text.splitlines()) < MAX_LINES
+    if text.strip():
+        assert ast.get_docstring(tree(path)), "a module says in one line what it is"
+
+
+def test_the_training_loop_and_the_runner_stay_readable() -> None:
+    assert len((PACKAGE / "train.py").read_text().splitlines()) < 200
+    assert len((PACKAGE / "decode.py").read_text().splitlines()) < 200

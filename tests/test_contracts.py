@@ -1,0 +1,314 @@
+"""Contracts of everything that is registered and of every file that declares runs; none escapes by being forgotten."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genrec_bench import plan, registry, settings
+from genrec_bench.backbones.base import Backbone, BackboneSettings, PrefixState
+from genrec_bench.config import SECTIONS, RunConfig
+from genrec_bench.contracts import PAD, SemanticIds
+from genrec_bench.datasets.base import Dataset
+from genrec_bench.decode import beam_search
+from genrec_bench.errors import UserError
+from genrec_bench.identity import canonical, identity_parts, run_id
+from genrec_bench.inputs import PROVIDED
+from genrec_bench.metrics.base import Metric
+from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.tokenizers.base import Tokenizer
+from genrec_bench.trie import Trie
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+
+KINDS = {"dataset": registry.datasets, "tokenizer": registry.tokenizers, "backbone": registry.backbones,
+         "objective": registry.objectives, "metric": registry.metrics, "system": registry.systems}
+BASES = {"dataset": Dataset, "tokenizer": Tokenizer, "backbone": BackboneSettings, "objective": Objective,
+         "metric": Metric, "system": object}
+# Values for settings that have no default.
+REQUIRED: dict[str, Any] = {"path": "somewhere", "model": "SASRec"}
+VOCAB, USERS, DEPTH = 30, 6, 3
+
+
+def registered() -> list[Any]:
+    return [pytest.param(kind, name, id=f"{kind}-{name}") for kind in KINDS for name in names(kind)]
+
+
+def spec(kind: str, name: str) -> dict[str, Any]:
+    """The shortest spec that builds."""
+    fields = dataclasses.fields(KINDS[kind].get(name))
+    return {"name": name, **{f.name: REQUIRED[f.name] for f in fields if f.default is dataclasses.MISSING}}
+
+
+def names(kind: str) -> list[str]:
+    return KINDS[kind].names()
+
+
+@pytest.mark.parametrize(("kind", "name"), registered())
+def test_every_component_is_a_documented_frozen_dataclass(kind: str, name: str) -> None:
+    cls = KINDS[kind].get(name)
+    assert issubclass(cls, BASES[kind]) and cls.name == name
+    assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
+    assert "__doc__" in vars(cls) and not cls.__doc__.startswith(f"{cls.__name__}("), "a docstring of its own"
+    for field in dataclasses.fields(cls):
+        assert field.metadata.get("doc", "").strip(), f"setting {field.name} says nothing about itself"
+    assert isinstance(getattr(cls, "version", 1), int)
+
+
+@pytest.mark.parametrize(("kind", "name"), registered())
+def test_every_component_builds_and_round_trips(kind: str, name: str) -> None:
+    kind_registry = KINDS[kind]
+    instance = kind_registry.build(spec(kind, name))
+    again = kind_registry.resolved(instance)
+    assert kind_registry.build(again) == instance
+    assert kind_registry.build(json.loads(json.dumps(again))) == instance  # as a record holds it
+    canonical(kind_registry.identity(again))
+
+
+@pytest.mark.parametrize(("kind", "name"), registered())
+def test_every_component_refuses_a_setting_it_has_not(kind: str, name: str) -> None:
+    with pytest.raises(UserError, match="unknown setting 'no_such_setting'"):
+        KINDS[kind].build({**spec(kind, name), "no_such_setting": 1})
+
+
+@pytest.mark.parametrize(("kind", "name"), registered())
+def test_a_component_stands_in_a_file_of_its_name(kind: str, name: str) -> None:
+    """A plug-in is found by its file; `recbole` is a system whose file says what it does."""
+    module = KINDS[kind].get(name).__module__.rpartition(".")[2]
+    assert module in (name.replace("-", "_"), f"{name}_adapter")
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_of_a_section_is_documented_and_legal(section: str) -> None:
+    cls = SECTIONS[section]
+    assert cls.__doc__ and cls.__dataclass_params__.frozen
+    assert all(f.metadata.get("doc") for f in dataclasses.fields(cls))
+    assert settings.build(cls, settings.to_dict(cls()), section) == cls()
+
+
+# Objectives
+
+def objective_inputs(seed: int, targets: torch.Tensor | None = None) -> ObjectiveInputs:
+    random = torch.Generator().manual_seed(seed)
+    if targets is None:
+        targets = torch.randint(2, VOCAB, (USERS, DEPTH), generator=random)
+        targets[1, 2:], targets[4, 1:] = PAD, PAD
+    logits = torch.randn(USERS, DEPTH, VOCAB, generator=random, dtype=torch.float64)
+    return ObjectiveInputs(targets, logits.requires_grad_())
+
+
+@pytest.mark.parametrize("name", names("objective"))
+def test_every_objective(name: str) -> None:
+    objective = registry.objectives.build(spec("objective", name))
+    assert objective.needs <= PROVIDED, "asks for what nobody provides"
+    inputs = objective_inputs(0)
+    losses = objective.loss(inputs)
+    assert losses.shape == (USERS,) and torch.isfinite(losses).all() and losses.dtype == torch.float64
+    losses.sum().backward()
+    gradient = inputs.logits.grad
+    assert torch.isfinite(gradient).all() and all(gradient[row].abs().sum() > 0 for row in range(USERS))
+    assert not gradient[inputs.targets == PAD].any(), "PAD has a gradient"
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    shuffled = ObjectiveInputs(inputs.targets[order], inputs.logits.detach()[order])
+    torch.testing.assert_close(objective.loss(shuffled), losses.detach()[order], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", names("objective"))
+def test_every_objective_gets_better_when_the_target_does(name: str) -> None:
+    inputs = objective_inputs(1)
+    better = inputs.logits.detach().clone()
+    better.scatter_add_(2, inputs.targets[:, :, None], torch.full((USERS, DEPTH, 1), 50.0).double())
+    objective = registry.objectives.build(spec("objective", name))
+    with torch.no_grad():
+        assert (objective.loss(ObjectiveInputs(inputs.targets, better)) < objective.loss(inputs)).all()
+
+
+# Backbones
+
+def backbone(name: str) -> Backbone:
+    """A network of the default settings, small where the settings are known."""
+    small = {"width": 16, "num_layers": 2, "num_heads": 2, "head_width": 8, "feed_forward_width": 32, "dropout": 0.1}
+    fields = {f.name for f in dataclasses.fields(registry.backbones.get(name))}
+    values = {key: value for key, value in small.items() if key in fields}
+    return registry.backbones.build({**spec("backbone", name), **values}).build(VOCAB, 0).eval()
+
+
+def history(model: Backbone) -> torch.Tensor:
+    random = np.random.default_rng(0)
+    rows = [[*random.integers(2, VOCAB, size=2 + 3 * n), *model.history_suffix] for n in range(USERS)]
+    return torch.tensor([[*row, *[PAD] * (20 - len(row))] for row in rows])
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+@torch.no_grad()
+def test_every_backbones_token_logits(name: str) -> None:
+    model = backbone(name)
+    codes = torch.randint(2, VOCAB, (USERS, 4, DEPTH), generator=torch.Generator().manual_seed(0))
+    logits = model.token_logits(history(model), codes)
+    assert logits.shape == (USERS, 4, DEPTH, VOCAB) and logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+    assert torch.equal(logits, model.token_logits(history(model), codes)), "evaluation draws random numbers"
+    for level in range(DEPTH):
+        changed = codes.clone()
+        changed[:, :, level:] = 2
+        other = model.token_logits(history(model), changed)
+        torch.testing.assert_close(other[:, :, :level + 1], logits[:, :, :level + 1], atol=1e-5, rtol=0)
+    shorter = model.token_logits(history(model), codes[:, :, :1])
+    torch.testing.assert_close(shorter, logits[:, :, :1], atol=1e-5, rtol=0)
+    padded = torch.nn.functional.pad(history(model), (0, 5))
+    torch.testing.assert_close(model.token_logits(padded, codes), logits, atol=1e-5, rtol=0)
+    order = torch.randperm(USERS)
+    shuffled = model.token_logits(history(model)[order], codes[order])
+    torch.testing.assert_close(shuffled, logits[order], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+def test_every_backbones_start_equals_whole_prefixes(name: str) -> None:
+    model = backbone(name)
+    codes = np.random.default_rng(1).integers(0, 4, size=(40, DEPTH)) + 2 + 4 * np.arange(DEPTH)
+    trie = Trie.from_codes(codes)
+
+    class Slow:
+        def start(self, histories: torch.Tensor) -> PrefixState:
+            return PrefixState(model, histories)
+
+    for width in (1, 5, 50):
+        fast = beam_search(model, history(model), trie, num_beams=width)
+        slow = beam_search(Slow(), history(model), trie, num_beams=width)
+        torch.testing.assert_close(fast.scores, slow.scores, atol=1e-5, rtol=0)
+        assert torch.equal(fast.ids, slow.ids)
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+def test_every_backbone_learns_and_is_seeded(name: str) -> None:
+    model = backbone(name).train()
+    codes = torch.randint(2, VOCAB, (USERS, 1, DEPTH), generator=torch.Generator().manual_seed(0))
+    model.token_logits(history(model), codes).log_softmax(-1)[..., 2].sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
+    assert model.num_parameters() == sum(p.numel() for p in model.parameters())
+    torch.manual_seed(5)
+    again = backbone(name).state_dict()
+    assert all(torch.equal(tensor, again[key]) for key, tensor in model.state_dict().items())
+
+
+# Metrics and tokenizers
+
+@pytest.mark.parametrize("name", names("metric"))
+def test_every_metric_is_in_range_and_monotone(name: str) -> None:
+    metric = registry.metrics.build({"name": name})
+    low, high = metric.value_range
+    ranks = np.arange(0, 40)
+    for k in (1, 2, 10, 20, 39):
+        values = metric.values(ranks, k)
+        assert values.dtype == np.float64 and values.shape == ranks.shape
+        assert (values >= low).all() and (values <= high).all()
+        assert values[0] == 0 and not values[k + 1:].any(), "beyond the list"
+        gains = values[1:] if metric.increasing else -values[1:]
+        assert (np.diff(gains) <= 0).all(), "a better place must not be worth less"
+        assert (metric.values(ranks, k + 1) >= values).all(), "a longer list must not be worth less"
+    assert metric.values(np.array([1]), 5)[0] == high
+
+
+@pytest.mark.parametrize("name", names("tokenizer"))
+def test_every_tokenizer_on_the_toy(name: str, toy_interactions: Any) -> None:
+    small = {"levels": 2, "codebook_size": 6, "dimensions": 4} if name == "rq_kmeans" else {}
+    tokenizer = registry.tokenizers.build({**spec("tokenizer", name), **small})
+    ids = tokenizer.fit(toy_interactions)
+    assert isinstance(ids, SemanticIds) and len(ids.tokens) == toy_interactions.num_items
+    assert ids.tokens.dtype == np.int64 and ids.tokens.max() < ids.vocab_size
+    Trie.from_codes(ids.tokens)
+    json.dumps(dict(ids.table), allow_nan=False)
+    assert tokenizer.fit(toy_interactions).fingerprint == ids.fingerprint
+
+
+@pytest.mark.parametrize("name", names("dataset"))
+def test_every_dataset_says_where_it_is_and_how_to_get_it(name: str, tmp_path: Path) -> None:
+    dataset = registry.datasets.build(spec("dataset", name))
+    assert dataset.how_to_get and dataset.location(tmp_path)
+    assert dataset.preferred_tokenizer() in registry.tokenizers.names()
+    if dataset.missing_files(tmp_path):
+        with pytest.raises(UserError):
+            dataset.load(tmp_path)
+
+
+# Files that declare runs
+
+def test_there_are_suites_profiles_and_baselines() -> None:
+    assert {"apao", "all"} <= set(plan.suite_names())
+    assert {"smoke", "quick", "paper"} <= set(plan.profile_names())
+    assert {"popularity", "item_knn", "sasrec", "bert4rec"} <= set(plan.baseline_names())
+
+
+@pytest.mark.parametrize("profile", plan.profile_names())
+@pytest.mark.parametrize("suite", plan.suite_names())
+def test_every_suite_expands_for_every_profile_without_data(suite: str, profile: str,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in registry.datasets.names():
+        monkeypatch.setattr(registry.datasets.get(name), "load", None)
+    configs = plan.expand(plan.Selection(suite, profile))
+    assert configs and len({c.seed for c in configs}) == len(plan.load_profile(profile)["seeds"])
+    ids = [run_id(identity_parts(c, "split", "ids")) for c in configs]
+    assert len(set(ids)) == len(ids), "two runs of one name"
+    for config in configs:
+        assert isinstance(config, RunConfig) and config.profile == profile and config.label
+        json.dumps(config.to_dict(), allow_nan=False)
+        assert (config.baseline is None) == bool(config.backbone and config.tokenizer and config.objective)
+    assert configs == plan.expand(plan.Selection(suite, profile))
+
+
+@pytest.mark.parametrize("suite", plan.suite_names())
+def test_every_suite_file(suite: str) -> None:
+    data = plan.load_suite(suite)
+    assert data["suite"]["name"] == suite and data["suite"]["title"]
+    for part in plan.parts_of(suite):
+        rows = plan.load_suite(part)["row"]
+        assert rows and set(data["suite"]) <= {"name", "title", "paper", "includes"}
+        for row in rows:
+            assert set(row) <= {"baseline", "label", "tokenizer", "backbone", "objective", "paper_row"}
+            assert ("baseline" in row) != ("backbone" in row)
+
+
+def test_suite_all_includes_every_other_suite() -> None:
+    assert sorted(plan.parts_of("all")) == [name for name in plan.suite_names() if name != "all"]
+
+
+@pytest.mark.parametrize("profile", plan.profile_names())
+def test_every_profile_file_names_what_exists(profile: str) -> None:
+    data = plan.load_profile(profile)
+    assert set(data) <= {"title", "seeds", "datasets", "settings", "datasets_settings"} and data["title"]
+    assert len(set(data["seeds"])) == len(data["seeds"]) > 0
+    assert set(data["datasets"]) <= set(registry.datasets.names())
+    for layer in (data.get("settings", {}), *data.get("datasets_settings", {}).values()):
+        pairs = [f"{part}.{key}={json.dumps(value)}" for part, values in layer.items() for key, value in values.items()]
+        assert plan.parse_overrides(pairs) == layer
+
+
+def test_the_paper_profile_is_the_defaults() -> None:
+    assert "settings" not in plan.load_profile("paper") and "datasets_settings" not in plan.load_profile("paper")
+
+
+def test_profile_smoke_needs_no_data_folder() -> None:
+    for name in plan.load_profile("smoke")["datasets"]:
+        dataset = registry.datasets.build({"name": name})
+        assert dataset.missing_files(None) == [] or name == "ml-100k"
+
+
+@pytest.mark.parametrize("name", plan.baseline_names())
+def test_every_baseline_file(name: str) -> None:
+    data = plan.load_baseline(name)
+    assert data["name"] == name and data["label"] and isinstance(data["seeded"], bool)
+    assert set(data) <= {"name", "label", "system", "seeded", "settings", "profiles", "sources"}
+    assert set(data.get("profiles", {})) <= set(plan.profile_names())
+    fields = {f.name for f in dataclasses.fields(registry.systems.get(data["system"]))}
+    for source in data.get("sources", {}):  # of a setting, of `<profile>.<setting>` or of a whole profile
+        assert source.rpartition(".")[2] in fields or source in plan.profile_names(), source
+    for values in ({}, *data.get("profiles", {}).values()):
+        system = registry.systems.build({"name": data["system"], **data["settings"], **values})
+        assert registry.systems.build(registry.systems.resolved(system)) == system
+        assert callable(system.run)
