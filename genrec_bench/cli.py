@@ -38,11 +38,16 @@ class Parser(argparse.ArgumentParser):
             if not rest:
                 raise
         if rest:
-            options = [o for action in self._actions for o in action.option_strings]
+            options = [o for parser in (self, *self._parts()) for o in parser._option_string_actions]
             match = nearest(rest[0].split("=")[0], options) if rest[0].startswith("-") else None
             hint = f" Did you mean {match}?" if match else ""
             raise UserError(f"unknown option or argument {rest[0]!r}.{hint} See `{self.prog} --help`.")
         return known
+
+    def _parts(self) -> list[argparse.ArgumentParser]:
+        """The parsers of `data list`, `data check` and the like; what they do not know ends up here."""
+        return [parser for action in self._actions if isinstance(action, argparse._SubParsersAction)
+                for parser in action.choices.values()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -82,7 +82,7 @@ MISTAKES = {
     "beam": ((*RUN, "--set", "decoding.num_beams=5"), "5", "evaluation.max_k"),
     "unused": ((*RUN, "--objectives", "cross_entropy", "--baselines", "none", "--set", "item_knn.decay=0.5"),
                "item_knn", "no run"),
-    "given without codes": ((*RUN, "--set", "given.codebook_size=4"), "given", "no run"),
+    "unused tokenizer": ((*RUN, "--set", "given.codebook_size=4"), "given", "no run"),
     "seeds": ((*RUN, "--seeds", "x"), "x", "0,1,2"),
     "negative seed": ((*RUN, "--seeds=-1"), "-1", "0,1,2"),
     "empty seeds": ((*RUN, "--seeds", ","), "nothing", "--seeds"),
@@ -97,6 +97,8 @@ MISTAKES = {
     "option": (("--sutie", "all"), "--sutie", "--suite"),
     "late option": ((*RUN, "--prfile", "x"), "--prfile", "--profile"),
     "abbreviation": (("--suit", "apao"), "--suit", "--suite"),
+    "option of an action": (("data", "check", "--datsets", "ml-100k"), "--datsets", "--datasets"),
+    "option of merge": (("merge", "--inot", "x"), "--inot", "--into"),
     "no suite": (("run",), "--suite", "required"),
     "plan": (("plan", "--suite", "apo"), "'apo'", "'apao'"),
     "report": (("report", "--suite", "apo"), "'apo'", "'apao'"),
@@ -288,7 +290,8 @@ def copy_of(results: Path, target: Path) -> Path:
     return target
 
 
-def test_merge_moves_and_is_content_with_equal_records(finished: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+def test_merge_moves_and_is_content_with_equal_records(finished: tuple[Path, Path], tmp_path: Path,
+                                                       capsys: Any) -> None:
     local, reference = copy_of(finished[1], tmp_path / "local"), tmp_path / "reference"
     before = {k: v[0] for k, v in files(local).items()}
     assert call("merge", "--results", local, "--into", reference) == 0
@@ -316,7 +319,6 @@ def test_merge_refuses_an_equal_name_with_other_numbers(finished: tuple[Path, Pa
         changed["ranks"] = changed["ranks"].copy()
         changed["ranks"][0] += 1
         np.savez_compressed(ranks, **changed)
-    before = files(local), files(reference)
     # a record that is new and would move, had the other one not been wrong
     for missing in (reference / "toy").glob(f"{sorted((local / 'toy').glob('*.json'))[2].stem}*"):
         missing.unlink()
