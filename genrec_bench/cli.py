@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"error: {error.filename}: permission denied. Choose another folder (--results, --reports) or mend its "
+              "rights.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted.", file=sys.stderr)
         return 130

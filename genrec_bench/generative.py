@@ -101,7 +101,7 @@ def _run(job: Job) -> Outcome:
 
 
 def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dict[str, Any]]:
-    """Network, semantic IDs and what else `best.safetensors` says (config, epoch, selection value). Raises: UserError."""
+    """Network, semantic IDs and what else a `best.safetensors` says. Raises: UserError."""
     tensors, about = checkpoints.read(path)
     if "config" not in about or "semantic_ids" not in tensors:
         raise UserError(f"{path} is not a checkpoint of a generative run.")

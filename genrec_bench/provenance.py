@@ -14,9 +14,10 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "recbole", "saf
 
 def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
     """Plain data for the record."""
-    versions = {name: _version(name) for name in PACKAGES}
-    return {**{k.replace("-", "_"): v for k, v in versions.items() if v}, "genrec_bench": own_version(), "python": platform.python_version(), "platform": platform.platform(terse=True),
-            "cpu": _cpu(), "device": _device_name(device), "threads": threads, "command": command, **_commit()}
+    versions = {name.replace("-", "_"): version for name in PACKAGES if (version := _version(name))}
+    return {**versions, "genrec_bench": own_version(), "python": platform.python_version(),
+            "platform": platform.platform(terse=True), "cpu": _cpu(), "device": _device_name(device),
+            "threads": threads, "command": command, **_commit()}
 
 
 def _version(package: str) -> str | None:

@@ -35,8 +35,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def comma_list(text: str) -> list[str]:
-    """`a,b` as a list without blanks or repeats, in the order given."""
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    """`a,b` as a list without blanks or repeats, in the order given. Raises: UserError for an empty one."""
+    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not parts:
+        raise UserError(f"a list of names is empty: {text!r}. Leave the option out to take all.")
+    return parts
 
 
 def data_dir(args: argparse.Namespace) -> Path | None:

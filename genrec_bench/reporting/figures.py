@@ -53,7 +53,7 @@ def results_figure(block: Block, look: dict[str, tuple[str, str]], paper: Paper 
     printed = {} if paper is None else {(g.label, m): c.value for g, m, c in comparable_rows(block, paper)}
     with _style():
         labels = [_wrapped(g, block) for g in block.groups]
-        row = max(0.42, 0.17 * max(label.count("\n") + 1 for label in labels))  # inches, so that no label meets the next
+        row = max(0.42, 0.17 * max(label.count("\n") + 1 for label in labels))  # inches: no label meets the next
         figure = Figure(figsize=(8.6, 1.55 + row * len(block.groups)), layout="constrained")
         panels = figure.subplots(1, len(METRICS), sharey=True)
         for axes, metric in zip(panels, METRICS, strict=True):
