@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,11 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> Run
         return workspace.store.read(prepared.run_id)
     folder = workspace.folder(prepared.run_id)
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, prepared.run_id):
+        return _run(prepared, workspace, folder, progress)
+
+
+def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
     config = prepared.config
     job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
@@ -125,6 +133,18 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> Run
     workspace.store.write(record, outcome.test)
     _tidy(folder)
     return record
+
+
+@contextmanager
+def _alone(folder: Path, run_id: str) -> Iterator[None]:
+    """Hold the run's folder for this process. Raises: UserError where another process holds it."""
+    with open(folder / "lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"run {run_id} is being made by another process in {folder}. Wait for it, or give this "
+                            "process other runs or another --results.") from None
+        yield
 
 
 def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, threads: int = 1) -> dict[str, Any]:

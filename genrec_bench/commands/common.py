@@ -75,7 +75,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
-                        help="only generative rows with these objectives")
+                        help="only generative rows with these objectives, or none")
     parser.add_argument("--baselines", type=comma_list, default=None, metavar="A,B",
                         help="only these baseline rows, or none")
     parser.add_argument("--seeds", type=comma_list, default=None, metavar="0,1,2",
@@ -86,15 +86,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def selection(args: argparse.Namespace) -> Selection:
     """The selection that the options of `add_selection` describe. Raises: UserError."""
-    baselines = args.baselines
-    if baselines is not None and [b.lower() for b in baselines] == ["none"]:
-        baselines = []
-    return Selection(args.suite, args.profile, _tuple(args.datasets), _tuple(args.objectives), _tuple(baselines),
-                     _seeds(args.seeds), parse_overrides(args.overrides))
+    return Selection(args.suite, args.profile, _tuple(args.datasets), _tuple(args.objectives, none="none"),
+                     _tuple(args.baselines, none="none"), _seeds(args.seeds), parse_overrides(args.overrides))
 
 
-def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
-    return None if values is None else tuple(values)
+def _tuple(values: list[str] | None, none: str = "") -> tuple[str, ...] | None:
+    """The names as a tuple; the single word `none` means no row at all."""
+    return () if values == [none] else None if values is None else tuple(values)
 
 
 def _seeds(values: list[str] | None) -> tuple[int, ...] | None:
