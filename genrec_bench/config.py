@@ -50,7 +50,8 @@ class EvaluationConfig:
     """The same for every method of a table."""
 
     max_k: int = setting(20, "length of every list that is scored", low=1, high=255)
-    exclude_history: bool = setting(False, "take the user's own history out of the ranking")
+    exclude_history: bool = setting(False, "take the user's own history out of the ranking; a generative row then needs a "
+                                         "wider decoding.num_beams, since what is taken out leaves its list")
 
 
 @dataclass(frozen=True)

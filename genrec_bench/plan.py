@@ -62,6 +62,11 @@ def load_baseline(name: str) -> dict[str, Any]:
     return _toml("baselines.configs", "baseline", name)
 
 
+def baseline_label(file: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """A baseline's row name; `{setting}` in the file's label stands for the setting's value."""
+    return file["label"].format_map({k: str(v).replace("_", " ") for k, v in values.items()})
+
+
 def parts_of(name: str) -> list[str]:
     """The suites a suite stands for: itself, or those it includes."""
     return list(load_suite(name)["suite"].get("includes", [name]))
@@ -206,7 +211,7 @@ def _baseline_runs(row: Mapping[str, Any], layers: list[Overrides], seeds: tuple
     system = registry.systems.build({"name": file["system"], **values})
     resolved = {**registry.systems.resolved(system), "system": file["system"], "name": file["name"]}
     # a method without randomness gives the same numbers at every seed: one run says it all
-    return [RunConfig(label=file["label"], seed=seed, baseline=resolved, **shared)
+    return [RunConfig(label=baseline_label(file, resolved), seed=seed, baseline=resolved, **shared)
             for seed in (seeds if file["seeded"] else (0,))]
 
 

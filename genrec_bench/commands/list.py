@@ -57,9 +57,9 @@ def _profiles() -> Rows:
 
 
 def _baselines() -> Rows:
-    return [(name, plan.load_baseline(name)["label"],
-             [f"{key} = {value!r}" for key, value in plan.load_baseline(name)["settings"].items()])
-            for name in plan.baseline_names()]
+    files = {name: plan.load_baseline(name) for name in plan.baseline_names()}
+    return [(name, plan.baseline_label(file, file["settings"]),
+             [f"{key} = {value!r}" for key, value in file["settings"].items()]) for name, file in files.items()]
 
 
 KINDS: dict[str, Callable[[], Rows]] = {
