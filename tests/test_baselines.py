@@ -16,46 +16,13 @@ from baselines._common import flat_histories
 from baselines.item_knn import ItemKnn
 from baselines.popularity import item_counts
 from genrec_bench import registry
-from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
-from genrec_bench.contracts import Interactions, Job, Outcome, Split
+from genrec_bench.config import SplitConfig
+from genrec_bench.contracts import Split
 from genrec_bench.splits import leave_one_out
+from tests.small_jobs import made_of, run, toy
 
 CONFIGS = sorted((Path(recbole_adapter.__file__).parent / "configs").glob("*.toml"))
 PROFILES = ("paper", "quick", "smoke")
-
-
-class Quiet:
-    """Keeps what a system tells."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
-
-    def step(self, done: int, total: int, note: str = "") -> None:
-        """Remember the step."""
-        self.steps.append((done, total))
-
-
-def made_of(sequences: list[list[int]], num_items: int) -> Interactions:
-    users = tuple(f"u{n}" for n in range(len(sequences)))
-    return Interactions("toy", users, tuple(f"i{n}" for n in range(num_items)), tuple(map(np.array, sequences)))
-
-
-def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions:
-    """Users with 3 to 9 items out of all but the last two, which nobody ever saw; repeats happen."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 10, size=num_users)
-    return made_of([rng.integers(0, num_items - 2, size=n).tolist() for n in lengths], num_items)
-
-
-def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SplitConfig(max_history=5), seed: int = 0,
-           **evaluation) -> Job:
-    config = RunConfig("toy", "smoke", {"name": "toy"}, seed, split=split, evaluation=EvaluationConfig(**evaluation))
-    return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
-
-
-def run(spec: dict, folder: Path, **context) -> Outcome:
-    context.setdefault("interactions", toy())
-    return registry.systems.build(spec).run(job_of(folder, **context))
 
 
 # --- popularity and item-kNN -----------------------------------------------------------------------------------------

@@ -14,48 +14,15 @@ import pytest
 
 from baselines import recbole_adapter
 from genrec_bench import registry, settings
-from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
-from genrec_bench.contracts import Interactions, Job, Outcome, Split
+from genrec_bench.config import SplitConfig
+from genrec_bench.contracts import Interactions, Split
 from genrec_bench.errors import UserError
 from genrec_bench.splits import leave_one_out, seen_items
+from tests.small_jobs import Quiet, job_of, run, toy
 
 TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
 TINY_BERT = {**TINY, "model": "BERT4Rec"}
 needs_recbole = pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="RecBole is not installed")
-
-
-class Quiet:
-    """Keeps what a system tells."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
-
-    def step(self, done: int, total: int, note: str = "") -> None:
-        """Remember the step."""
-        self.steps.append((done, total))
-
-
-def made_of(sequences: list[list[int]], num_items: int) -> Interactions:
-    users = tuple(f"u{n}" for n in range(len(sequences)))
-    return Interactions("toy", users, tuple(f"i{n}" for n in range(num_items)), tuple(map(np.array, sequences)))
-
-
-def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions:
-    """Users with 3 to 9 items out of all but the last two, which nobody ever saw; repeats happen."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 10, size=num_users)
-    return made_of([rng.integers(0, num_items - 2, size=n).tolist() for n in lengths], num_items)
-
-
-def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SplitConfig(max_history=5), seed: int = 0,
-           **evaluation) -> Job:
-    config = RunConfig("toy", "smoke", {"name": "toy"}, seed, split=split, evaluation=EvaluationConfig(**evaluation))
-    return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
-
-
-def run(spec: dict, folder: Path, **context) -> Outcome:
-    context.setdefault("interactions", toy())
-    return registry.systems.build(spec).run(job_of(folder, **context))
 
 
 # --- settings and devices --------------------------------------------------------------------------------------------

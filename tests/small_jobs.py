@@ -1,0 +1,46 @@
+"""Small jobs for systems, made without files: shared by the tests of baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from genrec_bench import registry
+from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
+from genrec_bench.contracts import Interactions, Job, Outcome
+from genrec_bench.splits import leave_one_out
+
+
+class Quiet:
+    """Keeps what a system tells."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """Remember the step."""
+        self.steps.append((done, total))
+
+
+def made_of(sequences: list[list[int]], num_items: int) -> Interactions:
+    users = tuple(f"u{n}" for n in range(len(sequences)))
+    return Interactions("toy", users, tuple(f"i{n}" for n in range(num_items)), tuple(map(np.array, sequences)))
+
+
+def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions:
+    """Users with 3 to 9 items out of all but the last two, which nobody ever saw; repeats happen."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 10, size=num_users)
+    return made_of([rng.integers(0, num_items - 2, size=n).tolist() for n in lengths], num_items)
+
+
+def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SplitConfig(max_history=5), seed: int = 0,
+           **evaluation) -> Job:
+    config = RunConfig("toy", "smoke", {"name": "toy"}, seed, split=split, evaluation=EvaluationConfig(**evaluation))
+    return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
+
+
+def run(spec: dict, folder: Path, **context) -> Outcome:
+    context.setdefault("interactions", toy())
+    return registry.systems.build(spec).run(job_of(folder, **context))
