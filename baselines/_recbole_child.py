@@ -1,14 +1,13 @@
 """The child process of `recbole_adapter`, and the only file that imports RecBole.
 
-Reads `input.json` and `input.npz` of the folder it is given, writes one JSON line an epoch to stdout, and leaves
-`output.json`, `output.npz` and `best.safetensors`. Whatever RecBole prints goes to stderr.
+Reads `input.settings` and `input.npz` of the folder it is given, writes one JSON line an epoch to stdout, and leaves
+`output.result`, `output.npz` and `best.safetensors`. Whatever RecBole prints goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from baselines._common import flat_histories, rank_in_batches, selection_value
 from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
+from genrec_bench.memory import peak_bytes
 from genrec_bench.records import dump_json, write_atomically
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
@@ -272,7 +272,7 @@ def run(folder: Path, lines: IO[str]) -> None:
                "seconds_per_epoch": statistics.median(clock.training[1:] or clock.training),
                "validation_seconds": statistics.median(clock.validation),
                "decode_users_per_second": len(rows["test"]) / decode_seconds,
-               "peak_memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+               "peak_memory_bytes": float(peak_bytes())}
     write_atomically(folder / RESULT, dump_json({"training": training, "timings": timings}).encode())
 
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from genrec_bench import settings
+from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Instances, Job, Outcome, Rankings
 from genrec_bench.errors import UserError, unknown
 from genrec_bench.records import dump_json
@@ -30,8 +31,9 @@ from genrec_bench.seeds import stream_seed
 from genrec_bench.settings import setting
 from genrec_bench.splits import seen_items
 
+# JSON under other names: below --results every *.json is a record
 LOG, SPEC, DATA, RESULT, PLACES, WEIGHTS = (
-    "run.log", "input.json", "input.npz", "output.json", "output.npz", "best.safetensors")
+    "run.log", "input.settings", "input.npz", "output.result", "output.npz", "best.safetensors")
 PARTS = ("train", "valid", "test")
 LOG_LINES = 8
 GRACE_SECONDS = 5.0
@@ -66,7 +68,10 @@ class RecBole:
     Differs from the paper: SASRec and the others train one target a row with a softmax over all items (SASRec's
     paper: every position, binary cross-entropy). BERT4Rec as shipped never trains on a row's target and cuts the
     oldest item when it ranks; `protocol` "target_appended" mends both, "stock" keeps them.
+    An interrupted run is never resumed: it starts anew (`resumes`).
     """
+
+    resumes: ClassVar[bool] = False
 
     model: str = setting(dataclasses.MISSING, "RecBole's class", choices=tuple(MODEL_SETTINGS))
     loss_type: str = setting("CE", "softmax over all items, or one sampled negative", choices=("CE", "BPR"))
@@ -125,7 +130,7 @@ class RecBole:
         """
         if importlib.util.find_spec("recbole") is None:
             raise UserError("system recbole needs RecBole: pip install --no-deps recbole==1.2.1 (see the README).")
-        self._check(job)
+        self.check(job.config)
         folder = job.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         for name in (RESULT, PLACES, WEIGHTS):
@@ -142,8 +147,9 @@ class RecBole:
                                f"{folder / LOG}:\n{log_tail(folder / LOG)}")
         return read_outcome(folder)
 
-    def _check(self, job: Job) -> None:
-        width = job.config.split.max_history + (self.protocol == "target_appended")
+    def check(self, config: RunConfig) -> None:
+        """Refuse settings that do not fit the rest of the run. Raises: UserError."""
+        width = config.split.max_history + (self.protocol == "target_appended")
         if self.mask_ratio is not None and int(self.mask_ratio * width) < 1:
             raise UserError(f"system recbole: mask_ratio = {self.mask_ratio} masks no item of a sequence of {width}; "
                             f"it must be at least {1 / width:.2g}.")
@@ -182,7 +188,7 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
 
 
 def write_input(folder: Path, job: Job, values: dict[str, Any], gpu: str) -> None:
-    """Write what the child needs: `input.npz` (rows, own items to exclude) and `input.json` (everything else)."""
+    """Write what the child needs: `input.npz` (rows, own items to exclude) and `input.settings` (JSON)."""
     arrays = {f"{part}_{name}": getattr(getattr(job.split, part), name)
               for part in PARTS for name in (f.name for f in dataclasses.fields(Instances))}
     exclude = job.config.evaluation.exclude_history

@@ -21,14 +21,26 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None
     write_atomically(path, save(plain, metadata={"state": json.dumps(state, sort_keys=True)}))
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (on the CPU) and state of a checkpoint. Raises: UserError for a damaged file."""
+def read(path: Path, remedy: str = "Delete it to train from the start.") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and state of a checkpoint. Raises: UserError, closing with `remedy`, for a damaged file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = json.loads(file.metadata()["state"])
             return {name: file.get_tensor(name) for name in file.keys()}, state
     except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a checkpoint ({error}). Delete it to train from the start.") from None
+        raise UserError(f"{path} is not a checkpoint ({error}). {remedy}") from None
+
+
+def stateless_names(path: Path) -> set[str]:
+    """The names of the tensors in a safetensors file that some other program wrote; empty for a checkpoint of ours.
+
+    Also empty for a file that cannot be read, which is `read`'s to report.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return set() if "state" in (file.metadata() or {}) else set(file.keys())
+    except (OSError, SafetensorError):
+        return set()
 
 
 def named(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

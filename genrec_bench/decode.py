@@ -39,23 +39,32 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     normaliser: "flat" = log-softmax over the whole vocabulary before invalid tokens are dropped, as the released
     APAO decoder does; "trie" = over the valid children only. Equal scores keep the order of their parents and,
     within a parent, of the token ids. With fewer than `num_beams` IDs there are fewer columns.
-    Raises: UserError for an unknown normaliser.
+    A prefix whose children all have probability 0 leaves rows unused.
+    Raises: UserError for an unknown normaliser; ValueError for fewer than one beam, or logits of a user's beams that
+    are NaN or +inf.
     """
     if normaliser not in NORMALISERS:
         raise unknown("normaliser", normaliser, NORMALISERS)
+    if num_beams < 1:
+        raise ValueError(f"num_beams must be at least 1, got {num_beams}")
     device = histories.device
     token = torch.as_tensor(trie.token, device=device)
     child_start = torch.as_tensor(trie.child_start, device=device)
     state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
     nodes = torch.zeros(len(histories), 1, dtype=torch.long, device=device)
     logits, scores, prefixes, trace = state.first(), None, None, []
+    wrong = torch.zeros(len(histories), dtype=torch.bool, device=device)
     for level in range(trie.depth):
         width = int(min(num_beams, trie.level_start[level + 2] - trie.level_start[level + 1]))
         children = child_start[nodes][:, :, None] + torch.arange(trie.max_children(level), device=device)
         exists = children < child_start[nodes + 1][:, :, None]
         children = torch.where(exists, children, 0)
         steps = child_logps(logits, token[children], exists, normaliser)
-        totals = steps if scores is None else steps + scores[:, :, None]
+        totals = steps if scores is None else (steps + scores[:, :, None]).masked_fill(
+            scores.isneginf()[:, :, None], -torch.inf)
+        lost = totals.isnan()
+        wrong |= lost.flatten(1).any(dim=1)
+        totals = totals.masked_fill(lost, -torch.inf)  # _best needs an order; the user is refused at the end
         scores, picked = _best(totals.flatten(1), width)
         parents = picked // children.shape[2]
         nodes = children.flatten(1).gather(1, picked)
@@ -66,6 +75,8 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
         trace.append(kept.masked_fill(scores.isneginf()[:, :, None], PAD))
         if level + 1 < trie.depth:
             logits = state.advance(parents, tokens)
+    if wrong.any():  # the one question to the device, when all is computed
+        raise ValueError(f"the logits of user row {int(wrong.nonzero()[0])} are NaN or +inf")
     unused = scores.isneginf()
     ids = (nodes - int(trie.level_start[-2])).masked_fill(unused, -1)
     return Beams(trace[-1], scores, ids, tuple(trace))
@@ -74,6 +85,7 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
 def child_logps(logits: Tensor, tokens: Tensor, exists: Tensor, normaliser: str) -> Tensor:
     """Log-probabilities of child tokens, -inf where there is no child and 0 where an ID has ended (PAD).
 
+    Where every logit that the softmax covers is -inf, so is every child; NaN and +inf give NaN.
     logits: (B, K, V). tokens, exists: (B, K, C). Returns (B, K, C) in nats, in the dtype of the logits.
     """
     chosen = logits.gather(2, tokens)
@@ -81,6 +93,7 @@ def child_logps(logits: Tensor, tokens: Tensor, exists: Tensor, normaliser: str)
         total = logits.logsumexp(dim=2, keepdim=True)
     else:
         total = chosen.masked_fill(~exists | (tokens == PAD), -torch.inf).logsumexp(dim=2, keepdim=True)
+    total = total.masked_fill(total.isneginf(), 0.0)  # -inf - -inf would be NaN
     return (chosen - total).masked_fill(tokens == PAD, 0.0).masked_fill(~exists, -torch.inf)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from genrec_bench import checkpoints, registry
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.config import RunConfig, from_dict
 from genrec_bench.contracts import Job, Outcome, Rankings, SemanticIds, Split
+from genrec_bench.datasets.base import dataset_label
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
@@ -25,6 +27,8 @@ from genrec_bench.seeds import stream_seed
 from genrec_bench.splits import seen_items
 from genrec_bench.train import median_seconds, train
 from genrec_bench.trie import Trie
+
+RECBOLE_TENSOR = "item_embedding.weight"  # every sequential model of RecBole has it, no checkpoint of ours
 
 
 class Ranker:
@@ -89,7 +93,8 @@ def _run(job: Job) -> Outcome:
     with _scalars(job) as scalars:
         trained = train(model, data, build_objectives(config), config=config.training, validate=validate,
                         seed=job.seed, folder=job.folder, progress=job.progress, scalars=scalars,
-                        about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes)},
+                        about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes),
+                               "split_fingerprint": job.split.fingerprint},
                         attached={"semantic_ids": torch.from_numpy(ids.tokens)})
     began = time.perf_counter()
     test = ranker["test"].rank(model)
@@ -102,7 +107,11 @@ def _run(job: Job) -> Outcome:
 
 def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dict[str, Any]]:
     """Network, semantic IDs and what else a `best.safetensors` says. Raises: UserError."""
-    tensors, about = checkpoints.read(path)
+    if RECBOLE_TENSOR in checkpoints.stateless_names(path):
+        raise UserError(f"{path} holds the weights of a RecBole baseline (such as SASRec or BERT4Rec), which this "
+                        "command cannot score: it scores checkpoints of generative runs. The baseline's numbers are "
+                        "in its record.")
+    tensors, about = checkpoints.read(path, "Give the working folder of a generative run.")
     if "config" not in about or "semantic_ids" not in tensors:
         raise UserError(f"{path} is not a checkpoint of a generative run.")
     ids = SemanticIds(tensors["semantic_ids"].numpy(), tuple(about["codebook_sizes"]))
@@ -112,15 +121,34 @@ def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dic
 
 
 def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device: str, threads: int) -> dict[str, Any]:
-    """Decode and score the test rows with the weights of a checkpoint."""
+    """Decode and score the test rows with the weights of a checkpoint. Raises: UserError where the data differ."""
     model, ids, about = load_checkpoint(path, device)
     config = from_dict(about["config"])
-    ranker = Ranker(split_of(config), "test", ids, Trie.from_codes(ids.tokens), config, model.history_suffix, device)
+    split = split_of(config)
+    _check_split(path, split, ids, about)
+    ranker = Ranker(split, "test", ids, Trie.from_codes(ids.tokens), config, model.history_suffix, device)
     with _deterministic(threads):
         rankings = ranker.rank(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
-    return {"dataset": config.dataset["name"], "users": len(rankings.places), "epoch": about["epoch"],
+    return {"dataset": dataset_label(config.dataset), "users": len(rankings.places), "epoch": about["epoch"],
             "metrics": score(rankings, ks=ks)}
+
+
+def _check_split(path: Path, split: Split, ids: SemanticIds, about: dict[str, Any]) -> None:
+    """The data are those the checkpoint was trained on; an older one does not say, which is worth a warning.
+
+    Raises: UserError.
+    """
+    name, known = split.interactions.name, about.get("split_fingerprint")
+    if len(ids.tokens) != split.num_items:
+        raise UserError(f"{path} was trained on {len(ids.tokens)} items, but dataset {name} has {split.num_items} "
+                        "here. Give the data it was trained on.")
+    if known is None:
+        print(f"{path} does not say which data it was trained on; scored on dataset {name} as it is here",
+              file=sys.stderr)
+    elif known != split.fingerprint:
+        raise UserError(f"{path} was trained on another split of dataset {name}: its fingerprint is {known[:16]}, that "
+                        f"of the data here {split.fingerprint[:16]}. Give the data it was trained on.")
 
 
 @contextmanager

@@ -27,10 +27,12 @@ def _whole(data: Any) -> Any:
     return data
 
 
-def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_fingerprint: str | None) -> dict[str, Any]:
+def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_fingerprint: str | None,
+                   history_fingerprint: str | None = None) -> dict[str, Any]:
     """Everything a run's numbers depend on, as plain data; stored in the record.
 
-    The dataset counts by its processed split and the tokenizer by the IDs it made, besides their settings.
+    The dataset counts by its processed split and the tokenizer by the IDs it made, besides their settings. Whole
+    histories, beyond what the split's rows hold, matter only where they are taken out of the ranking.
     """
     parts: dict[str, Any] = {
         "engine": ENGINE_VERSION,
@@ -40,6 +42,8 @@ def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_finge
         "split_fingerprint": split_fingerprint,
         "evaluation": settings.to_dict(config.evaluation),
     }
+    if config.evaluation.exclude_history:
+        parts["history_fingerprint"] = history_fingerprint
     if config.baseline is not None:
         system = registry.systems.get(config.baseline["system"])
         parts["baseline"] = {**config.baseline, "version": getattr(system, "version", 1)}

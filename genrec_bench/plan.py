@@ -6,14 +6,21 @@ import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from genrec_bench import registry, settings
-from genrec_bench.config import SECTIONS, RunConfig
+from genrec_bench.config import SECTIONS, DecodingConfig, EvaluationConfig, RunConfig
 from genrec_bench.datasets.base import dataset_label, dataset_spec
+from genrec_bench.declared import (  # noqa: F401  (suite_names and profile_names for those who plan)
+    FOLDERS,
+    baseline_label,
+    baseline_names,
+    load_baseline,
+    load_profile,
+    load_suite,
+    profile_names,
+    suite_names,
+)
 from genrec_bench.errors import UserError, unknown
 
 Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
@@ -32,41 +39,6 @@ class Selection:
     overrides: Overrides = field(default_factory=dict)
 
 
-def suite_names() -> list[str]:
-    """Names of the suite files, sorted."""
-    return _toml_names("genrec_bench.suites")
-
-
-def profile_names() -> list[str]:
-    """Names of the profile files, sorted."""
-    return _toml_names("genrec_bench.profiles")
-
-
-def baseline_names() -> list[str]:
-    """Names of the baseline files, sorted."""
-    return _toml_names("baselines.configs")
-
-
-def load_suite(name: str) -> dict[str, Any]:
-    """A suite file as data. Raises: UserError with the nearest name."""
-    return _toml("genrec_bench.suites", "suite", name)
-
-
-def load_profile(name: str) -> dict[str, Any]:
-    """A profile file as data. Raises: UserError with the nearest name."""
-    return _toml("genrec_bench.profiles", "profile", name)
-
-
-def load_baseline(name: str) -> dict[str, Any]:
-    """A baseline file as data. Raises: UserError with the nearest name."""
-    return _toml("baselines.configs", "baseline", name)
-
-
-def baseline_label(file: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """A baseline's row name; `{setting}` in the file's label stands for the setting's value."""
-    return file["label"].format_map({k: str(v).replace("_", " ") for k, v in values.items()})
-
-
 def parts_of(name: str) -> list[str]:
     """The suites a suite stands for: itself, or those it includes."""
     return list(load_suite(name)["suite"].get("includes", [name]))
@@ -79,15 +51,17 @@ def expand(selection: Selection) -> list[RunConfig]:
     profile's part for the dataset, the suite's row, `--set`.
     """
     profile = load_profile(selection.profile)
+    _check_profile(selection.profile, profile)
     rows = [row for part in parts_of(selection.suite) for row in load_suite(part).get("row", [])]
     _check_names(selection, rows)
     seeds = tuple(profile["seeds"]) if selection.seeds is None else selection.seeds
     runs: dict[str, RunConfig] = {}
     for text in selection.datasets or profile["datasets"]:
         spec = _dataset(text, selection.overrides)
-        layers = _layers(profile, dataset_label(spec), selection.overrides)
+        layers = _layers(profile, spec["name"], selection.overrides)
         for row in _selected(rows, selection):
             for config in _runs(row, spec, layers, seeds, selection.profile):
+                _check(config)
                 runs.setdefault(str(dataclasses.replace(config, label="")), config)
     if not runs:
         raise UserError(f"suite {selection.suite} has no row left after --objectives and --baselines.")
@@ -130,12 +104,37 @@ def _value(text: str) -> Any:
 
 def _fields_of(target: str) -> list[str]:
     """Settings of a section, component or baseline. Raises: UserError with the nearest name."""
-    kinds = (registry.datasets, registry.tokenizers, registry.backbones, registry.objectives)
-    known = {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()},
-             **{name: registry.systems.get(load_baseline(name)["system"]) for name in baseline_names()}}
+    known = {**_parts(), **{name: registry.datasets.get(name) for name in registry.datasets.names()}}
     if target not in known:
         raise unknown("part", target, known, "--set")
     return [f.name for f in dataclasses.fields(known[target])]
+
+
+def _parts() -> dict[str, type]:
+    """Everything but datasets that has settings: sections, components and baselines."""
+    kinds = (registry.tokenizers, registry.backbones, registry.objectives)
+    return {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()},
+            **{name: registry.systems.get(load_baseline(name)["system"]) for name in baseline_names()}}
+
+
+def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
+    """Refuse settings of a profile that no run could ever read. Raises: UserError naming the file."""
+    where = str(FOLDERS["profile"] / f"{name}.toml")
+    own = [n for n in registry.datasets.names() if not registry.datasets.get(n).needs_path]
+    layers = {f"{where}, settings": profile.get("settings", {})}
+    for dataset, layer in profile.get("datasets_settings", {}).items():
+        if dataset not in own:
+            raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
+        layers[f"{where}, datasets_settings.{dataset}"] = layer
+    parts = _parts()
+    for place, layer in layers.items():
+        for part, values in layer.items():
+            if part not in parts:
+                raise unknown("part", part, parts, place)
+            fields = [f.name for f in dataclasses.fields(parts[part])]
+            for key in values:
+                if key not in fields:
+                    raise unknown("setting", key, fields, f"{place}.{part}")
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
@@ -166,6 +165,7 @@ def _dataset(text: str, overrides: Overrides) -> dict[str, Any]:
 
 
 def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
+    """dataset: the registered name, so that a folder of the user's own never takes another dataset's settings."""
     return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), overrides]
 
 
@@ -192,14 +192,35 @@ def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Override
         return _baseline_runs(row, layers, seeds, shared)
     preferred = registry.datasets.build(dataset).preferred_tokenizer()
     decoding = _section("decoding", layers)
-    if decoding.num_beams < shared["evaluation"].max_k:
-        raise UserError(f"decoding.num_beams = {decoding.num_beams} is less than evaluation.max_k = "
-                        f"{shared['evaluation'].max_k}: a list cannot be longer than the beam. Set both.")
+    _check_beam(decoding, shared["evaluation"])
     parts = {"tokenizer": _component(registry.tokenizers, row.get("tokenizer", {"name": preferred}), layers),
              "backbone": _component(registry.backbones, row["backbone"], layers),
              "objective": tuple(_component(registry.objectives, o, layers) for o in row["objective"]),
              "training": _section("training", layers), "decoding": decoding}
     return [RunConfig(label=row["label"], seed=seed, **shared, **parts) for seed in seeds]
+
+
+def _check_beam(decoding: DecodingConfig, evaluation: EvaluationConfig) -> None:
+    """A beam holds the whole list that is scored. Raises: UserError."""
+    beams, length = decoding.num_beams, evaluation.max_k
+    if beams < length:
+        raise UserError(f"decoding.num_beams = {beams} is less than evaluation.max_k = {length}: a list cannot be "
+                        "longer than the beam. Set both.")
+    if evaluation.exclude_history and beams < 2 * length:
+        raise UserError(f"decoding.num_beams = {beams} is too narrow for evaluation.exclude_history: what is taken out "
+                        f"leaves the beam's list, so it takes twice evaluation.max_k = {length}. Add --set "
+                        f"decoding.num_beams={2 * length}.")
+
+
+def _check(config: RunConfig) -> None:
+    """What a run needs beyond settings that are each legal. Raises: UserError."""
+    if config.baseline is not None:
+        spec = {k: v for k, v in config.baseline.items() if k != "system"}
+        check = getattr(registry.systems.build({**spec, "name": config.baseline["system"]}), "check", None)
+        if check is not None:
+            check(config)
+        return
+    registry.backbones.build(config.backbone).check()
 
 
 def _baseline_runs(row: Mapping[str, Any], layers: list[Overrides], seeds: tuple[int, ...],
@@ -213,14 +234,3 @@ def _baseline_runs(row: Mapping[str, Any], layers: list[Overrides], seeds: tuple
     # a method without randomness gives the same numbers at every seed: one run says it all
     return [RunConfig(label=baseline_label(file, resolved), seed=seed, baseline=resolved, **shared)
             for seed in (seeds if file["seeded"] else (0,))]
-
-
-def _toml_names(package: str) -> list[str]:
-    return sorted(Path(f.name).stem for f in resources.files(package).iterdir() if f.name.endswith(".toml"))
-
-
-@cache
-def _toml(package: str, kind: str, name: str) -> dict[str, Any]:
-    if name not in _toml_names(package):
-        raise unknown(kind, name, _toml_names(package))
-    return tomllib.loads(resources.files(package).joinpath(f"{name}.toml").read_text(encoding="utf-8"))

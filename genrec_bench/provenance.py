@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "recbole", "safetensors")
+CODE = ("genrec_bench", "baselines")
 
 
 def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
@@ -52,9 +53,12 @@ def _device_name(device: str) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def _commit() -> dict[str, Any]:
-    """The commit the code is at and whether tracked files differ from it; empty outside a checkout."""
-    root = Path(__file__).resolve().parents[1]
+def _commit(root: Path | None = None) -> dict[str, Any]:
+    """The commit the code is at and whether the code may differ from it; empty outside a checkout.
+
+    dirty: a tracked file differs, or a file that git does not know lies among the code, such as a new plug-in.
+    """
+    root = Path(__file__).resolve().parents[1] if root is None else root
 
     def git(*words: str) -> str | None:
         try:
@@ -66,4 +70,5 @@ def _commit() -> dict[str, Any]:
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return {}
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    unknown = git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no") or unknown)}

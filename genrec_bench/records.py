@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,7 +55,10 @@ class RunRecord:
 
 @dataclass
 class RecordStore:
-    """A folder of records: `<root>/<dataset>/<run_id>.json` with `<run_id>.ranks.npz` beside it."""
+    """A folder of records: `<root>/<dataset>/<run_id>.json` with `<run_id>.ranks.npz` beside it.
+
+    A run is finished where both files are there; one without the other is no record, and `write` mends it.
+    """
 
     root: Path
 
@@ -63,8 +68,7 @@ class RecordStore:
 
     def find(self, run_id: str) -> Path | None:
         """The file of a finished run, or None."""
-        found = sorted(self.root.glob(f"*/{run_id}.json"))
-        return found[0] if found else None
+        return next((p for p in sorted(self.root.glob(f"*/{run_id}.json")) if _is_whole(p)), None)
 
     def read(self, run_id: str) -> RunRecord:
         """One record by name. Raises: UserError where it is missing or damaged."""
@@ -78,35 +82,43 @@ class RecordStore:
         return sorted((read_record(p) for p in self._files()), key=lambda r: r.run_id)
 
     def _files(self) -> Iterator[Path]:
-        for path in sorted(self.root.glob("*/*.json")):
-            if path.with_name(f"{path.stem}.ranks.npz").exists():
-                yield path
+        yield from (path for path in sorted(self.root.glob("*/*.json")) if _is_whole(path))
 
     def read_ranks(self, record: RunRecord) -> Rankings:
         """The per-user ranks of the test rows, in split order."""
-        return read_ranks(self.path(record).with_name(f"{record.run_id}.ranks.npz"))
+        return read_ranks(_ranks_path(self.path(record)))
 
     def ranks_bytes(self, record: RunRecord) -> bytes:
         """The file of ranks as it is on disk, to compare."""
-        return self.path(record).with_name(f"{record.run_id}.ranks.npz").read_bytes()
+        return _ranks_path(self.path(record)).read_bytes()
 
     def remove(self, record: RunRecord) -> None:
         """Delete a record and its ranks."""
         self.path(record).unlink()
-        self.path(record).with_name(f"{record.run_id}.ranks.npz").unlink()
+        _ranks_path(self.path(record)).unlink()
 
     def write(self, record: RunRecord, test: Rankings) -> Path:
-        """Write ranks, then the record; a record exists only if the run finished. An existing one stays."""
+        """Write ranks, then the record; a record exists only if the run finished. An existing pair stays."""
         bad = [k for k, v in record.metrics.items() if not math.isfinite(v)]
         if bad:
             raise ValueError(f"run {record.run_id} has non-finite metrics: {', '.join(bad)}")
         path = self.path(record)
-        if path.exists():
+        if _is_whole(path):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_ranks(path.with_name(f"{record.run_id}.ranks.npz"), test)
+        write_ranks(_ranks_path(path), test)
         write_atomically(path, dump_json(asdict(record)).encode())
         return path
+
+
+def _ranks_path(path: Path) -> Path:
+    """The file of ranks that belongs to a record's file."""
+    return path.with_name(f"{path.stem}.ranks.npz")
+
+
+def _is_whole(path: Path) -> bool:
+    """THE definition of a finished run: its record and its ranks are there."""
+    return path.exists() and _ranks_path(path).exists()
 
 
 def dump_json(data: Any) -> str:
@@ -147,7 +159,7 @@ def read_ranks(path: Path) -> Rankings:
     try:
         with np.load(path) as file:
             return Rankings(*(file[k].astype(np.int64) for k in ("ranks", "ties", "id_ranks")))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not a file of ranks ({error}). Delete it and its record, and run again.") from None
 
 

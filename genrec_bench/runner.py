@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import resource
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import identity, registry, settings
+from genrec_bench import identity, memory, registry, settings
 from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, score
 from genrec_bench.provenance import provenance
 from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.splits import leave_one_out, summary
+from genrec_bench.splits import history_fingerprint, leave_one_out, summary
 from genrec_bench.tokenizers.base import fit_cached
 
 FAILURE = "failure.txt"
@@ -83,7 +81,8 @@ class Workspace:
         split = self.split(config)
         interactions = self._interactions[identity.canonical(config.dataset)]
         ids = self._semantic_ids(config, interactions, keep) if config.tokenizer else None
-        parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None)
+        parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
+                                        history_fingerprint(split) if config.evaluation.exclude_history else None)
         return Prepared(config, split, ids, parts, identity.run_id(parts))
 
     def _semantic_ids(self, config: RunConfig, interactions: Interactions, keep: bool) -> SemanticIds:
@@ -94,7 +93,7 @@ class Workspace:
         return self._ids[key]
 
     def status(self, run_id: str) -> str:
-        """done, failed, interrupted (a checkpoint waits) or missing."""
+        """done, failed, interrupted (begun, not finished) or missing."""
         if self.store.find(run_id):
             return "done"
         folder = self.folder(run_id)
@@ -123,7 +122,7 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
     job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
               workspace.threads, progress, workspace.tensorboard)
     began = time.perf_counter()
-    _reset_peak_memory()
+    memory.reset_peak()
     try:
         outcome = _system(config).run(job)
     except Exception:
@@ -177,7 +176,7 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds:
     data = {"name": config.dataset["name"], **summary(prepared.split, ids.num_distinct if ids else None),
             "train_interactions": sum(len(s) for s in prepared.split.train_sequences)}
     tokenizer = {"name": config.tokenizer["name"], **ids.table, "fingerprint": ids.fingerprint} if ids else {}
-    timings = {"peak_memory_bytes": float(_peak_memory()), **outcome.timings, "total_seconds": seconds}
+    timings = {"peak_memory_bytes": float(memory.peak_bytes()), **outcome.timings, "total_seconds": seconds}
     return RunRecord(prepared.run_id, config.label, config.profile, config.to_dict(), prepared.identity,
                      dict(sorted(metrics.items())), data, tokenizer, outcome.training, timings,
                      provenance(workspace.device, workspace.threads, workspace.command))
@@ -190,22 +189,3 @@ def _tidy(folder: Path) -> None:
             path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
-
-
-def _reset_peak_memory() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, so that the peak is this run's own
-    except OSError:
-        pass
-
-
-def _peak_memory() -> int:
-    """Bytes: the largest resident size since the last reset; of the whole process where there is no /proc."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    scale = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

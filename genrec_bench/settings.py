@@ -76,6 +76,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         inner = typing.get_args(hint)[0]
         return tuple(_convert(v, inner, where) for v in value)
     if dataclasses.is_dataclass(hint):
+        if not isinstance(value, (hint, Mapping)):
+            raise UserError(f"{where} must be a table of settings, got {value!r}.")
         return value if isinstance(value, hint) else build(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

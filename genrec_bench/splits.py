@@ -8,9 +8,8 @@ import numpy as np
 
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Instances, Interactions, Split, digest
+from genrec_bench.datasets.base import MIN_INTERACTIONS
 from genrec_bench.errors import UserError
-
-MIN_INTERACTIONS = 3
 
 
 def leave_one_out(interactions: Interactions, config: SplitConfig) -> Split:
@@ -89,7 +88,6 @@ def summary(split: Split, semantic_ids_distinct: int | None) -> dict[str, int | 
             "test": len(split.test), "distinct_semantic_ids": semantic_ids_distinct}
 
 
-
 def seen_items(split: Split, part: str) -> list[np.ndarray]:
     """All items each row's user had before the target of `part` ("valid" or "test"), in row order.
 
@@ -97,3 +95,9 @@ def seen_items(split: Split, part: str) -> list[np.ndarray]:
     """
     end = {"valid": -2, "test": -1}[part]
     return [split.interactions.sequences[user][:end] for user in getattr(split, part).users]
+
+
+def history_fingerprint(split: Split) -> str:
+    """sha256 of the whole sequences of the users kept: what `seen_items` reads and the split's rows may have cut."""
+    sequences = split.interactions.sequences
+    return digest(np.concatenate(sequences), np.array([len(s) for s in sequences]))

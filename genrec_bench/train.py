@@ -17,6 +17,7 @@ from genrec_bench import checkpoints
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.config import TrainingConfig
 from genrec_bench.contracts import Progress
+from genrec_bench.errors import UserError
 from genrec_bench.inputs import TokenisedInstances, objective_inputs, training_batches
 from genrec_bench.objectives.base import Objective
 from genrec_bench.seeds import stream_seed
@@ -34,7 +35,10 @@ class Trained:
 
 
 def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then a cosine to 0 at the last step of the last epoch; `step` counts from 0."""
+    """Linear warm-up, then half a cosine wave over the steps left; `step` counts from 0.
+
+    The wave reaches 0 at step `total`, one after the last: the last step's own rate is small, but not 0.
+    """
     warmup = math.ceil(config.warmup_ratio * total)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
@@ -49,15 +53,18 @@ def train(model: Backbone, data: TokenisedInstances, objectives: list[tuple[floa
 
     objectives: (weight, objective) pairs, added up. validate: the selection value (higher is better), computed on
     the model in eval mode. folder: where `state.safetensors` (the last epoch, to go on from) and `best.safetensors`
-    live; an existing state is continued, bit for bit as if never interrupted. about, attached: plain data and tensors
-    that make `best.safetensors` complete in itself. scalars: a TensorBoard writer or None.
-    Raises: FloatingPointError where the loss is not finite.
+    live; an existing state is continued, bit for bit as if never interrupted, on the same device and thread count.
+    about, attached: plain data and tensors that make `best.safetensors` complete in itself.
+    scalars: a TensorBoard writer or None.
+    Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
+    with another thread count.
     """
     optimiser = _optimiser(model, config)
     state = {"epoch": 0, "step": 0, "best": -1.0, "best_epoch": 0, "waited": 0, "curve": [],
-             "seconds": [], "validation_seconds": []}
+             "seconds": [], "validation_seconds": [], **_place(data)}
     if (folder / STATE).exists():
         tensors, state = checkpoints.read(folder / STATE)
+        _check_place(state, _place(data), folder)
         checkpoints.load_training(tensors, model, optimiser)
     steps = math.ceil(len(data) / (config.batch_size * config.accumulation)) * config.epochs
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
@@ -86,6 +93,21 @@ def train(model: Backbone, data: TokenisedInstances, objectives: list[tuple[floa
     history = {"epochs": state["epoch"], "best_epoch": state["best_epoch"], "curve": state["curve"],
                "parameters": model.num_parameters(), "stopped": stopped, "steps": state["step"]}
     return Trained(history, state["seconds"], state["validation_seconds"])
+
+
+def _place(data: TokenisedInstances) -> dict[str, Any]:
+    """Where training computes: numbers are equal only where this is."""
+    return {"device": str(data.device), "threads": torch.get_num_threads()}
+
+
+def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on elsewhere than a state was made; an older one does not say where, and may go on."""
+    other = {name: state[name] for name, value in here.items() if state.get(name, value) != value}
+    if other:
+        began = ", ".join(f"{name}={value}" for name, value in other.items())
+        options = " ".join(f"--{name} {value}" for name, value in other.items())
+        raise UserError(f"run {folder.name} was begun with {began}; go on with {options}, or delete {folder} to start "
+                        "again.")
 
 
 def _optimiser(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:

@@ -91,18 +91,22 @@ class Trie:
         return result
 
     def find(self, prefix: Sequence[int]) -> int:
-        """The node of a prefix, or -1 where no item has it."""
+        """The node of a prefix, or -1 where no item has it; PAD is no part of a prefix."""
+        return -1 if any(token == PAD for token in prefix) else self._walk(prefix)
+
+    def _walk(self, path: Sequence[int]) -> int:
+        """The node at the end of a path, over PAD nodes too, or -1."""
         node = 0
-        for token in prefix:
+        for token in path:
             low, high = self.child_start[node], self.child_start[node + 1]
             position = low + np.searchsorted(self.token[low:high], token)
-            if token == PAD or position == high or self.token[position] != token:
+            if position == high or self.token[position] != token:
                 return -1
             node = int(position)
         return node
 
     def children(self, prefix: Sequence[int]) -> np.ndarray:
-        """Token ids that may follow a prefix, ascending; empty at the end of an ID and for an unknown prefix."""
+        """Token ids that may follow a prefix, ascending; empty at the end of an ID, after PAD and where unknown."""
         node = self.find(prefix)
         if node < 0 or len(prefix) >= self.depth:
             return np.empty(0, dtype=np.int64)
@@ -110,8 +114,11 @@ class Trie:
         return tokens[tokens != PAD]
 
     def items(self, prefix: Sequence[int]) -> np.ndarray:
-        """Row numbers of `codes` that start with a prefix, ascending; empty for an unknown prefix."""
-        node = self.find(prefix)
+        """Row numbers of `codes` that start with a prefix, ascending; empty for an unknown prefix.
+
+        With PAD behind it, as in a row of `codes`, only those whose ID ends there.
+        """
+        node = self._walk(prefix)
         if node < 0:
             return np.empty(0, dtype=np.int64)
         return np.sort(self.item_order[self.item_start[node]:self.item_end[node]])

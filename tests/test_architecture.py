@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "genrec_bench"
-ROWS = {0: "errors seeds settings registry contracts config identity records provenance progress",
+ROWS = {0: "errors seeds settings registry contracts config declared identity records provenance memory progress",
         1: "datasets tokenizers backbones objectives metrics splits trie",
         2: "inputs checkpoints train decode evaluate generative",
         3: "plan runner",

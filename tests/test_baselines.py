@@ -15,9 +15,10 @@ from baselines import recbole_adapter
 from baselines._common import flat_histories
 from baselines.item_knn import ItemKnn
 from baselines.popularity import item_counts
-from genrec_bench import registry
+from genrec_bench import memory, registry
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Split
+from genrec_bench.plan import baseline_label, load_baseline
 from genrec_bench.splits import leave_one_out
 from tests.small_jobs import made_of, run, toy
 
@@ -129,6 +130,30 @@ def test_configs_build_and_name_their_sources(path: Path) -> None:
     quick, smoke = data["profiles"]["quick"], data["profiles"]["smoke"]
     sourced = {*data["settings"], *(f"quick.{key}" for key in quick), *(["smoke"] if smoke else [])}
     assert set(data["sources"]) == sourced and all(data["sources"].values())
+
+
+@pytest.mark.parametrize(("name", "changes", "label"), [
+    ("sasrec", {}, "SASRec (RecBole, CE)"), ("bert4rec", {}, "BERT4Rec (RecBole, target appended)"),
+    ("sasrec", {"model": "BERT4Rec"}, "BERT4Rec (RecBole, CE)"), ("bert4rec", {"protocol": "stock"},
+                                                                 "BERT4Rec (RecBole, stock)")])
+def test_a_row_is_named_after_the_model_it_trains(name: str, changes: dict, label: str) -> None:
+    file = load_baseline(name)
+    system = registry.systems.build({"name": file["system"], **file["settings"], **changes})
+    assert baseline_label(file, registry.systems.resolved(system)) == label
+
+
+def test_the_peak_memory_of_a_child_is_its_own() -> None:
+    """`ru_maxrss` of a child begins with its parent's peak: this process holds 300 MB, the child does not."""
+    held = np.ones(300 * 2**20 // 8)
+    code = "from genrec_bench.memory import peak_bytes; print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env=recbole_adapter.child_environment("cpu", 1)[0])
+    assert 2**20 < int(done.stdout) < held.nbytes <= memory.peak_bytes()
+    del held
+    if Path("/proc/self/clear_refs").exists():
+        before = memory.peak_bytes()
+        memory.reset_peak()
+        assert memory.peak_bytes() < before
 
 
 def test_modules_are_cheap_to_import() -> None:

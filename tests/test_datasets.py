@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genrec_bench import plan
 from genrec_bench.commands import data
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions
@@ -180,6 +181,68 @@ def test_spec_and_label_of_a_datasets_value(toy_folder: Path, monkeypatch: pytes
 def test_path_and_label_do_not_name_a_run():
     assert set(datasets.identity({"name": "folder", "path": "/somewhere", "label": "x"})) == {
         "name", "version", "index", "text_fields", "codebook_size", "allow_missing_text"}
+
+
+BAD_LABELS = ["../../esc", "a/b", "a\\b", "/", ".hidden", "..", " ", "work", "cache", "reports", "a\nb"]
+
+
+@pytest.mark.parametrize("label", BAD_LABELS)
+def test_a_label_stays_inside_the_results(label: str, toy_folder: Path):
+    with pytest.raises(UserError, match=r"folder\.label") as caught:
+        datasets.build({"name": "folder", "path": str(toy_folder), "label": label})
+    assert repr(label) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["work", "cache", "reports", ".hidden"])
+def test_a_folders_own_name_may_not_do_as_a_label(name: str, toy_folder: Path):
+    folder = toy_folder.rename(toy_folder.with_name(name))
+    for spec in ({"path": str(folder)}, {"path": f"{folder}/x/.."}, {"path": str(folder), "label": name}):
+        with pytest.raises(UserError, match="the folder's name .*--set folder.label="):
+            datasets.build({"name": "folder", **spec})
+    assert datasets.build({"name": "folder", "path": str(folder), "label": "mine"}).load(None).name == "mine"
+    with pytest.raises(UserError, match="the folder's name"):
+        plan.expand(plan.Selection("apao", "smoke", datasets=(str(folder),)))
+    runs = plan.expand(plan.Selection("apao", "smoke", datasets=(str(folder),), overrides={"folder": {"label": "m"}}))
+    assert {run.dataset["label"] for run in runs} == {"m"}
+
+
+def test_what_is_odd_in_a_folder_is_noted_on_stderr(toy_folder: Path, capsys: pytest.CaptureFixture):
+    spec = {"name": "folder", "path": str(toy_folder), "allow_missing_text": True}
+    datasets.build(spec).load(None)
+    assert capsys.readouterr().err == ""
+    index, item = (json.loads((toy_folder / f"Toy.{kind}.json").read_text()) for kind in ("index", "item"))
+    index |= {"77": index["0"], "31": index["0"]}
+    item |= {"4": {"title": " ", "group": ""}}
+    del item["9"]
+    (toy_folder / "Toy.index.json").write_text(json.dumps(index))
+    (toy_folder / "Toy.item.json").write_text(json.dumps(item))
+    datasets.build(spec).load(None)
+    extra, empty = capsys.readouterr().err.splitlines()
+    assert extra.startswith(f"note: {toy_folder / 'Toy.index.json'}: 2 items never occur") and "item 31" in extra
+    assert "remove them from the index" in extra
+    assert empty.startswith(f"note: {toy_folder / 'Toy.item.json'}: 4 of 32 items have no text (first: item 4)")
+    (toy_folder / "Toy.item.json").unlink()
+    (toy_folder / "Toy.index.json").unlink()
+    datasets.build(spec).load(None)
+    assert capsys.readouterr().err == "", "no file of texts is nothing odd"
+
+
+def test_empty_texts_of_atomic_files_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "X.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ta\t1\nu\tb\t2\nu\ta\t3\n")
+    (tmp_path / "X.item").write_text("item_id:token\ttitle:token_seq\na\tA\nb\t\n")
+    datasets.build({"name": "folder", "path": str(tmp_path)}).load(None)
+    line, = capsys.readouterr().err.splitlines()
+    assert "X.item: 1 of 2 items have no text (first: item b)" in line
+
+
+def test_notes_reach_the_users_terminal(toy_folder: Path):
+    index = json.loads((toy_folder / "Toy.index.json").read_text())
+    (toy_folder / "Toy.index.json").write_text(json.dumps(index | {"77": index["0"]}))
+    (toy_folder / "Toy.item.json").unlink()
+    done = subprocess.run([sys.executable, "benchmark.py", "data", "check", "--json", "--datasets", str(toy_folder)],
+                          cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.stderr.count("note: ") == 1 and "item 77" in done.stderr and json.loads(done.stdout)
 
 
 def test_small_helpers():

@@ -290,6 +290,61 @@ def test_rows_without_an_id_are_pad_and_minus_infinity() -> None:
     assert beams.codes[0, 2:].eq(PAD).all() and beams.scores[0, 2:].isneginf().all()
 
 
+@pytest.mark.parametrize("normaliser", ["flat", "trie"])
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_a_prefix_without_a_child_of_positive_probability_is_unused(normaliser: str, width: int) -> None:
+    """Nothing may follow (2,), nor for user 3 any prefix; for user 4 there is not even a first token."""
+    trie = Trie.from_codes(np.array([[2, 4], [2, 5], [3, 4]]))
+
+    def row(user: int, prefix: tuple[int, ...]) -> Tensor:
+        logits = torch.zeros(7).double()
+        if user == 3 or prefix == (2,):
+            logits[4:6] = -math.inf
+        if user == 4:
+            logits[:] = -math.inf
+        return logits
+
+    beams = beam_search(Table(row), histories(3), trie, num_beams=width, normaliser=normaliser)
+    check_shapes(beams, trie, 3, width)
+    assert not beams.scores.isnan().any()
+    # a beam of one follows (2,), the first of two equals, into the dead end
+    assert [found(beams, user) for user in range(3)] == [[] if width == 1 else [(3, 4)], [], []]
+
+
+@pytest.mark.parametrize("normaliser", ["flat", "trie"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_logits_that_are_nan_are_refused_by_row(normaliser: str, value: float, level: int) -> None:
+    clean = random_table(0, 17, integer=False)
+    codes = ragged_codes(5)
+
+    def row(user: int, prefix: tuple[int, ...]) -> Tensor:
+        logits = clean.row(user, prefix)
+        return torch.full_like(logits, value) if user == 3 and len(prefix) == level else logits
+
+    with pytest.raises(ValueError, match="user row 1 are NaN"):
+        beam_search(Table(row), histories(3), Trie.from_codes(codes), num_beams=50, normaliser=normaliser)
+
+
+def test_nan_after_an_unused_beam_is_nobodys_fault() -> None:
+    """Beam 2 of level 1 is unused, since (3,) has probability 0; what the network says after it does not count."""
+    trie = Trie.from_codes(np.array([[2, 4], [3, 4]]))
+
+    def row(user: int, prefix: tuple[int, ...]) -> Tensor:
+        logits = torch.zeros(6).double()
+        logits[3] = -math.inf
+        return logits.fill_(math.nan) if prefix and prefix != (2,) else logits
+
+    beams = beam_search(Table(row), histories(1), trie, num_beams=2)
+    assert found(beams, 0) == [(2, 4)]
+
+
+@pytest.mark.parametrize("width", [0, -1])
+def test_a_beam_without_width_is_refused(width: int) -> None:
+    with pytest.raises(ValueError, match=f"num_beams must be at least 1, got {width}"):
+        beam_search(Table(card_row), histories(1), CARD, num_beams=width)
+
+
 def test_an_unknown_normaliser_is_named() -> None:
     with pytest.raises(UserError, match="unknown normaliser 'tire'.*'trie'"):
         beam_search(Table(card_row), histories(1), CARD, num_beams=2, normaliser="tire")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from genrec_bench import identity, registry
+from genrec_bench import identity, provenance, registry
 from genrec_bench.config import DecodingConfig, EvaluationConfig, RunConfig, SplitConfig, TrainingConfig
 from genrec_bench.contracts import Interactions, SemanticIds
 from genrec_bench.progress import Quiet
@@ -189,6 +189,34 @@ def test_nothing_depends_on_pythons_hash_seed() -> None:
     assert printed[0] == printed[1] == printed[2]
     assert len(set(printed[0][0])) == len(printed[0][0])
     assert printed[0][1] == stream_seed(3, "batches", 7)
+
+
+def test_a_new_file_among_the_code_makes_it_dirty(tmp_path: Path) -> None:
+    """A plug-in that git does not know may have made the numbers; files elsewhere, or ignored ones, have not."""
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y.z", *words], check=True,
+                       capture_output=True)
+
+    assert provenance._commit(tmp_path) == {}, "no checkout"
+    plugins = tmp_path / "genrec_bench" / "objectives"
+    plugins.mkdir(parents=True)
+    (plugins / "base.py").write_text("base = 1\n")
+    (tmp_path / ".gitignore").write_text("*.pyc\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "x")
+    (tmp_path / "results.json").write_text("{}")
+    (plugins / "base.pyc").write_text("")
+    assert provenance._commit(tmp_path)["dirty"] is False and len(provenance._commit(tmp_path)["commit"]) == 40
+    (plugins / "mine.py").write_text("mine = 1\n")
+    assert provenance._commit(tmp_path)["dirty"] is True
+    (plugins / "mine.py").unlink()
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "mine.toml").write_text("")
+    assert provenance._commit(tmp_path)["dirty"] is True
+    (tmp_path / "baselines" / "mine.toml").unlink()
+    (plugins / "base.py").write_text("base = 2\n")
+    assert provenance._commit(tmp_path)["dirty"] is True
 
 
 def test_seed_streams_are_apart_and_fixed() -> None:

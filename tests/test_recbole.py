@@ -95,7 +95,7 @@ def read_by(setup):
 
 
 for case in sorted(p for p in root.iterdir() if p.is_dir()):
-    spec = json.loads((case / "input.json").read_text())
+    spec = json.loads((case / "input.settings").read_text())
     rows, _ = child.read_parts(case)
     setup = child.set_up(spec, rows, case)
     fields = ("user_id", "item_id_list", "item_id", "item_length")
@@ -220,12 +220,12 @@ def test_other_models_train_and_rank(probe: tuple[Path, dict], model: str, loss:
     note = probe[1][f"{model}_{loss}"]
     assert np.isfinite(note["loss"]) and note["loss"] > 0
     assert len(note["places"]) == 40 and max(note["places"]) <= 5
-    assert note["files"] == ["input.json", "input.npz", "tables.npz"]
+    assert note["files"] == ["input.npz", "input.settings", "tables.npz"]
 
 
 # --- RecBole, run --------------------------------------------------------------------------------------------------
 
-LEFT = {"input.json", "input.npz", "run.log", "best.safetensors", "output.npz", "output.json"}
+LEFT = {"input.settings", "input.npz", "run.log", "best.safetensors", "output.npz", "output.result"}
 
 
 @needs_recbole
@@ -265,13 +265,24 @@ def test_each_seed_has_its_own_stream(tmp_path: Path) -> None:
     seeds = []
     for seed in (0, 0, 1):
         recbole_adapter.write_input(tmp_path, job_of(tmp_path, toy(), seed=seed), {}, "")
-        seeds.append(json.loads((tmp_path / "input.json").read_text())["seed"])
+        seeds.append(json.loads((tmp_path / "input.settings").read_text())["seed"])
     assert seeds[0] == seeds[1] != seeds[2] and max(seeds) < 2**31
 
 
 def test_too_few_masks_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="mask_ratio"):
-        recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.1)._check(job_of(tmp_path, toy()))
+    """At planning: 0.1 of 5 items and the target is less than one."""
+    config = job_of(tmp_path, toy()).config
+    with pytest.raises(UserError, match="mask_ratio = 0.1 masks no item of a sequence of 6"):
+        recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.1).check(config)
+    recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.2).check(config)
+    recbole_adapter.RecBole(**TINY).check(config)
+
+
+def test_a_run_of_recbole_leaves_no_json_and_says_that_it_never_resumes() -> None:
+    names = (recbole_adapter.SPEC, recbole_adapter.RESULT, recbole_adapter.LOG)
+    assert not [name for name in names if name.endswith(".json")]
+    assert recbole_adapter.RecBole.resumes is False
+    assert "resumes" not in {f.name for f in settings.dataclasses.fields(recbole_adapter.RecBole)}
 
 
 @needs_recbole
@@ -280,7 +291,7 @@ def test_a_failing_child_raises_and_leaves_its_log(tmp_path: Path, monkeypatch: 
     with pytest.raises(RuntimeError, match=r"(?s)SASRec failed \(exit code 1\).*KeyError"):
         run({"name": "recbole", **TINY}, tmp_path)
     assert "Traceback" in (tmp_path / "run.log").read_text()
-    assert not (tmp_path / "output.json").exists()
+    assert not (tmp_path / "output.result").exists()
 
 
 @needs_recbole
@@ -300,4 +311,4 @@ def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         run({"name": "recbole", **TINY, "epochs": 10_000, "patience": 10_000}, tmp_path)
     assert len(children) == 1 and children[0].returncode < 0
-    assert not (tmp_path / "output.json").exists()
+    assert not (tmp_path / "output.result").exists()

@@ -10,7 +10,7 @@ import pytest
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Instances, Interactions
 from genrec_bench.errors import UserError
-from genrec_bench.splits import leave_one_out, summary
+from genrec_bench.splits import history_fingerprint, leave_one_out, seen_items, summary
 
 
 def _interactions(*sequences: list[int], num_items: int = 10) -> Interactions:
@@ -94,6 +94,24 @@ def test_fingerprint_follows_content_only(toy_interactions: Interactions):
     swapped = [s.copy() for s in toy_interactions.sequences]
     swapped[3][0] = (swapped[3][0] + 1) % 30
     assert leave_one_out(replace(toy_interactions, sequences=tuple(swapped)), SplitConfig()).fingerprint != base
+
+
+def test_the_histories_fingerprint_follows_items_that_the_rows_have_cut():
+    """Two data sets that differ in an old item only: equal rows, other items to take out of a ranking."""
+    config = SplitConfig(max_history=2, train_targets_per_user=1)
+    one, other, third = (leave_one_out(_interactions([old, 2, 3, 4, 5, 6], [7, 8, 9, 0]), config) for old in (1, 0, 1))
+    assert one.fingerprint == other.fingerprint and history_fingerprint(one) != history_fingerprint(other)
+    assert history_fingerprint(one) == history_fingerprint(third) and len(history_fingerprint(one)) == 64
+    assert seen_items(one, "test")[0].tolist() != seen_items(other, "test")[0].tolist()
+    moved = leave_one_out(_interactions([1, 2, 3, 4, 5], [6, 7, 8, 9, 0]), config)
+    assert history_fingerprint(moved) != history_fingerprint(one), "the border between users counts"
+
+
+def test_the_histories_fingerprint_is_of_the_users_kept(toy_interactions: Interactions):
+    split = leave_one_out(toy_interactions, SplitConfig(max_users=7))
+    more = replace(toy_interactions, user_ids=toy_interactions.user_ids[:9], sequences=toy_interactions.sequences[:9])
+    assert history_fingerprint(split) == history_fingerprint(leave_one_out(more, SplitConfig(max_users=7)))
+    assert history_fingerprint(split) != history_fingerprint(leave_one_out(more, SplitConfig()))
 
 
 def test_arrays_are_int64(toy_interactions: Interactions):

@@ -85,6 +85,49 @@ def test_an_unscaled_output_is_read_where_the_checkpoint_has_one(transformers: A
     torch.testing.assert_close(logits, teacher_forced(theirs, histories(), candidates()), atol=1e-5, rtol=1e-5)
 
 
+def test_an_unscaled_output_stays_unscaled(transformers: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = huggingface(transformers)
+    if not hasattr(theirs.config, "scale_decoder_outputs"):
+        pytest.skip("this transformers version always scales a tied output")
+    for scaled in (False, True):
+        theirs.config.scale_decoder_outputs = scaled
+        ours = from_huggingface(theirs)
+        back = to_huggingface(ours)
+        assert back.config.scale_decoder_outputs is scaled
+        with torch.no_grad():
+            logits = teacher_forced(theirs, histories(), candidates())
+            torch.testing.assert_close(teacher_forced(back, histories(), candidates()), logits, atol=0, rtol=0)
+        back.save_pretrained(tmp_path / str(scaled))
+        again = from_huggingface(transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / str(scaled)))
+        assert again.output_scale == ours.output_scale
+
+    made = transformers.T5Config
+
+    def older(**values: Any) -> Any:
+        """As before transformers 5, which always scales a tied output."""
+        config = made(**values)
+        del config.scale_decoder_outputs
+        return config
+
+    monkeypatch.setattr("transformers.T5Config", older)  # by name: the module may have been replaced since
+    ours.output_scale = 1.0
+    with pytest.raises(UserError, match="always scales"):
+        to_huggingface(ours)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"num_buckets": 3}, "num_buckets = 3 .* at least 4"), ({"num_buckets": 32, "max_distance": 16}, "at least 17"),
+    ({"num_buckets": 4, "max_distance": 2}, "at least 3")])
+def test_buckets_that_do_not_work_are_refused_at_planning(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small(**changes).check()
+    small(num_buckets=4, max_distance=3).check()
+    TigerSettings().check()
+    with torch.no_grad():
+        logits = small(num_buckets=4, max_distance=3).build(VOCAB, 0).eval().token_logits(histories(), candidates())
+    assert logits.isfinite().all()
+
+
 def test_our_own_network_as_hugging_face_model(transformers: Any) -> None:
     ours = small(num_layers=3, num_buckets=8, max_distance=16).build(VOCAB, 1).eval()
     with torch.no_grad():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench import registry
+from genrec_bench import checkpoints, registry
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.cli import main
 from genrec_bench.config import SplitConfig, TrainingConfig
@@ -90,6 +90,7 @@ def test_learning_rate_by_hand() -> None:
     expected = [0.5, 1.0, *(0.5 * (1 + math.cos(math.pi * n / 8)) for n in range(8))]
     assert rates == pytest.approx(expected, abs=1e-15)
     assert rates[6] == pytest.approx(0.5) and rates[4] == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert rates[-1] > 0.03  # 0 is the rate of the step that would follow
     assert learning_rate(10, 10, config) == pytest.approx(0.0, abs=1e-15)
 
 
@@ -327,6 +328,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(toy_folder: Path, tmp_path: P
     assert resumed.run_id == whole.run_id
     assert left_behind(workspace, resumed) == files
     assert not (workspace.folder(resumed.run_id) / STATE).exists()
+
+
+@pytest.mark.parametrize("change", [{"threads": 2}, {"device": "meta"}])
+def test_a_run_is_not_resumed_elsewhere(toy_interactions: Interactions, tmp_path: Path, change: dict[str, Any]) -> None:
+    """As if the state had been made with another thread count or on another device."""
+    folder = tmp_path / "0123456789abcdef"
+    folder.mkdir()
+    toy_training(toy_interactions, folder, epochs=1)
+    tensors, state = checkpoints.read(folder / STATE)
+    assert (state["device"], state["threads"]) == ("cpu", 1)
+    checkpoints.write(folder / STATE, tensors, state | change)
+    ((name, value),) = change.items()
+    message = f"run {folder.name} was begun with {name}={value}; go on with --{name} {value}, or delete {folder} to"
+    with pytest.raises(UserError, match=message):
+        toy_training(toy_interactions, folder, epochs=2)
+    checkpoints.write(folder / STATE, tensors, {k: v for k, v in state.items() if k not in ("device", "threads")})
+    _, trained = toy_training(toy_interactions, folder, epochs=2)  # an older state does not say
+    assert trained.history["epochs"] == 2
 
 
 def test_same_seed_same_bytes_other_seed_other_numbers(toy_folder: Path, tmp_path: Path) -> None:

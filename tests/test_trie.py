@@ -39,13 +39,17 @@ def test_by_hand() -> None:
     assert trie.items((2, 9)).tolist() == [5, 6]
     assert trie.items((2, 5, 8)).tolist() == [0, 4]
     assert trie.items((3, 7)).tolist() == [2]
+    # a padded row of the codes: what ends there, not what goes on
+    assert trie.items((2, 0, 0)).tolist() == [3] == trie.items((2, 0)).tolist()
+    assert trie.items(HAND[5]).tolist() == [5] and trie.items((3, 7, 0)).tolist() == [2]
+    assert not len(trie.children((2, 0, 0))) and not len(trie.children((2, 0))) and trie.find((2, 0)) == -1
     # distinct IDs in lexicographic order: (2) (2,5,8) (2,6,8) (2,9) (2,9,4) (3,7)
     assert trie.id_of_item.tolist() == [1, 2, 5, 0, 1, 3, 4]
     assert trie.id_sizes.tolist() == [1, 2, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("prefix", [(9,), (2, 7), (3, 5), (2, 5, 9), (2, 5, 8, 1), (0,), (2, 0), (2, 0, 0), (100,),
-                                    (-1,)])
+@pytest.mark.parametrize("prefix", [(9,), (2, 7), (3, 5), (2, 5, 9), (2, 5, 8, 1), (0,), (3, 0), (3, 0, 0), (100,),
+                                    (-1,), (0, 0, 0), (2, 0, 0, 0), (2, 5, 8, 0), (2, 0, 5)])
 def test_an_unknown_prefix_has_neither_children_nor_items(prefix: tuple[int, ...]) -> None:
     trie = Trie.from_codes(HAND)
     assert trie.children(prefix).tolist() == [] and trie.items(prefix).tolist() == []
@@ -67,6 +71,8 @@ def test_random_ragged_tries_equal_sets(seed: int) -> None:
     assert trie.num_ids == len(distinct)
     assert trie.id_of_item.tolist() == [distinct.index(y) for y in ids]
     assert trie.id_sizes.tolist() == [ids.count(y) for y in distinct]
+    for row, own in zip(codes, ids, strict=True):
+        assert trie.items(row).tolist() == [n for n, y in enumerate(ids) if y == own]
     for row in random_codes(seed + 100, rows=40):
         (prefix,) = ids_of(row[None])
         if prefix not in prefixes:

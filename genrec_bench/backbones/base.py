@@ -45,10 +45,16 @@ class Backbone(nn.Module):
 
 
 class BackboneSettings:
-    """Base of backbone plug-ins: frozen dataclasses with `build(vocab_size, seed) -> Backbone`."""
+    """Base of backbone plug-ins: frozen dataclasses with `build(vocab_size, seed) -> Backbone`.
+
+    `check` is asked while runs are planned, before any of them starts.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+
+    def check(self) -> None:
+        """Refuse settings that do not fit each other. Raises: UserError."""
 
     def build(self, vocab_size: int, seed: int) -> Backbone:
         """A freshly initialised network; the weights depend on nothing but the settings and `seed`."""

@@ -33,9 +33,17 @@ class TigerSettings(BackboneSettings):
     head_width: int = setting(64, "width of one head", low=1)
     feed_forward_width: int = setting(1024, "inner width of the feed-forward layers (ReLU)", low=1)
     dropout: float = setting(0.1, "dropout of embeddings, attention weights and layer outputs", low=0.0, high=0.99)
-    num_buckets: int = setting(32, "buckets of the relative position bias", low=2)
+    num_buckets: int = setting(32, "buckets of the relative position bias", low=4)
     max_distance: int = setting(128, "distance from which on positions share a bucket", low=2)
     norm_eps: float = setting(1e-6, "epsilon of the RMS norms", low=0.0)
+
+    def check(self) -> None:
+        """Refuse sizes for which the buckets of the position bias are not defined. Raises: UserError."""
+        if self.num_buckets < 4:
+            raise UserError(f"backbone tiger: num_buckets = {self.num_buckets} is too small; it must be at least 4.")
+        if self.max_distance <= self.num_buckets // 2:
+            raise UserError(f"backbone tiger: max_distance = {self.max_distance} must be greater than half of "
+                            f"num_buckets = {self.num_buckets}, so at least {self.num_buckets // 2 + 1}.")
 
     def build(self, vocab_size: int, seed: int) -> Tiger:
         model = Tiger(self, vocab_size)
@@ -314,7 +322,10 @@ def _refuse(model: Any) -> None:
 
 
 def to_huggingface(backbone: Tiger) -> Any:
-    """The same weights as a Hugging Face `T5ForConditionalGeneration` in eval mode; needs `transformers`."""
+    """The same weights as a Hugging Face `T5ForConditionalGeneration` in eval mode; needs `transformers`.
+
+    Raises: UserError where `transformers` is missing, or cannot express that the output is not scaled.
+    """
     try:
         from transformers import T5Config, T5ForConditionalGeneration
     except ImportError:
@@ -326,6 +337,12 @@ def to_huggingface(backbone: Tiger) -> Any:
         relative_attention_num_buckets=s.num_buckets, relative_attention_max_distance=s.max_distance,
         layer_norm_epsilon=s.norm_eps, feed_forward_proj="relu", tie_word_embeddings=True, pad_token_id=PAD,
         eos_token_id=EOS, decoder_start_token_id=PAD)
+    scaled = backbone.output_scale == s.width ** -0.5
+    if hasattr(config, "scale_decoder_outputs"):
+        config.scale_decoder_outputs = scaled
+    elif not scaled:
+        raise UserError("to_huggingface: this transformers version always scales a tied output, which this network "
+                        "does not. Use transformers 5.")
     model = T5ForConditionalGeneration(config)
     missing, unexpected = model.load_state_dict(backbone.state_dict(), strict=False)
     tied = {"lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}

@@ -18,7 +18,7 @@ import numpy as np
 from genrec_bench.commands import common
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions, Split
-from genrec_bench.datasets.base import dataset_spec
+from genrec_bench.datasets.base import dataset_label, dataset_spec
 from genrec_bench.errors import UserError, nearest
 from genrec_bench.evaluate import rankings_from_pairs, score
 from genrec_bench.registry import datasets
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="CSV (or .parquet) with the columns user_id,item_id,score: the dataset's own ids, higher is "
                            "better, history given, test target asked for; users that are missing count as misses")
     what.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder of a run of this suite")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda, for --checkpoint (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    common.add_device(parser)
     common.add_data(parser)
     common.add_results(parser)
 
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
         if len(names) != 1:
             raise UserError(f"evaluate --rankings scores one dataset; --datasets names "
                             f"{', '.join(names) or 'none'}. Give --datasets NAME.")
-        dataset_spec(names[0])  # a wrong name is reported before anything is read
+        label = dataset_label(dataset_spec(names[0]))  # a wrong name is reported before anything is read
         _check_file(args.rankings)
-        result = evaluate_file(args.rankings, names[0], load_split(names[0], common.data_dir(args)))
+        result = evaluate_file(args.rankings, label, load_split(names[0], common.data_dir(args)))
     if args.json:
         print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
     else:
@@ -222,7 +222,7 @@ def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     # The runner brings in torch, which scoring a file does not need.
     from genrec_bench.runner import evaluate_checkpoint
 
-    return evaluate_checkpoint(args.checkpoint, common.data_dir(args), args.device)
+    return evaluate_checkpoint(args.checkpoint, common.data_dir(args), common.device(args), common.threads(args))
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 
-from genrec_bench import plan, registry
+from genrec_bench import declared, registry
 from genrec_bench.commands import common
 from genrec_bench.errors import unknown
 
@@ -49,16 +49,16 @@ def _settings(cls: type) -> list[str]:
 
 
 def _suites() -> Rows:
-    return [(name, plan.load_suite(name)["suite"]["title"], []) for name in plan.suite_names()]
+    return [(name, declared.load_suite(name)["suite"]["title"], []) for name in declared.suite_names()]
 
 
 def _profiles() -> Rows:
-    return [(name, plan.load_profile(name)["title"], []) for name in plan.profile_names()]
+    return [(name, declared.load_profile(name)["title"], []) for name in declared.profile_names()]
 
 
 def _baselines() -> Rows:
-    files = {name: plan.load_baseline(name) for name in plan.baseline_names()}
-    return [(name, plan.baseline_label(file, file["settings"]),
+    files = {name: declared.load_baseline(name) for name in declared.baseline_names()}
+    return [(name, declared.baseline_label(file, file["settings"]),
              [f"{key} = {value!r}" for key, value in file["settings"].items()]) for name, file in files.items()]
 
 

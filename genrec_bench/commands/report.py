@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print the path of the report. Raises: UserError where there is no record to report on."""
-    from genrec_bench.reporting.load import load_suite
     from genrec_bench.reporting.markdown import render_suite
+    from genrec_bench.reporting.rows import load_suite
 
     load_suite(args.suite)  # a wrong name is the first thing to say
     records = RecordStore(args.results).read_all() if args.results.is_dir() else []

@@ -7,7 +7,6 @@ import sys
 
 from genrec_bench import plan, runner
 from genrec_bench.commands import common
-from genrec_bench.errors import UserError
 from genrec_bench.progress import Bars
 from genrec_bench.reporting.markdown import render_suite
 
@@ -61,20 +60,19 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace) -> int
             try:
                 with bars.run(name) as progress:
                     record = runner.run_one(item, workspace, progress)
-            except UserError:
-                raise
             except Exception as error:  # noqa: BLE001  one broken run must not cost the others
                 failed += 1
                 first = str(error).strip().splitlines() or [type(error).__name__]
-                bars.say(f"FAILED  {name}: {first[0]} (log: {workspace.folder(item.run_id) / runner.FAILURE})")
+                log = workspace.folder(item.run_id) / runner.FAILURE
+                bars.say(f"FAILED  {name}: {first[0]}" + (f" (log: {log})" if log.exists() else ""))
                 continue
             bars.finished(f"{item.run_id}  {name}: NDCG@10 {record.metrics['ndcg@10']:.4f}, "
                           f"Recall@10 {record.metrics['recall@10']:.4f}, {record.timings['total_seconds']:.0f} s")
     except KeyboardInterrupt:
         bars.close()
         left = sum(workspace.status(p.run_id) != "done" for p in prepared)
-        print(f"\ninterrupted: {len(prepared) - left} of {len(prepared)} runs are done and stay. To go on where this "
-              f"stopped:\n  {workspace.command}", file=sys.stderr)
+        print(f"\ninterrupted: {len(prepared) - left} of {len(prepared)} runs are done and stay. To go on (our "
+              f"networks from their last epoch, RecBole's from their start):\n  {workspace.command}", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         bars.close()

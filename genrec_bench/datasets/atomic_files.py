@@ -138,5 +138,8 @@ def read_folder(name: str, inter: Path, item: Path | None, *, text_fields: Seque
     if texts is not None and not allow_missing_text:
         base.check_covered(item, catalogue, texts, f"line, but occurs in {inter.name}",
                            "Add it, or set allow_missing_text=true where the dataset has that setting.")
+    item_texts = None if texts is None else tuple(texts.get(i, "") for i in catalogue)
+    if item_texts is not None:
+        base.note_empty_texts(item, catalogue, item_texts)
     return Interactions(name, tuple(sequences), tuple(catalogue), base.number_items(sequences.values(), catalogue),
-                        None if texts is None else tuple(texts.get(i, "") for i in catalogue), None, source)
+                        item_texts, None, source)

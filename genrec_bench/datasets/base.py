@@ -8,6 +8,7 @@ Users and items are numbered in the order of their ids: as numbers where all of 
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -133,6 +134,19 @@ def check_covered(path: Path, needed: Iterable[Key], held: Mapping[Key, Any], wh
     if missing:
         others = f" (and {len(missing) - 1} more items)" if len(missing) > 1 else ""
         raise problem(path, f"item {missing[0]}{others}", f"has no {what}", remedy)
+
+
+def note(path: Path, what: str, remedy: str) -> None:
+    """One line to stderr about data that can be used but may not be meant so: `note: <file>: <what>. <remedy>`."""
+    print(f"note: {path}: {what}. {remedy}", file=sys.stderr, flush=True)
+
+
+def note_empty_texts(path: Path, item_ids: Sequence[Any], texts: Sequence[str]) -> None:
+    """Tell how many items a file of texts leaves without one."""
+    empty = [item for item, text in zip(item_ids, texts, strict=True) if not text.strip()]
+    if empty:
+        note(path, f"{len(empty)} of {len(item_ids)} items have no text (first: item {empty[0]})",
+             "A tokenizer that reads texts cannot tell them apart: add their texts where you can.")
 
 
 def join_fields(fields: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ number -> text, or an object of named texts.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from genrec_bench.settings import setting
 MAX_LEVELS = 26  # a level is named by a letter
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,8})>")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
-_log = logging.getLogger(__name__)
 
 
 class _Repeated(dict):
@@ -209,21 +207,26 @@ def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *
     Raises: UserError for anything wrong in a file, or between two of them.
     """
     sequences = read_interactions(inter)
-    seen = sorted({i for items in sequences.values() for i in items})
+    held = {i for items in sequences.values() for i in items}
+    seen = sorted(held)
     codes = read_index(index, codebook_size=codebook_size, ragged=ragged) if index else None
     if codes is not None:
         base.check_covered(index, seen, codes, f"semantic ID, but occurs in {inter.name}", "Add it to the index.")
         if len(codes) > len(seen):
-            _log.warning("%s: %d items never occur in %s; they stay in the catalogue.", index.name,
-                         len(codes) - len(seen), inter.name)
+            extra = next(i for i in sorted(codes) if i not in held)
+            base.note(index, f"{len(codes) - len(seen)} items never occur in {inter.name} (first: item {extra})",
+                      "They stay in the catalogue and can be recommended: remove them from the index where that is "
+                      "not meant.")
     catalogue = sorted(codes) if codes is not None else seen
     texts = read_texts(item, text_fields) if item else None
     if texts is not None and not allow_missing_text:
         base.check_covered(item, catalogue, texts, "text",
                            "Add it, or set allow_missing_text=true where the dataset has that setting.")
+    item_texts = None if texts is None else tuple(texts.get(i, "") for i in catalogue)
+    if item_texts is not None:
+        base.note_empty_texts(item, catalogue, item_texts)
     return Interactions(name, tuple(sequences), tuple(str(i) for i in catalogue),
-                        base.number_items(sequences.values(), catalogue),
-                        None if texts is None else tuple(texts.get(i, "") for i in catalogue),
+                        base.number_items(sequences.values(), catalogue), item_texts,
                         None if codes is None else _code_array([codes[i] for i in catalogue]), source)
 
 
@@ -267,10 +270,5 @@ class ApaoDataset(Dataset):
                 raise problem(folder / f"{self._names()[kind]}.gz", "",
                               f"is missing (or without .gz); {self.name} needs it",
                               "Point --data-dir or GENREC_BENCH_DATA at the folder above apao/, or see `data fetch`.")
-        interactions = read_folder(self.name, found["inter"], found["index"], found.get("item"),
-                                   text_fields=self.text_fields, allow_missing_text=True,
-                                   source=f"github.com/yuyq18/APAO, data/{self.folder}")
-        without = [t for t in interactions.item_texts or () if not t]
-        if without:
-            _log.info("%s: %d items have no text.", self.name, len(without))
-        return interactions
+        return read_folder(self.name, found["inter"], found["index"], found.get("item"), text_fields=self.text_fields,
+                           allow_missing_text=True, source=f"github.com/yuyq18/APAO, data/{self.folder}")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genrec_bench.records import RunRecord
-from genrec_bench.reporting.load import Block, Group, flatten
+from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.rows import flatten
 from genrec_bench.reporting.tables import DASH, number, pipe
 
 COUNTS = ("users", "items", "interactions", "train", "valid", "test")
@@ -30,6 +31,10 @@ def rules(block: Block) -> str:
     kept = "is taken out of the ranking" if evaluation.get("exclude_history") else "stays in the ranking"
     parts.append(f"Every method ranks the whole catalogue; the user's own history {kept}, for every method alike; "
                  f"lists of {evaluation.get('max_k', DASH)} are scored.")
+    beams = sorted({g.config["decoding"]["num_beams"] for g in block.groups if g.config.get("decoding")})
+    if evaluation.get("exclude_history") and beams:
+        parts.append("Generative rows lose it after the beam search, from the beam of decoding.num_beams = "
+                     f"{' or '.join(map(str, beams))}: what is taken out is not searched for again.")
     return " ".join(parts)
 
 
@@ -99,7 +104,7 @@ def _settings(group: Group) -> str:
     config, parts = group.config, []
     for section in ("baseline", "tokenizer", "backbone", "objective", "training", "decoding"):
         for spec in _specs(config.get(section)):
-            values = {k: v for k, v in flatten(spec).items() if k not in ("name", "system")}
+            values = {k: v for k, v in flatten(spec).items() if k not in ("name", "system") and v is not None}
             text = ", ".join(f"{k} = {_plain(v)}" for k, v in sorted(values.items()))
             parts.append(f"{section}{' `' + spec['name'] + '`' if 'name' in spec else ''}{': ' + text if text else ''}")
     return "; ".join(parts) + "."
@@ -139,5 +144,5 @@ def code_note(blocks: Sequence[Block]) -> str:
 
 
 def records_of(blocks: Sequence[Block]) -> list[RunRecord]:
-    """All records that a report shows."""
-    return [r for b in blocks for g in b.groups for r in g.records]
+    """All records that a report shows, each once."""
+    return list({r.run_id: r for b in blocks for g in b.groups for r in g.records}.values())

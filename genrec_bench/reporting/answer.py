@@ -43,7 +43,8 @@ def _sentences(block: Block) -> list[str]:
 
 def _standing(group: Group, score: Summary, best: Group, scored: list[tuple[Group, Summary]]) -> str:
     """Where one generative row stands against the references that have been run, and against the best."""
-    others = {g.row.baseline: (g, s) for g, s in scored if g.row.baseline in REFERENCES}
+    ordered = sorted(scored, key=lambda pair: pair[1].mean)  # the best variant of a reference counts
+    others = {g.row.baseline: (g, s) for g, s in ordered if g.row.baseline in REFERENCES}
     parts = [_against(score, g, s) for g, s in (others[name] for name in REFERENCES if name in others)]
     if best is not group and best.row.baseline not in REFERENCES:
         parts.append(_against(score, best, next(s for g, s in scored if g is best)))

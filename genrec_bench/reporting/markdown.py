@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from genrec_bench.declared import suite_names
 from genrec_bench.errors import UserError
 from genrec_bench.records import RunRecord, write_atomically
 from genrec_bench.reporting import about, figures, tables
-from genrec_bench.reporting.answer import answer
-from genrec_bench.reporting.load import SUITES, Block, Suite, arrange, load_suite, suite_names
+from genrec_bench.reporting.answer import METRIC, answer
+from genrec_bench.reporting.load import Block, arrange
 from genrec_bench.reporting.papers import Paper, load_paper
 from genrec_bench.reporting.printed import REPORTED_TABLE, coverage, why_not, why_not_group
+from genrec_bench.reporting.rows import Suite, load_suite
 
 
-def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *, suites: Path = SUITES) -> Path:
+def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *,
+                 suites: Path | None = None) -> Path:
     """Write a suite's report from records and return the path of its Markdown.
 
     Writes `<reports>/<suite>/report.md`, `tables/*.csv`, `figures/*.png|svg` and `<reports>/index.md`; for a suite
@@ -37,7 +41,7 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
     return folder / "report.md"
 
 
-def _render_all(suite: Suite, records: Sequence[RunRecord], reports: Path, suites: Path) -> Path:
+def _render_all(suite: Suite, records: Sequence[RunRecord], reports: Path, suites: Path | None) -> Path:
     inside = [name for name in suite.includes if arrange(load_suite(name, suites), records)]
     if not inside:
         raise UserError(f"no records for suite {suite.name!r}. Run `python benchmark.py --suite {suite.name}` first.")
@@ -73,7 +77,7 @@ class _Writer:
 
 def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer) -> str:
     profiles = ", ".join(sorted({b.profile for b in blocks}))
-    head = f"Made from {len(about.records_of(blocks))} runs, profile {profiles}."
+    head = f"Made from {len(about.records_of(blocks))} runs, profile{'s' if ',' in profiles else ''} {profiles}."
     if paper:
         head += f" Paper: [{paper.title}]({paper.url})."
     out.text("tables/results.csv", tables.results_csv(blocks))
@@ -92,7 +96,10 @@ def _results(blocks: list[Block]) -> list[str]:
     parts = ["Test targets, one a user; fractions, item-level (a semantic ID that c items share takes c places, and a "
              "hit counts its expected value). Mean ± sample standard deviation over n seeds; best in bold. With one "
              "target a user, HR@K is the same number as Recall@K. All numbers, unrounded: "
-             "[tables/results.csv](tables/results.csv); one line a run: [tables/runs.csv](tables/runs.csv)."]
+             "[tables/results.csv](tables/results.csv); a line for each run of each table: "
+             "[tables/runs.csv](tables/runs.csv)."]
+    if len({b.profile for b in blocks}) > 1:
+        parts.append(_on_profiles(blocks))
     for block in blocks:
         parts += [f"### {block.name}", tables.results(block), tables.missing_note(block)]
         other = tables.differing_by_id(block)
@@ -100,6 +107,16 @@ def _results(blocks: list[Block]) -> list[str]:
             parts += ["ID-level, as papers publish it (the target's semantic ID counts as the target), where that "
                       "differs:", tables.results(block, prefix="id_", groups=other)]
     return parts
+
+
+def _on_profiles(blocks: list[Block]) -> str:
+    """How tables of several profiles are to be read."""
+    same = list(dict.fromkeys(g.label for b in blocks for g in b.groups if not g.row.seeded))
+    text = "A profile sets sizes and schedule of the trained methods: compare within a table, not between profiles."
+    if same:
+        text += (f" Not seeded: {', '.join(same)}. One run of these stands in the tables of all profiles that have the "
+                 "same data and rules.")
+    return text
 
 
 def _beside(blocks: list[Block], paper: Paper, out: _Writer) -> list[str]:
@@ -178,10 +195,31 @@ def _not_covered(blocks: list[Block], paper: Paper) -> list[str]:
             tables.pipe(header, rows, numeric_from=len(header))]
 
 
-def _index(reports: Path, suites: Path) -> None:
-    """List the reports that lie in the folder."""
+def _index(reports: Path, suites: Path | None) -> None:
+    """List the reports that lie in the folder, with the tables of each and the best of every table."""
     lines = ["# Reports", ""]
     for name in suite_names(suites):
         if (reports / name / "report.md").exists():
             lines.append(f"- [{load_suite(name, suites).title}]({name}/report.md)")
+            lines += [f"  - {line}" for line in _contents(reports / name / "tables" / "results.csv")]
     write_atomically(reports / "index.md", ("\n".join(lines) + "\n").encode())
+
+
+def _contents(path: Path) -> list[str]:
+    """One line a block, from a report's own table, as the index may list reports whose records are not at hand."""
+    if not path.exists():
+        return []
+    blocks: dict[str, list[dict[str, str]]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            blocks.setdefault(row["block"], []).append(row)
+    lines = []
+    for name, rows in blocks.items():
+        count = len({r["method"] for r in rows})
+        scored = [r for r in rows if r["metric"] == METRIC and r["profile"] != "smoke"]
+        line = f"{name}: {count} method{'s' if count > 1 else ''}"
+        if scored:
+            best = max(scored, key=lambda r: float(r["mean"]))
+            line += f"; best {tables.title_of(METRIC)} {float(best['mean']):.4f}, {best['method']}"
+        lines.append(line)
+    return lines

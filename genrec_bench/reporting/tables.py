@@ -111,10 +111,11 @@ def results_csv(blocks: Sequence[Block]) -> str:
 
 
 def runs_csv(blocks: Sequence[Block]) -> str:
-    """One line a run: where a number of the report comes from."""
+    """One line a run of a block: where a number of the report comes from. profile: the run's own."""
     return csv_text(
-        ["run_id", "dataset", "profile", "method", "seed", "recall@10", "ndcg@10", "id_ndcg@10", "commit", "dirty"],
-        [[r.run_id, r.dataset, r.profile, g.label, r.seed, *(r.metrics.get(k) for k in
+        ["run_id", "block", "dataset", "profile", "method", "seed", "recall@10", "ndcg@10", "id_ndcg@10", "commit",
+         "dirty"],
+        [[r.run_id, b.name, b.dataset, r.profile, g.label, r.seed, *(r.metrics.get(k) for k in
           ("recall@10", "ndcg@10", "id_ndcg@10")), r.provenance.get("commit"), r.provenance.get("dirty")]
          for b in blocks for g in b.groups for r in g.records])
 
@@ -165,7 +166,8 @@ def efficiency(block: Block) -> str:
     for group, values in zip(block.groups, efficiency_rows(block), strict=True):
         parameters, epochs, best, epoch_s, train_s, _, users, peak, device, threads = values[4:]
         rows.append([group.label, str(len(group.seeds)), number(parameters),
-                     f"{_count(epochs)} / {_count(best)}", number(epoch_s, 2), number(train_s, 1), number(users),
+                     f"{_count(epochs)} / {_count(best)}" if epochs else DASH, number(epoch_s, 2),
+                     number(train_s, 1), number(users),
                      number(None if peak is None else peak / MIB), device, threads])
     header = ["Method", "n", "Parameters", "Epochs run / best", "Seconds per epoch", "Training (s)",
               "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]

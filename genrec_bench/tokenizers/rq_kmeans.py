@@ -28,6 +28,8 @@ class RQKMeans(Tokenizer):
     level at a fixed depth: the item's position, in item order, among the items with the same codes.
     With tfidf_svd, equal IDs on one machine whatever the thread count, because the fit runs in one thread; other
     processors may round differently, so a run is named by the IDs themselves too.
+    Differs from the paper: APAO embeds texts with Llama-3.1-8B and says nothing of the settings of k-means or of
+    collisions; ours are TF-IDF and a truncated SVD by default, with a level that counts collisions.
     """
 
     levels: int = setting(3, "levels of residual k-means (OneRec, TIGER and GRID: 3; APAO: 4)", low=1)
@@ -44,7 +46,8 @@ class RQKMeans(Tokenizer):
         texts = interactions.item_texts
         if texts is None or not any(text.strip() for text in texts):
             raise UserError(f"dataset {interactions.name!r} has no item texts, which tokenizer 'rq_kmeans' clusters. "
-                            "Use tokenizer 'given' with an index file, or add texts to the dataset.")
+                            "Use tokenizer 'given' with an index file, add texts to the dataset, or run the "
+                            "baselines alone: --objectives none.")
         encoded = self._encode(texts) if self.features == "sentence_transformer" else None
         with _one_thread():
             vectors = _unit_length(self._tfidf(texts) if encoded is None else encoded, texts)

@@ -1,0 +1,88 @@
+"""The store of records: what counts as finished, and what a half pair does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genrec_bench.cli import main
+from genrec_bench.contracts import Rankings
+from genrec_bench.errors import UserError
+from genrec_bench.records import RecordStore, RunRecord, read_ranks
+
+NAME = "0123456789abcdef"
+RECORD = RunRecord(NAME, "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3}, identity={}, data={}, tokenizer={},
+                   metrics={"ndcg@10": 0.25}, training={}, timings={}, provenance={})
+RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]))
+
+
+@pytest.fixture()
+def store(tmp_path: Path) -> RecordStore:
+    store = RecordStore(tmp_path)
+    store.write(RECORD, RANKS)
+    return store
+
+
+def equal(one: Rankings, other: Rankings) -> bool:
+    return all(np.array_equal(getattr(one, f), getattr(other, f)) for f in ("places", "ties", "id_places"))
+
+
+def test_what_is_written_is_read(store: RecordStore) -> None:
+    assert store.find(NAME) == store.path(RECORD) and store.read(NAME) == RECORD and store.read_all() == [RECORD]
+    assert equal(store.read_ranks(RECORD), RANKS)
+    assert sorted(p.name for p in store.root.rglob("*") if p.is_file()) == [f"{NAME}.json", f"{NAME}.ranks.npz"]
+
+
+@pytest.mark.parametrize("lost", [f"{NAME}.json", f"{NAME}.ranks.npz"])
+def test_half_a_pair_is_no_record_and_is_mended(lost: str, store: RecordStore) -> None:
+    """Both files are written again, so that they are of one run."""
+    (store.root / "toy" / lost).unlink()
+    assert store.find(NAME) is None and store.read_all() == []
+    with pytest.raises(UserError, match="no record"):
+        store.read(NAME)
+    again = replace(RECORD, timings={"total_seconds": 2.0})
+    store.write(again, RANKS)
+    assert store.read_all() == [again] and store.read(NAME) == again and equal(store.read_ranks(again), RANKS)
+
+
+def test_a_whole_pair_stays(store: RecordStore) -> None:
+    before = store.path(RECORD).read_bytes(), store.ranks_bytes(RECORD)
+    store.write(replace(RECORD, timings={"total_seconds": 2.0}), RANKS)
+    assert (store.path(RECORD).read_bytes(), store.ranks_bytes(RECORD)) == before
+    store.remove(RECORD)
+    assert store.find(NAME) is None and not [p for p in store.root.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("keep", [0, 40, -30])
+def test_a_damaged_file_of_ranks_is_named(keep: int, store: RecordStore) -> None:
+    path = store.root / "toy" / f"{NAME}.ranks.npz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=f"{NAME}.ranks.npz is not a file of ranks"):
+        read_ranks(path)
+
+
+def test_merge_compares_ranks_not_how_they_are_packed(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
+    target = RecordStore(tmp_path / "target")
+    target.write(RECORD, RANKS)
+    path = target.root / "toy" / f"{NAME}.ranks.npz"
+    np.savez(path, ranks=RANKS.places, ties=RANKS.ties, id_ranks=RANKS.id_places)
+    assert path.read_bytes() != store.ranks_bytes(RECORD)
+    assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
+    assert "0 records moved" in capsys.readouterr().out and store.find(NAME) is None
+    store.write(RECORD, replace(RANKS, ties=RANKS.ties + 1))
+    assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 2
+    assert "other ranks" in capsys.readouterr().err and store.find(NAME)
+
+
+def test_a_half_pair_in_the_target_is_mended_by_merge(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
+    target = RecordStore(tmp_path / "target")
+    target.write(RECORD, RANKS)
+    (target.root / "toy" / f"{NAME}.ranks.npz").unlink()
+    assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
+    assert "1 records moved" in capsys.readouterr().out and equal(target.read_ranks(RECORD), RANKS)
+    assert json.loads(target.path(RECORD).read_text())["label"] == "Mine"
