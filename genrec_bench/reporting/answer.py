@@ -59,6 +59,8 @@ def _against(a: Summary, other: Group, b: Summary) -> str:
         return f"above {other.label} ({value_text(b)})" if a.mean > 0 else f"level with {other.label} ({value_text(b)})"
     change = 100 * (a.mean - b.mean) / b.mean
     side = "level with" if a.mean == b.mean else f"{abs(change):.1f} % {'above' if change > 0 else 'below'}"
+    if change > 400:  # as a percentage such a number is hard to read
+        side = f"{a.mean / b.mean:.0f} times as high as"
     return f"{side} {other.label} ({value_text(b)}{_spread(a, b)})"
 
 
