@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genrec_bench.contracts import Interactions
+from tests.small_jobs import papers_data
 
 TOY_USERS = 50
 TOY_ITEMS = 30
@@ -18,10 +18,9 @@ TOY_ITEMS = 30
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of the papers' data; tests that need it are skipped where there is none."""
-    named = os.environ.get("GENREC_BENCH_DATA")
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "datasets"
-    if not (folder / "apao").is_dir():
-        pytest.skip(f"no data of the papers at {folder} (set GENREC_BENCH_DATA)")
+    folder = papers_data()
+    if folder is None:
+        pytest.skip("no data of the papers (set GENREC_BENCH_DATA)")
     return folder
 
 

@@ -1,7 +1,8 @@
-"""Small jobs for systems, made without files: shared by the tests of baselines."""
+"""What tests share that is no fixture: small jobs for systems, and where the papers' data are."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,13 @@ from genrec_bench import registry
 from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
 from genrec_bench.contracts import Interactions, Job, Outcome
 from genrec_bench.splits import leave_one_out
+
+
+def papers_data() -> Path | None:
+    """The papers' data: GENREC_BENCH_DATA, else shared/datasets beside the repository; None where neither is there."""
+    named = os.environ.get("GENREC_BENCH_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "datasets"
+    return folder if (folder / "apao").is_dir() else None
 
 
 class Quiet:

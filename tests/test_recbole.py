@@ -18,7 +18,7 @@ from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions, Split
 from genrec_bench.errors import UserError
 from genrec_bench.splits import leave_one_out, seen_items
-from tests.small_jobs import Quiet, job_of, run, toy
+from tests.small_jobs import Quiet, job_of, papers_data, run, toy
 
 TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
 TINY_BERT = {**TINY, "model": "BERT4Rec"}
@@ -127,9 +127,9 @@ def small(model: str, **values) -> dict:
 
 
 def office() -> Interactions | None:
-    root = os.environ.get("GENREC_BENCH_DATA")
+    root = papers_data()
     dataset = registry.datasets.build({"name": "apao_office"})
-    return None if not root or dataset.missing_files(Path(root)) else dataset.load(Path(root))
+    return None if root is None or dataset.missing_files(root) else dataset.load(root)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_rows_are_ours(probe: tuple[Path, dict], case: str) -> None:
 @needs_recbole
 def test_rows_are_ours_on_office(probe: tuple[Path, dict]) -> None:
     if "office" not in probe[1]:
-        pytest.skip("GENREC_BENCH_DATA names no folder with APAO's Office")
+        pytest.skip("no data of APAO's Office (set GENREC_BENCH_DATA)")
     check_rows(probe[0] / "office", leave_one_out(office(), SplitConfig()), 20)
 
 
