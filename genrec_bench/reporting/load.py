@@ -121,9 +121,16 @@ def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
         for home in homes:
             blocks.setdefault(home, []).append((number, changed, record))
     ordered = sorted(blocks.items(), key=lambda kv: (dataset_title(kv[1][0][2]), kv[0][1], kv[0][0]))
-    names = _unique([f"{dataset_title(runs[0][2])}, profile {profile}" for (_, profile), runs in ordered],
-                    [_shared(runs[0][2]) for _, runs in ordered])
+    names = _block_names([f"{dataset_title(runs[0][2])}, profile {profile}" for (_, profile), runs in ordered],
+                         [_shared(runs[0][2]) for _, runs in ordered])
     return [_block(name, profile, suite, runs) for name, ((_, profile), runs) in zip(names, ordered, strict=True)]
+
+
+def _block_names(titles: list[str], shared: list[dict[str, Any]]) -> list[str]:
+    """Titles made unique by settings, and by the data's fingerprints only where settings do not tell blocks apart."""
+    settings = [{k: v for k, v in s.items() if k not in ("data", "histories")} for s in shared]
+    enough = len({canonical([t, s]) for t, s in zip(titles, settings, strict=True)}) == len(titles)
+    return _unique(titles, settings if enough else shared)
 
 
 def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed]) -> Block:
