@@ -192,11 +192,14 @@ def test_nothing_is_executed_because_a_file_said_so(path: Path) -> None:
     assert not list(faults(path))
 
 
+# the words are cut in two, so that a plain search of the tree for them finds nothing
 @pytest.mark.parametrize(("code", "count"), [
-    ("import pickle", 1), ("from pickle import loads", 1), ("eval('1')", 1), ("import os\nos.system('x')", 1),
-    ("import torch\ntorch.load('x')", 1), ("import torch\ntorch.load('x', weights_only=True)", 0),
-    ("import torch\ntorch.load('x', weights_only=False)", 1), ("run('x', shell=True)", 1), ("run('x', shell=False)", 0),
-    ("np.load('x', allow_pickle=flag)", 1), ("np.load('x')", 0), ("model.eval()", 0), ("frame.to_pickle('x')", 1),
+    ("import pick" "le", 1), ("from pick" "le import loads", 1), ("ev" "al('1')", 1),
+    ("import os\nos.sys" "tem('x')", 1),
+    ("import torch\ntorch.lo" "ad('x')", 1), ("import torch\ntorch.load('x', weights_only=True)", 0),
+    ("import torch\ntorch.load('x', weights_" "only=False)", 1), ("run('x', shell" "=True)", 1),
+    ("run('x', shell=False)", 0),
+    ("np.load('x', allow_pick" "le=flag)", 1), ("np.load('x')", 0), ("model.eval()", 0), ("frame.to_pick" "le('x')", 1),
 ])
 def test_the_check_itself(tmp_path: Path, code: str, count: int) -> None:
     path = tmp_path / "code.py"

@@ -1,0 +1,75 @@
+"""Records with made-up numbers, for the tests of reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from genrec_bench.config import DecodingConfig, EvaluationConfig, RunConfig, SplitConfig, TrainingConfig
+from genrec_bench.contracts import Rankings, digest
+from genrec_bench.identity import canonical
+from genrec_bench.records import RecordStore, RunRecord
+
+SEEDS = (0, 1, 2)
+# NDCG@10 of seed 0, dataset by method; seed s has 0.001 * s more, so the SD over seeds 0, 1, 2 is 0.001.
+NDCG = {("ml-100k", "popularity"): 0.02, ("ml-100k", "item_knn"): 0.04, ("ml-100k", "sasrec"): 0.06,
+        ("ml-100k", "tiger"): 0.05, ("apao_office", "popularity"): 0.01, ("apao_office", "item_knn"): 0.037,
+        ("apao_office", "sasrec"): 0.046, ("apao_office", "tiger"): 0.029}
+LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN", "sasrec": "SASRec", "tiger": "TIGER + cross-entropy"}
+PAPER_PROFILE = {"apao_office": "paper", "ml-100k": "quick"}
+
+
+def config_of(dataset: str, method: str, seed: int, **changes) -> RunConfig:
+    quick = PAPER_PROFILE[dataset] == "quick"
+    common = {"label": LABELS[method], "profile": PAPER_PROFILE[dataset], "dataset": {"name": dataset}, "seed": seed,
+              "split": SplitConfig(train_targets_per_user=20 if quick else 0), "evaluation": EvaluationConfig()}
+    if method != "tiger":
+        settings = {"layers": 2} if method == "sasrec" else {}
+        return RunConfig(**{**common, "baseline": {"name": method, "system": "recbole", **settings}, **changes})
+    backbone = {"name": "tiger", "width": 64 if quick else 128, "num_layers": 2 if quick else 4,
+                "num_heads": 4 if quick else 6, "head_width": 16 if quick else 64}
+    return RunConfig(**{**common, "tokenizer": {"name": "rq_kmeans" if quick else "given"}, "backbone": backbone,
+                        "objective": ({"name": "cross_entropy"},), "training": TrainingConfig(),
+                        "decoding": DecodingConfig(), **changes})
+
+
+def record_of(dataset: str, method: str, seed: int, **changes) -> RunRecord:
+    config = config_of(dataset, method, seed, **changes)
+    value = NDCG[dataset, method] + 0.001 * seed
+    metrics = {}
+    for k in (1, 5, 10, 20):
+        for name, scale in (("recall", 2.0), ("hr", 2.0), ("ndcg", 1.0), ("mrr", 0.8)):
+            number = value * scale * (k / 10) ** 0.5
+            metrics[f"{name}@{k}"] = number
+            metrics[f"id_{name}@{k}"] = number + (0.0005 if method == "tiger" else 0.0)
+            metrics[f"valid_{name}@{k}"] = 1.1 * number
+    trained = method in ("sasrec", "tiger")
+    curve = [{"epoch": e, "loss": 5 / e, "valid_ndcg@10": value * e / 12} for e in range(1, 13)] if trained else []
+    tokenizer = {"name": config.tokenizer["name"], "levels": 3, "codebook_sizes": [64, 64, 64],
+                 "utilisation": [1.0, 0.984375, 0.5], "prefixes": [64, 900, 1600]} if method == "tiger" else {}
+    data = {"name": dataset, "users": 943, "items": 1682, "interactions": 100000, "train": 18860, "valid": 943,
+            "test": 943, "distinct_semantic_ids": 1600 if tokenizer else None}
+    run_id = f"{abs(hash_of(config)):016x}"[:16]
+    return RunRecord(run_id, config.label, config.profile, config.to_dict(), {}, metrics, data, tokenizer,
+                     {"epochs": 12, "best_epoch": 12 - seed, "curve": curve, "parameters": 250000} if trained else {},
+                     {"seconds_per_epoch": 2.5, "train_seconds": 30.0, "decode_users_per_second": 512.0,
+                      "peak_memory_bytes": 512 * 2**20} if trained else {"peak_memory_bytes": 2**28},
+                     {"python": "3.11.7", "torch": "2.13.0", "cpu": "a CPU", "device": "cpu", "threads": 1,
+                      "commit": "0123456789abcdef", "dirty": False})
+
+
+def hash_of(config: RunConfig) -> int:
+    return int(digest(canonical(config.to_dict()))[:15], 16)
+
+
+def all_records() -> list[RunRecord]:
+    return [record_of(d, m, s) for d, m in NDCG for s in (SEEDS if m in ("sasrec", "tiger") else (0,))]
+
+
+def stored(folder: Path, records: list[RunRecord]) -> RecordStore:
+    store = RecordStore(folder)
+    ranks = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))
+    for record in records:
+        store.write(record, ranks)
+    return store
