@@ -9,6 +9,7 @@ import numpy as np
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.evaluate import rankings_from_scores, score
 
+
 def rank_in_batches(scores: Callable[[np.ndarray], np.ndarray], targets: np.ndarray, *, max_k: int,
                     excluded: Sequence[np.ndarray] | None = None, batch_size: int = 512) -> Rankings:
     """Rank every row's target, holding the scores of one batch at a time.

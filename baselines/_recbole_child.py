@@ -17,13 +17,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-
-from baselines._common import flat_histories, rank_in_batches, selection_value
-from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
-from genrec_bench.contracts import Instances, Rankings
-from genrec_bench.memory import peak_bytes
-from genrec_bench.records import dump_json, write_atomically
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -31,6 +24,13 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.model.sequential_recommender import BERT4Rec
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, init_seed
+from safetensors.torch import save_file
+
+from baselines._common import flat_histories, rank_in_batches, selection_value
+from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
+from genrec_bench.contracts import Instances, Rankings
+from genrec_bench.memory import peak_bytes
+from genrec_bench.records import dump_json, write_atomically
 
 NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}  # gone in numpy 2
 NEGATIVES = {"CE": None, "BPR": {"distribution": "uniform", "sample_num": 1}}

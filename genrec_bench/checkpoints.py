@@ -54,6 +54,17 @@ def unnamed(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
+def numbered(group: str, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Several dicts of tensors under `<group>/<number>/<name>`."""
+    return {name: tensor for i, part in enumerate(parts) for name, tensor in named(f"{group}/{i}", part).items()}
+
+
+def unnumbered(group: str, tensors: dict[str, Tensor], count: int, device: str) -> list[dict[str, Tensor]]:
+    """What `numbered` was given, on a device."""
+    return [{name: tensor.to(device) for name, tensor in unnamed(f"{group}/{i}", tensors).items()}
+            for i in range(count)]
+
+
 def training_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Weights and optimiser moments under names that `load_training` reads back."""
     tensors = named("model", model.state_dict())

@@ -14,6 +14,8 @@ VERBS = {
     "plan": "show which runs of a suite are done, failed or missing, and the time left",
     "list": "list datasets, tokenizers, backbones, objectives, metrics, suites, baselines or profiles",
     "report": "render reports from records alone",
+    "compare": "train a new objective and test it against the stored baselines",
+    "check": "check an objective against the contract every loss has to keep",
     "evaluate": "score a ranking file of your own or a checkpoint",
     "merge": "move finished records to results/reference",
     "data": "list, check or fetch datasets",

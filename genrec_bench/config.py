@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,16 @@ class TrainingConfig:
                                 low=1)
     clip_norm: float = setting(1.0, "largest gradient norm, 0 = no clipping", low=0.0)
     valid_every: int = setting(1, "epochs between validations", low=1)
+    accumulation_reduction: str = setting(
+        "mean", "gradients of the passes of a step: mean over its rows, or sum of the passes' means (what the released "
+        "APAO scripts do under transformers 4.51)", choices=("mean", "sum"), added=True)
+    selection: str = setting(
+        "ndcg@10", "what the best epoch is chosen by, on validation: NDCG@10 under the search used at test, the mean "
+        "loss (APAO's released CE and MSL), or the loss of the last batch alone (its released APAO models)",
+        choices=("ndcg@10", "loss", "last_batch_loss"), added=True)
+    group_users: bool = setting(
+        False, "shuffle users instead of rows, so that the rows of a user are trained together; a decoder-only network "
+        "then reads them in one causal pass", added=True)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,15 @@ class DecodingConfig:
     num_beams: int = setting(20, "beam width B (APAO 5.1.3)", low=1)
     normaliser: str = setting("flat", "vocabulary of the softmax", choices=("flat", "trie"))
     batch_size: int = setting(256, "users decoded together", low=1)
+    temperature: float = setting(1.0, "what the logits are divided by before the softmax", low=1e-6, added=True)
+
+
+@dataclass(frozen=True)
+class NegativesConfig:
+    """Sampled negatives, drawn from their own seed stream: the same for every objective of one seed."""
+
+    pool: str = setting("ids", "uniform over distinct semantic IDs (APAO), or over items", choices=("ids", "items"))
+    redraw: str = setting("epoch", "when they are drawn again", choices=("epoch", "never"))
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,16 @@ class EvaluationConfig:
     max_k: int = setting(20, "length of every list that is scored; selection needs NDCG@10", low=10, high=255)
     exclude_history: bool = setting(False, "take the user's own history out of the ranking; a generative row then "
                                            "needs a wider decoding.num_beams, as its list is cut after the search")
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What is trained before: a run of its own that differs from this one in these settings alone."""
+
+    objective: tuple[dict, ...] = setting((), "specs of its objectives")
+    training: TrainingConfig = setting(TrainingConfig(), "its training settings")
+    negatives: NegativesConfig | None = setting(None, "its negatives, where an objective needs them")
+    continues: bool = setting(True, "start from its weights; false = only the reference network has them")
 
 
 @dataclass(frozen=True)
@@ -75,18 +105,29 @@ class RunConfig:
     objective: tuple[Mapping[str, Any], ...] = ()
     training: TrainingConfig | None = None
     decoding: DecodingConfig | None = None
+    negatives: NegativesConfig | None = None
+    first_stage: FirstStage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the record; parts that do not apply are left out."""
         plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.to_dict(self).items()}
         return {k: v for k, v in plain.items() if v not in (None, [])}
 
+    def first(self) -> RunConfig | None:
+        """The run of the first stage, or None."""
+        stage = self.first_stage
+        if stage is None:
+            return None
+        return dataclasses.replace(self, label=f"{self.label}: first stage", objective=stage.objective,
+                                   training=stage.training, negatives=stage.negatives, first_stage=None)
+
 
 def from_dict(data: Mapping[str, Any]) -> RunConfig:
     """The configuration that `RunConfig.to_dict` wrote. Raises: UserError."""
-    parts = {k: settings.build(SECTIONS[k], v, k) if k in SECTIONS else v for k, v in data.items()}
+    parts = {k: settings.build(_PARTS[k], v, k) if k in _PARTS else v for k, v in data.items()}
     return RunConfig(**parts)
 
 
-SECTIONS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "decoding": DecodingConfig,
-                             "evaluation": EvaluationConfig}
+SECTIONS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "second_stage": TrainingConfig,
+                             "decoding": DecodingConfig, "negatives": NegativesConfig, "evaluation": EvaluationConfig}
+_PARTS = {**SECTIONS, "first_stage": FirstStage}

@@ -172,6 +172,7 @@ class Job:
     """All a system needs to run once: what to run, on which data, and where it may write.
 
     folder: the run's own working folder (checkpoints, logs); nothing may be written elsewhere.
+    first_stage: the checkpoint that the first stage left, where there is one.
     """
 
     config: Any
@@ -183,6 +184,7 @@ class Job:
     threads: int
     progress: Progress
     tensorboard: bool = False
+    first_stage: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from genrec_bench.errors import UserError, unknown
 from genrec_bench.settings import setting
 
 _HERE = Path(__file__).resolve().parent
-FOLDERS = {"suite": _HERE / "suites", "profile": _HERE / "profiles", "baseline": _HERE.parent / "baselines" / "configs"}
+FOLDERS = {"suite": _HERE / "suites", "profile": _HERE / "profiles", "baseline": _HERE.parent / "baselines" / "configs",
+           "preset": _HERE / "presets", "paper": _HERE / "papers"}
 REQUIRED: Any = dataclasses.MISSING
+GRIDS = ("core", "backbones", "full")  # each holds those before it
 Data = dict[str, Any]
 
 
@@ -38,11 +40,12 @@ class PaperRow:
 
     backbone: str = setting(REQUIRED, "as the paper's file spells it")
     method: str = setting(REQUIRED, "as the paper's file spells it")
+    table: int = setting(1, "which of its tables")
 
 
 @dataclasses.dataclass(frozen=True)
 class SuiteRow:
-    """`[[row]]`: a baseline, or a backbone trained with objectives."""
+    """`[[row]]`: a baseline, or a backbone trained with objectives, after a first stage or not."""
 
     baseline: str | None = setting(None, "name of a baseline file")
     label: str | None = setting(None, "name in tables, of a generative row")
@@ -50,6 +53,18 @@ class SuiteRow:
     objective: tuple[dict, ...] = setting((), "[{ name = ..., <setting> = ... }, ...], each with an optional weight")
     tokenizer: dict | None = setting(None, "{ name = ..., <setting> = ... }; absent = the dataset's own")
     paper_row: PaperRow | None = setting(None, "where the paper prints it")
+    first_stage: dict | None = setting(None, "{ objective = [...], continues = true }: what is trained before")
+    decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row")
+    training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row")
+    best: int | None = setting(None, "table of the paper with this row's best weight and eta for each dataset")
+    grid: str = setting("core", "the smallest grid that the row is part of", choices=GRIDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRow(SuiteRow):
+    """`[[sweep]]`: a row for each value of some settings; its label closes with setting and value."""
+
+    vary: dict = setting(None, '{ "objective.1.weight" = [...], ... }, varied one at a time')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +73,7 @@ class SuiteFile:
 
     suite: SuiteHead = setting(REQUIRED, "what it is")
     row: tuple[SuiteRow, ...] = setting((), "its methods")
+    sweep: tuple[SweepRow, ...] = setting((), "methods with settings that are varied")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +83,7 @@ class ProfileFile:
     title: str = setting(REQUIRED, "one line for people")
     seeds: tuple[int, ...] = setting(REQUIRED, "seeds of every run", low=0)
     datasets: tuple[str, ...] = setting(REQUIRED, "datasets where the user names none")
+    grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
     datasets_settings: dict = setting(None, "{ <dataset> = like settings }")
 
@@ -100,19 +117,24 @@ def baseline_names(folder: Path | None = None) -> list[str]:
 
 
 def load_suite(name: str, folder: Path | None = None) -> Data:
-    """A suite file as data, `suite` and `row` as in the file.
+    """A suite file as data, `suite` and `row`; sweeps are written out as rows and presets as settings.
 
     Raises: UserError with the nearest name, or naming file and place of what is wrong in it.
     """
     path, data = _read("suite", name, folder)
     if "suite" in data:
         _build(SuiteHead, data["suite"], f"{path}, [suite]")
-    rows = data.get("row", [])
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: row is one table. Write [[row]] with two brackets.")
-    for number, row in enumerate(rows, 1):
-        _check_row(row, f"{path}, row {number}")
-    _build(SuiteFile, {**data, "row": []} if "row" in data else data, str(path))
+    for key in ("row", "sweep"):
+        if not isinstance(data.get(key, []), list):
+            raise UserError(f"{path}: {key} is one table. Write [[{key}]] with two brackets.")
+    _build(SuiteFile, {k: [] if k in ("row", "sweep") else v for k, v in data.items()}, str(path))
+    rows = [_checked(row, f"{path}, row {number}") for number, row in enumerate(data.get("row", []), 1)]
+    for number, sweep in enumerate(data.get("sweep", []), 1):
+        rows += _swept(sweep, f"{path}, sweep {number}")
+    labels = [row["label"] for row in rows if "label" in row]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UserError(f"{path}: two rows have the label {twice[0]!r}. Labels tell rows apart.")
     head = data["suite"]
     _check_name(path, head["name"])
     for part in head.get("includes", ()):
@@ -123,7 +145,35 @@ def load_suite(name: str, folder: Path | None = None) -> Data:
     if bool(rows) == bool(head.get("includes")):
         raise UserError(f"{path}: a suite has either [[row]] tables or includes, this one has "
                         f"{'both' if rows else 'neither'}.")
-    return data
+    return {**{k: v for k, v in data.items() if k != "sweep"}, **({"row": rows} if rows else {})}
+
+
+def load_presets(objective: str, folder: Path | None = None) -> Data:
+    """The presets of an objective, `{preset: {setting: value}}`; "paper", the defaults, is always there."""
+    data = _read("preset", objective, folder)[1] if objective in _names("preset", folder) else {}
+    return {"paper": {}, **data}
+
+
+def with_preset(spec: Mapping[str, Any], where: str) -> Data:
+    """A spec with its preset written out; its own settings stand above. Raises: UserError for an unknown preset."""
+    values = dict(spec)
+    preset = values.pop("preset", None)
+    if preset is None:
+        return values
+    presets = load_presets(spec["name"])
+    if preset not in presets:
+        raise unknown("preset", str(preset), presets, f"{where}, {spec['name']}")
+    return {**presets[preset], **values}
+
+
+def best_values(paper: str, table: int, dataset: str, row: Mapping[str, Any]) -> dict[str, float]:
+    """What a paper's table of best settings says for a row on a dataset (our name): metric -> value, or {}."""
+    data = _read("paper", paper, None)[1]
+    theirs = data["datasets"].get(dataset)
+    for block in data["reported"]:
+        if (block["table"], block["backbone"], block["method"]) == (str(table), row["backbone"], row["method"]):
+            return dict(zip(block["metrics"], block["values"].get(theirs, ()), strict=False))
+    return {}
 
 
 def load_profile(name: str, folder: Path | None = None) -> Data:
@@ -189,23 +239,69 @@ def _build(cls: type, value: Any, where: str) -> Any:
     return settings.build(cls, value, where)
 
 
-def _check_row(row: Any, where: str) -> None:
+def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
+    """A row that is whole, with its presets written out. Raises: UserError."""
     if isinstance(row, dict) and "paper_row" in row:
         _build(PaperRow, row["paper_row"], f"{where}, paper_row")
-    built = _build(SuiteRow, row, where)
+    built = _build(cls, row, where)
     if built.baseline is not None:
-        extra = sorted(set(row) - {"baseline", "paper_row"})
+        extra = sorted(set(row) - {"baseline", "paper_row", "grid"})
         if extra:
             raise UserError(f"{where}: a row with a baseline has no {', '.join(extra)}. A baseline's settings stand in "
                             "its own file.")
-        return
+        return row
     missing = [key for key in ("label", "backbone", "objective") if not row.get(key)]
     if missing:
         raise UserError(f"{where} needs a value for {', '.join(missing)} (or, alone, for baseline).")
-    specs = [("backbone", built.backbone), *(("objective", spec) for spec in built.objective)]
+    if built.best is not None and built.paper_row is None:
+        raise UserError(f"{where}: best names a table of the paper, so it needs a paper_row.")
+    stage = dict(row.get("first_stage") or {})
+    _check_stage(stage, built.first_stage is not None, where)
+    specs = [("backbone", built.backbone), *(("objective", spec) for spec in (*built.objective,
+                                                                              *stage.get("objective", ())))]
     for key, spec in specs if built.tokenizer is None else [*specs, ("tokenizer", built.tokenizer)]:
-        if not isinstance(spec.get("name"), str):
+        if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
             raise UserError(f'{where}, {key}: needs a name, such as {{ name = "..." }}.')
+    whole = {**row, "objective": [with_preset(spec, where) for spec in row["objective"]]}
+    if stage:
+        whole["first_stage"] = {**stage, "objective": [with_preset(spec, where) for spec in stage["objective"]]}
+    return whole
+
+
+def _check_stage(stage: Data, given: bool, where: str) -> None:
+    for key in stage:
+        if key not in ("objective", "continues"):
+            raise unknown("setting", key, ("objective", "continues"), f"{where}, first_stage")
+    if given and not isinstance(stage.get("objective"), list) or not isinstance(stage.get("continues", True), bool):
+        raise UserError(f'{where}, first_stage: write {{ objective = [{{ name = "..." }}], continues = true }}.')
+
+
+def _swept(sweep: Any, where: str) -> list[Data]:
+    """The rows of a sweep, in the order of its file. Raises: UserError."""
+    whole = _checked(sweep, where, SweepRow)
+    base = {k: v for k, v in whole.items() if k != "vary"}
+    rows = []
+    if not whole.get("vary"):
+        raise UserError(f"{where}: vary is missing. Name the settings that are varied, and their values.")
+    for place, values in whole["vary"].items():
+        if not isinstance(values, list):
+            raise UserError(f"{where}, vary: {place} needs a list of values.")
+        for value in values:
+            name = place.rpartition(".")[2].replace("weight", "beta")
+            rows.append(_placed(base, place.split("."), value, where)
+                        | {"label": f"{whole['label']}, {name} = {value:g}" if isinstance(value, float)
+                           else f"{whole['label']}, {name} = {value}"})
+    return rows
+
+
+def _placed(data: Any, keys: list[str], value: Any, where: str) -> Any:
+    """A copy of nested data with one value changed."""
+    head, rest = keys[0], keys[1:]
+    if isinstance(data, list):
+        if not head.isdecimal() or int(head) >= len(data):
+            raise UserError(f"{where}, vary: there is no number {head!r} in a list of {len(data)}.")
+        return [_placed(item, rest, value, where) if n == int(head) else item for n, item in enumerate(data)]
+    return {**data, head: _placed(data.get(head, {}), rest, value, where) if rest else value}
 
 
 def _check_tables(tables: Mapping[str, Any], where: str) -> None:

@@ -22,23 +22,26 @@ class Beams:
 
     codes: (B, K, T) token ids, best first, distinct. scores: (B, K) summed log-probabilities in nats.
     ids: (B, K) numbers of the semantic IDs in the trie, -1 = unused. trace: T entries, the prefixes kept after
-    each level, (B, K_m, m + 1). Unused rows hold PAD and score -inf.
+    each level, (B, K_m, m + 1). trace_scores: their scores, (B, K_m). Unused rows hold PAD and score -inf.
     """
 
     codes: Tensor
     scores: Tensor
     ids: Tensor
     trace: tuple[Tensor, ...]
+    trace_scores: tuple[Tensor, ...] = ()
 
 
 @torch.inference_mode()
-def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int, normaliser: str = "flat") -> Beams:
+def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int, normaliser: str = "flat",
+                temperature: float = 1.0) -> Beams:
     """The `num_beams` best semantic IDs found by beam search that only walks along valid prefixes.
 
     backbone: anything with `token_logits`; its `start` is used where it has one. histories: (B, S) token ids.
     normaliser: "flat" = log-softmax over the whole vocabulary before invalid tokens are dropped, as the released
-    APAO decoder does; "trie" = over the valid children only. Equal scores keep the order of their parents and,
-    within a parent, of the token ids. With fewer than `num_beams` IDs there are fewer columns.
+    APAO decoder does; "trie" = over the valid children only. temperature: what logits are divided by before. Equal
+    scores keep the order of their parents and, within a parent, of the token ids. With fewer than `num_beams` IDs
+    there are fewer columns.
     A prefix whose children all have probability 0 leaves rows unused.
     Raises: UserError for an unknown normaliser; ValueError for fewer than one beam, or logits of a user's beams that
     are NaN or +inf.
@@ -52,13 +55,16 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     child_start = torch.as_tensor(trie.child_start, device=device)
     state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
     nodes = torch.zeros(len(histories), 1, dtype=torch.long, device=device)
-    logits, scores, prefixes, trace = state.first(), None, None, []
+    logits, scores, prefixes = state.first(), None, None
+    trace, trace_scores = [], []
     wrong = torch.zeros(len(histories), dtype=torch.bool, device=device)
     for level in range(trie.depth):
         width = int(min(num_beams, trie.level_start[level + 2] - trie.level_start[level + 1]))
         children = child_start[nodes][:, :, None] + torch.arange(trie.max_children(level), device=device)
         exists = children < child_start[nodes + 1][:, :, None]
         children = torch.where(exists, children, 0)
+        if temperature != 1.0:
+            logits = logits / temperature
         steps = child_logps(logits, token[children], exists, normaliser)
         totals = steps if scores is None else (steps + scores[:, :, None]).masked_fill(
             scores.isneginf()[:, :, None], -torch.inf)
@@ -73,13 +79,14 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
             [prefixes.gather(1, parents[:, :, None].expand(-1, -1, level)), tokens[:, :, None]], dim=2)
         prefixes = kept
         trace.append(kept.masked_fill(scores.isneginf()[:, :, None], PAD))
+        trace_scores.append(scores)
         if level + 1 < trie.depth:
             logits = state.advance(parents, tokens)
     if wrong.any():  # the one question to the device, when all is computed
         raise ValueError(f"the logits of user row {int(wrong.nonzero()[0])} are NaN or +inf")
     unused = scores.isneginf()
     ids = (nodes - int(trie.level_start[-2])).masked_fill(unused, -1)
-    return Beams(trace[-1], scores, ids, tuple(trace))
+    return Beams(trace[-1], scores, ids, tuple(trace), tuple(trace_scores))
 
 
 def child_logps(logits: Tensor, tokens: Tensor, exists: Tensor, normaliser: str) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from genrec_bench import registry
 from genrec_bench.contracts import Rankings
-from genrec_bench.metrics.base import Metric
+from genrec_bench.metrics.base import expected_values
 
 KS = (1, 5, 10, 20)
 
@@ -127,20 +127,6 @@ def id_exclusions(histories: Sequence[np.ndarray], targets: np.ndarray,
     return pairs
 
 
-def expected_values(metric: Metric | str, rankings: Rankings, k: int) -> np.ndarray:
-    """(U,) item-level values: the mean of the metric over the places the target's group of equals occupies.
-
-    A place beyond k counts 0. k must not exceed the max_k the rankings were cut to.
-    """
-    metric = _metric(metric)
-    first, ties = rankings.places.astype(np.int64), rankings.ties.astype(np.int64)
-    alone = metric.values(first, k)
-    # A metric depends on the place alone, so that the sum over a group is a difference of two running sums.
-    running = np.concatenate([[0.0], np.cumsum(metric.values(np.arange(1, k + 1), k))])
-    group = running[np.minimum(first + ties - 1, k).clip(0)] - running[np.minimum(first - 1, k).clip(0)]
-    return np.where((first > 0) & (ties > 1), group / np.maximum(ties, 1), alone)
-
-
 def score(rankings: Rankings, *, ks: Sequence[int] = KS, id_level: bool = True) -> dict[str, float]:
     """All registered metrics, averaged over users: "recall@10" (items) and "id_recall@10" (semantic IDs).
 
@@ -151,16 +137,12 @@ def score(rankings: Rankings, *, ks: Sequence[int] = KS, id_level: bool = True) 
         raise ValueError("no users to average over")
     result: dict[str, float] = {}
     for name in registry.metrics.names():
-        metric = _metric(name)
+        metric = registry.metrics.build({"name": name})
         for k in ks:
             result[f"{name}@{k}"] = float(expected_values(metric, rankings, k).mean(dtype=np.float64))
             if id_level:
                 result[f"id_{name}@{k}"] = float(metric.values(rankings.id_places, k).mean(dtype=np.float64))
     return result
-
-
-def _metric(metric: Metric | str) -> Metric:
-    return registry.metrics.build({"name": metric}) if isinstance(metric, str) else metric
 
 
 def _cut(places: np.ndarray, ties: np.ndarray, id_places: np.ndarray, max_k: int) -> Rankings:

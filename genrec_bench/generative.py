@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 import time
@@ -15,17 +16,17 @@ import torch
 
 from genrec_bench import checkpoints, registry
 from genrec_bench.backbones.base import Backbone
-from genrec_bench.config import RunConfig, from_dict
+from genrec_bench.config import RunConfig, TrainingConfig, from_dict
 from genrec_bench.contracts import Job, Outcome, Rankings, SemanticIds, Split
 from genrec_bench.datasets.base import dataset_label
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
-from genrec_bench.inputs import TokenisedInstances, check_needs, decoding_batches
+from genrec_bench.inputs import InputFeed, TokenisedInstances, check_needs, decoding_batches
 from genrec_bench.objectives.base import Objective
 from genrec_bench.seeds import stream_seed
 from genrec_bench.splits import seen_items
-from genrec_bench.train import median_seconds, train
+from genrec_bench.train import States, median_seconds, row_losses, train
 from genrec_bench.trie import Trie
 
 RECBOLE_TENSOR = "item_embedding.weight"  # every sequential model of RecBole has it, no checkpoint of ours
@@ -51,7 +52,7 @@ class Ranker:
         found = torch.full((len(self.data), width), -1, dtype=torch.long, device=self.data.device)
         for rows in decoding_batches(self.data.instances.lengths, decoding.batch_size):
             beams = beam_search(model, self.data.histories(rows), self.trie, num_beams=decoding.num_beams,
-                                normaliser=decoding.normaliser)
+                                normaliser=decoding.normaliser, temperature=decoding.temperature)
             found[torch.from_numpy(rows).to(found.device)] = beams.ids
         return found.cpu().numpy()
 
@@ -62,12 +63,20 @@ class Ranker:
 
 
 def build_objectives(config: RunConfig) -> list[tuple[float, Objective]]:
-    """(weight, objective) pairs of a run. Raises: UserError where one needs what nobody provides."""
+    """(weight, objective) pairs of a run. Raises: UserError where they do not fit each other or the run."""
     pairs = [(float(spec.get("weight", 1.0)),
               registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}))
              for spec in config.objective]
     check_needs(objective for _, objective in pairs)
+    if reference_of(pairs) == "first_stage" and config.first_stage is None:
+        raise UserError(f"{config.label}: reference = \"first_stage\", but the run has no first stage. Give its row a "
+                        "first_stage, or set the reference to \"initial\" or \"none\".")
     return pairs
+
+
+def reference_of(objectives: list[tuple[float, Objective]]) -> str | None:
+    """Which weights the reference network has, or None where no objective needs one."""
+    return next((o.reference for _, o in objectives if "reference" in o.needs), None)
 
 
 def run(job: Job) -> Outcome:
@@ -78,20 +87,30 @@ def run(job: Job) -> Outcome:
 
 def _run(job: Job) -> Outcome:
     config, ids = job.config, job.semantic_ids
-    backbone = registry.backbones.build(config.backbone)
-    model = backbone.build(ids.vocab_size, stream_seed(job.seed, "init")).to(job.device)
+    model = _network(job)
+    objectives = build_objectives(config)
     trie = Trie.from_codes(ids.tokens)
     ranker = {part: Ranker(job.split, part, ids, trie, config, model.history_suffix, job.device)
               for part in ("valid", "test")}
-    data = TokenisedInstances(job.split.train, ids, model.history_suffix, job.device)
-    last: dict[str, Rankings] = {}
+    reference = _reference(job, model, reference_of(objectives))
 
-    def validate() -> float:
-        last["valid"] = ranker["valid"].rank(model)
-        return score(last["valid"], ks=(10,), id_level=False)["ndcg@10"]
+    def feed(part: str) -> InputFeed:
+        data = TokenisedInstances(getattr(job.split, part), ids, model.history_suffix, job.device)
+        return InputFeed(model, data, [o for _, o in objectives], trie=trie, negatives=config.negatives,
+                         reference=reference, seed=job.seed,
+                         stream="negatives" if part == "train" else "validation negatives",
+                         group_users=config.training.group_users)
+
+    valid_feed = feed("valid") if config.training.selection != "ndcg@10" else None
+
+    def validate(states: States) -> dict[str, float]:
+        entry = {"valid_ndcg@10": score(ranker["valid"].rank(model), ks=(10,), id_level=False)["ndcg@10"]}
+        if valid_feed is not None:
+            entry["valid_loss"] = _valid_loss(valid_feed, objectives, states, config.training)
+        return entry
 
     with _scalars(job) as scalars:
-        trained = train(model, data, build_objectives(config), config=config.training, validate=validate,
+        trained = train(model, feed("train"), objectives, config=config.training, validate=validate,
                         seed=job.seed, folder=job.folder, progress=job.progress, scalars=scalars,
                         about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes),
                                "split_fingerprint": job.split.fingerprint},
@@ -103,6 +122,46 @@ def _run(job: Job) -> Outcome:
                "validation_seconds": statistics.median(trained.validation_seconds),
                "decode_users_per_second": len(test.places) / seconds}
     return Outcome(ranker["valid"].rank(model), test, trained.history, timings)
+
+
+def _network(job: Job) -> Backbone:
+    """The network with the weights that training starts from."""
+    model = registry.backbones.build(job.config.backbone).build(job.semantic_ids.vocab_size,
+                                                                stream_seed(job.seed, "init"))
+    stage = job.config.first_stage
+    if stage is not None and stage.continues:
+        model.load_state_dict(_weights(job.first_stage))
+    return model.to(job.device)
+
+
+def _reference(job: Job, model: Backbone, which: str | None) -> Backbone | None:
+    """A frozen copy of the network in eval mode, with the weights that the objectives ask for."""
+    if which is None:
+        return None
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    if which == "first_stage":
+        reference.load_state_dict(_weights(job.first_stage))
+    return reference
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.unnamed("model", checkpoints.read(path)[0])
+
+
+@torch.no_grad()
+def _valid_loss(feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
+                training: TrainingConfig) -> float:
+    """The objectives' loss on the validation rows in their order: the mean, or of the last batch alone.
+
+    Works on a copy of the run state, which validation must not move.
+    """
+    feed.begin(1)
+    rows = np.arange(len(feed.data))
+    batches = [rows[i:i + training.batch_size] for i in range(0, len(rows), training.batch_size)]
+    if training.selection == "last_batch_loss":
+        batches = batches[-1:]
+    losses = [row_losses(objectives, [dict(s) for s in states], feed.inputs(batch)) for batch in batches]
+    return float(torch.cat(losses).mean())
 
 
 def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dict[str, Any]]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from genrec_bench import registry, settings
-from genrec_bench.config import RunConfig
+from genrec_bench.config import FirstStage, RunConfig
 
 ENGINE_VERSION = 1  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
 
@@ -38,9 +38,9 @@ def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_finge
         "engine": ENGINE_VERSION,
         "seed": config.seed,
         "dataset": registry.datasets.identity(config.dataset),
-        "split": settings.to_dict(config.split),
+        "split": settings.identity_dict(config.split),
         "split_fingerprint": split_fingerprint,
-        "evaluation": settings.to_dict(config.evaluation),
+        "evaluation": settings.identity_dict(config.evaluation),
     }
     if config.evaluation.exclude_history:
         parts["history_fingerprint"] = history_fingerprint
@@ -51,10 +51,19 @@ def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_finge
     parts["tokenizer"] = registry.tokenizers.identity(config.tokenizer)
     parts["semantic_ids_fingerprint"] = semantic_ids_fingerprint
     parts["backbone"] = registry.backbones.identity(config.backbone)
-    parts["objective"] = [{**registry.objectives.identity(_without_weight(o)), "weight": o.get("weight", 1.0)}
-                          for o in config.objective]
-    parts["training"] = settings.to_dict(config.training)
-    parts["decoding"] = settings.to_dict(config.decoding)
+    parts |= _stage(config)
+    parts["decoding"] = settings.identity_dict(config.decoding)
+    if config.first_stage is not None:
+        parts["first_stage"] = {**_stage(config.first_stage), "continues": config.first_stage.continues}
+    return parts
+
+
+def _stage(config: RunConfig | FirstStage) -> dict[str, Any]:
+    parts = {"objective": [{**registry.objectives.identity(_without_weight(o)), "weight": o.get("weight", 1.0)}
+                           for o in config.objective],
+             "training": settings.identity_dict(config.training)}
+    if config.negatives is not None:
+        parts["negatives"] = settings.identity_dict(config.negatives)
     return parts
 
 

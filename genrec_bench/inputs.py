@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.contracts import PAD, Instances, SemanticIds
-from genrec_bench.errors import unknown
-from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.backbones.folding import prefix_tree
+from genrec_bench.config import NegativesConfig
+from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
+from genrec_bench.decode import beam_search
+from genrec_bench.errors import UserError, unknown
+from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, node_token_logps
+from genrec_bench.objectives.catalogue import Catalogue
+from genrec_bench.seeds import stream_seed
+from genrec_bench.trie import Trie
 
-PROVIDED: frozenset[str] = frozenset()  # what `needs` of an objective may name
+PASSES = tuple(f"{what}_{how}_gradient" for what in ("histories", "positions") for how in ("with", "without"))
 
 
 class TokenisedInstances:
@@ -23,9 +32,16 @@ class TokenisedInstances:
 
     def __init__(self, instances: Instances, semantic_ids: SemanticIds, suffix: tuple[int, ...], device: str) -> None:
         self.instances, self.suffix, self.device = instances, suffix, device
+        self.vocab_size = semantic_ids.vocab_size
         depth = semantic_ids.tokens.shape[1]
         self.table = np.concatenate([semantic_ids.tokens, np.full((1, depth), PAD, dtype=np.int64)])
         self.num_tokens = np.append((semantic_ids.tokens != PAD).sum(axis=1), 0)
+
+    @cached_property
+    def history_tokens(self) -> np.ndarray:
+        """(N,) tokens of each row's history, without the suffix."""
+        total = np.concatenate([[0], np.cumsum(self.num_tokens[self.instances.items])])
+        return total[self.instances.offsets[1:]] - total[self.instances.offsets[:-1]]
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -50,24 +66,55 @@ class TokenisedInstances:
         """(B, T) token ids of some rows' targets."""
         return torch.from_numpy(self.table[self.instances.targets[rows]]).to(self.device)
 
+    @cached_property
+    def users(self) -> np.ndarray:
+        """(N,) users of the rows, numbered from 0 without gaps."""
+        return np.unique(self.instances.users, return_inverse=True)[1]
+
+    @cached_property
+    def chains(self) -> np.ndarray:
+        """(N,) number of the chain each row is in: rows of one user whose history goes on with the row before's target.
+
+        So the history and target of a chain's last row hold those of all its rows, from the same first item on.
+        """
+        rows, lengths = self.instances, self.instances.lengths
+        last = rows.items[np.maximum(rows.offsets[1:] - 1, 0)] if len(rows.items) else np.zeros(len(rows), np.int64)
+        goes_on = np.zeros(len(rows), dtype=bool)
+        goes_on[1:] = ((rows.users[1:] == rows.users[:-1]) & (lengths[1:] == lengths[:-1] + 1)
+                       & (last[1:] == rows.targets[:-1]) & (lengths[:-1] > 0))
+        return np.cumsum(~goes_on)
+
 
 def training_batches(lengths: np.ndarray, *, batch_size: int, accumulation: int, bucket_steps: int = 1,
-                     generator: np.random.Generator) -> Iterator[list[np.ndarray]]:
+                     generator: np.random.Generator, groups: np.ndarray | None = None) -> Iterator[list[np.ndarray]]:
     """One epoch of optimiser steps, each a list of row arrays for one forward pass.
 
     Rows are shuffled and cut into pools of `bucket_steps` steps. A pool is sorted by history length and cut into
     forward passes of rows of like length, which are shuffled and dealt out to its steps. With `bucket_steps` = 1 the
     rows of a step, and so its gradient, are those of the shuffle.
+    groups: (N,) group of each row; groups are then shuffled instead of rows, and stay together in the sorting too.
     """
-    order = generator.permutation(len(lengths))
+    if groups is None:
+        order = generator.permutation(len(lengths))
+    else:
+        order = np.argsort(generator.permutation(int(groups.max()) + 1)[groups], kind="stable")
     pool_size = batch_size * accumulation * bucket_steps
     for start in range(0, len(order), pool_size):
         pool = order[start:start + pool_size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        pool = pool[_by_length(lengths[pool], None if groups is None else groups[pool])]
         passes = [pool[i:i + batch_size] for i in range(0, len(pool), batch_size)]
         shuffled = [passes[i] for i in generator.permutation(len(passes))]
         for first in range(0, len(shuffled), accumulation):
             yield shuffled[first:first + accumulation]
+
+
+def _by_length(lengths: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The stable order by length; with groups by each group's longest, its rows side by side."""
+    if groups is None:
+        return np.argsort(lengths, kind="stable")
+    longest = np.zeros(int(groups.max()) + 1, dtype=np.int64)
+    np.maximum.at(longest, groups, lengths)
+    return np.lexsort((np.arange(len(groups)), groups, longest[groups]))
 
 
 def decoding_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -77,13 +124,145 @@ def decoding_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def check_needs(objectives: Iterable[Objective]) -> None:
-    """Refuse an objective that asks for something nobody provides. Raises: UserError."""
+    """Refuse an objective that asks for something nobody provides, and two that ask for different things of one kind.
+
+    Raises: UserError.
+    """
+    objectives = list(objectives)
     for objective in objectives:
-        for need in sorted(objective.needs - PROVIDED):
-            raise unknown("need", need, PROVIDED, f"objective {objective.name}")
+        for need in sorted(objective.needs - set(NEEDS)):
+            raise unknown("need", need, NEEDS, f"objective {objective.name}")
+        objective.check()
+    for need, of in (("reference", lambda o: o.reference), ("beam", lambda o: (o.num_beams, o.normaliser))):
+        asked = {objective.name: of(objective) for objective in objectives if need in objective.needs}
+        if len(set(asked.values())) > 1:
+            raise UserError(f"the objectives of one run share one {need}, but ask for {asked}. Set them alike.")
 
 
-def objective_inputs(backbone: torch.nn.Module, data: TokenisedInstances, rows: np.ndarray) -> ObjectiveInputs:
-    """One forward pass for some rows."""
-    targets = data.targets(rows)
-    return ObjectiveInputs(targets, backbone.token_logits(data.histories(rows), targets[:, None])[:, 0])
+class InputFeed:
+    """THE place that prepares what objectives see: forward passes, negatives, reference, thresholds.
+
+    trie: needed where an objective names anything in `needs`. reference: the frozen network, where one is needed.
+    stream: the seed stream of the negatives. `passes` counts rows ("histories") and decoder positions, with and without
+    gradient, over the feed's life.
+    """
+
+    def __init__(self, model: Any, data: TokenisedInstances, objectives: Iterable[Objective] = (), *,
+                 trie: Trie | None = None, negatives: NegativesConfig | None = None, reference: Any = None,
+                 seed: int = 0, stream: str = "negatives", group_users: bool = False) -> None:
+        self.model, self.data, self.trie, self.reference = model, data, trie, reference
+        self.seed, self.stream = seed, stream
+        self.objectives = list(objectives)
+        self.needs = frozenset().union(*(o.needs for o in self.objectives))
+        self.pool = negatives or NegativesConfig()
+        self.num_negatives = max((o.num_negatives for o in self.objectives if "negatives" in o.needs), default=0)
+        self.packs = group_users and getattr(model, "packs_users", False) and not self.needs & {"negatives", "eos"}
+        self.drawn: np.ndarray | None = None
+        self.passes = dict.fromkeys(PASSES, 0)
+        self.catalogue = None
+        if self.needs & {"trie", "negatives"}:
+            self.catalogue = Catalogue.from_trie(trie, data.vocab_size, data.device)
+
+    def begin(self, epoch: int) -> None:
+        """Draw the negatives of an epoch (counted from 1)."""
+        if self.num_negatives:
+            self.drawn = self._draw(epoch if self.pool.redraw == "epoch" else 0)
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """(N, rows) numbers of semantic IDs; a smaller N gives the first of the same draws."""
+        random = np.random.default_rng(stream_seed(self.seed, self.stream, epoch))
+        ids = self.trie.num_ids if self.pool.pool == "ids" else len(self.trie.item_order)
+        drawn = random.integers(0, ids, size=(self.num_negatives, len(self.data)), dtype=np.int32)
+        return drawn if self.pool.pool == "ids" else self.trie.id_of_item[drawn].astype(np.int32)
+
+    def inputs(self, rows: np.ndarray) -> ObjectiveInputs:
+        """One forward pass for some rows, with all that the objectives named."""
+        targets, more = self.data.targets(rows), {}
+        if self.catalogue is not None:
+            ids = self.trie.id_of_item[self.data.instances.targets[rows]]
+            more = {"catalogue": self.catalogue, "target_ids": torch.from_numpy(ids).to(targets.device)}
+        if self.packs:
+            return ObjectiveInputs(targets, self._packed(rows, targets), **more, **self._without_gradient(rows, None))
+        histories = self.data.histories(rows)
+        if not self.needs & {"negatives", "eos"}:
+            self._count("with", targets.shape[0], targets.numel())
+            logits = self.model.token_logits(histories, targets[:, None])[:, 0]
+            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(rows, targets[:, None]))
+        candidates = targets[:, None]
+        if self.num_negatives:
+            drawn = torch.from_numpy(self.drawn[:, rows].T.astype(np.int64)).to(targets.device)
+            more["negative_ids"] = drawn
+            candidates = torch.cat([candidates, self.catalogue.tokens[drawn]], dim=1)
+        tree = prefix_tree(_with_eos(candidates) if "eos" in self.needs else candidates)
+        self._count("with", targets.shape[0], tree.tokens.numel())
+        node_logits = self.model.node_logits(histories, tree)
+        depth, own = targets.shape[1], tree.nodes[:, 0]
+        logits = node_logits.gather(1, own[:, :, None].expand(-1, -1, node_logits.shape[2]))
+        if "eos" in self.needs:
+            more["eos_logps"] = _eos_logps(logits, targets)
+        if self.num_negatives:
+            more |= {"node_logits": node_logits, "negative_nodes": tree.nodes[:, 1:, :depth]}
+        return ObjectiveInputs(targets, logits[:, :depth], **more, **self._without_gradient(rows, candidates))
+
+    def _packed(self, rows: np.ndarray, targets: Tensor) -> Tensor:
+        """Logits of rows of one chain from one causal pass over the longest; the rows come in any order."""
+        chains, which = np.unique(self.data.chains[rows], return_inverse=True)
+        longest = np.full(len(chains), -1)
+        order = np.argsort(self.data.instances.lengths[rows], kind="stable")
+        longest[which[order]] = rows[order]  # the last writer is the longest
+        last = self.data.targets(longest)
+        histories = self.data.histories(longest)
+        ends = (histories != PAD).sum(dim=1, keepdim=True)
+        sequences = F.pad(histories, (0, last.shape[1]), value=PAD)
+        sequences = sequences.scatter(1, ends + torch.arange(last.shape[1], device=ends.device), last)
+        lengths = torch.from_numpy(self.data.history_tokens[rows]).to(targets.device)
+        self._count("with", len(longest), targets.numel())
+        return self.model.packed_logits(sequences, torch.from_numpy(which).to(targets.device), lengths,
+                                        targets.shape[1])
+
+    @torch.no_grad()
+    def _without_gradient(self, rows: np.ndarray, candidates: Tensor | None) -> dict[str, Tensor]:
+        """What the reference says of the candidates, and the thresholds of a beam search."""
+        result = {}
+        if "reference" in self.needs:
+            candidates = self.data.targets(rows)[:, None] if candidates is None else candidates
+            tree = prefix_tree(candidates)
+            self._count("without", len(rows), tree.tokens.numel())
+            logits = self.reference.node_logits(self.data.histories(rows), tree)
+            logps = node_token_logps(logits, tree.nodes, candidates)
+            result = {"reference_target_token_logps": logps[:, 0], "reference_negative_token_logps": logps[:, 1:]}
+        if "beam" in self.needs:
+            result["beam_thresholds"] = self._thresholds(rows)
+        return result
+
+    def _thresholds(self, rows: np.ndarray) -> Tensor:
+        """(B, T) score of the B-th kept prefix after each level, -inf where fewer exist; searched in eval mode."""
+        asks = next(o for o in self.objectives if "beam" in o.needs)
+        training = self.model.training
+        self.model.eval()
+        beams = beam_search(self.model, self.data.histories(rows), self.trie, num_beams=asks.num_beams,
+                            normaliser=asks.normaliser)
+        self.model.train(training)
+        self._count("without", len(rows), len(rows) * (1 + sum(s.shape[1] for s in beams.trace_scores[:-1])))
+        found = [s[:, asks.num_beams - 1] if s.shape[1] >= asks.num_beams else s.new_full(s.shape[:1], -torch.inf)
+                 for s in beams.trace_scores]
+        return torch.stack(found, dim=1).clone()
+
+    def _count(self, which: str, histories: int, positions: int) -> None:
+        self.passes[f"histories_{which}_gradient"] += histories
+        self.passes[f"positions_{which}_gradient"] += positions
+
+
+def _with_eos(candidates: Tensor) -> Tensor:
+    """(B, C, T) -> (B, C, T + 1): EOS behind the last token of candidate 0, nothing behind the others."""
+    longer = F.pad(candidates, (0, 1), value=PAD)
+    ends = (candidates[:, 0] != PAD).sum(dim=1, keepdim=True)
+    longer[:, 0] = longer[:, 0].scatter(1, ends, EOS)
+    return longer
+
+
+def _eos_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) log-probability of EOS at the position behind each target's last token; logits (B, T + 1, V)."""
+    ends = (targets != PAD).sum(dim=1)
+    last = logits.gather(1, ends[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
+    return last[:, EOS] - last.logsumexp(dim=1)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from genrec_bench import registry, settings
-from genrec_bench.config import SECTIONS, DecodingConfig, EvaluationConfig, RunConfig
+from genrec_bench.config import SECTIONS, DecodingConfig, EvaluationConfig, FirstStage, RunConfig
 from genrec_bench.datasets.base import dataset_label, dataset_spec
 from genrec_bench.declared import (  # noqa: F401  (suite_names and profile_names for those who plan)
     FOLDERS,
+    GRIDS,
     baseline_label,
     baseline_names,
+    best_values,
     load_baseline,
     load_profile,
     load_suite,
     profile_names,
     suite_names,
+    with_preset,
 )
 from genrec_bench.errors import UserError, unknown
 
@@ -37,6 +41,8 @@ class Selection:
     baselines: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     overrides: Overrides = field(default_factory=dict)
+    grid: str | None = None
+    rows: tuple[str, ...] | None = None
 
 
 def parts_of(name: str) -> list[str]:
@@ -45,26 +51,37 @@ def parts_of(name: str) -> list[str]:
 
 
 def expand(selection: Selection) -> list[RunConfig]:
-    """Every run of a selection, in the order of datasets, rows and seeds. Raises: UserError for any wrong name.
+    """Every run of a selection, in the order of datasets, rows and seeds; a first stage stands before what follows it.
 
-    A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the
-    profile's part for the dataset, the suite's row, `--set`.
+    A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
+    part for the dataset, the suite's row, `--set`. Raises: UserError for any wrong name.
     """
+    rows = [{**row, "paper": file["suite"].get("paper")} for file in map(load_suite, parts_of(selection.suite))
+            for row in file.get("row", [])]
+    _check_names(selection, rows)
+    grid = selection.grid or load_profile(selection.profile).get("grid", GRIDS[0])
+    if selection.rows is None:  # a row that is named is run, whichever grid it is part of
+        rows = [row for row in rows if GRIDS.index(row.get("grid", GRIDS[0])) <= GRIDS.index(grid)]
+    runs = expand_rows(_selected(rows, selection), selection)
+    if not runs:
+        raise UserError(f"suite {selection.suite} has no row left after --objectives, --row, --baselines and --grid.")
+    return runs
+
+
+def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunConfig]:
+    """Every run of some rows, as a suite's file holds them; what a selection says of suite and rows is not read."""
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
-    rows = [row for part in parts_of(selection.suite) for row in load_suite(part).get("row", [])]
-    _check_names(selection, rows)
     seeds = tuple(profile["seeds"]) if selection.seeds is None else selection.seeds
     runs: dict[str, RunConfig] = {}
     for text in selection.datasets or profile["datasets"]:
         spec = _dataset(text, selection.overrides)
         layers = _layers(profile, spec["name"], selection.overrides)
-        for row in _selected(rows, selection):
+        for row in rows:
             for config in _runs(row, spec, layers, seeds, selection.profile):
-                _check(config)
-                runs.setdefault(str(dataclasses.replace(config, label="")), config)
-    if not runs:
-        raise UserError(f"suite {selection.suite} has no row left after --objectives and --baselines.")
+                for part in filter(None, (config.first(), config)):
+                    _check(part)
+                    runs.setdefault(str(dataclasses.replace(part, label="")), part)
     return list(runs.values())
 
 
@@ -88,11 +105,19 @@ def parse_overrides(pairs: Iterable[str]) -> Overrides:
         target, dot, key = path.strip().rpartition(".")
         if not (equals and dot and target and key):
             raise UserError(f"--set takes PART.SETTING=VALUE such as training.epochs=5, got {pair!r}.")
-        fields = _fields_of(target)
-        if key not in fields:
-            raise unknown("setting", key, fields, f"--set {path.strip()}")
+        check_fields(target, [key], f"--set {path.strip()}")
         result.setdefault(target, {})[key] = _value(value.strip())
     return result
+
+
+def check_fields(target: str, keys: Iterable[str], where: str) -> None:
+    """Refuse settings that a part has not. Raises: UserError."""
+    fields = _fields_of(target)
+    if target in registry.objectives.names():
+        fields += ["weight", "preset"]
+    for key in keys:
+        if key not in fields:
+            raise unknown("setting", key, fields, where)
 
 
 def _value(text: str) -> Any:
@@ -144,14 +169,20 @@ def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
     for name in selection.baselines or ():
         if name not in available:
             raise unknown("baseline", name, available, f"suite {selection.suite}")
+    labels = [row["label"] for row in rows if "label" in row]
+    for label in selection.rows or ():
+        if label not in labels:
+            raise unknown("row", label, labels, f"suite {selection.suite}")
 
 
 def _selected(rows: list[dict[str, Any]], selection: Selection) -> list[dict[str, Any]]:
-    """Rows that --objectives (generative rows) and --baselines (baseline rows) leave."""
+    """Rows that --row and --objectives (generative rows) and --baselines (baseline rows) leave."""
 
     def wanted(row: dict[str, Any]) -> bool:
         if "baseline" in row:
             return selection.baselines is None or row["baseline"] in selection.baselines
+        if selection.rows is not None and row["label"] not in selection.rows:
+            return False
         return selection.objectives is None or any(o["name"] in selection.objectives for o in row["objective"])
 
     return [row for row in rows if wanted(row)]
@@ -179,9 +210,16 @@ def _section(name: str, layers: list[Overrides]) -> Any:
 def _component(kind: registry.Registry, spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
     """A spec with all settings: default < profile < profile's dataset part < the row < --set."""
     name = spec["name"]
-    values = {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec, **layers[2].get(name, {})}
-    weight = {"weight": values.pop("weight")} if "weight" in values else {}
+    values = {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec,
+              **with_preset({"name": name, **layers[2].get(name, {})}, "--set")}
+    weight = {"weight": _weight(values.pop("weight"), name)} if "weight" in values else {}
     return {**kind.resolved(kind.build(values)), **weight}
+
+
+def _weight(value: Any, name: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise UserError(f"objective {name}: weight must be a number, got {value!r}.")
+    return float(value)
 
 
 def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Overrides], seeds: tuple[int, ...],
@@ -191,13 +229,38 @@ def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Override
     if "baseline" in row:
         return _baseline_runs(row, layers, seeds, shared)
     preferred = registry.datasets.build(dataset).preferred_tokenizer()
-    decoding = _section("decoding", layers)
+    decoding = _section("decoding", [*layers[:2], {"decoding": row.get("decoding", {})}, layers[2]])
     _check_beam(decoding, shared["evaluation"])
+    stage = row.get("first_stage")
+    own = [*layers[:2], {"training": row.get("training", {})}, layers[2]]
+    training = _section("training", own)
+    if stage and stage.get("continues", True):  # what second_stage says stands above all that training says
+        training = _section("training", [*own, *({"training": layer.get("second_stage", {})} for layer in layers)])
     parts = {"tokenizer": _component(registry.tokenizers, row.get("tokenizer", {"name": preferred}), layers),
              "backbone": _component(registry.backbones, row["backbone"], layers),
-             "objective": tuple(_component(registry.objectives, o, layers) for o in row["objective"]),
-             "training": _section("training", layers), "decoding": decoding}
+             **_objectives(_best(row, dataset["name"]), layers), "training": training, "decoding": decoding}
+    if stage:
+        before = _objectives(stage["objective"], layers)
+        parts["first_stage"] = FirstStage(**before, training=_section("training", layers),
+                                          continues=stage.get("continues", True))
     return [RunConfig(label=row["label"], seed=seed, **shared, **parts) for seed in seeds]
+
+
+def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> dict[str, Any]:
+    """The resolved objectives of a stage, and the settings of negatives where one of them needs any."""
+    resolved = tuple(_component(registry.objectives, spec, layers) for spec in specs)
+    built = [registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}) for spec in resolved]
+    sampled = any("negatives" in objective.needs for objective in built)
+    return {"objective": resolved, "negatives": _section("negatives", layers) if sampled else None}
+
+
+def _best(row: Mapping[str, Any], dataset: str) -> list[dict[str, Any]]:
+    """The row's objectives; where the paper says which settings are best for a dataset, the last one has them."""
+    specs = list(row["objective"])
+    if row.get("best") and row.get("paper"):
+        found = best_values(row["paper"], row["best"], dataset, row["paper_row"])
+        specs[-1] = {**specs[-1], **{"weight" if k == "beta" else k: v for k, v in found.items()}}
+    return specs
 
 
 def _check_beam(decoding: DecodingConfig, evaluation: EvaluationConfig) -> None:

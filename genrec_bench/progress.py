@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tqdm import tqdm
 
 
 class Bars:
-    """Two bars with ETA: runs of the grid, epochs of the run. Outside a terminal one line a finished run."""
+    """Bars with ETA: runs of the grid, epochs of each run under way. Outside a terminal one line a finished run."""
 
     def __init__(self, total: int, done: int) -> None:
         self.terminal = sys.stderr.isatty()
         self._grid = tqdm(total=total, initial=done, desc="runs", unit="run", position=0, disable=not self.terminal)
-        self._run: tqdm | None = None
+        self._runs: dict[str, tqdm] = {}
 
-    @contextmanager
-    def run(self, name: str) -> Iterator[Bars]:
-        """Show one run while it lasts."""
-        self._run = tqdm(desc=name, unit="epoch", position=1, leave=False, disable=not self.terminal)
-        try:
-            yield self
-        finally:
-            self._run.close()
-            self._run = None
+    def began(self, key: str, name: str) -> None:
+        """Show one run, by a key of the caller's."""
+        taken = {bar.pos for bar in self._runs.values()}
+        position = next(n for n in range(1, len(taken) + 2) if -n not in taken)
+        self._runs[key] = tqdm(desc=name, unit="epoch", position=position, leave=False, disable=not self.terminal)
 
-    def step(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` epochs of the current run are over."""
-        bar = self._run
+    def ended(self, key: str) -> None:
+        """Take one run's bar away."""
+        self._runs.pop(key).close()
+
+    def step(self, key: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` epochs of a run are over."""
+        bar = self._runs.get(key)
         if bar is None or bar.disable:
             return
         bar.total = total
@@ -50,7 +48,20 @@ class Bars:
 
     def close(self) -> None:
         """Take the bars away."""
+        for bar in self._runs.values():
+            bar.close()
         self._grid.close()
+
+
+class One:
+    """The progress of one run among the bars."""
+
+    def __init__(self, bars: Bars, key: str) -> None:
+        self.bars, self.key = bars, key
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """Pass it on."""
+        self.bars.step(self.key, done, total, note)
 
 
 class Quiet:

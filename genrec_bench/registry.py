@@ -72,8 +72,9 @@ class Registry:
     def identity(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """What names a run: the settings that can change a number, and the component's version."""
         instance = self.build(spec)
+        source = getattr(instance, "source_digest", None)  # of a user's own file
         return {"name": instance.name, "version": getattr(instance, "version", 1),
-                **settings.identity_dict(instance)}
+                **({"source": source} if source else {}), **settings.identity_dict(instance)}
 
 
 datasets = Registry("dataset", "genrec_bench.datasets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import time
 import traceback
@@ -22,7 +23,8 @@ from genrec_bench.splits import history_fingerprint, leave_one_out, summary
 from genrec_bench.tokenizers.base import fit_cached
 
 FAILURE = "failure.txt"
-KEPT = ("best.safetensors", "run.log")
+BEST = "best.safetensors"
+KEPT = (BEST, "run.log")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Prepared:
     semantic_ids: SemanticIds | None
     identity: dict[str, Any]
     run_id: str
+    first: Prepared | None = None
 
     @property
     def dataset(self) -> str:
@@ -45,7 +48,8 @@ class Workspace:
     """Where runs read and write, and what they share: each dataset is read once, each tokenizer fitted once.
 
     Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `work/<run_id>/` with checkpoints
-    and logs, `cache/` with fitted tokenizers.
+    and logs, `cache/` with fitted tokenizers. plugins: the user's own files, `FILE.py:CLASS`, which a process that runs
+    for this workspace has to load.
     """
 
     results: Path
@@ -54,6 +58,7 @@ class Workspace:
     threads: int = 1
     tensorboard: bool = False
     command: str = ""
+    plugins: tuple[str, ...] = ()
     _interactions: dict[str, Interactions] = field(default_factory=dict, repr=False)
     _splits: dict[str, Split] = field(default_factory=dict, repr=False)
     _ids: dict[str, SemanticIds] = field(default_factory=dict, repr=False)
@@ -83,7 +88,8 @@ class Workspace:
         ids = self._semantic_ids(config, interactions, keep) if config.tokenizer else None
         parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
                                         history_fingerprint(split) if config.evaluation.exclude_history else None)
-        return Prepared(config, split, ids, parts, identity.run_id(parts))
+        first = config.first()
+        return Prepared(config, split, ids, parts, identity.run_id(parts), first and self.prepare(first, keep=keep))
 
     def _semantic_ids(self, config: RunConfig, interactions: Interactions, keep: bool) -> SemanticIds:
         key = identity.canonical([config.dataset, config.tokenizer])
@@ -106,10 +112,21 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> Run
     """Run once, or return the record of an equal run that is already there.
 
     A run that raises leaves `failure.txt` in its working folder and no record; an interrupted one leaves its
-    checkpoint and goes on from it next time.
+    checkpoint and goes on from it next time. A first stage is run before, or again where its weights are gone.
     """
     if workspace.store.find(prepared.run_id):
         return workspace.store.read(prepared.run_id)
+    first = prepared.first
+    if first is not None and (run_one(first, workspace, progress) and not _best(first, workspace).exists()):
+        _run_locked(first, workspace, progress)
+    return _run_locked(prepared, workspace, progress)
+
+
+def _best(prepared: Prepared, workspace: Workspace) -> Path:
+    return workspace.folder(prepared.run_id) / BEST
+
+
+def _run_locked(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
     folder = workspace.folder(prepared.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, prepared.run_id):
@@ -118,9 +135,9 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> Run
 
 def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
-    config = prepared.config
+    config, first = prepared.config, prepared.first
     job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
-              workspace.threads, progress, workspace.tensorboard)
+              workspace.threads, progress, workspace.tensorboard, first and _best(first, workspace))
     began = time.perf_counter()
     memory.reset_peak()
     try:
@@ -129,6 +146,8 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
         (folder / FAILURE).write_text(traceback.format_exc(), encoding="utf-8")
         raise
     record = _record(prepared, outcome, workspace, time.perf_counter() - began)
+    if first is not None:
+        record = _with_first_stage(record, workspace.store.read(first.run_id))
     workspace.store.write(record, outcome.test)
     _tidy(folder)
     return record
@@ -153,7 +172,7 @@ def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, thread
     """
     from genrec_bench import generative
 
-    path = folder / "best.safetensors" if folder.is_dir() else folder
+    path = folder / BEST if folder.is_dir() else folder
     if not path.is_file():
         raise UserError(f"{folder} holds no best.safetensors: give the working folder of a run that has finished an "
                         "epoch, such as results/local/work/<run_id>.")
@@ -180,6 +199,14 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds:
     return RunRecord(prepared.run_id, config.label, config.profile, config.to_dict(), prepared.identity,
                      dict(sorted(metrics.items())), data, tokenizer, outcome.training, timings,
                      provenance(workspace.device, workspace.threads, workspace.command))
+
+
+def _with_first_stage(record: RunRecord, first: RunRecord) -> RunRecord:
+    """The record with what its first stage cost, for a stage counts like the rest of the training."""
+    stage = {k: first.training[k] for k in ("epochs", "best_epoch", "steps", "passes")}
+    return dataclasses.replace(
+        record, training={**record.training, "first_stage": {"run_id": first.run_id, **stage}},
+        timings={**record.timings, "first_stage_seconds": first.timings["train_seconds"]})
 
 
 def _tidy(folder: Path) -> None:

@@ -13,12 +13,13 @@ from genrec_bench.errors import UserError, unknown
 
 
 def setting(default: Any, doc: str, *, choices: tuple | None = None, low: float | None = None,
-            high: float | None = None, identity: bool = True) -> Any:
+            high: float | None = None, identity: bool = True, added: bool = False) -> Any:
     """A dataclass field with its documentation, allowed values and whether it names the run.
 
-    `identity=False` is for what cannot change a number, such as a path to the same data.
+    `identity=False` is for what cannot change a number, such as a path to the same data. `added=True` is for a
+    setting that came after records had been made: at its default it changes nothing and leaves the name as it was.
     """
-    meta = {"doc": doc, "choices": choices, "low": low, "high": high, "identity": identity}
+    meta = {"doc": doc, "choices": choices, "low": low, "high": high, "identity": identity, "added": added}
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=meta)
     return dataclasses.field(default=default, metadata=meta)
@@ -50,9 +51,10 @@ def to_dict(instance: Any) -> dict[str, Any]:
 
 
 def identity_dict(instance: Any) -> dict[str, Any]:
-    """Like `to_dict`, without the settings that cannot change a number."""
+    """Like `to_dict`, without the settings that cannot change a number, or that came later and stand at the default."""
     return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)
-            if f.metadata.get("identity", True)}
+            if f.metadata.get("identity", True)
+            and not (f.metadata.get("added") and getattr(instance, f.name) == f.default)}
 
 
 def _plain(value: Any) -> Any:

@@ -18,10 +18,11 @@ from genrec_bench.backbones.base import Backbone
 from genrec_bench.config import TrainingConfig
 from genrec_bench.contracts import Progress
 from genrec_bench.errors import UserError
-from genrec_bench.inputs import TokenisedInstances, objective_inputs, training_batches
-from genrec_bench.objectives.base import Objective
+from genrec_bench.inputs import InputFeed, TokenisedInstances, training_batches
+from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.seeds import stream_seed
 
+States = list[dict[str, torch.Tensor]]  # run state, one dict an objective
 STATE, BEST = "state.safetensors", "best.safetensors"
 
 
@@ -46,53 +47,74 @@ def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
-def train(model: Backbone, data: TokenisedInstances, objectives: list[tuple[float, Objective]], *,
-          config: TrainingConfig, validate: Callable[[], float], seed: int, folder: Path, progress: Progress,
-          about: dict[str, Any], attached: dict[str, torch.Tensor], scalars: Any = None) -> Trained:
+def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], *,
+          config: TrainingConfig, validate: Callable[[States], dict[str, float]], seed: int, folder: Path,
+          progress: Progress, about: dict[str, Any], attached: dict[str, torch.Tensor], scalars: Any = None) -> Trained:
     """Train to the best validation value and leave the model with the weights of that epoch.
 
-    objectives: (weight, objective) pairs, added up. validate: the selection value (higher is better), computed on
-    the model in eval mode. folder: where `state.safetensors` (the last epoch, to go on from) and `best.safetensors`
-    live; an existing state is continued, bit for bit as if never interrupted, on the same device and thread count.
+    objectives: (weight, objective) pairs, added up. validate: what goes into the curve, computed on the model in eval
+    mode: "valid_ndcg@10" and, where the selection is by loss, "valid_loss". folder: where `state.safetensors` (the
+    last epoch, to go on from) and `best.safetensors` live; an existing state is continued, bit for bit as if never
+    interrupted, on the same device and thread count.
     about, attached: plain data and tensors that make `best.safetensors` complete in itself.
     scalars: a TensorBoard writer or None.
     Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
     with another thread count.
     """
     optimiser = _optimiser(model, config)
-    state = {"epoch": 0, "step": 0, "best": -1.0, "best_epoch": 0, "waited": 0, "curve": [],
-             "seconds": [], "validation_seconds": [], **_place(data)}
+    states = initial_states(objectives, feed.data)
+    state = {"epoch": 0, "step": 0, "best": None, "best_epoch": 0, "waited": 0, "curve": [],
+             "seconds": [], "validation_seconds": [], "passes": feed.passes, **_place(feed.data)}
     if (folder / STATE).exists():
         tensors, state = checkpoints.read(folder / STATE)
-        _check_place(state, _place(data), folder)
+        _check_place(state, _place(feed.data), folder)
         checkpoints.load_training(tensors, model, optimiser)
-    steps = math.ceil(len(data) / (config.batch_size * config.accumulation)) * config.epochs
+        states = checkpoints.unnumbered("run_state", tensors, len(objectives), feed.data.device)
+        feed.passes.update(state["passes"])
+    steps = math.ceil(len(feed.data) / (config.batch_size * config.accumulation)) * config.epochs
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
         epoch = state["epoch"] + 1
         began = time.perf_counter()
-        entry = {"epoch": epoch, "loss": _epoch(model, data, objectives, optimiser, config, seed, state, steps)}
+        entry = {"epoch": epoch, "loss": _epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)}
+        entry |= _logged(objectives, states)
         state["seconds"].append(time.perf_counter() - began)
         if epoch % config.valid_every == 0 or epoch == config.epochs:
             began = time.perf_counter()
             model.eval()
-            entry["valid_ndcg@10"] = value = validate()
+            entry |= validate(states)
+            value = entry["valid_ndcg@10"] if config.selection == "ndcg@10" else -entry["valid_loss"]
             state["validation_seconds"].append(time.perf_counter() - began)
             state["waited"] += 1
-            if value > state["best"]:
+            if state["best"] is None or value > state["best"]:
                 state |= {"best": value, "best_epoch": epoch, "waited": 0}
                 checkpoints.write(folder / BEST, checkpoints.named("model", model.state_dict()) | attached,
-                                  {**about, "epoch": epoch, "valid_ndcg@10": value})
+                                  {**about, "epoch": epoch, "valid_ndcg@10": entry["valid_ndcg@10"]})
         state["curve"].append(entry)
-        state["epoch"] = epoch
-        checkpoints.write(folder / STATE, checkpoints.training_tensors(model, optimiser), state)
+        state |= {"epoch": epoch, "passes": dict(feed.passes)}
+        tensors = checkpoints.training_tensors(model, optimiser) | checkpoints.numbered("run_state", states)
+        checkpoints.write(folder / STATE, tensors, state)
         _tell(entry, scalars, progress, config.epochs)
     tensors, _ = checkpoints.read(folder / BEST)
     model.load_state_dict(checkpoints.unnamed("model", tensors))
     model.eval()
     stopped = "patience" if state["epoch"] < config.epochs else "epochs"
     history = {"epochs": state["epoch"], "best_epoch": state["best_epoch"], "curve": state["curve"],
-               "parameters": model.num_parameters(), "stopped": stopped, "steps": state["step"]}
+               "parameters": model.num_parameters(), "stopped": stopped, "steps": state["step"],
+               "passes": dict(feed.passes)}
     return Trained(history, state["seconds"], state["validation_seconds"])
+
+
+def initial_states(objectives: list[tuple[float, Objective]], data: TokenisedInstances) -> States:
+    """The run state of each objective before the first step."""
+    return [{name: tensor.to(data.device) for name, tensor in o.initial_state(data.table.shape[1]).items()}
+            for _, o in objectives]
+
+
+def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[str, Any]:
+    """The run state for the curve, such as {"state": {"apao.weights": [...]}}; nothing where there is none."""
+    values = {f"{objective.name}.{name}": tensor.tolist()
+              for (_, objective), state in zip(objectives, states, strict=True) for name, tensor in state.items()}
+    return {"state": values} if values else {}
 
 
 def _place(data: TokenisedInstances) -> dict[str, Any]:
@@ -118,23 +140,24 @@ def _optimiser(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
                               {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate)
 
 
-def _epoch(model: Backbone, data: TokenisedInstances, objectives: list[tuple[float, Objective]],
+def _epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
            optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
            steps: int) -> float:
     """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end."""
     model.train()
-    epoch = state["epoch"] + 1
+    epoch, data = state["epoch"] + 1, feed.data
     torch.manual_seed(stream_seed(seed, "dropout", epoch))
     order = np.random.default_rng(stream_seed(seed, "batches", epoch))
+    feed.begin(epoch)
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     for micro_batches in training_batches(data.instances.lengths, batch_size=config.batch_size,
                                           accumulation=config.accumulation, bucket_steps=config.bucket_steps,
-                                          generator=order):
+                                          generator=order, groups=data.users if config.group_users else None):
         size = sum(len(rows) for rows in micro_batches)
         for rows in micro_batches:
-            inputs = objective_inputs(model, data, rows)
-            losses = sum(weight * objective.loss(inputs) for weight, objective in objectives)
-            (losses.sum() / size).backward()
+            losses = row_losses(objectives, states, feed.inputs(rows))
+            share = size if config.accumulation_reduction == "mean" else len(rows)
+            (losses.sum() / share).backward()
             total += losses.detach().sum()
         if config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -147,6 +170,15 @@ def _epoch(model: Backbone, data: TokenisedInstances, objectives: list[tuple[flo
     if not math.isfinite(mean):
         raise FloatingPointError(f"the training loss of epoch {epoch} is {mean}")
     return mean
+
+
+def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> torch.Tensor:
+    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries."""
+    total = 0
+    for (weight, objective), state in zip(objectives, states, strict=True):
+        inputs.state = state
+        total = total + weight * objective.loss(inputs)
+    return total
 
 
 def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int) -> None:

@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "genrec_bench"
 ROWS = {0: "errors seeds settings registry contracts config declared identity records provenance memory progress",
         1: "datasets tokenizers backbones objectives metrics splits trie",
-        2: "inputs checkpoints train decode evaluate generative",
-        3: "plan runner",
-        4: "cli commands"}
+        2: "inputs checkpoints train decode evaluate generative check plugin_file",
+        3: "plan runner workers",
+        4: "cli commands api"}
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
 PLUGINS = ("datasets", "tokenizers", "backbones", "objectives", "metrics")
 # Read records: row 0, and the plug-in packages named here, which are numpy at most.
 READERS = {"analysis": {"metrics"}, "reporting": {"metrics", "analysis"}}
-DATA = ("papers", "profiles", "suites")  # folders of TOML
+DATA = ("papers", "profiles", "suites", "presets", "ledger")  # folders of TOML
 MAX_LINES = 400
 
 
@@ -72,7 +72,7 @@ def part_of(path: Path) -> str:
 
 def test_every_module_has_a_row() -> None:
     found = {part_of(p) for p in module_files()} - {"__init__", *READERS, *DATA}
-    assert found - {"api"} <= set(ROW_OF), "a new module has to be put into a row"
+    assert found <= set(ROW_OF), "a new module has to be put into a row"
     assert set(ROW_OF) <= found | {"__init__"}, "a row names a module that is not there"
 
 

@@ -51,7 +51,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 def grid(folder: Path, results: Path, *more: str | Path) -> list[str | Path]:
     """Two baselines and a tiny TIGER on a folder of data."""
     return ["run", "--suite", "apao", "--profile", "smoke", "--datasets", folder, "--baselines", "popularity,item_knn",
-            *TINY, "--threads", "1", "--results", results, *more]
+            "--row", "TIGER + cross-entropy", *TINY, "--threads", "1", "--results", results, *more]
 
 
 def records(results: Path) -> dict[str, dict[str, Any]]:

@@ -13,15 +13,17 @@ import torch
 
 from genrec_bench import plan, registry, settings
 from genrec_bench.backbones.base import Backbone, BackboneSettings, PrefixState
+from genrec_bench.backbones.folding import prefix_tree
+from genrec_bench.check import check_objective
 from genrec_bench.config import SECTIONS, RunConfig
 from genrec_bench.contracts import PAD, SemanticIds
 from genrec_bench.datasets.base import Dataset
+from genrec_bench.declared import SuiteRow, load_presets
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError
 from genrec_bench.identity import canonical, identity_parts, run_id
-from genrec_bench.inputs import PROVIDED
 from genrec_bench.metrics.base import Metric
-from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.objectives.base import Objective
 from genrec_bench.tokenizers.base import Tokenizer
 from genrec_bench.trie import Trie
 
@@ -94,39 +96,37 @@ def test_every_setting_of_a_section_is_documented_and_legal(section: str) -> Non
 
 # Objectives
 
-def objective_inputs(seed: int, targets: torch.Tensor | None = None) -> ObjectiveInputs:
-    random = torch.Generator().manual_seed(seed)
-    if targets is None:
-        targets = torch.randint(2, VOCAB, (USERS, DEPTH), generator=random)
-        targets[1, 2:], targets[4, 1:] = PAD, PAD
-    logits = torch.randn(USERS, DEPTH, VOCAB, generator=random, dtype=torch.float64)
-    return ObjectiveInputs(targets, logits.requires_grad_())
+def objective_specs() -> list[Any]:
+    """Every objective at its defaults, with every preset, and with every choice of every setting that has choices."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in names("objective"):
+        found[name] = spec("objective", name)
+        for preset, values in load_presets(name).items():
+            found[f"{name}-{preset}"] = {"name": name, **values}
+        for field in dataclasses.fields(registry.objectives.get(name)):
+            for choice in field.metadata.get("choices") or ((False, True) if isinstance(field.default, bool) else ()):
+                found[f"{name}-{field.name}-{choice}"] = {"name": name, field.name: choice}
+    return [pytest.param(values, id=key) for key, values in found.items()]
 
 
-@pytest.mark.parametrize("name", names("objective"))
-def test_every_objective(name: str) -> None:
-    objective = registry.objectives.build(spec("objective", name))
-    assert objective.needs <= PROVIDED, "asks for what nobody provides"
-    inputs = objective_inputs(0)
-    losses = objective.loss(inputs)
-    assert losses.shape == (USERS,) and torch.isfinite(losses).all() and losses.dtype == torch.float64
-    losses.sum().backward()
-    gradient = inputs.logits.grad
-    assert torch.isfinite(gradient).all() and all(gradient[row].abs().sum() > 0 for row in range(USERS))
-    assert not gradient[inputs.targets == PAD].any(), "PAD has a gradient"
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    shuffled = ObjectiveInputs(inputs.targets[order], inputs.logits.detach()[order])
-    torch.testing.assert_close(objective.loss(shuffled), losses.detach()[order], atol=1e-12, rtol=0)
+# Checks that a reading cannot pass by its definition, each with the reason.
+KNOWN = {
+    "released_numerics": {"stays finite at log-probabilities of -300"},  # the released code divides 0 by 1e-12
+    "hard_max": {"has a finite gradient for every row",  # only the worst level counts: a shorter ID may lack it
+                 "falls when the targets' logits rise", "gives a row alone the same loss"},
+}
 
 
-@pytest.mark.parametrize("name", names("objective"))
-def test_every_objective_gets_better_when_the_target_does(name: str) -> None:
-    inputs = objective_inputs(1)
-    better = inputs.logits.detach().clone()
-    better.scatter_add_(2, inputs.targets[:, :, None], torch.full((USERS, DEPTH, 1), 50.0).double())
-    objective = registry.objectives.build(spec("objective", name))
-    with torch.no_grad():
-        assert (objective.loss(ObjectiveInputs(inputs.targets, better)) < objective.loss(inputs)).all()
+@pytest.mark.parametrize("values", objective_specs())
+def test_every_objective_keeps_its_contract(values: dict[str, Any]) -> None:
+    objective = registry.objectives.build(values)
+    try:
+        objective.check()
+    except UserError:
+        return  # settings that only go together with others
+    excused = set().union(*(KNOWN[k] for k in KNOWN if values.get(k) is True or k in values.values()))
+    failed = [f"{f.name}: {f.detail}" for f in check_objective(objective) if not f.passed and f.name not in excused]
+    assert not failed, "\n".join(failed)
 
 
 # Backbones
@@ -166,6 +166,65 @@ def test_every_backbones_token_logits(name: str) -> None:
     order = torch.randperm(USERS)
     shuffled = model.token_logits(history(model)[order], codes[order])
     torch.testing.assert_close(shuffled, logits[order], atol=1e-5, rtol=0)
+
+
+def candidates(seed: int) -> torch.Tensor:
+    """(USERS, 6, DEPTH): shared prefixes, duplicates, one user with equal candidates, shorter IDs."""
+    codes = torch.randint(2, 5, (USERS, 6, DEPTH), generator=torch.Generator().manual_seed(seed))
+    codes[:, 5], codes[1], codes[2, :3, 1:], codes[3, 0, 2:] = codes[:, 4], codes[1, 0], PAD, PAD
+    return codes
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+@torch.no_grad()
+def test_every_backbones_folded_candidates_equal_single_ones(name: str) -> None:
+    model, codes = backbone(name), candidates(0)
+    whole = model.token_logits(history(model), codes)
+    for c in range(codes.shape[1]):
+        alone = model.token_logits(history(model), codes[:, c:c + 1])
+        torch.testing.assert_close(whole[:, c:c + 1], alone, atol=1e-5, rtol=0)
+    for b in range(USERS):
+        alone = model.token_logits(history(model)[b:b + 1], codes[b:b + 1])
+        torch.testing.assert_close(whole[b:b + 1], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+def test_every_backbones_node_logits(name: str) -> None:
+    """Rows along each candidate are those of `token_logits`, and so are the gradients."""
+    model, codes = backbone(name), candidates(1)
+    if type(model).node_logits is Backbone.node_logits:
+        pytest.skip(f"{name} does not fold candidates")
+    tree, real = prefix_tree(codes), codes != PAD
+    nodes = model.node_logits(history(model), tree)
+    assert nodes.shape == (*tree.tokens.shape, VOCAB) and nodes.dtype == torch.float32 and nodes.isfinite().all()
+    columns = [model.token_logits(history(model), one) for one in codes.split(1, dim=1)]
+    folded, whole = tree.gather(nodes)[real], torch.cat(columns, dim=1)[real]
+    torch.testing.assert_close(folded, whole, atol=1e-5, rtol=0)
+    weights = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1))
+    parameters = list(model.parameters())
+    wanted = torch.autograd.grad((whole * weights).sum(), parameters)
+    for found, expected in zip(torch.autograd.grad((folded * weights).sum(), parameters), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5 * max(1.0, float(expected.abs().max())), rtol=0)
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+@torch.no_grad()
+def test_every_backbone_that_packs_users(name: str) -> None:
+    """Instances of one user out of one pass, next to a user with a single instance."""
+    model = backbone(name)
+    if not model.packs_users:
+        with pytest.raises(TypeError, match="no packed_logits"):
+            model.packed_logits(history(model), torch.zeros(1).long(), torch.ones(1).long(), DEPTH)
+        return
+    assert model.history_suffix == (), "a suffix would stand between a history and its target"
+    sequences = torch.randint(2, VOCAB, (2, 4 * DEPTH), generator=torch.Generator().manual_seed(0))
+    sequences[1, 2 * DEPTH:] = PAD
+    sequence, length = torch.tensor([0, 1, 0, 0]), torch.tensor([1, 1, 3, 2]) * DEPTH
+    packed = model.packed_logits(sequences, sequence, length, DEPTH)
+    for row, (group, end) in enumerate(zip(sequence.tolist(), length.tolist(), strict=True)):
+        target = sequences[group, end:end + DEPTH]
+        alone = model.token_logits(sequences[group, :end][None], target[None, None])[0, 0]
+        torch.testing.assert_close(packed[row], alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", names("backbone"))
@@ -270,7 +329,7 @@ def test_every_suite_file(suite: str) -> None:
         rows = plan.load_suite(part)["row"]
         assert rows and set(data["suite"]) <= {"name", "title", "paper", "includes"}
         for row in rows:
-            assert set(row) <= {"baseline", "label", "tokenizer", "backbone", "objective", "paper_row"}
+            assert set(row) <= {f.name for f in dataclasses.fields(SuiteRow)}
             assert ("baseline" in row) != ("backbone" in row)
 
 
@@ -281,7 +340,7 @@ def test_suite_all_includes_every_other_suite() -> None:
 @pytest.mark.parametrize("profile", plan.profile_names())
 def test_every_profile_file_names_what_exists(profile: str) -> None:
     data = plan.load_profile(profile)
-    assert set(data) <= {"title", "seeds", "datasets", "settings", "datasets_settings"} and data["title"]
+    assert set(data) <= {"title", "seeds", "datasets", "grid", "settings", "datasets_settings"} and data["title"]
     assert len(set(data["seeds"])) == len(data["seeds"]) > 0
     assert set(data["datasets"]) <= set(registry.datasets.names())
     for layer in (data.get("settings", {}), *data.get("datasets_settings", {}).values()):

@@ -86,7 +86,7 @@ def test_random_histories_equal_a_loop(seed: int) -> None:
 
 def test_a_need_that_nobody_provides_is_refused() -> None:
     class Wanting(CrossEntropy):
-        needs = frozenset({"negatives"})
+        needs = frozenset({"negative"})
 
-    with pytest.raises(UserError, match="unknown need 'negatives'"):
+    with pytest.raises(UserError, match="unknown need 'negative'.*Did you mean 'negatives'"):
         check_needs([Wanting()])

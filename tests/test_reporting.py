@@ -171,7 +171,7 @@ def test_a_folder_of_ones_own_is_no_papers_dataset(tmp_path):
     folder.mkdir()
     (folder / "x.inter.json").write_text("{}")
     configs = expand(Selection("apao", "paper", datasets=(str(folder),), baselines=(), seeds=(0,)))
-    config, = [c for c in configs if c.backbone]
+    config = next(c for c in configs if c.label == "TIGER + cross-entropy")
     assert config.dataset["name"] == "folder" and config.dataset["label"] == "apao_office"
     own = replace(record_of("apao_office", "tiger", 0), run_id="own", config=config.to_dict())
     assert own.dataset == "apao_office"

@@ -21,7 +21,7 @@ from genrec_bench.cli import main
 from genrec_bench.config import SplitConfig, TrainingConfig
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
 from genrec_bench.errors import UserError
-from genrec_bench.inputs import TokenisedInstances
+from genrec_bench.inputs import InputFeed, TokenisedInstances
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.plan import Selection, expand, parse_overrides
@@ -31,6 +31,7 @@ from genrec_bench.runner import FAILURE, Workspace, run_one
 from genrec_bench.seeds import stream_seed
 from genrec_bench.splits import leave_one_out
 from genrec_bench.train import STATE, learning_rate, median_seconds, train
+from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -59,12 +60,14 @@ class Notes:
         self.lines.append((done, total, note))
 
 
-def generative_run(folder: Path, results: Path, seed: int = 0, *changes: str) -> tuple[Any, Workspace]:
-    """The toy folder's TIGER run, prepared, with some settings changed."""
+def generative_run(folder: Path, results: Path, seed: int = 0, *changes: str,
+                   label: str = "TIGER + cross-entropy") -> tuple[Any, Workspace]:
+    """The toy folder's run of one row, prepared, with some settings changed."""
     overrides = {part: dict(values) for part, values in SMALL.items()}
     for part, values in parse_overrides(changes).items():
         overrides.setdefault(part, {}).update(values)
-    (config,) = expand(Selection("apao", "smoke", (str(folder),), None, (), (seed,), overrides))
+    configs = expand(Selection("apao", "smoke", (str(folder),), None, (), (seed,), overrides, grid="full"))
+    config = next(c for c in configs if c.label == label)
     workspace = Workspace(results)
     return workspace.prepare(config), workspace
 
@@ -122,8 +125,12 @@ def toy_training(interactions: Interactions, folder: Path, *, validate: Callable
                               dropout=0.0).build(ids.vocab_size, 7)
     data = TokenisedInstances(split.train, ids, (EOS,), "cpu")
     config = TrainingConfig(**{"epochs": 2, "batch_size": 8, "accumulation": 1, "learning_rate": 3e-3, **settings})
-    trained = train(model, data, objectives or [(1.0, CrossEntropy())], config=config, seed=seed, folder=folder,
-                    validate=validate or (lambda: 0.5), progress=progress or Quiet(), about={}, attached={})
+    pairs = objectives or [(1.0, CrossEntropy())]
+    feed = InputFeed(model, data, [objective for _, objective in pairs], trie=Trie.from_codes(ids.tokens), seed=seed,
+                     group_users=config.group_users)
+    trained = train(model, feed, pairs, config=config, seed=seed, folder=folder, about={}, attached={},
+                    validate=lambda states: {"valid_ndcg@10": validate() if validate else 0.5},
+                    progress=progress or Quiet())
     return model, trained
 
 
@@ -316,10 +323,12 @@ def test_a_loss_that_is_not_finite_fails_that_run_alone(toy_folder: Path, tmp_pa
     monkeypatch.setattr(Broken, "name", "cross_entropy", raising=False)
     monkeypatch.setitem(registry.objectives._classes, "cross_entropy", Broken)
     words = ["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--threads", "1",
-             "--baselines", "popularity", "--results", str(tmp_path / "r"), "--seeds", "0,1"]
+             "--baselines", "popularity", "--results", str(tmp_path / "r"), "--seeds", "0,1", "--jobs", "1", "--row",
+             "TIGER + cross-entropy", "--row", "TIGER + CE → CE"]
     assert main(words) == 1
     printed = capsys.readouterr().err
-    assert printed.count("FAILED") == 2 and "the training loss of epoch 1 is nan" in printed and FAILURE in printed
+    assert printed.count("FAILED") == 4 and printed.count("its first stage failed") == 2
+    assert "the training loss of epoch 1 is nan" in printed and FAILURE in printed
     failures = sorted((tmp_path / "r" / "work").glob(f"*/{FAILURE}"))
     assert len(failures) == 2 and "FloatingPointError" in failures[0].read_text()
     records = [json.loads(p.read_text()) for p in (tmp_path / "r" / "toy").glob("*.json")]

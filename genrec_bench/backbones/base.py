@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from genrec_bench.backbones.folding import PrefixTree, prefix_tree
+
 
 class DecodingState(Protocol):
     """One batch of users in the middle of a beam search; beams share what belongs to the user."""
@@ -21,19 +23,41 @@ class DecodingState(Protocol):
 class Backbone(nn.Module):
     """A network from token ids to logits over the flat vocabulary.
 
-    `history_suffix` are the token ids that close a history (an encoder-decoder wants EOS); whoever makes
-    histories appends them. A backbone plug-in is a frozen dataclass of settings whose `build` makes this module.
+    A network defines `node_logits`, or `token_logits` where it cannot fold candidates. `history_suffix` are the token
+    ids that close a history (an encoder-decoder wants EOS); whoever makes histories appends them. `packs_users` says
+    that one pass can serve several instances of a user, see `packed_logits`. A backbone plug-in is a frozen dataclass
+    of settings whose `build` makes this module.
     """
 
     history_suffix: tuple[int, ...] = ()
+    packs_users: bool = False
+
+    def node_logits(self, histories: Tensor, tree: PrefixTree) -> Tensor:
+        """Logits after every distinct prefix of a user's candidates.
+
+        histories: (B, S) token ids, PAD at the end. tree: P columns a user. Returns (B, P, V) float32; a row depends
+        on the tokens of its own prefix only, and means nothing in columns that fill up a level.
+        """
+        raise TypeError(f"{type(self).__name__} must define node_logits, or at least token_logits")
 
     def token_logits(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Teacher-forced logits of C candidate semantic IDs a user.
 
-        histories: (B, S) token ids, PAD at the end. candidates: (B, C, T) token ids. Returns (B, C, T, V) float32;
-        row t depends on the tokens before t only.
+        histories: (B, S) token ids, PAD at the end. candidates: (B, C, T) token ids, PAD read as any other. Returns
+        (B, C, T, V) float32; row t depends on the tokens before t only.
         """
-        raise TypeError(f"{type(self).__name__} must define token_logits")
+        tree = prefix_tree(candidates, skip_pad=False)
+        return tree.gather(self.node_logits(histories, tree))
+
+    def packed_logits(self, sequences: Tensor, sequence: Tensor, length: Tensor, depth: int) -> Tensor:
+        """`token_logits` of B instances, one candidate each, that are pieces of G longer sequences.
+
+        sequences: (G, S) token ids, PAD at the end: history and target of a user's longest instance. sequence: (B,)
+        its row for each instance. length: (B,) tokens of the instance's history, from 1; the tokens of its target
+        follow. depth: levels T. Returns (B, T, V) float32; rows behind the end of a sequence mean nothing. Only where
+        `packs_users`.
+        """
+        raise TypeError(f"{type(self).__name__} has no packed_logits")
 
     def start(self, histories: Tensor) -> DecodingState:
         """Begin decoding for (B, S) histories; the default asks `token_logits` for whole prefixes."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone, BackboneSettings
+from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.errors import UserError
 from genrec_bench.registry import backbones
@@ -68,17 +69,6 @@ def relative_buckets(queries: int, keys: int, *, bidirectional: bool, num_bucket
     return base + torch.where(distance < exact, distance, far)
 
 
-class RMSNorm(nn.Module):
-    """Scale by the root mean square; no mean, no bias."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
 class Attention(nn.Module):
     """T5 attention: no scaling by sqrt(d), an additive position bias."""
 
@@ -114,6 +104,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         return self.attend(self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x)), bias)
 
+    def along_paths(self, x: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
+        """Attention of (B, P, width) nodes over their own paths; bias: (heads, levels)."""
+        query, key, value = (f(x).unflatten(2, (self.heads, -1)) for f in (self.q, self.k, self.v))
+        rate = self.dropout if self.training else 0.0
+        return self.o(attend_along_paths(query, key, value, tree, bias, rate).flatten(2))
+
 
 class FeedForward(nn.Module):
     """Two matrices around a ReLU."""
@@ -134,7 +130,7 @@ class SubLayer(nn.Module):
     def __init__(self, settings: TigerSettings, name: str, inner: nn.Module) -> None:
         super().__init__()
         self.add_module(name, inner)
-        self.layer_norm = RMSNorm(settings.width, settings.norm_eps)
+        self.layer_norm = nn.RMSNorm(settings.width, settings.norm_eps)
         self.dropout = nn.Dropout(settings.dropout)
 
     @property
@@ -147,6 +143,9 @@ class SubLayer(nn.Module):
     def attend(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """The residual step for attention whose queries, keys and values are at hand."""
         return x + self.dropout(self.inner.attend(query, key, value, bias))
+
+    def along_paths(self, x: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
+        return x + self.dropout(self.inner.along_paths(self.layer_norm(x), tree, bias))
 
     def query(self, x: Tensor) -> Tensor:
         return self.inner.split(self.inner.q(self.layer_norm(x)))
@@ -171,7 +170,7 @@ class Stack(nn.Module):
     def __init__(self, settings: TigerSettings, *, decoder: bool) -> None:
         super().__init__()
         self.block = nn.ModuleList(Block(settings, decoder=decoder, first=i == 0) for i in range(settings.num_layers))
-        self.final_layer_norm = RMSNorm(settings.width, settings.norm_eps)
+        self.final_layer_norm = nn.RMSNorm(settings.width, settings.norm_eps)
         self.dropout = nn.Dropout(settings.dropout)
 
     def position_bias(self, queries: int, keys: int) -> Tensor:
@@ -179,7 +178,7 @@ class Stack(nn.Module):
 
 
 class Tiger(Backbone):
-    """The network. `token_logits` serves training and exact scoring, `start` serves beam search."""
+    """The network. `node_logits` serves training and exact scoring, `start` serves beam search."""
 
     history_suffix = (EOS,)
 
@@ -224,18 +223,18 @@ class Tiger(Backbone):
         x = self.decoder.dropout(self.decoder.final_layer_norm(x)) * self.output_scale
         return F.linear(x, self.shared.weight).float()
 
-    def token_logits(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        users, count, depth = candidates.shape
+    def node_logits(self, histories: Tensor, tree: PrefixTree) -> Tensor:
         states, mask = self.encode(histories)
-        inputs = F.pad(candidates, (1, -1), value=PAD).flatten(0, 1)
-        causal = torch.full((depth, depth), -torch.inf, device=inputs.device).triu(1)
-        bias = self.decoder.position_bias(depth, depth) + causal
-        x = self.decoder.dropout(self.shared(inputs))
+        levels = len(tree.widths)
+        bias = self.decoder.position_bias(levels, levels)
+        chain = bias + torch.full((levels, levels), -torch.inf, device=bias.device).triu(1)
+        up = bias[0, :, -1].flip(1)  # (heads, levels): of the key so many levels up
+        x = self.decoder.dropout(self.shared(tree.tokens))
         for block, (key, value) in zip(self.decoder.block, self.cross_keys_values(states), strict=True):
-            x = block.layer[0](x, bias).view(users, count * depth, -1)
+            x = block.layer[0](x, chain) if tree.is_chain else block.layer[0].along_paths(x, tree, up)
             x = block.layer[1].attend(x, block.layer[1].query(x), key, value, mask)
-            x = block.layer[2](x).view(users * count, depth, -1)
-        return self.logits(x).view(users, count, depth, -1)
+            x = block.layer[2](x)
+        return self.logits(x)
 
     def start(self, histories: Tensor) -> TigerState:
         return TigerState(self, histories)

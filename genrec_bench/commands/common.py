@@ -8,6 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from genrec_bench.declared import GRIDS
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection, parse_overrides
 from genrec_bench.runner import Workspace
@@ -76,10 +77,14 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
                         help="only generative rows with these objectives, or none")
+    parser.add_argument("--row", action="append", default=None, metavar="LABEL", dest="rows",
+                        help="only this generative row, by its label in the suite; may be repeated")
     parser.add_argument("--baselines", type=comma_list, default=None, metavar="A,B",
                         help="only these baseline rows, or none")
     parser.add_argument("--seeds", type=comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: as the profile says)")
+    parser.add_argument("--grid", choices=GRIDS, default=None,
+                        help="which rows of the suite: core, backbones or full (default: as the profile says)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
                         help="change one setting of a section, component or baseline, such as training.epochs=5")
 
@@ -87,7 +92,8 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 def selection(args: argparse.Namespace) -> Selection:
     """The selection that the options of `add_selection` describe. Raises: UserError."""
     return Selection(args.suite, args.profile, _tuple(args.datasets), _tuple(args.objectives, none="none"),
-                     _tuple(args.baselines, none="none"), _seeds(args.seeds), parse_overrides(args.overrides))
+                     _tuple(args.baselines, none="none"), seeds(args.seeds), parse_overrides(args.overrides),
+                     args.grid, None if args.rows is None else tuple(args.rows))
 
 
 def _tuple(values: list[str] | None, none: str = "") -> tuple[str, ...] | None:
@@ -95,7 +101,8 @@ def _tuple(values: list[str] | None, none: str = "") -> tuple[str, ...] | None:
     return () if values == [none] else None if values is None else tuple(values)
 
 
-def _seeds(values: list[str] | None) -> tuple[int, ...] | None:
+def seeds(values: list[str] | None) -> tuple[int, ...] | None:
+    """The numbers after `--seeds`, None where it was not given. Raises: UserError."""
     if values is None:
         return None
     wrong = [v for v in values if not (v.isascii() and v.isdecimal())]
@@ -107,8 +114,14 @@ def _seeds(values: list[str] | None) -> tuple[int, ...] | None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--threads`."""
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=None, metavar="N",
-                        help="CPU threads of a run (default: the cores at hand); numbers are equal only at equal N")
+    parser.add_argument("--threads", type=int, default=1, metavar="N",
+                        help="CPU threads of a run (default: 1); numbers are equal only at equal N")
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """`--jobs`, beside the options of `add_device`."""
+    parser.add_argument("--jobs", type=int, default=None, metavar="N",
+                        help="runs at a time (default: the cores at hand divided by --threads; 1 on a GPU)")
 
 
 def device(args: argparse.Namespace) -> str:
@@ -126,10 +139,18 @@ def device(args: argparse.Namespace) -> str:
 
 
 def threads(args: argparse.Namespace) -> int:
-    """CPU threads of a run: as asked, else the cores this process may use."""
-    if args.threads is not None and args.threads < 1:
+    """CPU threads of a run, as asked. Raises: UserError."""
+    if args.threads < 1:
         raise UserError(f"--threads must be at least 1, got {args.threads}.")
-    return args.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+    return args.threads
+
+
+def jobs(args: argparse.Namespace) -> int:
+    """Runs at a time: as asked, else as many as the cores carry, one on a GPU. Raises: UserError."""
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {args.jobs}.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return args.jobs or (max(1, cores // args.threads) if args.device == "cpu" else 1)
 
 
 def workspace(args: argparse.Namespace) -> Workspace:

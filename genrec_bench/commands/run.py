@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 
 from genrec_bench import plan, runner
 from genrec_bench.commands import common
-from genrec_bench.progress import Bars
+from genrec_bench.config import RunConfig
+from genrec_bench.progress import Bars, One
 from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.workers import FIRST_FAILED, Events, run_parallel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_selection(parser)
     common.add_results(parser)
     common.add_device(parser)
+    common.add_jobs(parser)
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard scalars into each run's folder")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, run what is missing, render. Exit code 1 where a run failed."""
     workspace = common.workspace(args)
+    common.jobs(args)
     prepared = prepare_all(args, workspace, keep=True)
-    failed = run_all(prepared, workspace)
+    failed = run_all(prepared, workspace, common.jobs(args))
     for suite in plan.parts_of(args.suite):
         records = [workspace.store.read(p.run_id) for p in prepared if workspace.store.find(p.run_id)]
         if records:
@@ -36,6 +41,11 @@ def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: 
     selection = common.selection(args)
     configs = plan.expand(selection)
     plan.check_overrides(selection.overrides, configs)
+    return prepare_configs(configs, workspace, keep=keep)
+
+
+def prepare_configs(configs: list[RunConfig], workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
+    """The runs of some configurations, ready to start; whatever is wrong with one is said now. Raises: UserError."""
     if any(c.baseline is None for c in configs):
         from genrec_bench.generative import build_objectives
 
@@ -47,33 +57,70 @@ def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: 
     return [workspace.prepare(config, keep=keep) for config in configs]
 
 
-def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace) -> int:
+def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: int = 1) -> int:
     """Run what is not done; a failed run does not stop the others. Returns the number of failures."""
     missing = [p for p in prepared if workspace.status(p.run_id) != "done"]
-    bars = Bars(len(prepared), len(prepared) - len(missing))
+    show = _Show(workspace, Bars(len(prepared), len(prepared) - len(missing)))
     if len(missing) < len(prepared):
-        bars.say(f"{len(prepared) - len(missing)} of {len(prepared)} runs are done already.")
-    failed = 0
+        show.bars.say(f"{len(prepared) - len(missing)} of {len(prepared)} runs are done already.")
     try:
-        for item in missing:
-            name = f"{item.config.label}, {item.dataset}, seed {item.config.seed}"
-            try:
-                with bars.run(name) as progress:
-                    record = runner.run_one(item, workspace, progress)
-            except Exception as error:  # noqa: BLE001  one broken run must not cost the others
-                failed += 1
-                first = str(error).strip().splitlines() or [type(error).__name__]
-                log = workspace.folder(item.run_id) / runner.FAILURE
-                bars.say(f"FAILED  {name}: {first[0]}" + (f" (log: {log})" if log.exists() else ""))
-                continue
-            bars.finished(f"{item.run_id}  {name}: NDCG@10 {record.metrics['ndcg@10']:.4f}, "
-                          f"Recall@10 {record.metrics['recall@10']:.4f}, {record.timings['total_seconds']:.0f} s")
+        if jobs > 1 and len(missing) > 1:
+            run_parallel(missing, workspace, jobs, Events(show.began, show.step, show.ended))
+        else:
+            _run_in_turn(missing, workspace, show)
     except KeyboardInterrupt:
-        bars.close()
+        show.bars.close()
         left = sum(workspace.status(p.run_id) != "done" for p in prepared)
         print(f"\ninterrupted: {len(prepared) - left} of {len(prepared)} runs are done and stay. To go on (our "
               f"networks from their last epoch, RecBole's from their start):\n  {workspace.command}", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
-        bars.close()
-    return failed
+        show.bars.close()
+    return show.failed
+
+
+def _run_in_turn(missing: list[runner.Prepared], workspace: runner.Workspace, show: _Show) -> None:
+    failed = set()
+    for item in missing:
+        show.began(item)
+        error = None
+        if item.first is not None and item.first.run_id in failed:
+            error = FIRST_FAILED
+        else:
+            try:
+                runner.run_one(item, workspace, One(show.bars, item.run_id))
+            except Exception as caught:  # noqa: BLE001  one broken run must not cost the others
+                error = (str(caught).strip().splitlines() or [type(caught).__name__])[0]
+        if error is not None:
+            failed.add(item.run_id)
+        show.ended(item, error)
+
+
+@dataclass
+class _Show:
+    """Tells the user of runs as they begin and end, and counts the failures."""
+
+    workspace: runner.Workspace
+    bars: Bars
+    failed: int = 0
+
+    def began(self, item: runner.Prepared) -> None:
+        self.bars.began(item.run_id, _name(item))
+
+    def step(self, item: runner.Prepared, done: int, total: int, note: str) -> None:
+        self.bars.step(item.run_id, done, total, note)
+
+    def ended(self, item: runner.Prepared, error: str | None) -> None:
+        self.bars.ended(item.run_id)
+        if error is not None:
+            self.failed += 1
+            log = self.workspace.folder(item.run_id) / runner.FAILURE
+            self.bars.say(f"FAILED  {_name(item)}: {error}" + (f" (log: {log})" if log.exists() else ""))
+            return
+        record = self.workspace.store.read(item.run_id)
+        self.bars.finished(f"{item.run_id}  {_name(item)}: NDCG@10 {record.metrics['ndcg@10']:.4f}, "
+                           f"Recall@10 {record.metrics['recall@10']:.4f}, {record.timings['total_seconds']:.0f} s")
+
+
+def _name(item: runner.Prepared) -> str:
+    return f"{item.config.label}, {item.dataset}, seed {item.config.seed}"

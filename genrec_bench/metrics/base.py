@@ -7,6 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from genrec_bench import registry
+from genrec_bench.contracts import Rankings
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -38,3 +41,18 @@ class Metric:
         hit = (ranks >= 1) & (ranks <= k)
         # Ranks outside the list are replaced by 1 before `gain`, so that no metric has to guard against 0.
         return np.where(hit, self.gain(np.where(hit, ranks, 1).astype(np.float64)), 0.0)
+
+
+def expected_values(metric: Metric | str, rankings: Rankings, k: int) -> np.ndarray:
+    """(U,) item-level values: the mean of the metric over the places the target's group of equals occupies.
+
+    metric: one, or a registered name. A place beyond k counts 0. k must not exceed the max_k the rankings were cut to.
+    """
+    if isinstance(metric, str):
+        metric = registry.metrics.build({"name": metric})
+    first, ties = rankings.places.astype(np.int64), rankings.ties.astype(np.int64)
+    alone = metric.values(first, k)
+    # A metric depends on the place alone, so that the sum over a group is a difference of two running sums.
+    running = np.concatenate([[0.0], np.cumsum(metric.values(np.arange(1, k + 1), k))])
+    group = running[np.minimum(first + ties - 1, k).clip(0)] - running[np.minimum(first - 1, k).clip(0)]
+    return np.where((first > 0) & (ties > 1), group / np.maximum(ties, 1), alone)

@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
+from genrec_bench.objectives.catalogue import Catalogue
+
+# What `needs` may name, and what it costs.
+NEEDS = {
+    "trie": "target_ids, catalogue, valid: which tokens may follow",
+    "negatives": "negative_ids and their logits: the decoder runs over N more items a row",
+    "reference": "log-probabilities of a frozen copy of the network, without gradient",
+    "beam": "beam_thresholds: a beam search a batch, without gradient",
+    "eos": "eos_logps: one more position of the target",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ObjectiveInputs:
-    """One batch as an objective sees it.
+    """One batch as an objective sees it. What it did not name in `needs` is None.
 
     targets: (B, T) token ids of the target items, PAD where a semantic ID is shorter. logits: (B, T, V)
     teacher-forced logits of the targets, float32, with gradient.
+    eos_logps: (B,) log-probability of EOS after the target ("eos").
+    catalogue: all valid semantic IDs; target_ids: (B,) their numbers of the targets ("trie", "negatives").
+    negative_ids: (B, N) numbers of sampled semantic IDs, not yet compared with the target ("negatives").
+    node_logits: (B, P, V) logits after every distinct prefix of a row's negatives; negative_nodes: (B, N, T) which of
+    the P rows predicts each negative's token. Use `negative_token_logps` or `negative_logits` instead.
+    reference_target_token_logps (B, T), reference_negative_token_logps (B, N, T): of the frozen network, 0 at PAD
+    ("reference").
+    beam_thresholds: (B, T) summed log-probability of the B-th kept prefix after each level, -inf where fewer than B
+    exist ("beam"). state: the run state of the objective that is asked, see `Objective.initial_state`; it may replace
+    entries. What is computed once here serves all objectives of a run.
     """
 
     targets: Tensor
     logits: Tensor
+    eos_logps: Tensor | None = None
+    catalogue: Catalogue | None = None
+    target_ids: Tensor | None = None
+    negative_ids: Tensor | None = None
+    node_logits: Tensor | None = None
+    negative_nodes: Tensor | None = None
+    reference_target_token_logps: Tensor | None = None
+    reference_negative_token_logps: Tensor | None = None
+    beam_thresholds: Tensor | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def from_logits(cls, catalogue: Catalogue, target_ids: Tensor, logits: Tensor, negative_ids: Tensor | None = None,
+                    negative_logits: Tensor | None = None, **rest: Any) -> ObjectiveInputs:
+        """From plain logits, (B, T, V) and (B, N, T, V): for tests and for trying an objective by hand."""
+        nodes = flat = None
+        if negative_ids is not None:
+            users, count, depth = negative_logits.shape[:3]
+            nodes = torch.arange(count * depth, device=logits.device).view(1, count, depth).expand(users, -1, -1)
+            flat = negative_logits.flatten(1, 2)
+        return cls(catalogue.tokens[target_ids], logits, catalogue=catalogue, target_ids=target_ids,
+                   negative_ids=negative_ids, node_logits=flat, negative_nodes=nodes, **rest)
 
     @cached_property
     def is_token(self) -> Tensor:
@@ -34,17 +77,79 @@ class ObjectiveInputs:
         logps = F.log_softmax(self.logits, dim=-1).gather(2, self.targets[:, :, None])[:, :, 0]
         return logps.masked_fill(~self.is_token, 0.0)
 
+    @cached_property
+    def valid(self) -> Tensor:
+        """(B, T, V) bool: tokens that may follow the target's prefix ("trie")."""
+        return self.catalogue.valid(self.target_ids)
+
+    @cached_property
+    def negatives(self) -> Tensor:
+        """(B, N, T) token ids of the negatives, PAD where shorter ("negatives")."""
+        return self.catalogue.tokens[self.negative_ids]
+
+    @cached_property
+    def negative_token_logps(self) -> Tensor:
+        """(B, N, T) log-probabilities of the negatives' tokens over the whole vocabulary, 0 at PAD ("negatives")."""
+        return node_token_logps(self.node_logits, self.negative_nodes, self.negatives)
+
+    @cached_property
+    def negative_logits(self) -> Tensor:
+        """(B, N, T, V) logits along each negative's own path ("negatives"); large, so only where they are needed."""
+        index = self.negative_nodes.flatten(1)[:, :, None].expand(-1, -1, self.node_logits.shape[2])
+        return self.node_logits.gather(1, index).unflatten(1, self.negative_nodes.shape[1:])
+
+    @cached_property
+    def negative_valid(self) -> Tensor:
+        """(B, N, T, V) bool: tokens that may follow each negative's prefix ("trie" and "negatives")."""
+        return self.catalogue.valid(self.negative_ids)
+
+    @cached_property
+    def keep(self) -> Tensor:
+        """(B, N, T) bool: the negative's prefix is neither the target's nor an earlier negative's ("negatives")."""
+        return self.catalogue.distinct(torch.cat([self.target_ids[:, None], self.negative_ids], dim=1))[:, 1:]
+
+    @cached_property
+    def is_other(self) -> Tensor:
+        """(B, N) bool: the negative is not the target itself ("negatives")."""
+        return self.negative_ids != self.target_ids[:, None]
+
+
+def node_token_logps(node_logits: Tensor, nodes: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities of tokens given which row of logits predicts each; 0 at PAD.
+
+    node_logits: (B, P, V). nodes, tokens: (B, N, T). Returns (B, N, T) in nats.
+    """
+    flat = nodes.flatten(1)
+    chosen = node_logits.flatten(1).gather(1, flat * node_logits.shape[2] + tokens.flatten(1))
+    logps = (chosen - node_logits.logsumexp(dim=2).gather(1, flat)).view(tokens.shape)
+    return logps.masked_fill(tokens == PAD, 0.0)
+
 
 class Objective:
     """Base of objective plug-ins: frozen dataclasses whose fields are settings.
 
-    `needs` names what `inputs.py` must prepare beyond the targets' logits; an unknown need is refused before any
-    data is read. `version` is raised when the same settings give other numbers.
+    `needs` names what `inputs.py` must prepare beyond the targets' logits (see NEEDS); it may be a property that looks
+    at the settings. An unknown need is refused before any data is read. With "negatives", `num_negatives` says how
+    many of the drawn ones are used; with "reference", `reference` says of which weights ("initial": those
+    training starts from, "first_stage": those of the first stage); with "beam", `num_beams` and `normaliser` say of
+    which search. `version` is raised when the same settings give other numbers.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
+    num_negatives: ClassVar[int] = 0
+    couples_rows: ClassVar[bool] = False  # a row's loss depends on the other rows of its batch
+
+    def check(self) -> None:
+        """Refuse settings that do not fit each other. Raises: UserError."""
+
+    def initial_state(self, depth: int) -> dict[str, Tensor]:
+        """What the objective carries from step to step (such as weights of levels), for IDs of `depth` levels.
+
+        It is checkpointed, resumed, logged each epoch, and moved by training passes only.
+        """
+        return {}
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         """(B,) loss a row, unreduced."""

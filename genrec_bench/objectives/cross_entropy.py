@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from genrec_bench.errors import unknown
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.registry import objectives
+from genrec_bench.settings import setting
+
+REDUCTIONS = ("mean", "sum")
 
 
-def cross_entropy_loss(target_token_logps: Tensor, is_token: Tensor | None = None) -> Tensor:
-    """Mean negative log-probability over the tokens of an item. APAO (arXiv 2603.02730), Eq. 2-4.
+def cross_entropy_loss(target_token_logps: Tensor, is_token: Tensor | None = None, *,
+                       reduction: str = "mean") -> Tensor:
+    """Negative log-probability of an item, mean or sum over its tokens. APAO (arXiv 2603.02730), Eq. 2-4.
 
     target_token_logps: (B, T) in nats; is_token: (B, T) bool for semantic IDs of unequal length, None = all count.
-    Returns (B,), unreduced.
-    Differs from the paper: none. (APAO's released code also averages over a fifth token, EOS.)
+    reduction: "mean", or "sum" as in BEAR's Eq. 2.1. Returns (B,), unreduced.
+    Raises: UserError for another reduction.
+    Differs from the paper: none. (APAO's released code also averages over a fifth token, EOS: append it here.)
     """
+    if reduction not in REDUCTIONS:
+        raise unknown("reduction", reduction, REDUCTIONS, "cross_entropy_loss")
+    if is_token is not None:
+        target_token_logps = target_token_logps.masked_fill(~is_token, 0.0)
+    if reduction == "sum":
+        return -target_token_logps.sum(dim=1)
     if is_token is None:
         return -target_token_logps.mean(dim=1)
-    kept = target_token_logps.masked_fill(~is_token, 0.0)
-    return -kept.sum(dim=1) / is_token.sum(dim=1).clamp(min=1)
+    return -target_token_logps.sum(dim=1) / is_token.sum(dim=1).clamp(min=1)
 
 
 @objectives.register("cross_entropy")
@@ -28,5 +40,18 @@ def cross_entropy_loss(target_token_logps: Tensor, is_token: Tensor | None = Non
 class CrossEntropy(Objective):
     """Token-level cross-entropy over the whole vocabulary, the reference of every comparison."""
 
+    reduction: str = setting("mean", "over an item's tokens: mean (APAO, Eq. 2-4) or sum (BEAR's SFT, Eq. 2.1)",
+                             choices=REDUCTIONS, added=True)
+    eos: bool = setting(False, "EOS counts as one more token: APAO's released code, not its equations", added=True)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """EOS costs one more position of the target."""
+        return frozenset({"eos"} if self.eos else ())
+
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
-        return cross_entropy_loss(inputs.target_token_logps, inputs.is_token)
+        logps, is_token = inputs.target_token_logps, inputs.is_token
+        if self.eos:
+            logps = torch.cat([logps, inputs.eos_logps[:, None]], dim=1)
+            is_token = torch.cat([is_token, torch.ones_like(is_token[:, :1])], dim=1)
+        return cross_entropy_loss(logps, is_token, reduction=self.reduction)

@@ -10,22 +10,26 @@ from typing import Any
 from genrec_bench import declared
 from genrec_bench.identity import canonical
 
-PARTS = ("tokenizer", "backbone", "objective")
+PARTS = ("tokenizer", "backbone", "objective", "first_stage", "training", "decoding")
+ANY = "any"  # a stated value that stands for every number
 
 
 @dataclass(frozen=True)
 class Row:
     """One method of a suite: a baseline, or a backbone trained with objectives.
 
-    stated: what the row says of the method, `{"baseline": spec}` or specs of tokenizer, backbone and objective; a
-    setting that is not stated may have any value, but a weight is 1. paper_row: the paper's (backbone, method) or
-    None. seeded: False where nothing is random, so that one run says it all.
+    stated: what the row says of the method, `{"baseline": spec}` or specs of tokenizer, backbone, objective, first
+    stage, training and decoding; a setting that is not stated may have any value, but a weight is 1. paper_row: the
+    paper's (backbone, method) or None, in its table `table`. seeded: False where nothing is random, so that one run
+    says it all. grid: "core" or "full".
     """
 
     stated: Mapping[str, Any]
     label: str | None = None
     paper_row: tuple[str, str] | None = None
     seeded: bool = True
+    table: str = "1"
+    grid: str = "core"
 
     @property
     def baseline(self) -> str | None:
@@ -63,10 +67,16 @@ def load_suite(name: str, folder: Path | None = None) -> Suite:
 def _row(data: Mapping[str, Any]) -> Row:
     paper_row = data.get("paper_row")
     pair = (paper_row["backbone"], paper_row["method"]) if paper_row else None
+    table, grid = str((paper_row or {}).get("table", 1)), data.get("grid", "core")
     if "baseline" in data:
         return Row({"baseline": {"name": data["baseline"]}}, None, pair,
-                   declared.load_baseline(data["baseline"])["seeded"])
-    return Row({part: data[part] for part in PARTS if part in data}, data["label"], pair)
+                   declared.load_baseline(data["baseline"])["seeded"], table, grid)
+    stated = {part: data[part] for part in PARTS if part in data}
+    if data.get("best"):  # the paper's best values differ between datasets
+        last = stated["objective"][-1]
+        varied = {"weight": ANY, **({"eta": ANY} if "eta" in last else {})}
+        stated["objective"] = [*stated["objective"][:-1], {**last, **varied}]
+    return Row(stated, data["label"], pair, True, table, grid)
 
 
 def row_of(config: Mapping[str, Any], rows: Sequence[Row]) -> tuple[int, dict[str, Any]] | None:
@@ -91,12 +101,14 @@ def _changed(config: Mapping[str, Any], row: Row) -> dict[str, Any] | None:
     """The run's values of stated settings that are other numbers than the row's; None where it is another method."""
     if (config.get("baseline") is None) != (row.baseline is None):
         return None
-    if row.baseline is None and len(config.get("objective", ())) != len(row.stated["objective"]):
+    if row.baseline is None and _shape(config) != _shape(row.stated):
         return None
     own, stated = (flatten(_weighted({part: c.get(part) or {} for part in row.stated})) for c in (config, row.stated))
     changed = {}
     for key, wanted in stated.items():
         value = own.get(key)
+        if wanted == ANY:
+            continue
         if canonical(value) != canonical(wanted):
             if isinstance(wanted, (str, bool)):
                 return None
@@ -104,9 +116,22 @@ def _changed(config: Mapping[str, Any], row: Row) -> dict[str, Any] | None:
     return changed
 
 
+def _shape(config: Mapping[str, Any]) -> list[list[str]]:
+    """Names of the objectives of each stage; methods of another shape are other methods."""
+    stage = config.get("first_stage") or {}
+    return [[o["name"] for o in specs] for specs in (config.get("objective", ()), stage.get("objective", ()))]
+
+
 def _weighted(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts with the weight that an objective has where none is given."""
-    return {part: [{"weight": 1.0, **o} for o in spec] if part == "objective" else spec for part, spec in parts.items()}
+    """The parts with what holds where nothing is given: an objective weighs 1, a first stage is gone on from."""
+    weighted = {}
+    for part, spec in parts.items():
+        if part == "objective":
+            spec = [{"weight": 1.0, **o} for o in spec]
+        elif part == "first_stage" and spec:
+            spec = {"continues": True, **spec, "objective": [{"weight": 1.0, **o} for o in spec["objective"]]}
+        weighted[part] = spec
+    return weighted
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:

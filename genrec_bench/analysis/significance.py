@@ -1,0 +1,158 @@
+"""Is one method better than another: test, interval and effect size over users and seeds, from stored ranks alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from genrec_bench import registry
+from genrec_bench.seeds import stream_seed
+
+LEVEL = 0.95
+NUM_PERMUTATIONS = NUM_RESAMPLES = 10_000
+DETECTABLE = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)  # in standard errors: 80% power, two-sided 5%
+CELLS = 2**21  # random numbers in memory at once
+ROUNDING = 1e-12  # sums that differ by less than this share of their terms are equal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the data say about a minus b, in the metric's unit.
+
+    difference: mean over seeds and users. p_value: two-sided, sign flips over users. interval: 95%, over seeds and
+    users (over users alone where there is one seed). d_z: mean over standard deviation of the users' seed-averaged
+    differences (Cohen); infinite where they are all equal and not 0. minimum_detectable: the true difference that a
+    two-sided 5% test over these users finds in 80% of cases. Both are NaN for one user.
+    """
+
+    difference: float
+    p_value: float
+    interval: tuple[float, float]
+    d_z: float
+    n_users: int
+    n_seeds: int
+    minimum_detectable: float
+    mean_a: float
+    mean_b: float
+
+
+def compare_ranks(a: np.ndarray, b: np.ndarray, *, metric: str, k: int, num_permutations: int = NUM_PERMUTATIONS,
+                  seed: int = 0) -> Comparison:
+    """Compare two methods by the ranks of the same users' targets at the same seeds.
+
+    a, b: (seeds, users) integers, 1-based, 0 = not in the list. metric: a registered name (recall, ndcg, mrr, ...).
+    Raises: UserError for an unknown metric; ValueError for other shapes, no users, or ranks that are not integers.
+    """
+    a, b = _checked(a, "a"), _checked(b, "b")
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must hold the same seeds and users, got shapes {a.shape} and {b.shape}")
+    values = registry.metrics.build({"name": metric}).values
+    return compare_values(values(a, k), values(b, k), num_permutations=num_permutations, seed=seed)
+
+
+def compare_values(a: np.ndarray, b: np.ndarray, *, num_permutations: int = NUM_PERMUTATIONS, seed: int = 0,
+                   num_resamples: int = NUM_RESAMPLES) -> Comparison:
+    """Compare two methods by a value a user, so that expected values over ties can be used.
+
+    a, b: (seeds, users), the same users and seeds in the same order. b may have one row where it is not seeded: it
+    then stands against every seed of a. The order of users changes no number; swapping a and b leaves the p-value.
+
+    The test flips the signs of the users' seed-averaged differences: p = (1 + hits) / (1 + num_permutations). The
+    interval holds the middle 95% of means over resampled seeds and one draw of users that all seeds share.
+    Raises: ValueError for other shapes, no users, values that are not finite, or fewer than one draw.
+    """
+    a, b = _checked(a, "a").astype(np.float64), _checked(b, "b").astype(np.float64)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"a has {a.shape[1]} users and b {b.shape[1]}; a paired comparison needs the same ones")
+    if len(b) not in (1, len(a)):
+        raise ValueError(f"a has {len(a)} seeds and b {len(b)}; b may have the same ones, or one where it has no seed")
+    if num_permutations < 1 or num_resamples < 1:
+        raise ValueError(f"at least one draw is needed, got {num_permutations} permutations, {num_resamples} resamples")
+    differences = a - b
+    differences = differences[:, np.lexsort(differences)]  # an order of users that depends on the values alone
+    per_user = differences.mean(axis=0)
+    difference = math.fsum(differences.ravel()) / differences.size
+    deviation = _deviation(per_user)
+    resampled = _resampled(differences, num_resamples, np.random.default_rng(stream_seed(seed, "resamples")))
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Comparison(
+        difference, _sign_flips(per_user, num_permutations, np.random.default_rng(stream_seed(seed, "sign flips"))),
+        (float(low), float(high)), _effect(difference, deviation), a.shape[1], len(a),
+        DETECTABLE * deviation / math.sqrt(a.shape[1]), math.fsum(a.ravel()) / a.size, math.fsum(b.ravel()) / b.size)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of one family, in the order given and at most 1.
+
+    The j-th smallest of n is multiplied by n - j + 1 and never less than the one before it.
+    Raises: ValueError for a value outside 0 to 1.
+    """
+    values = [float(p) for p in p_values]
+    wrong = [p for p in values if not 0.0 <= p <= 1.0]
+    if wrong:
+        raise ValueError(f"p-values lie between 0 and 1, got {wrong[0]}")
+    adjusted, largest = [0.0] * len(values), 0.0
+    for place, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - place) * values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _checked(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"{name} must be a (seeds, users) array with at least one of each, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        seed, user = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"{name} has the value {values[seed, user]} at row {seed}, user {user}")
+    return values
+
+
+def _deviation(per_user: np.ndarray) -> float:
+    """Sample standard deviation, 0 where the values differ by rounding only, NaN for one value."""
+    if len(per_user) == 1:
+        return math.nan
+    deviation = float(per_user.std(ddof=1))
+    return deviation if deviation > ROUNDING * float(np.abs(per_user).max()) else 0.0
+
+
+def _effect(difference: float, deviation: float) -> float:
+    if deviation == 0.0:
+        return math.copysign(math.inf, difference) if difference else 0.0
+    return difference / deviation
+
+
+def _sign_flips(per_user: np.ndarray, num: int, random: np.random.Generator) -> float:
+    """Two-sided p-value: how often random signs give a mean as far from 0 as the one seen."""
+    sizes = np.sort(np.abs(per_user[per_user != 0.0]))  # whatever the signs were, and users without a difference
+    if not len(sizes):
+        return 1.0
+    total, seen, width = sizes.sum(), abs(per_user.sum()), -(-len(sizes) // 8)
+    hits = 0
+    for rows in _blocks(num, len(sizes)):
+        bits = np.frombuffer(random.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
+        plus = np.unpackbits(bits, axis=1, count=len(sizes)) @ sizes
+        hits += int((np.abs(2.0 * plus - total) >= seen - ROUNDING * total).sum())
+    return (1 + hits) / (1 + num)
+
+
+def _resampled(differences: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
+    """(num,) means over seeds and users drawn with replacement; the users drawn are the same for all seeds."""
+    seeds, users = differences.shape
+    means = []
+    for rows in _blocks(num, users):
+        drawn = random.integers(users, size=(rows, users)) + users * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
+        of_seeds = counts @ differences.T / users
+        means.append(np.take_along_axis(of_seeds, random.integers(seeds, size=(rows, seeds)), axis=1).mean(axis=1))
+    return np.concatenate(means)
+
+
+def _blocks(num: int, width: int) -> Iterator[int]:
+    """`num` rows in blocks of at most CELLS cells."""
+    most = max(1, CELLS // width)
+    yield from (min(most, num - start) for start in range(0, num, most))

@@ -1,0 +1,108 @@
+"""Masked softmax loss: cross-entropy over the tokens that can still become an item."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genrec_bench.contracts import PAD
+from genrec_bench.errors import UserError
+from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.registry import objectives
+from genrec_bench.settings import setting
+
+
+def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Tensor,
+             skip_forced: bool = False) -> Tensor:
+    """Mean negative log-probability over an item's tokens, normalised over the valid ones. MSL (SIGIR'25).
+
+    logits: (B, T, V). targets: (B, T) token ids; a level does not count where the target is PAD and PAD is no valid
+    token. valid: (B, T, V) bool, True at the target's own tokens. tau: temperature that divides the logits.
+    skip_forced: average over the tokens that have an alternative only; forced ones (a single valid token) cost 0 and
+    have no gradient either way. Returns (B,), unreduced; 0 where nothing counts.
+    Differs from the paper: none known; the formula is that of its released code, which averages over the tokens of a
+    batch instead of an item's.
+    """
+    tokens = targets[:, :, None]
+    counts = (targets != PAD) | valid.gather(2, tokens)[:, :, 0]
+    scores = (logits / tau).masked_fill(~valid, -math.inf)
+    scores = scores.masked_fill(~counts[:, :, None], 0.0)  # a row of -inf alone has no softmax
+    losses = -F.log_softmax(scores, dim=2).gather(2, tokens)[:, :, 0]
+    if skip_forced:
+        counts = counts & (valid.sum(dim=2) > 1)
+    return losses.masked_fill(~counts, 0.0).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+
+
+@torch.no_grad()
+def adaptive_temperature(tau: Tensor, logits: Tensor, targets: Tensor, valid: Tensor, *, eta: float, rate: float,
+                         low: float, high: float) -> Tensor:
+    """The next temperature, from the first level's logits of a batch. MSL's adaptive temperature, as released.
+
+    With d = mean logit of the targets - mean logit of all valid tokens, v = the (unbiased) variance of the latter and
+    c = log(eta * number of valid tokens): t = (d + sqrt(max(d^2 - 2 c v, 0))) / (2 c), clipped to low..high; then
+    (1 - rate) * tau + rate * t.
+    tau: () the temperature so far. logits, valid: (B, T, V), targets: (B, T), of which the first level is read; it has
+    the same valid tokens in every row. Returns () of tau's type, without gradient.
+    Differs from the paper: taken from the released code. Where c <= 0 (no more than 1/eta valid tokens) the equation
+    has no positive solution and t is `low`, as the released clipping makes it for c < 0.
+    """
+    first, valid = logits[:, 0].to(tau.dtype), valid[:, 0]
+    count = valid.sum().to(tau.dtype)
+    mean = first.masked_fill(~valid, 0.0).sum() / count
+    variance = (first - mean).masked_fill(~valid, 0.0).square().sum() / (count - 1)
+    distance = first.gather(1, targets[:, :1]).mean() - mean
+    c = torch.log(eta * count / len(first))
+    solution = (distance + (distance.square() - 2 * c * variance).clamp(min=0).sqrt()) / (2 * c)
+    solution = torch.where(c > 0, solution.clamp(low, high), low)
+    return (1 - rate) * tau + rate * solution
+
+
+@objectives.register("msl")
+@dataclass(frozen=True)
+class Msl(Objective):
+    """Cross-entropy over the valid next tokens of the trie, at a fixed or an adaptive temperature."""
+
+    # APAO tries 1, 2 and 3 and does not say which was best; its released script has 2.
+    tau: float = setting(1.0, "temperature that divides the logits", low=0.01)
+    skip_forced: bool = setting(False, "average over the tokens that have an alternative only; with `adaptive` always, "
+                                       "as in MSL's released code")
+    adaptive: bool = setting(False, "temperature from the first level's logits, the loss multiplied by it")
+    initial_tau: float = setting(1.5, "adaptive: the temperature training starts with", low=0.01)
+    eta: float = setting(0.25, "adaptive: share of the valid first tokens that count as competitors", low=0.0,
+                         high=1.0)
+    rate: float = setting(0.05, "adaptive: weight of the newest estimate in the moving average", low=0.0, high=1.0)
+    lowest_tau: float = setting(1.5, "adaptive: lowest estimate", low=0.01)
+    highest_tau: float = setting(5.0, "adaptive: highest estimate", low=0.01)
+
+    needs = frozenset({"trie"})
+
+    @property
+    def couples_rows(self) -> bool:
+        """The adaptive temperature is estimated over the batch."""
+        return self.adaptive
+
+    def check(self) -> None:
+        """Refuse a temperature that nothing reads, and bounds in the wrong order. Raises: UserError."""
+        if self.adaptive and self.tau != Msl.tau:
+            raise UserError(f"objective msl: tau = {self.tau} has no effect with adaptive = true; "
+                            "initial_tau is the temperature to start with.")
+        if self.lowest_tau > self.highest_tau:
+            raise UserError(f"objective msl: lowest_tau = {self.lowest_tau} must not be greater than "
+                            f"highest_tau = {self.highest_tau}.")
+
+    def initial_state(self, depth: int) -> dict[str, Tensor]:
+        """The adaptive temperature, () float64."""
+        return {"tau": torch.tensor(self.initial_tau, dtype=torch.float64)} if self.adaptive else {}
+
+    def loss(self, inputs: ObjectiveInputs) -> Tensor:
+        batch = inputs.logits, inputs.targets, inputs.valid
+        if not self.adaptive:
+            return msl_loss(*batch, tau=self.tau, skip_forced=self.skip_forced)
+        tau = adaptive_temperature(inputs.state["tau"], *batch, eta=self.eta, rate=self.rate, low=self.lowest_tau,
+                                   high=self.highest_tau)
+        inputs.state["tau"] = tau
+        return tau * msl_loss(*batch, tau=tau, skip_forced=True)

@@ -1,0 +1,139 @@
+"""A plug-in of the user's own in a file anywhere: loaded only because it was named on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import re
+import sys
+import traceback
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from genrec_bench import registry
+from genrec_bench.errors import UserError, nearest, unknown
+from genrec_bench.objectives.base import Objective
+
+
+def is_file(text: str) -> bool:
+    """Whether a word names a plug-in file, `FILE.py` or `FILE.py:CLASS`, and not a registered name."""
+    return text.endswith(".py") or ".py:" in text
+
+
+def load_objective(text: str) -> str:
+    """Run `FILE.py:CLASS`, or `FILE.py` with one objective in it, and return the name it is registered under.
+
+    A class that registers itself keeps its name; another gets its own in snake case. A plain class without fields is
+    made the frozen dataclass it has to be. `source_digest`, the sha256 of the file's bytes, is put on the class, so
+    that a changed file names other runs. Loading a file again replaces what it registered.
+    Raises: UserError for a file or class that is not there, that does not run, or that takes another's name.
+    """
+    path, wanted = _split(text)
+    data = _read(path)
+    registry.objectives.names()  # ours are registered first: a name that is taken is the file's mistake
+    module = _run(path, data)
+    return register_class(_class(module, path, wanted), hashlib.sha256(data).hexdigest(), str(path))
+
+
+def register_class(cls: type[Objective], digest: str, where: str) -> str:
+    """Register an objective of the user's and return its name; `digest` stands for its source in the names of runs.
+
+    Raises: UserError, beginning with `where`, for a class that is no objective or takes another's name.
+    """
+    if not issubclass(cls, Objective):
+        raise UserError(f"{where}: {cls.__name__} is no objective. Let it inherit from "
+                        "genrec_bench.objectives.base.Objective and define loss.")
+    if not dataclasses.is_dataclass(cls):
+        _make_dataclass(cls, where)
+    name = vars(cls).get("name") or _snake_case(cls.__name__)
+    try:
+        registry.objectives.register(name)(cls)
+    except UserError as error:
+        raise UserError(f"{where}: {error} Give yours another name.") from None
+    cls.source_digest = digest
+    return name
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _split(text: str) -> tuple[Path, str]:
+    path, _, wanted = (text, "", "") if text.endswith(".py") else text.rpartition(":")
+    return Path(path).expanduser(), wanted
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        match = nearest(path.name, (p.name for p in path.parent.glob("*.py")))
+        hint = f" Did you mean {path.with_name(match)}?" if match and not path.is_file() else ""
+        raise UserError(f"cannot read the plug-in file {path}: {error.strerror}.{hint}") from None
+
+
+class _Loader(SourceFileLoader):
+    """Runs the very bytes that were read; neither reads nor leaves a compiled file."""
+
+    def __init__(self, name: str, path: str, data: bytes) -> None:
+        super().__init__(name, path)
+        self.data = data
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of those bytes."""
+        return self.source_to_code(self.data, self.path)
+
+
+def _run(path: Path, data: bytes) -> ModuleType:
+    """The module, under a name that belongs to the path. Raises: UserError with file, line and error."""
+    name = f"genrec_bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    loader = _Loader(name, str(path), data)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module  # dataclasses look their annotations up there
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if isinstance(error, UserError):
+            raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}{_line(error, path)} raises {type(error).__name__}: "
+                        f"{' '.join(str(error).split())}") from None
+    return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file it happened: the innermost of its own lines."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno},"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}," if lines else ""
+
+
+def _class(module: ModuleType, path: Path, wanted: str) -> type[Objective]:
+    """The class asked for, or the only objective of the file."""
+    found = {n: c for n, c in vars(module).items() if isinstance(c, type) and c.__module__ == module.__name__}
+    fitting = {n: c for n, c in found.items() if issubclass(c, Objective) and not n.startswith("_")}
+    if wanted:
+        if wanted in found and wanted not in fitting:
+            raise UserError(f"{path}: class {wanted} is no objective. Let it inherit from "
+                            "genrec_bench.objectives.base.Objective and define loss.")
+        if wanted not in fitting:
+            raise unknown("class", wanted, fitting, str(path))
+        return fitting[wanted]
+    if len(fitting) != 1:
+        raise UserError(f"{path} has {len(fitting)} objectives" + (
+            f": say which, {' or '.join(f'{path}:{n}' for n in sorted(fitting))}." if fitting else
+            "; one is a class that inherits from genrec_bench.objectives.base.Objective and defines loss."))
+    return next(iter(fitting.values()))
+
+
+def _make_dataclass(cls: type, where: str) -> None:
+    """In place. Raises: UserError where it has annotated fields, which the class itself must declare as settings."""
+    fields = [n for n, a in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(a)]
+    if fields:
+        raise UserError(f"{where}: class {cls.__name__} has the fields {', '.join(fields)} but is no dataclass. Put "
+                        "@dataclass(frozen=True) above it and give each field a setting(default, doc) "
+                        "(genrec_bench.settings).")
+    dataclasses.dataclass(frozen=True)(cls)

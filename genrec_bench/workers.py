@@ -1,0 +1,171 @@
+"""Several runs at a time, each in a process of its own with its own threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from genrec_bench.config import RunConfig
+from genrec_bench.errors import UserError
+from genrec_bench.plugin_file import load_objective
+from genrec_bench.runner import Prepared, Workspace, run_one
+
+STEP, DONE, FAILED = "step", "done", "failed"
+FIRST_FAILED = "its first stage failed"
+
+
+@dataclass
+class Events:
+    """What the caller wants to hear: a run began, passed an epoch, is over (with its error, or None)."""
+
+    began: Callable[[Prepared], None]
+    step: Callable[[Prepared, int, int, str], None]
+    ended: Callable[[Prepared, str | None], None]
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    item: Prepared | None = None
+
+
+@dataclass
+class _Queue:
+    """Runs in order; one whose first stage is still to come or under way waits for it."""
+
+    items: list[Prepared]
+    open: set[str] = field(init=False)
+    failed: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.open = {item.run_id for item in self.items}
+
+    def take(self) -> Prepared | None:
+        """The first run that may start, or None."""
+        for number, item in enumerate(self.items):
+            if item.first is None or item.first.run_id not in self.open:
+                return self.items.pop(number)
+        return None
+
+    def over(self, item: Prepared, error: str | None) -> None:
+        """A run has ended, well or not."""
+        self.open.discard(item.run_id)
+        if error is not None:
+            self.failed.add(item.run_id)
+
+    def lost(self) -> list[Prepared]:
+        """Take out the runs whose first stage has failed."""
+        lost = [item for item in self.items if item.first is not None and item.first.run_id in self.failed]
+        self.items = [item for item in self.items if item not in lost]
+        return lost
+
+
+def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events: Events) -> None:
+    """Run all items, `jobs` at a time; a failed run does not stop the others.
+
+    Every process reads the data and tokenizers itself, so that a run's numbers are those it has alone. Raises:
+    KeyboardInterrupt after ending all processes.
+    """
+    queue = _Queue(list(items))
+    with _workers(min(jobs, len(items)), workspace) as workers:
+        while True:
+            for worker in workers:
+                if worker.item is None and (item := queue.take()) is not None:
+                    worker.item = item
+                    events.began(item)
+                    worker.connection.send(item.config)
+            busy = {worker.connection: worker for worker in workers if worker.item is not None}
+            if not busy:
+                return
+            for connection in wait(list(busy)):
+                _hear(busy[connection], queue, events)
+
+
+def _hear(worker: _Worker, queue: _Queue, events: Events) -> None:
+    try:
+        kind, *rest = worker.connection.recv()
+    except EOFError:  # killed from outside, such as for want of memory
+        worker.process.join()
+        kind, rest = FAILED, [f"its process ended with code {worker.process.exitcode}"]
+    if kind == STEP:
+        events.step(worker.item, *rest)
+        return
+    item, worker.item = worker.item, None
+    error = rest[0] if kind == FAILED else None
+    queue.over(item, error)
+    events.ended(item, error)
+    for other in queue.lost():
+        events.began(other)
+        events.ended(other, FIRST_FAILED)
+    if not worker.process.is_alive():
+        raise UserError(f"run {item.run_id}: {rest[0]}. The runs that are done stay; lower --jobs and start again.")
+
+
+@contextmanager
+def _workers(count: int, workspace: Workspace) -> Iterator[list[_Worker]]:
+    """Fresh processes (spawned, so that nothing is inherited), ended on the way out."""
+    context = multiprocessing.get_context("spawn")
+    bare = dataclasses.replace(workspace, _interactions={}, _splits={}, _ids={})
+    workers = []
+    try:
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, bare), daemon=False)
+            process.start()
+            theirs.close()
+            workers.append(_Worker(process, ours))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.connection.close()
+            if worker.item is not None and worker.process.is_alive():
+                worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+def _serve(connection: Connection, workspace: Workspace) -> None:
+    """A process's life: run what is sent until nothing comes any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends us by SIGTERM
+    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(workspace.threads)
+    try:
+        for plugin in workspace.plugins:
+            load_objective(plugin)
+        while True:
+            connection.send(_run(connection.recv(), connection, workspace))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+
+
+def _run(config: RunConfig, connection: Connection, workspace: Workspace) -> tuple[str, ...]:
+    try:
+        run_one(workspace.prepare(config), workspace, _Sender(connection))
+    except Exception as error:  # noqa: BLE001  told to the parent; the run's folder has the whole story
+        lines = str(error).strip().splitlines()
+        return (FAILED, lines[0] if lines else type(error).__name__)
+    return (DONE,)
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """A progress that tells the parent."""
+
+    connection: Connection
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """Send one epoch's news."""
+        self.connection.send((STEP, done, total, note))
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,393 @@
+"""The contract checks: sound objectives pass, each fault is found by its check; files of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genrec_bench import cli, registry
+from genrec_bench.check import CHECKS, LENGTHS, NUM_NEGATIVES, check_objective, planted, planted_inputs
+from genrec_bench.contracts import EOS, PAD
+from genrec_bench.errors import UserError
+from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs
+from genrec_bench.objectives.cross_entropy import CrossEntropy
+from genrec_bench.plugin_file import load_objective
+from genrec_bench.settings import setting
+
+torch.set_num_threads(1)
+
+(COMPONENT, SHAPE, GRADIENT, PADDING, DETERMINISTIC, ORDER, ALONE, RISES, LEARNS, STATE, LIMITS, EXTREMES) = CHECKS
+
+
+@dataclass(frozen=True)
+class Everything(Objective):
+    """Uses all that can be asked for."""
+
+    needs: ClassVar[frozenset[str]] = frozenset(NEEDS)
+    num_beams: int = setting(4, "beam width")
+    normaliser: str = setting("trie", "vocabulary of the search")
+    limits: ClassVar[list] = []
+
+    def initial_state(self, depth: int) -> dict[str, Tensor]:
+        return {"mean": torch.zeros(depth, dtype=torch.float64)}
+
+    def loss(self, inputs: ObjectiveInputs) -> Tensor:
+        own = inputs.target_token_logps.sum(dim=1) - inputs.reference_target_token_logps.sum(dim=1)
+        others = inputs.negative_token_logps.sum(dim=2) - inputs.reference_negative_token_logps.sum(dim=2)
+        others = torch.where(inputs.is_other, others, -torch.inf)
+        delta = inputs.beam_thresholds - inputs.target_token_logps.cumsum(dim=1)
+        local = inputs.logits.masked_fill(~inputs.valid, -torch.inf).logsumexp(dim=2)
+        taken = inputs.logits.gather(2, inputs.targets[:, :, None])[:, :, 0]
+        margin = F.softplus(delta.masked_fill(delta.isinf(), -math.inf))
+        masked = torch.where(inputs.is_token, local - taken, 0.0)
+        inputs.state["mean"] = 0.5 * inputs.state["mean"] + masked.detach().mean(dim=0).double()
+        return (F.softplus((others - own[:, None]).logsumexp(dim=1)) + margin.sum(dim=1) + masked.sum(dim=1)
+                - inputs.eos_logps)
+
+
+def failed(objective: type[Objective] | Objective) -> set[str]:
+    return {f.name for f in check_objective(objective) if not f.passed}
+
+
+def broken(loss, base: type = CrossEntropy, **members) -> type[Objective]:
+    """Cross-entropy with another loss, and other members."""
+    return dataclass(frozen=True)(type("Mine", (base,), {"loss": loss, "__annotations__": {}, **members}))
+
+
+def plain(self: Objective, inputs: ObjectiveInputs) -> Tensor:
+    return CrossEntropy().loss(inputs)
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy, CrossEntropy(), Everything])
+def test_sound_objectives_pass_every_check(objective: type[Objective] | Objective) -> None:
+    findings = check_objective(objective)
+    assert [f.name for f in findings] == list(CHECKS) and all(f.passed for f in findings), findings
+
+
+def test_planted_inputs_hold_what_is_needed_and_no_more() -> None:
+    inputs = planted_inputs(0, Everything())
+    depth, vocab = inputs.targets.shape[1], inputs.catalogue.vocab_size
+    assert (inputs.targets != PAD).sum(dim=1).tolist() == list(LENGTHS) and depth == 3
+    assert inputs.logits.shape == (len(LENGTHS), depth, vocab) and inputs.logits.requires_grad
+    assert inputs.negatives.shape == (len(LENGTHS), NUM_NEGATIVES, depth)
+    assert inputs.is_other.sum() == len(LENGTHS) * NUM_NEGATIVES - 1 and not inputs.is_other[0, -1]
+    assert inputs.reference_negative_token_logps.shape == inputs.negatives.shape
+    assert inputs.beam_thresholds.shape == inputs.targets.shape and inputs.eos_logps.shape == (len(LENGTHS),)
+    bare = planted_inputs(0, CrossEntropy())
+    assert torch.equal(bare.logits, inputs.logits) and torch.equal(bare.targets, inputs.targets)
+    empty = ("catalogue", "target_ids", "negative_ids", "node_logits", "reference_target_token_logps",
+             "beam_thresholds", "eos_logps")
+    assert all(getattr(bare, name) is None for name in empty) and not bare.state
+    assert not torch.equal(planted_inputs(1, CrossEntropy()).logits, bare.logits)
+
+
+def test_planted_negatives_share_the_logits_of_shared_prefixes() -> None:
+    inputs = planted_inputs(3, Everything())
+    assert torch.equal(inputs.negative_logits[:, :, 0], inputs.logits[:, None, 0].expand(-1, NUM_NEGATIVES, -1))
+    assert torch.equal(inputs.negative_logits[0, -1], inputs.logits[0])
+    torch.testing.assert_close(inputs.negative_token_logps[0, -1], inputs.target_token_logps[0])
+
+
+@pytest.mark.parametrize("normaliser", ["flat", "trie"])
+@pytest.mark.parametrize("num_beams", [1, 4, 30])
+def test_planted_thresholds_are_those_of_a_naive_beam_search(normaliser: str, num_beams: int) -> None:
+    problem = planted(2)
+    thresholds = planted_inputs(2, Everything(num_beams=num_beams, normaliser=normaliser)).beam_thresholds
+    tokens, nodes = problem.catalogue.tokens.tolist(), problem.catalogue.nodes.tolist()
+    children: dict[int, dict[int, int]] = {}
+    for row, path in zip(tokens, nodes, strict=True):
+        for before, token, after in zip([0, *path[:-1]], row, path, strict=True):
+            children.setdefault(before, {})[after] = token
+    for user, table in enumerate(problem.table):
+        beam = {0: 0.0}
+        for level in range(3):
+            found = {}
+            for node, score in beam.items():
+                allowed = [t for t in children[node].values() if t != PAD]
+                total = (table[node, allowed] if normaliser == "trie" and allowed else table[node]).logsumexp(0)
+                for after, token in children[node].items():
+                    found[after] = score + (0.0 if token == PAD else float(table[node, token] - total))
+            beam = dict(sorted(found.items(), key=lambda kv: -kv[1])[:num_beams])
+            expected = min(beam.values()) if len(beam) == num_beams else -math.inf
+            assert float(thresholds[user, level]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_planted_eos_is_the_one_behind_the_last_token() -> None:
+    problem, inputs = planted(0), planted_inputs(0, Everything())
+    for user, length in enumerate(LENGTHS):
+        node = problem.catalogue.nodes[problem.target_ids[user], length - 1]
+        assert float(inputs.eos_logps[user].detach()) == pytest.approx(
+            float(problem.table[user, node].log_softmax(0)[EOS]), abs=1e-12)
+
+
+def mean_loss(self, inputs):
+    return plain(self, inputs).mean()
+
+
+def unmasked(self, inputs):
+    return -inputs.logits.log_softmax(-1).gather(2, inputs.targets[:, :, None])[:, :, 0].mean(dim=1)
+
+
+def noisy(self, inputs):
+    return plain(self, inputs) + 1e-3 * torch.rand(len(inputs.targets), dtype=inputs.logits.dtype)
+
+
+def numpy_noise(self, inputs):
+    np.random.random()
+    random.random()
+    return plain(self, inputs)
+
+
+def centred(self, inputs):
+    losses = plain(self, inputs)
+    return losses - 0.5 * losses.mean().detach()
+
+
+def first_row_counts_twice(self, inputs):
+    losses = plain(self, inputs)
+    return losses * torch.linspace(2, 1, len(losses), dtype=losses.dtype)
+
+
+def exp_then_log(self, inputs):
+    return -inputs.target_token_logps.sum(dim=1).exp().log()
+
+
+def first_rows_only(self, inputs):
+    return plain(self, inputs) * torch.tensor([1, 1, 1, 1, 1, 0])[:len(inputs.targets)]
+
+
+def moves_in_place(self, inputs):
+    self.cache["mean"] += 1.0
+    inputs.state["mean"] = self.cache["mean"].clone()
+    return plain(self, inputs)
+
+
+def with_gradient(self, inputs):
+    inputs.state["mean"] = plain(self, inputs).mean()
+    return plain(self, inputs)
+
+
+def zero_state(self, depth):
+    return {"mean": torch.zeros((), dtype=torch.float64)}
+
+
+@pytest.mark.parametrize(("objective", "check", "words"), [
+    (broken(mean_loss), SHAPE, r"expected a tensor of shape \(6,\), a loss a row; saw shape \(\)"),
+    (broken(lambda self, inputs: plain(self, inputs).float()), SHAPE, "torch.float64; saw torch.float32"),
+    (broken(lambda self, inputs: 1.0), SHAPE, "saw float"),
+    (broken(lambda self, inputs: plain(self, inputs) / 0.0), SHAPE, "finite losses; saw .inf"),
+    (broken(first_rows_only), GRADIENT, "a gradient for every row"),
+    (broken(lambda self, inputs: plain(self, inputs).detach()), GRADIENT, "raised RuntimeError"),
+    (broken(unmasked), PADDING, "no gradient on logits at PAD"),
+    (broken(noisy), DETERMINISTIC, "the same bits again"),
+    (broken(numpy_noise), DETERMINISTIC, "those of numpy, random were drawn"),
+    (broken(first_row_counts_twice), ORDER, "for shuffled rows"),
+    (broken(centred), ALONE, "couples_rows = True"),
+    (broken(lambda self, inputs: -plain(self, inputs)), RISES, "less than"),
+    (broken(lambda self, inputs: -plain(self, inputs)), LEARNS, "targets likelier than"),
+    (broken(moves_in_place, initial_state=zero_state, cache={"mean": torch.zeros((), dtype=torch.float64)}), STATE,
+     "from an equal state"),
+    (broken(with_gradient, initial_state=zero_state), STATE, "without gradient"),
+    (broken(plain, limits=[({}, {"name": "cross_entropy", "reduction": "sum"})]), LIMITS, "cross_entropy"),
+    (broken(plain, limits=[({"no_such": 1}, "cross_entropy")]), LIMITS, "unknown setting 'no_such'"),
+    (broken(exp_then_log), EXTREMES, "finite losses with target log-probabilities of -300"),
+    (broken(lambda self, inputs: inputs.valid.sum()), SHAPE, r"among its needs\?\) \(.*test_check.py, line \d+\)"),
+    (broken(plain, needs=frozenset({"magic"})), COMPONENT, "needs among .*; saw magic"),
+])
+def test_each_fault_is_found(objective: type[Objective], check: str, words: str) -> None:
+    found = {f.name: f for f in check_objective(objective)}
+    assert not found[check].passed
+    assert re.search(words, found[check].detail) and "\n" not in found[check].detail
+
+
+def test_coupled_rows_relax_that_check_alone() -> None:
+    declared = broken(centred, couples_rows=True)
+    assert failed(broken(centred)) == {ALONE} and failed(declared) == set()
+    assert {f.name: f for f in check_objective(declared)}[ALONE].detail == "not asked: couples_rows is True"
+
+
+def test_limits_may_be_computed() -> None:
+    def limits(cls) -> list:
+        return [({"reduction": "mean"}, "cross_entropy"), ({"reduction": "sum"}, {"name": "cross_entropy",
+                                                                                 "reduction": "sum"})]
+
+    assert failed(broken(CrossEntropy.loss, limits=classmethod(limits))) == set()
+
+
+def test_a_class_that_is_no_component_is_told_so() -> None:
+    class Undocumented(CrossEntropy):
+        strength: float = 1.0
+
+    @dataclass
+    class Thawed(Objective):
+        loss = plain
+
+    @dataclass(frozen=True)
+    class Required(Objective):
+        size: int = setting(MISSING, "has no default")
+        loss = plain
+
+    bare = dataclass(frozen=True)(Undocumented)
+    assert failed(bare) == {COMPONENT} and "no doc for strength" in check_objective(bare)[0].detail
+    assert COMPONENT in failed(Thawed)
+    (finding,) = check_objective(Required)
+    assert not finding.passed and "needs a value for size" in finding.detail
+
+
+def test_checking_leaves_global_random_numbers_alone() -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    check_objective(Everything)
+    assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[2]
+    assert (np.random.get_state()[1] == before[1]).all()
+
+
+# Files of the user's own
+
+PLUGIN = '''
+from genrec_bench.objectives.base import Objective
+from genrec_bench.objectives.cross_entropy import CrossEntropy
+
+
+class MyNLLLoss(Objective):
+    """The mean over tokens."""
+
+    def loss(self, inputs):
+        return -inputs.target_token_logps.sum(dim=1) / inputs.is_token.sum(dim=1)
+'''
+TUNED = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genrec_bench.objectives.base import Objective
+from genrec_bench.registry import objectives
+from genrec_bench.settings import setting
+
+
+@objectives.register("tuned_loss")
+@dataclass(frozen=True)
+class Tuned(Objective):
+    """Has a setting."""
+
+    scale: float = setting(2.0, "factor", low=0.0)
+
+    def loss(self, inputs):
+        return -self.scale * inputs.target_token_logps.sum(dim=1)
+
+
+class Wrong(Objective):
+    def loss(self, inputs):
+        return inputs.target_token_logps.sum()
+
+
+class _Hidden(Objective):
+    pass
+
+
+class Unrelated:
+    pass
+'''
+
+
+@pytest.fixture(autouse=True)
+def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is gone after it."""
+    registry.objectives.names()
+    monkeypatch.setattr(registry.objectives, "_classes", dict(registry.objectives._classes))
+    monkeypatch.setitem(cli.VERBS, "check", "check a plug-in against the contract tests")
+    yield
+    for name in [n for n in sys.modules if n.startswith("genrec_bench_plugin_")]:
+        del sys.modules[name]
+
+
+def written(folder: Path, text: str, name: str = "my_loss.py") -> str:
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name)
+
+
+def test_a_plain_class_becomes_a_registered_frozen_dataclass(tmp_path: Path) -> None:
+    path = written(tmp_path, PLUGIN)
+    assert load_objective(path) == load_objective(f"{path}:MyNLLLoss") == "my_nll_loss"
+    cls = registry.objectives.get("my_nll_loss")
+    assert cls.source_digest == hashlib.sha256(PLUGIN.encode()).hexdigest() and failed(cls) == set()
+    assert registry.objectives.build({"name": "my_nll_loss"}) == cls()
+    assert list(tmp_path.iterdir()) == [Path(path)], "nothing is written beside the file"
+
+
+def test_a_changed_file_replaces_what_it_registered(tmp_path: Path) -> None:
+    path = written(tmp_path, PLUGIN)
+    load_objective(path)
+    old = registry.objectives.get("my_nll_loss")
+    load_objective(written(tmp_path, PLUGIN.replace("is_token.sum", "is_token.any")))  # same size, same second
+    new = registry.objectives.get("my_nll_loss")
+    assert new is not old and new.source_digest != old.source_digest
+    inputs = planted_inputs(0, CrossEntropy())
+    assert float(new().loss(inputs)[0].detach()) == pytest.approx(3 * float(old().loss(inputs)[0].detach()))
+
+
+def test_a_class_that_registers_itself_keeps_its_name_and_settings(tmp_path: Path) -> None:
+    path = written(tmp_path, TUNED)
+    assert load_objective(f"{path}:Tuned") == "tuned_loss"
+    assert registry.objectives.build({"name": "tuned_loss", "scale": 3}).scale == 3.0
+    with pytest.raises(UserError, match="at least 0"):
+        registry.objectives.build({"name": "tuned_loss", "scale": -1})
+    assert load_objective(f"{path}:Wrong") == "wrong"
+
+
+@pytest.mark.parametrize(("text", "suffix", "message"), [
+    (TUNED, "", r"my_loss.py has 2 objectives: say which, \S+my_loss.py:Tuned or \S+my_loss.py:Wrong\."),
+    (TUNED, ":Tuend", "unknown class 'Tuend' in \\S+my_loss.py. Did you mean 'Tuned'"),
+    (TUNED, ":Unrelated", "class Unrelated is no objective. Let it inherit"),
+    (PLUGIN, ":CrossEntropy", "unknown class 'CrossEntropy'"),
+    ("x = 1\n", "", "has 0 objectives; one is a class that inherits"),
+    ("\n\nvalue = 1 / 0\n", "", r"my_loss.py, line 3, raises ZeroDivisionError: division by zero"),
+    ("def f(:\n    pass\n", "", r"my_loss.py, line 1, raises SyntaxError"),
+    ("import no_such_module_here\n", "", r"line 1, raises ModuleNotFoundError: No module named"),
+    ("import sys\nsys.exit(3)\n", "", "line 2, raises SystemExit: 3"),
+    (TUNED.replace("tuned_loss", "cross_entropy"), ":Tuned", "my_loss.py: objective 'cross_entropy' is registered"),
+    (PLUGIN.replace("MyNLLLoss", "Dpo"), "", "Give yours another name"),
+    (PLUGIN.replace("    def loss", "    scale: float = 2.0\n\n    def loss"), "",
+     "class MyNLLLoss has the fields scale but is no dataclass. Put @dataclass"),
+])
+def test_a_wrong_file_is_one_clear_message(tmp_path: Path, text: str, suffix: str, message: str,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError, match=message):
+        load_objective(path + suffix)
+    assert cli.main(["check", path + suffix]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and "Traceback" not in told.err
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    written(tmp_path, PLUGIN)
+    with pytest.raises(UserError, match=r"cannot read .*my_los.py: No such file .*Did you mean .*my_loss.py"):
+        load_objective(f"{tmp_path / 'my_los.py'}:MyNLLLoss")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "cross_entropy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CHECKS) + 1 and all(line.startswith("ok  ") for line in lines[:-1])
+    assert lines[-1] == f"cross_entropy: {len(CHECKS)} checks, none failed."
+    path = written(tmp_path, TUNED)
+    assert cli.main(["check", f"{path}:Tuned"]) == 0
+    capsys.readouterr()
+    assert cli.main(["check", f"{path}:Wrong"]) == 1
+    out = capsys.readouterr().out
+    assert f"FAILED  {SHAPE}: expected a tensor of shape (6,), a loss a row; saw shape ()" in out
+    assert cli.main(["check", "cross_entropi"]) == 2
+    assert "unknown objective 'cross_entropi'. Did you mean 'cross_entropy'" in capsys.readouterr().err

@@ -1,0 +1,210 @@
+"""Verdict statistics by hand, against brute force, and on data whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genrec_bench.analysis.significance import Comparison, compare_ranks, compare_values, holm
+from genrec_bench.errors import UserError
+
+# The method card's example of five values each.
+CARD_A = [[0.0332, 0.0341, 0.0336, 0.0329, 0.0338]]
+CARD_B = [[0.0318, 0.0330, 0.0322, 0.0315, 0.0321]]
+
+
+def values(seed: int, seeds: int, users: int, *, effect: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Two methods whose users have something in common; the first is better by `effect`."""
+    random = np.random.default_rng(seed)
+    common = random.normal(size=users)
+    return tuple(common + random.normal(size=(seeds, users)) + extra for extra in (effect, 0.0))
+
+
+def test_holm_on_the_card() -> None:
+    """(.004, .02, .03, .2): 4 * .004, 3 * .02, 2 * .03 and .2; order kept, never decreasing."""
+    assert holm([0.004, 0.02, 0.03, 0.2]) == pytest.approx([0.016, 0.06, 0.06, 0.2], abs=1e-15)
+    assert holm([0.2, 0.03, 0.004, 0.02]) == pytest.approx([0.2, 0.06, 0.016, 0.06], abs=1e-15)
+    assert holm([0.01, 0.04, 0.02]) == pytest.approx([0.03, 0.04, 0.04], abs=1e-15)
+
+
+def test_holm_at_its_limits() -> None:
+    assert holm([]) == [] and holm([0.3]) == [0.3] and holm(np.array([0.9, 0.8])) == [1.0, 1.0]
+    assert holm([0.02, 0.02]) == [0.04, 0.04]
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            holm([0.5, wrong])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_rejects_what_the_step_down_procedure_rejects(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    p = random.random(7) ** 3
+    rejected = set()
+    for place, i in enumerate(np.argsort(p)):
+        if p[i] > 0.05 / (7 - place):
+            break
+        rejected.add(int(i))
+    assert {i for i, q in enumerate(holm(p)) if q <= 0.05} == rejected
+
+
+def test_effect_size_and_means_on_the_card() -> None:
+    result = compare_values(np.array(CARD_A), np.array(CARD_B), num_permutations=99)
+    assert result.difference == pytest.approx(0.0014, abs=1e-15) and result.d_z == pytest.approx(6.5996632911, abs=1e-9)
+    assert result.mean_b == pytest.approx(0.03212, abs=1e-15) and result.mean_a == pytest.approx(0.03352, abs=1e-15)
+    assert (result.n_seeds, result.n_users) == (1, 5)
+    # SD = .0014 / 6.5996632911; (1.959964 + .841621) * SD / sqrt(5)
+    assert result.minimum_detectable == pytest.approx(2.8015852 * 0.0014 / 6.5996632911 / math.sqrt(5), rel=1e-7)
+
+
+def test_ranks_by_hand() -> None:
+    """Ranks {1, 4, 11, 25}: NDCG@10 .3576691395, Recall@10 .5; rank 11 is outside the list."""
+    a, b = np.array([[1, 4, 11, 25]]), np.array([[0, 0, 0, 0]])
+    ndcg = compare_ranks(a, b, metric="ndcg", k=10, num_permutations=19, seed=0)
+    assert ndcg.difference == pytest.approx(0.3576691395, abs=1e-10) and ndcg.mean_b == 0.0
+    assert compare_ranks(a, b, metric="recall", k=10, num_permutations=19, seed=0).difference == 0.5
+    assert compare_ranks(a, b, metric="mrr", k=20, num_permutations=19, seed=0).mean_a == pytest.approx(
+        (1 + 1 / 4 + 1 / 11) / 4)
+    wide = compare_ranks(a, b, metric="ndcg", k=20, num_permutations=19, seed=0)
+    assert wide.difference == pytest.approx(0.4274048759, abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_p_values_approach_all_sign_flips(seed: int) -> None:
+    """Ten users: all 1024 flips by brute force; the sampled share lies within 4 standard errors."""
+    a, b = values(seed, 3, 10, effect=0.4)
+    per_user = (a - b).mean(axis=0)
+    means = [abs(np.dot(signs, per_user)) for signs in itertools.product((-1, 1), repeat=10)]
+    exact = np.mean(np.array(means) >= abs(per_user.sum()) - 1e-12)
+    got = compare_values(a, b, num_permutations=20_000, num_resamples=1).p_value
+    assert got == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000) + 1e-4)
+
+
+def test_a_flip_that_gives_the_same_mean_is_a_hit() -> None:
+    """One user: both signs are as far from 0. Two equal users: half of the flips are."""
+    one = compare_ranks(np.array([[1]]), np.array([[0]]), metric="recall", k=1, num_permutations=99, seed=0)
+    assert one.p_value == 1.0 and math.isnan(one.d_z) and math.isnan(one.minimum_detectable)
+    two = compare_values(np.array([[0.1, 0.1]]), np.zeros((1, 2)), num_permutations=20_000)
+    assert two.p_value == pytest.approx(0.5, abs=0.02) and two.d_z == math.inf and two.minimum_detectable == 0.0
+
+
+def test_equal_methods() -> None:
+    ranks = np.random.default_rng(0).integers(0, 30, size=(3, 50))
+    result = compare_ranks(ranks, ranks, metric="ndcg", k=10, num_permutations=99, seed=0)
+    same = result.mean_a
+    assert result == Comparison(0.0, 1.0, (0.0, 0.0), 0.0, 50, 3, 0.0, same, same)
+
+
+@pytest.mark.parametrize("effect", [0.3, -0.3])
+def test_a_planted_effect_is_found_with_its_sign(effect: float) -> None:
+    a, b = values(1, 3, 800, effect=effect)
+    result = compare_values(a, b, num_permutations=999)
+    low, high = result.interval
+    assert result.p_value == 0.001 and low < result.difference < high and low * high > 0 and low * effect > 0
+    assert low < effect < high and result.d_z * effect > 0 and result.minimum_detectable < abs(effect)
+
+
+def test_swapping_the_methods_turns_the_sign_only() -> None:
+    a, b = values(2, 2, 60, effect=0.1)
+    one, other = compare_values(a, b, num_permutations=499), compare_values(b, a, num_permutations=499)
+    assert other.difference == -one.difference and other.d_z == -one.d_z and other.p_value == one.p_value
+    assert other.minimum_detectable == pytest.approx(one.minimum_detectable, rel=1e-12)
+    assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]), abs=0.02)
+
+
+def test_the_order_of_users_changes_no_bit() -> None:
+    a, b = values(3, 3, 70)
+    order = np.random.default_rng(0).permutation(70)
+    assert compare_values(a, b, seed=5) == compare_values(a[:, order], b[:, order], seed=5)
+
+
+def test_a_seed_repeats_and_another_draws_anew() -> None:
+    a, b = values(4, 3, 40, effect=0.1)
+    one, again, other = (compare_values(a, b, num_permutations=499, seed=s) for s in (0, 0, 1))
+    assert one == again and one.interval != other.interval and one.p_value != other.p_value
+
+
+def test_one_unseeded_row_stands_against_every_seed() -> None:
+    a, b = values(5, 3, 40)
+    one, repeated = compare_values(a, b[:1]), compare_values(a, np.repeat(b[:1], 3, axis=0))
+    assert one.mean_b == pytest.approx(repeated.mean_b, abs=1e-15)
+    assert replace(one, mean_b=0.0) == replace(repeated, mean_b=0.0)
+    with pytest.raises(ValueError, match="3 seeds and b 2"):
+        compare_values(a, b[:2])
+    with pytest.raises(ValueError, match="1 seeds and b 3"):
+        compare_values(a[:1], b)
+
+
+def test_the_interval_is_that_of_a_naive_two_level_bootstrap() -> None:
+    a, b = values(6, 4, 30)
+    random, means = np.random.default_rng(0), []
+    for _ in range(4000):
+        users = random.integers(30, size=30)
+        means.append(np.mean([(a - b)[s, users].mean() for s in random.integers(4, size=4)]))
+    expected = np.quantile(means, [0.025, 0.975])
+    assert compare_values(a, b).interval == pytest.approx(tuple(expected), abs=0.03)
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    users = np.random.default_rng(7).normal(size=200)
+    steady = np.repeat(users[None], 4, axis=0)
+    apart = steady + np.array([[-0.5], [0.5], [-0.5], [0.5]])
+    zero = np.zeros((1, 200))
+    narrow, wide = compare_values(steady, zero).interval, compare_values(apart, zero).interval
+    assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+
+
+def test_no_effect_is_rarely_found_and_mostly_covered() -> None:
+    """200 studies of 3 seeds x 40 users without effect: about 5% found (2 to 9% is within 2.6 standard errors)."""
+    found = covered = 0
+    for seed in range(200):
+        result = compare_values(*values(100 + seed, 3, 40), num_permutations=199, num_resamples=400)
+        found += result.p_value <= 0.05
+        covered += result.interval[0] <= 0.0 <= result.interval[1]
+    assert 0.02 <= found / 200 <= 0.09 and covered / 200 >= 0.92
+
+
+def test_the_minimum_detectable_difference_is_found_in_four_of_five_studies() -> None:
+    size = compare_values(*values(0, 3, 100), num_permutations=1).minimum_detectable
+    found = sum(compare_values(*values(500 + seed, 3, 100, effect=size), num_permutations=199,
+                               num_resamples=1).p_value <= 0.05 for seed in range(150))
+    assert 0.68 <= found / 150 <= 0.92
+
+
+def test_many_users_and_permutations_are_fast() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 60, size=(2, 5, 5000))
+    began = time.process_time()
+    compare_ranks(a, b, metric="ndcg", k=10, num_permutations=10_000, seed=0)
+    assert time.process_time() - began < 8.0
+
+
+ONE = np.ones((2, 3), dtype=np.int64)
+
+
+@pytest.mark.parametrize(("a", "b", "message"), [
+    (ONE, ONE[:, :2], "same seeds and users"), (ONE, ONE[:1], "same seeds and users"),
+    (ONE[:, :0], ONE[:, :0], "at least one of each"), (ONE[0], ONE[0], r"\(seeds, users\)"),
+    (ONE * np.array([1.0, np.nan, 1.0]), ONE, "value nan at row 0, user 1"), (ONE * 1.5, ONE, "integers"),
+    (ONE - 2, ONE, "at least 0"),
+])
+def test_ranks_that_cannot_be_compared_are_refused(a: np.ndarray, b: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare_ranks(a, b, metric="ndcg", k=10, num_permutations=9, seed=0)
+
+
+def test_other_mistakes_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown metric 'ndgc'. Did you mean 'ndcg'"):
+        compare_ranks(ONE, ONE, metric="ndgc", k=10, num_permutations=9, seed=0)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        compare_ranks(ONE, ONE, metric="ndcg", k=0, num_permutations=9, seed=0)
+    with pytest.raises(ValueError, match="at least one draw"):
+        compare_ranks(ONE, ONE, metric="ndcg", k=10, num_permutations=0, seed=0)
+    with pytest.raises(ValueError, match="3 users and b 2"):
+        compare_values(ONE, ONE[:, :2])
+    with pytest.raises(ValueError, match="value inf at row 1, user 2"):
+        compare_values(ONE, np.array([[1, 1, 1], [1, 1, np.inf]]))

@@ -1,0 +1,192 @@
+"""Runs of two stages, run state over interruptions, selection by loss, and several runs at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genrec_bench import checkpoints, generative, runner
+from genrec_bench.cli import main
+from genrec_bench.config import RunConfig, from_dict
+from genrec_bench.errors import UserError
+from genrec_bench.plan import Selection, expand, parse_overrides
+from genrec_bench.progress import Quiet
+from genrec_bench.runner import BEST, Workspace, run_one
+from tests.test_training import SMALL, StopAfter
+
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
+
+SETTINGS = {**SMALL, "second_stage": {"epochs": 2, "learning_rate": 1e-3}}
+NEGATIVES = ("s_dpo.num_negatives=6", "dmpo.num_negatives=6", "apao.num_negatives=6")
+
+
+def configs(folder: Path, *changes: str, seeds: tuple[int, ...] = (0,)) -> list[RunConfig]:
+    overrides = {part: dict(values) for part, values in SETTINGS.items()}
+    for part, values in parse_overrides([*NEGATIVES, *changes]).items():
+        overrides.setdefault(part, {}).update(values)
+    return expand(Selection("apao", "smoke", (str(folder),), None, (), seeds, overrides, grid="full"))
+
+
+def row(folder: Path, label: str, *changes: str) -> RunConfig:
+    return next(c for c in configs(folder, *changes) if c.label == label)
+
+
+def done(config: RunConfig, results: Path) -> tuple[Any, Workspace, runner.Prepared]:
+    workspace = Workspace(results)
+    prepared = workspace.prepare(config)
+    return run_one(prepared, workspace, Quiet()), workspace, prepared
+
+
+def test_the_first_stage_is_the_run_of_its_own_row(toy_folder: Path, tmp_path: Path) -> None:
+    """Same name, same weights; the second stage starts from them and counts their cost."""
+    second, alone = row(toy_folder, "TIGER + CE → S-DPO"), row(toy_folder, "TIGER + cross-entropy")
+    record, workspace, prepared = done(second, tmp_path / "a")
+    assert prepared.first.run_id == workspace.prepare(alone).run_id
+    first = workspace.store.read(prepared.first.run_id)
+    assert record.training["first_stage"] == {"run_id": first.run_id, **{k: first.training[k] for k in
+                                              ("epochs", "best_epoch", "steps", "passes")}}
+    assert record.timings["first_stage_seconds"] == first.timings["train_seconds"]
+    assert record.training["epochs"] == 2 and first.training["epochs"] == 4
+    assert record.config["training"]["learning_rate"] == 1e-3 and first.config["training"]["learning_rate"] == 3e-3
+    own, _, _ = done(alone, tmp_path / "b")
+    assert own.metrics == first.metrics and own.training == first.training
+    assert from_dict(record.config).to_dict() == second.to_dict()
+
+
+def test_a_second_stage_begins_where_the_first_ended(toy_folder: Path, tmp_path: Path) -> None:
+    """With a learning rate of 0 the second stage's numbers are the first's, exactly; and its first loss is that of
+    a policy that is its own reference: log(1 + N) without masked negatives."""
+    config = row(toy_folder, "TIGER + CE → S-DPO", "second_stage.learning_rate=0.0", "second_stage.weight_decay=0.0",
+                 "tiger.dropout=0.0", "s_dpo.num_negatives=1")
+    record, workspace, prepared = done(config, tmp_path)
+    first = workspace.store.read(prepared.first.run_id)
+    assert record.metrics == first.metrics
+    weights = [checkpoints.unnamed("model", checkpoints.read(workspace.folder(p.run_id) / BEST)[0])
+               for p in (prepared, prepared.first)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    hit = 1 / 27  # a negative that is the target has no weight
+    assert record.training["curve"][0]["loss"] == pytest.approx((1 - hit) * 0.693147, abs=0.03)
+
+
+def test_a_first_stage_whose_weights_are_gone_is_made_again(toy_folder: Path, tmp_path: Path) -> None:
+    alone = row(toy_folder, "TIGER + cross-entropy")
+    first, workspace, prepared = done(alone, tmp_path)
+    path = workspace.folder(prepared.run_id) / BEST
+    before = checkpoints.read(path)[0]
+    path.unlink()
+    second, workspace, _ = done(row(toy_folder, "TIGER + CE → CE"), tmp_path)
+    again = checkpoints.read(path)[0]
+    assert all(torch.equal(tensor, again[name]) for name, tensor in before.items())
+    assert workspace.store.read(first.run_id) == first
+    assert second.training["first_stage"]["run_id"] == first.run_id
+
+
+def test_a_stage_that_only_the_reference_takes(toy_folder: Path, tmp_path: Path) -> None:
+    """continues = false: the network starts at random with the plain schedule; another reference, other numbers."""
+    label = "TIGER + CE + S-DPO, one stage"
+    trained = row(toy_folder, f"{label}, trained reference")
+    assert trained.first_stage is not None and not trained.first_stage.continues
+    assert trained.training == row(toy_folder, "TIGER + cross-entropy").training
+    losses = [done(row(toy_folder, f"{label}{which}"), tmp_path)[0].training["curve"][-1]["loss"]
+              for which in ("", ", initial reference", ", trained reference")]
+    assert len(set(losses)) == 3
+
+
+def test_first_stages_stand_before_what_follows_them(toy_folder: Path) -> None:
+    """Also where --objectives leaves only the second stage; and each run stands once."""
+    found = configs(toy_folder)
+    plain = [dataclasses.replace(c, label="") for c in found]
+    assert all(plain.count(c) == 1 for c in plain)
+    for number, config in enumerate(found):
+        if config.first_stage is not None:
+            assert dataclasses.replace(config.first(), label="") in plain[:number]
+    only = expand(Selection("apao", "smoke", (str(toy_folder),), ("dmpo",), (), (0,), SETTINGS))
+    assert [[o["name"] for o in c.objective] for c in only] == [["cross_entropy"], ["dmpo"]]
+
+
+def test_names_tell_stages_apart(toy_folder: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    found = configs(toy_folder)
+    names = [workspace.prepare(c).run_id for c in found]
+    assert len(set(names)) == len(names)
+    longer = row(toy_folder, "TIGER + CE → S-DPO", "training.epochs=5")
+    assert workspace.prepare(longer).run_id not in names  # its first stage is another
+
+
+def test_a_reference_of_a_stage_that_is_not_there(toy_folder: Path) -> None:
+    config = dataclasses.replace(row(toy_folder, "TIGER + CE → S-DPO"), first_stage=None)
+    with pytest.raises(UserError, match="has no first stage"):
+        generative.build_objectives(config)
+
+
+# Run state
+
+@pytest.mark.parametrize("label", ["TIGER + APAO-Pairwise", "TIGER + CE → S-DPO"])
+def test_an_interrupted_run_with_state_and_stages_goes_on_bit_for_bit(toy_folder: Path, tmp_path: Path,
+                                                                      label: str) -> None:
+    config = row(toy_folder, label, "apao.eta=0.1")
+    whole, there, prepared = done(config, tmp_path / "whole")
+    workspace = Workspace(tmp_path / "parts")
+    for epoch in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_one(workspace.prepare(config), workspace, StopAfter(epoch))
+    resumed = run_one(workspace.prepare(config), workspace, Quiet())
+    assert resumed.training == whole.training and resumed.metrics == whole.metrics
+    assert workspace.store.ranks_bytes(resumed) == there.store.ranks_bytes(whole)
+    left = [(w.folder(prepared.run_id) / BEST).read_bytes() for w in (workspace, there)]
+    assert left[0] == left[1]
+
+
+def test_adaptive_weights_are_logged_and_move(toy_folder: Path, tmp_path: Path) -> None:
+    record, _, _ = done(row(toy_folder, "TIGER + APAO-Pointwise", "apao.eta=0.05"), tmp_path)
+    weights = [entry["state"]["apao.weights"] for entry in record.training["curve"]]
+    assert all(sum(w) == pytest.approx(1.0) and len(w) == 3 for w in weights) and len({str(w) for w in weights}) == 4
+    json.dumps(record.training)
+
+
+def test_validation_by_loss_does_not_move_the_state(toy_folder: Path, tmp_path: Path) -> None:
+    """Selection by loss evaluates the objective on validation rows; the weights stay those of a run without it."""
+    label, changes = "TIGER + APAO-Pairwise", ("apao.eta=0.1",)
+    plain, _, _ = done(row(toy_folder, label, *changes), tmp_path)
+    for rule in ("loss", "last_batch_loss"):
+        other, _, _ = done(row(toy_folder, label, *changes, f"training.selection={rule}"), tmp_path)
+        curve = other.training["curve"]
+        assert [e["state"] for e in curve] == [e["state"] for e in plain.training["curve"]]
+        assert [e["loss"] for e in curve] == [e["loss"] for e in plain.training["curve"]]
+        losses = [e["valid_loss"] for e in curve]
+        assert other.training["best_epoch"] == 1 + losses.index(min(losses))
+    assert "valid_loss" not in plain.training["curve"][0]
+
+
+def test_summed_accumulation_is_a_larger_gradient(toy_folder: Path, tmp_path: Path) -> None:
+    """Two passes a step: the summed gradient is twice the mean's, which only clipping and Adam's epsilon notice."""
+    mean, summed = (done(row(toy_folder, "TIGER + cross-entropy", f"training.accumulation_reduction={how}",
+                             "tiger.dropout=0.0"), tmp_path)[0] for how in ("mean", "sum"))
+    assert mean.run_id != summed.run_id
+    assert [e["loss"] for e in mean.training["curve"]] != [e["loss"] for e in summed.training["curve"]]
+    free = [done(row(toy_folder, "TIGER + cross-entropy", f"training.accumulation_reduction={how}",
+                     "tiger.dropout=0.0", "training.clip_norm=0.0"), tmp_path)[0].training["curve"][0]["loss"]
+            for how in ("mean", "sum")]
+    assert free[0] == pytest.approx(free[1], abs=1e-3)
+
+
+# Several runs at a time
+
+def test_runs_side_by_side_give_the_same_records(toy_folder: Path, tmp_path: Path) -> None:
+    """Two processes, a first stage among the runs, and a baseline: records and ranks as one after the other."""
+    words = ["--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--seeds", "0,1", "--baselines",
+             "item_knn", "--objectives", "dmpo", "--set", "dmpo.num_negatives=4", "--set", "training.epochs=1"]
+    stores = []
+    for jobs in ("1", "2"):
+        assert main([*words, "--jobs", jobs, "--results", str(tmp_path / jobs)]) == 0
+        stores.append(Workspace(tmp_path / jobs).store)
+    one, two = (store.read_all() for store in stores)
+    assert [r.run_id for r in one] == [r.run_id for r in two] and len(one) == 5
+    for a, b in zip(one, two, strict=True):
+        assert (a.metrics, a.training, a.identity) == (b.metrics, b.training, b.identity)
+        assert stores[0].ranks_bytes(a) == stores[1].ranks_bytes(b)
