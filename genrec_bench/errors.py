@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class DoesNotFit(UserError):
+    """A method that cannot run on these data, such as weights for four levels on IDs of three."""
+
+
 def nearest(wrong: str, allowed: Iterable[str]) -> str | None:
     """The allowed name most like `wrong`, or None where nothing is like it."""
     names = sorted(allowed)

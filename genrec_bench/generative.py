@@ -74,6 +74,13 @@ def build_objectives(config: RunConfig) -> list[tuple[float, Objective]]:
     return pairs
 
 
+def check_fit(config: RunConfig, depth: int) -> None:
+    """Whether a run's network and objectives can work on semantic IDs of `depth` levels. Raises: DoesNotFit."""
+    registry.backbones.build(config.backbone).check_length((config.split.max_history + 1) * depth + 1)
+    for _, objective in build_objectives(config):
+        objective.initial_state(depth)
+
+
 def reference_of(objectives: list[tuple[float, Objective]]) -> str | None:
     """Which weights the reference network has, or None where no objective needs one."""
     return next((o.reference for _, o in objectives if "reference" in o.needs), None)

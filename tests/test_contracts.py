@@ -340,7 +340,7 @@ def test_suite_all_includes_every_other_suite() -> None:
 @pytest.mark.parametrize("profile", plan.profile_names())
 def test_every_profile_file_names_what_exists(profile: str) -> None:
     data = plan.load_profile(profile)
-    assert set(data) <= {"title", "seeds", "datasets", "grid", "settings", "datasets_settings"} and data["title"]
+    assert set(data) <= {"title", "seeds", "datasets", "grid", "tuning", "settings", "datasets_settings"} and data["title"]
     assert len(set(data["seeds"])) == len(data["seeds"]) > 0
     assert set(data["datasets"]) <= set(registry.datasets.names())
     for layer in (data.get("settings", {}), *data.get("datasets_settings", {}).values()):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genrec_bench import checkpoints, generative, runner
+from genrec_bench import checkpoints, generative, registry, runner
 from genrec_bench.cli import main
 from genrec_bench.config import RunConfig, from_dict
 from genrec_bench.errors import UserError
@@ -190,3 +190,44 @@ def test_runs_side_by_side_give_the_same_records(toy_folder: Path, tmp_path: Pat
     for a, b in zip(one, two, strict=True):
         assert (a.metrics, a.training, a.identity) == (b.metrics, b.training, b.identity)
         assert stores[0].ranks_bytes(a) == stores[1].ranks_bytes(b)
+
+
+# Limits at which a method is cross-entropy
+
+@pytest.mark.parametrize("others", [[{"name": "apao", "weight": 0.0}], [{"name": "bear", "weight": 0.0}],
+                                    [{"name": "bear_beam", "weight": 0.0}],
+                                    [{"name": "msl", "weight": 0.0}, {"name": "apao", "weight": 0.0}]],
+                         ids=lambda specs: " and ".join(s["name"] for s in specs))
+def test_with_weight_0_a_run_is_cross_entropy_bit_for_bit(toy_folder: Path, tmp_path: Path, others: list) -> None:
+    """Equal seeds give equal weights, batches and dropout, whatever else is computed beside."""
+    plain = row(toy_folder, "TIGER + cross-entropy")
+    more = dataclasses.replace(plain, objective=(*plain.objective, *(
+        {**registry.objectives.resolved(registry.objectives.build({"name": s["name"]})), **s} for s in others)))
+    records = [done(config, tmp_path)[0] for config in (plain, more)]
+    assert records[0].run_id != records[1].run_id and records[0].metrics == records[1].metrics
+    assert [e["loss"] for e in records[0].training["curve"]] == [e["loss"] for e in records[1].training["curve"]]
+
+
+def test_pairwise_with_weight_0_is_cross_entropy_up_to_rounding(toy_folder: Path, tmp_path: Path) -> None:
+    """Its logits come from a wider pass, which rounds otherwise."""
+    changes = ("tiger.dropout=0.0", "training.epochs=1")
+    plain = done(row(toy_folder, "TIGER + cross-entropy", *changes), tmp_path)[0]
+    label = "TIGER + APAO-Pairwise"
+    other = done(row(toy_folder, label, *changes, "apao.weight=0.0"), tmp_path)[0]
+    assert other.training["curve"][0]["loss"] == pytest.approx(plain.training["curve"][0]["loss"], abs=1e-5)
+
+
+def test_methods_that_do_not_fit_the_ids_are_left_out_and_named(toy_folder: Path, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture) -> None:
+    """Weights for four levels on IDs of three; alone they are the user's error."""
+    words = ["plan", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--no-probe", "--results",
+             str(tmp_path), "--baselines", "none"]
+    static = ["--row", "TIGER + APAO-Pointwise, static weights"]
+    assert main([*words, *static, "--row", "TIGER + cross-entropy"]) == 0
+    printed = capsys.readouterr()
+    assert "left out: TIGER + APAO-Pointwise, static weights" in printed.err and "1 missing" in printed.out
+    assert main([*words, *static]) == 2
+    assert "static_weights has 4 values" in capsys.readouterr().err
+    narrow = ["--row", "Llama + cross-entropy", "--set", "llama.max_positions=8"]
+    assert main([*words, *narrow]) == 2
+    assert "max_positions" in capsys.readouterr().err

@@ -66,8 +66,7 @@ def generative_run(folder: Path, results: Path, seed: int = 0, *changes: str,
     overrides = {part: dict(values) for part, values in SMALL.items()}
     for part, values in parse_overrides(changes).items():
         overrides.setdefault(part, {}).update(values)
-    configs = expand(Selection("apao", "smoke", (str(folder),), None, (), (seed,), overrides, grid="full"))
-    config = next(c for c in configs if c.label == label)
+    (config,) = expand(Selection("apao", "smoke", (str(folder),), None, (), (seed,), overrides, rows=(label,)))
     workspace = Workspace(results)
     return workspace.prepare(config), workspace
 

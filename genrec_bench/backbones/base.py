@@ -80,6 +80,9 @@ class BackboneSettings:
     def check(self) -> None:
         """Refuse settings that do not fit each other. Raises: UserError."""
 
+    def check_length(self, tokens: int) -> None:
+        """Refuse sequences (history, its suffix and one semantic ID) of this many tokens. Raises: DoesNotFit."""
+
     def build(self, vocab_size: int, seed: int) -> Backbone:
         """A freshly initialised network; the weights depend on nothing but the settings and `seed`."""
         raise TypeError(f"{type(self).__name__} must define build")

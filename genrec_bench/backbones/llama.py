@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from genrec_bench.backbones.base import Backbone, BackboneSettings
 from genrec_bench.backbones.folding import PrefixTree
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.errors import UserError
+from genrec_bench.errors import DoesNotFit, UserError
 from genrec_bench.registry import backbones
 from genrec_bench.settings import setting
 
@@ -44,6 +44,12 @@ class LlamaSettings(BackboneSettings):
         """Refuse a head width that rotary positions cannot halve. Raises: UserError."""
         if self.head_width % 2:
             raise UserError(f"backbone llama: head_width = {self.head_width} must be an even number.")
+
+    def check_length(self, tokens: int) -> None:
+        """Refuse more tokens than there are positions. Raises: DoesNotFit."""
+        if tokens > self.max_positions:
+            raise DoesNotFit(f"backbone llama: {tokens} tokens of history and semantic ID are more than max_positions "
+                             f"= {self.max_positions}. Raise it, or lower split.max_history.")
 
     def build(self, vocab_size: int, seed: int) -> Llama:
         model = Llama(self, vocab_size)
@@ -193,7 +199,7 @@ class Llama(Backbone):
         return History(past, columns < position[:, :, None], histories.gather(1, position), position)
 
     def node_logits(self, histories: Tensor, tree: PrefixTree) -> Tensor:
-        self._check_length(histories.shape[1] + len(tree.widths) - 1)
+        self.settings.check_length(histories.shape[1] + len(tree.widths) - 1)
         history = self.read(histories)
         tokens = torch.cat([history.last, tree.tokens[:, 1:]], dim=1)
         sees = torch.cat([history.sees.expand(-1, tokens.shape[1], -1), tree.sees], dim=2)
@@ -201,7 +207,7 @@ class Llama(Backbone):
 
     def packed_logits(self, sequences: Tensor, sequence: Tensor, length: Tensor, depth: int) -> Tensor:
         columns = sequences.shape[1]
-        self._check_length(columns)
+        self.settings.check_length(columns)
         x, _ = self.forward_layers(sequences, torch.arange(columns, device=sequences.device)[None])
         rows = (length[:, None] - 1 + torch.arange(depth, device=length.device)).clamp(max=columns - 1)
         # an embedding: its gradient adds whole rows, far faster than that of an index
@@ -209,11 +215,6 @@ class Llama(Backbone):
 
     def start(self, histories: Tensor) -> LlamaState:
         return LlamaState(self, histories)
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.settings.max_positions:
-            raise UserError(f"backbone llama: {tokens} tokens of history and semantic ID are more than max_positions = "
-                            f"{self.settings.max_positions}. Raise it, or lower split.max_history.")
 
 
 class LlamaState:

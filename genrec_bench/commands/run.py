@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from genrec_bench import plan, runner
 from genrec_bench.commands import common
 from genrec_bench.config import RunConfig
+from genrec_bench.errors import DoesNotFit
 from genrec_bench.progress import Bars, One
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.workers import FIRST_FAILED, Events, run_parallel
@@ -46,15 +48,34 @@ def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: 
 
 def prepare_configs(configs: list[RunConfig], workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
     """The runs of some configurations, ready to start; whatever is wrong with one is said now. Raises: UserError."""
-    if any(c.baseline is None for c in configs):
-        from genrec_bench.generative import build_objectives
+    generative = any(c.baseline is None for c in configs)
+    if generative:
+        from genrec_bench.generative import build_objectives, check_fit
 
         for config in configs:
             build_objectives(config)
     # two passes: a bad dataset must be found before a tokenizer of another one is fitted and cached
     for config in configs:
         workspace.split(config)
-    return [workspace.prepare(config, keep=keep) for config in configs]
+    prepared = [workspace.prepare(config, keep=keep) for config in configs]
+    return _fitting(prepared, check_fit) if generative else prepared
+
+
+def _fitting(prepared: list[runner.Prepared], check_fit: Callable[[RunConfig, int], None]) -> list[runner.Prepared]:
+    """Without the methods that the semantic IDs rule out, which are named. Raises: DoesNotFit where none is left."""
+    kept, unfit = [], {}
+    for item in prepared:
+        try:
+            if item.semantic_ids is not None:
+                check_fit(item.config, item.semantic_ids.tokens.shape[1])
+            kept.append(item)
+        except DoesNotFit as error:
+            unfit[f"{item.config.label}, {item.dataset}"] = error
+    if not kept:
+        raise next(iter(unfit.values()))
+    for name, error in unfit.items():
+        print(f"left out: {name}: {error}", file=sys.stderr)
+    return kept
 
 
 def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: int = 1) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.errors import UserError, unknown
+from genrec_bench.errors import DoesNotFit, UserError, unknown
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.registry import objectives
 from genrec_bench.settings import setting
@@ -154,15 +154,15 @@ class Apao(Objective):
                             f"{list(self.static_weights)} do not fit; give static_weights with weights = static only.")
 
     def initial_state(self, depth: int) -> dict[str, Tensor]:
-        """`weights`: (T,) float64, 1/T or the static ones. Raises: UserError where a setting names other levels."""
+        """`weights`: (T,) float64, 1/T or the static ones. Raises: DoesNotFit where a setting names other levels."""
         if self.drop_prefix > depth:
-            raise UserError(f"objective apao: drop_prefix = {self.drop_prefix} is too large; semantic IDs have {depth} "
-                            f"levels, so allowed are 0 to {depth}.")
+            raise DoesNotFit(f"objective apao: drop_prefix = {self.drop_prefix} is too large; semantic IDs have "
+                             f"{depth} levels, so allowed are 0 to {depth}.")
         if self.weights != "static":
             return {"weights": torch.full((depth,), 1.0 / depth, dtype=torch.float64)}
         if len(self.static_weights) != depth:
-            raise UserError(f"objective apao: static_weights has {len(self.static_weights)} values; semantic IDs have "
-                            f"{depth} levels, so it must have {depth}.")
+            raise DoesNotFit(f"objective apao: static_weights has {len(self.static_weights)} values; semantic IDs have "
+                             f"{depth} levels, so it must have {depth}.")
         return {"weights": torch.tensor(self.static_weights, dtype=torch.float64)}
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:

@@ -147,7 +147,8 @@ class Objective:
     def initial_state(self, depth: int) -> dict[str, Tensor]:
         """What the objective carries from step to step (such as weights of levels), for IDs of `depth` levels.
 
-        It is checkpointed, resumed, logged each epoch, and moved by training passes only.
+        It is checkpointed, resumed, logged each epoch, and moved by training passes only. Raises: DoesNotFit where the
+        settings are for IDs of another depth; asked while runs are planned.
         """
         return {}
 
