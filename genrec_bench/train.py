@@ -186,6 +186,9 @@ def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int
         for name in ("loss", "valid_ndcg@10"):
             if name in entry:
                 scalars.add_scalar(name, entry[name], entry["epoch"])
+        for name, value in entry.get("state", {}).items():
+            for level, part in enumerate(value if isinstance(value, list) else [value], 1):
+                scalars.add_scalar(f"{name}/{level}", part, entry["epoch"])
     value = entry.get("valid_ndcg@10")
     progress.step(entry["epoch"], epochs, f"loss {entry['loss']:.4f}"
                   + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))

@@ -48,6 +48,13 @@ def _settings(cls: type) -> list[str]:
             for f in dataclasses.fields(cls)]
 
 
+def _objectives() -> Rows:
+    """Objectives with their presets, which a row of a suite or `--set NAME.preset=...` takes."""
+    return [(name, about, options + [f"preset {preset}: " + ", ".join(f"{k} = {v!r}" for k, v in values.items())
+                                     for preset, values in declared.load_presets(name).items() if values])
+            for name, about, options in _plugins(registry.objectives)()]
+
+
 def _suites() -> Rows:
     return [(name, declared.load_suite(name)["suite"]["title"], []) for name in declared.suite_names()]
 
@@ -64,6 +71,6 @@ def _baselines() -> Rows:
 
 KINDS: dict[str, Callable[[], Rows]] = {
     "datasets": _plugins(registry.datasets), "tokenizers": _plugins(registry.tokenizers),
-    "backbones": _plugins(registry.backbones), "objectives": _plugins(registry.objectives),
+    "backbones": _plugins(registry.backbones), "objectives": _objectives,
     "metrics": _plugins(registry.metrics), "suites": _suites, "baselines": _baselines, "profiles": _profiles,
 }
