@@ -15,7 +15,7 @@ from genrec_bench.config import NegativesConfig, SplitConfig
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
 from genrec_bench.errors import UserError
 from genrec_bench.inputs import PASSES, InputFeed, TokenisedInstances, check_needs, training_batches
-from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
 from genrec_bench.splits import leave_one_out
 from genrec_bench.trie import Trie
 
@@ -136,7 +136,7 @@ def test_eos_is_one_more_position_of_the_target_alone(toy: Toy) -> None:
     for row, length in enumerate(lengths.tolist()):
         longer = torch.cat([inputs.targets[row, :length], torch.tensor([EOS])])[None, None]
         logps = toy.model.token_logits(histories[row:row + 1], longer).log_softmax(-1)
-        assert float(inputs.eos_logps[row]) == pytest.approx(float(logps[0, 0, -1, EOS]), abs=1e-5)
+        assert inputs.eos_logps[row].item() == pytest.approx(logps[0, 0, -1, EOS].item(), abs=1e-5)
     plain = toy.inputs()
     torch.testing.assert_close(inputs.target_token_logps, plain.target_token_logps, atol=1e-5, rtol=0)
     both = toy.inputs(Asks("eos", "negatives"))
@@ -261,3 +261,14 @@ def test_packed_rows_equal_single_rows(toy_interactions: Interactions, name: str
         torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=0)
         for one, other in zip(results[0][1], results[1][1], strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_prefix_sums_have_the_bits_of_a_cumsum() -> None:
+    random = torch.Generator().manual_seed(0)
+    for shape in ((7, 1), (5, 4), (3, 20, 4), (2, 9)):
+        values = torch.randn(shape, generator=random).requires_grad_()
+        same = values.detach().clone().requires_grad_()
+        outward = torch.randn(shape, generator=random)
+        prefix_sums(values).backward(outward)
+        same.cumsum(dim=-1).backward(outward)
+        assert torch.equal(prefix_sums(values), same.cumsum(dim=-1)) and torch.equal(values.grad, same.grad)

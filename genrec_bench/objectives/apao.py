@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.errors import DoesNotFit, UserError, unknown
-from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
 from genrec_bench.registry import objectives
 from genrec_bench.settings import setting
 
@@ -26,7 +26,7 @@ def apao_pointwise_losses(target_token_logps: Tensor, is_token: Tensor | None = 
     """
     if is_token is None:
         is_token = torch.ones_like(target_token_logps, dtype=torch.bool)
-    losses = -target_token_logps.masked_fill(~is_token, 0.0).cumsum(dim=-1) / _lengths(target_token_logps)
+    losses = -prefix_sums(target_token_logps.masked_fill(~is_token, 0.0)) / _lengths(target_token_logps)
     return losses.masked_fill(~is_token, 0.0)
 
 
@@ -43,7 +43,7 @@ def apao_pairwise_losses(target_token_logps: Tensor, negative_token_logps: Tenso
     """
     # the lowest finite number rather than -inf: a row that keeps no negative has gradient 0 instead of NaN
     lowest = torch.finfo(negative_token_logps.dtype).min
-    lead = negative_token_logps.cumsum(dim=-1) - target_token_logps.cumsum(dim=-1)[:, None]
+    lead = prefix_sums(negative_token_logps) - prefix_sums(target_token_logps)[:, None]
     mass = lead.masked_fill(~keep, lowest).logsumexp(dim=1)
     if scale is not None:
         mass = mass + scale.to(mass.dtype).log()
@@ -60,8 +60,8 @@ def released_pairwise_losses(target_token_logps: Tensor, negative_token_logps: T
     of the batch reads 0 and its gradient is NaN. Only for comparison with that code.
     Source: yuyq18/APAO, T5_APAO_Pairwise, forward; the epsilon also in Algorithm 1, line 32.
     """
-    target = target_token_logps.cumsum(dim=-1).exp()
-    negatives = negative_token_logps.cumsum(dim=-1).exp().masked_fill(~keep, 0.0).sum(dim=1)
+    target = prefix_sums(target_token_logps).exp()
+    negatives = prefix_sums(negative_token_logps).exp().masked_fill(~keep, 0.0).sum(dim=1)
     if scale is not None:
         negatives = negatives * scale.to(negatives.dtype)
     losses = -(target / (target + negatives + RELEASED_EPSILON)).log()

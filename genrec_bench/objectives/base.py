@@ -125,6 +125,17 @@ def node_token_logps(node_logits: Tensor, nodes: Tensor, tokens: Tensor) -> Tens
     return logps.masked_fill(tokens == PAD, 0.0)
 
 
+def prefix_sums(token_logps: Tensor) -> Tensor:
+    """(..., T) log-probabilities of tokens -> (..., T) of the prefixes of length 1..T.
+
+    Added up in float64: the bits of a cumsum on the CPU, which torch does not have in a deterministic order on CUDA.
+    """
+    sums = list(token_logps.double().unbind(dim=-1))
+    for level in range(1, len(sums)):
+        sums[level] = sums[level - 1] + sums[level]
+    return torch.stack(sums, dim=-1).to(token_logps.dtype)
+
+
 class Objective:
     """Base of objective plug-ins: frozen dataclasses whose fields are settings.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
 from genrec_bench.objectives.bear import DIRECTIONS, retention_penalty, valid_logps
 from genrec_bench.registry import objectives
 from genrec_bench.settings import setting
@@ -57,4 +57,4 @@ class BearBeam(Objective):
             logps = valid_logps(inputs.logits, inputs.valid).gather(2, inputs.targets[:, :, None])[:, :, 0]
             logps = logps.masked_fill(~inputs.is_token, 0.0)
         thresholds = inputs.beam_thresholds.masked_fill(~inputs.is_token, -torch.inf)
-        return beam_retention_regulariser(logps.cumsum(dim=1), thresholds, xi=self.xi, direction=self.direction)
+        return beam_retention_regulariser(prefix_sums(logps), thresholds, xi=self.xi, direction=self.direction)
