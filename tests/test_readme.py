@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_an_objective_in_one_file_and_a_suite_in_another(tree: Path, toy_folder: Path) -> None:
-    (tree / "genrec_bench/objectives/label_smoothing.py").write_text(snippet("python", "label_smoothing"))
+    (tree / "genrec_bench/objectives/label_smoothing.py").write_text(snippet("python", '"label_smoothing"'))
     (tree / "genrec_bench/suites/mine.toml").write_text(snippet("toml", 'name = "mine"'))
     done = subprocess.run(
         [sys.executable, "benchmark.py", "--suite", "mine", "--profile", "smoke", "--datasets", str(toy_folder),
@@ -46,6 +46,11 @@ def test_an_objective_in_one_file_and_a_suite_in_another(tree: Path, toy_folder:
     assert set(labels) == {"Item-kNN", "TIGER + label smoothing"}
     assert labels["TIGER + label smoothing"]["objective"] == [{"name": "label_smoothing", "epsilon": 0.3}]
     assert "TIGER + label smoothing" in (tree / "results/local/reports/mine/report.md").read_text()
+
+
+def test_the_example_is_the_file_it_names_and_short() -> None:
+    example = snippet("python", '"label_smoothing"')
+    assert example == (ROOT / "examples/label_smoothing.py").read_text() and len(example.splitlines()) < 30
 
 
 def test_commands_of_the_readme_exist() -> None:

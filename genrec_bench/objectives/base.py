@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -143,7 +144,8 @@ class Objective:
     at the settings. An unknown need is refused before any data is read. With "negatives", `num_negatives` says how
     many of the drawn ones are used; with "reference", `reference` says of which weights ("initial": those
     training starts from, "first_stage": those of the first stage); with "beam", `num_beams` and `normaliser` say of
-    which search. `version` is raised when the same settings give other numbers.
+    which search. `version` is raised when the same settings give other numbers. `limits` are pairs of own settings and
+    the spec of another objective whose loss is then the same.
     """
 
     name: ClassVar[str]
@@ -151,6 +153,7 @@ class Objective:
     needs: ClassVar[frozenset[str]] = frozenset()
     num_negatives: ClassVar[int] = 0
     couples_rows: ClassVar[bool] = False  # a row's loss depends on the other rows of its batch
+    limits: ClassVar[tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...]] = ()
 
     def check(self) -> None:
         """Refuse settings that do not fit each other. Raises: UserError."""

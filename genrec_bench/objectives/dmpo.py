@@ -36,6 +36,9 @@ def dmpo_loss(target_logps: Tensor, negative_logps: Tensor, reference_target_log
 class Dmpo(PreferenceObjective):
     """One comparison a row: the target against the mean of its negatives."""
 
+    limits = (({"num_negatives": 1}, {"name": "dpo"}), ({"form": "released", "num_negatives": 1},
+                                                        {"name": "dpo", "reference": "none"}))
+
     # The released code passes the target's reference score in both slots, so that the reference cancels, and makes
     # rows of pairs instead of averaging inside the sigmoid. (It also adds a cross-entropy: an objective beside this.)
     form: str = setting("paper", "paper: the mean inside the sigmoid; released: mean of pair losses without reference",

@@ -36,6 +36,8 @@ def s_dpo_loss(target_logps: Tensor, negative_logps: Tensor, reference_target_lo
 class SDpo(PreferenceObjective):
     """The target against a softmax over its negatives."""
 
+    limits = (({"num_negatives": 1}, {"name": "dpo"}),)
+
     # Negatives are drawn with replacement and one that is drawn twice counts twice; APAO does not say.
     mask_duplicates: bool = setting(False, "a negative counts once a row, however often it was drawn")
 
