@@ -288,7 +288,7 @@ def _swept(sweep: Any, where: str) -> list[Data]:
         if not isinstance(values, list):
             raise UserError(f"{where}, vary: {place} needs a list of values.")
         for value in values:
-            name = place.rpartition(".")[2].replace("weight", "beta")
+            name = place.rpartition(".")[2]
             rows.append(_placed(base, place.split("."), value, where)
                         | {"label": f"{whole['label']}, {name} = {value:g}" if isinstance(value, float)
                            else f"{whole['label']}, {name} = {value}"})
