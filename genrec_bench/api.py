@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from genrec_bench import plan, registry
 from genrec_bench.commands import common
 from genrec_bench.commands import compare as comparing
-from genrec_bench.commands.compare import Question, Verdict
+from genrec_bench.commands.compare import Question, RunsFailed, Verdict
 from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection
+from genrec_bench.plugin_file import is_file, load_objective, register_class
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.runner import Workspace
@@ -31,18 +34,21 @@ register_backbone = registry.backbones.register
 register_metric = registry.metrics.register
 
 
-def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str] | None = None,
-              seeds: Sequence[int] | None = None, grid: str | None = None, results: Path | str = common.LOCAL,
-              data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1,
-              **settings: Mapping[str, Any]) -> list[RunRecord]:
+def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
+              seeds: Sequence[int] | None = None, objectives: Sequence[str] | None = None,
+              baselines: Sequence[str] | None = None, rows: Sequence[str] | None = None, grid: str | None = None,
+              results: Path | str = common.LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
+              jobs: int = 1, **settings: Mapping[str, Any]) -> list[RunRecord]:
     """Run what is missing of a suite, render its reports below `results`, and return its records.
 
+    datasets: names, or folders of your own. objectives, baselines, rows (labels): only these; an empty list means none.
+    data_dir: None = GENREC_BENCH_DATA.
     settings: changed ones by component, such as `training={"epochs": 2}`. With jobs > 1 the calling script needs the
-    usual `if __name__ == "__main__":`. Raises: UserError for a wrong name; RuntimeError where a run failed.
+    usual `if __name__ == "__main__":`. Raises: UserError for whatever is wrong with these; RunsFailed.
     """
-    workspace = Workspace(Path(results), Path(data_dir) if data_dir else None, device)
-    selection = Selection(name, profile, _tuple(datasets), seeds=_tuple(seeds), overrides=_settings(settings),
-                          grid=grid)
+    workspace = _workspace(results, data_dir, device)
+    selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
+                          _settings(settings), grid, _tuple(rows))
     configs = plan.expand(selection)
     plan.check_overrides(selection.overrides, configs)
     prepared = prepare_configs(configs, workspace, keep=True)
@@ -50,62 +56,89 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str] | No
     for suite in plan.parts_of(name):
         render_suite(suite, workspace.store.read_all(), workspace.results / "reports")
     if failed:
-        raise RuntimeError(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results}/work")
+        raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
     return [workspace.store.read(p.run_id) for p in prepared]
 
 
 def load_records(results: Path | str = common.REFERENCE) -> list[RunRecord]:
-    """All records below a folder, sorted by name; see `RecordStore.read_ranks` for the users' ranks."""
+    """All records below a folder, sorted by name; `RecordStore(folder).read_ranks(record)` has the users' ranks.
+
+    Raises: UserError where there is no such folder.
+    """
+    if not Path(results).is_dir():
+        raise UserError(f"no folder of records at {results}.")
     return RecordStore(Path(results)).read_all()
 
 
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,
-            datasets: Sequence[str] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
+            datasets: Sequence[str | Path] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
             results: Path | str = common.LOCAL, reference: Path | str = common.REFERENCE,
-            data_dir: Path | str | None = None, device: str = "cpu", check: bool = True,
+            data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1, check: bool = True,
             **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
 
-    objective: a class, a registered name, or `FILE.py:CLASS`. beside: objectives that are trained with it. settings:
-    changed ones by component, such as `my_loss={"tau": 2.0}`. Runs one after the other in this process.
-    Raises: UserError for a wrong name or a broken contract; RuntimeError where a run failed.
+    objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file,
+    as in the command. beside: objectives that are trained with it. data_dir: None = GENREC_BENCH_DATA. jobs: runs at a
+    time; more than 1 needs `FILE.py:CLASS` or a registered name, which other processes can load. settings: changed
+    ones by component, such as `my_loss={"tau": 2.0}`.
+    Raises: UserError for whatever is wrong with these, or a broken contract; RunsFailed.
     """
     name = _registered(objective)
-    workspace = Workspace(Path(results), Path(data_dir) if data_dir else None, device)
-    question = Question(name, backbone, tuple(beside), weight, _tuple(datasets), profile, _tuple(seeds),
+    if jobs > 1 and not isinstance(objective, str):
+        raise UserError(f"jobs={jobs} needs the objective as \"FILE.py:CLASS\", so that each process can load it.")
+    workspace = _workspace(results, data_dir, device)
+    if isinstance(objective, str) and is_file(objective):
+        workspace = replace(workspace, plugins=(objective,))
+    question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
                         _settings(settings), Path(reference))
-    prepared = comparing.prepare(question, workspace)
-    if check and not comparing.checked(name):
-        raise UserError(f"objective {name} breaks its contract; nothing was trained. check=False trains it as it is.")
-    verdict = comparing.compare(question, prepared, workspace, 1, workspace.results / "reports")
-    if verdict is None:
-        raise RuntimeError(f"a run failed; see failure.txt below {workspace.results / 'work'}")
-    return verdict
+    return comparing.compare(question, workspace, jobs, workspace.results / "reports", check=check)
+
+
+def _workspace(results: Path | str, data_dir: Path | str | None, device: str) -> Workspace:
+    """Checked like the options of the command line."""
+    return common.workspace(Namespace(results=Path(results), reports=None, data_dir=data_dir, device=device, threads=1))
 
 
 def _registered(objective: type | str) -> str:
-    from genrec_bench.plugin_file import is_file, load_objective, register_class
-
+    """The registered name. Raises: UserError for what is no objective, or a class that no file holds."""
+    if isinstance(objective, str) and is_file(objective):
+        return load_objective(objective)
     if isinstance(objective, str):
-        name = load_objective(objective) if is_file(objective) else objective
-        registry.objectives.get(name)
-        return name
-    if objective in (registry.objectives.get(n) for n in registry.objectives.names()):
-        return objective.name
+        name, objective = objective, registry.objectives.get(objective)
+        if objective.__module__.startswith("genrec_bench.objectives."):
+            return name
+    if not isinstance(objective, type):
+        raise UserError(f"objective must be a class, a registered name or \"FILE.py:CLASS\", got {objective!r}.")
+    if objective.__module__.startswith("genrec_bench.objectives.") and "name" in vars(objective):
+        return objective.name  # ours: its runs are named by its version
     try:
-        source = inspect.getsource(objective)
+        inspect.getsource(objective)  # of a notebook's cell there is no file, or one that does not hold the class
+        path = Path(inspect.getfile(objective))
+        data = path.read_bytes()
     except (OSError, TypeError):
-        raise UserError(f"the source of {objective.__name__} cannot be read, so its runs could not be named. Put it "
-                        "into a file.") from None
-    return register_class(objective, hashlib.sha256(source.encode()).hexdigest(), objective.__module__)
+        raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
+                        "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
+    return register_class(objective, hashlib.sha256(data).hexdigest(), str(path))
 
 
 def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Checked like `--set`."""
     for part, values in settings.items():
-        plan.check_fields(part, values, "settings")
+        if not isinstance(values, Mapping):
+            raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
+                            f"{values!r}.")
+        plan.check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 
 def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    """Raises: UserError for a single text, which would be taken letter by letter."""
+    if isinstance(values, str):
+        raise UserError(f"a list of names is needed, such as [{values!r}]; got the text {values!r}.")
     return None if values is None else tuple(values)
+
+
+def _texts(datasets: Sequence[str | Path] | None) -> tuple[str, ...] | None:
+    """As `--datasets` takes them; a path is a folder, also one without a separator."""
+    given = _tuple(datasets)
+    return given and tuple(str(d.resolve()) if isinstance(d, Path) else d for d in given)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genrec_bench import registry, settings
 from genrec_bench.contracts import EOS, PAD
+from genrec_bench.inputs import check_needs
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.trie import Trie
@@ -207,7 +208,7 @@ def _is_a_component(objective: Objective, problem: Planted) -> None:
     _expect(not bare, "a setting(default, doc) for every field", f"no doc for {', '.join(bare)}")
     unknown = sorted(objective.needs - set(NEEDS))
     _expect(not unknown, f"needs among {', '.join(NEEDS)}", ", ".join(unknown))
-    objective.check()
+    check_needs([objective])
     again = settings.build(cls, settings.to_dict(objective), cls.__name__)
     _expect(again == objective, "an equal objective from its own settings", again)
 

@@ -31,6 +31,15 @@ def read(path: Path, remedy: str = "Delete it to train from the start.") -> tupl
         raise UserError(f"{path} is not a checkpoint ({error}). {remedy}") from None
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint without its tensors; empty for a file that is none."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return json.loads((file.metadata() or {}).get("state", "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError):
+        return {}
+
+
 def stateless_names(path: Path) -> set[str]:
     """The names of the tensors in a safetensors file that some other program wrote; empty for a checkpoint of ours.
 

@@ -56,7 +56,8 @@ class SuiteRow:
     first_stage: dict | None = setting(None, "{ objective = [...], continues = true }: what is trained before")
     decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row")
     training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row")
-    best: int | None = setting(None, "table of the paper with this row's best weight and eta for each dataset")
+    best: int | None = setting(None, "table of the paper with the best weight and eta for each dataset")
+    best_row: PaperRow | None = setting(None, "whose best values those are; absent = paper_row's")
     grid: str = setting("core", "the smallest grid that the row is part of", choices=GRIDS)
 
 
@@ -150,7 +151,7 @@ def load_suite(name: str, folder: Path | None = None) -> Data:
 
 
 def load_presets(objective: str, folder: Path | None = None) -> Data:
-    """The presets of an objective, `{preset: {setting: value}}`; "paper", the defaults, is always there."""
+    """The presets of an objective, `{preset: {setting: value}}`; "paper", which undoes the others, is always there."""
     data = _read("preset", objective, folder)[1] if objective in _names("preset", folder) else {}
     return {"paper": {}, **data}
 
@@ -242,8 +243,9 @@ def _build(cls: type, value: Any, where: str) -> Any:
 
 def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
     """A row that is whole, with its presets written out. Raises: UserError."""
-    if isinstance(row, dict) and "paper_row" in row:
-        _build(PaperRow, row["paper_row"], f"{where}, paper_row")
+    for key in ("paper_row", "best_row"):
+        if isinstance(row, dict) and key in row:
+            _build(PaperRow, row[key], f"{where}, {key}")
     built = _build(cls, row, where)
     if built.baseline is not None:
         extra = sorted(set(row) - {"baseline", "paper_row", "grid"})
@@ -254,8 +256,8 @@ def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
     missing = [key for key in ("label", "backbone", "objective") if not row.get(key)]
     if missing:
         raise UserError(f"{where} needs a value for {', '.join(missing)} (or, alone, for baseline).")
-    if built.best is not None and built.paper_row is None:
-        raise UserError(f"{where}: best names a table of the paper, so it needs a paper_row.")
+    if built.best is not None and built.paper_row is None and built.best_row is None:
+        raise UserError(f"{where}: best names a table of the paper, so it needs a paper_row or a best_row.")
     stage = dict(row.get("first_stage") or {})
     _check_stage(stage, built.first_stage is not None, where)
     specs = [("backbone", built.backbone), *(("objective", spec) for spec in (*built.objective,
@@ -264,6 +266,8 @@ def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
         if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
             raise UserError(f'{where}, {key}: needs a name, such as {{ name = "..." }}.')
     whole = {**row, "objective": [with_preset(spec, where) for spec in row["objective"]]}
+    if "best" in row:
+        whole.setdefault("best_row", row.get("paper_row"))
     if stage:
         whole["first_stage"] = {**stage, "objective": [with_preset(spec, where) for spec in stage["objective"]]}
     return whole
@@ -273,7 +277,8 @@ def _check_stage(stage: Data, given: bool, where: str) -> None:
     for key in stage:
         if key not in ("objective", "continues"):
             raise unknown("setting", key, ("objective", "continues"), f"{where}, first_stage")
-    if given and not isinstance(stage.get("objective"), list) or not isinstance(stage.get("continues", True), bool):
+    listed = isinstance(stage.get("objective"), list) and stage["objective"]
+    if given and not (listed and isinstance(stage.get("continues", True), bool)):
         raise UserError(f'{where}, first_stage: write {{ objective = [{{ name = "..." }}], continues = true }}.')
 
 

@@ -22,11 +22,11 @@ from genrec_bench.datasets.base import dataset_label
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
-from genrec_bench.inputs import InputFeed, TokenisedInstances, check_needs, decoding_batches
+from genrec_bench.inputs import InputFeed, States, TokenisedInstances, check_needs, decoding_batches, row_losses
 from genrec_bench.objectives.base import Objective
 from genrec_bench.seeds import stream_seed
 from genrec_bench.splits import seen_items
-from genrec_bench.train import States, median_seconds, row_losses, train
+from genrec_bench.train import median_seconds, train
 from genrec_bench.trie import Trie
 
 RECBOLE_TENSOR = "item_embedding.weight"  # every sequential model of RecBole has it, no checkpoint of ours

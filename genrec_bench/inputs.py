@@ -21,6 +21,9 @@ from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.seeds import stream_seed
 from genrec_bench.trie import Trie
 
+# What an objective with a need has to say of it.
+SAID_BY = {"negatives": ("num_negatives",), "reference": ("reference",), "beam": ("num_beams", "normaliser")}
+States = list[dict[str, Tensor]]  # run state, one dict an objective
 PASSES = tuple(f"{what}_{how}_gradient" for what in ("histories", "positions") for how in ("with", "without"))
 
 
@@ -130,8 +133,14 @@ def check_needs(objectives: Iterable[Objective]) -> None:
     """
     objectives = list(objectives)
     for objective in objectives:
+        name = getattr(objective, "name", type(objective).__name__)
         for need in sorted(objective.needs - set(NEEDS)):
-            raise unknown("need", need, NEEDS, f"objective {objective.name}")
+            raise unknown("need", need, NEEDS, f"objective {name}")
+        for need, attributes in SAID_BY.items():
+            absent = [a for a in attributes if not getattr(objective, a, None)]
+            if need in objective.needs and absent:
+                raise UserError(f"objective {name} needs {need!r}, so it has to say {' and '.join(absent)}: as a setting "
+                                "or an attribute of the class.")
         objective.check()
     for need, of in (("reference", lambda o: o.reference), ("beam", lambda o: (o.num_beams, o.normaliser))):
         asked = {objective.name: of(objective) for objective in objectives if need in objective.needs}
@@ -181,14 +190,11 @@ class InputFeed:
         if self.catalogue is not None:
             ids = self.trie.id_of_item[self.data.instances.targets[rows]]
             more = {"catalogue": self.catalogue, "target_ids": torch.from_numpy(ids).to(targets.device)}
-        if self.packs:
-            return ObjectiveInputs(targets, self._packed(rows, targets), **more, **self._without_gradient(rows, None))
-        histories = self.data.histories(rows)
-        if not self.needs & {"negatives", "eos"}:
-            self._count("with", targets.shape[0], targets.numel())
-            logits = self.model.token_logits(histories, targets[:, None])[:, 0]
-            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(rows, targets[:, None]))
+        histories = None if self.packs and not self.needs & {"reference", "beam"} else self.data.histories(rows)
         candidates = targets[:, None]
+        if not self.needs & {"negatives", "eos"}:
+            logits = self._packed(rows, targets) if self.packs else self._plain(histories, targets)
+            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(histories, candidates))
         if self.num_negatives:
             drawn = torch.from_numpy(self.drawn[:, rows].T.astype(np.int64)).to(targets.device)
             more["negative_ids"] = drawn
@@ -202,7 +208,11 @@ class InputFeed:
             more["eos_logps"] = _eos_logps(logits, targets)
         if self.num_negatives:
             more |= {"node_logits": node_logits, "negative_nodes": tree.nodes[:, 1:, :depth]}
-        return ObjectiveInputs(targets, logits[:, :depth], **more, **self._without_gradient(rows, candidates))
+        return ObjectiveInputs(targets, logits[:, :depth], **more, **self._without_gradient(histories, candidates))
+
+    def _plain(self, histories: Tensor, targets: Tensor) -> Tensor:
+        self._count("with", targets.shape[0], targets.numel())
+        return self.model.token_logits(histories, targets[:, None])[:, 0]
 
     def _packed(self, rows: np.ndarray, targets: Tensor) -> Tensor:
         """Logits of rows of one chain from one causal pass over the longest; the rows come in any order."""
@@ -221,32 +231,30 @@ class InputFeed:
                                         targets.shape[1])
 
     @torch.no_grad()
-    def _without_gradient(self, rows: np.ndarray, candidates: Tensor | None) -> dict[str, Tensor]:
+    def _without_gradient(self, histories: Tensor | None, candidates: Tensor) -> dict[str, Tensor]:
         """What the reference says of the candidates, and the thresholds of a beam search."""
         result = {}
         if "reference" in self.needs:
-            candidates = self.data.targets(rows)[:, None] if candidates is None else candidates
             tree = prefix_tree(candidates)
-            self._count("without", len(rows), tree.tokens.numel())
-            logits = self.reference.node_logits(self.data.histories(rows), tree)
+            self._count("without", len(histories), tree.tokens.numel())
+            logits = self.reference.node_logits(histories, tree)
             logps = node_token_logps(logits, tree.nodes, candidates)
             result = {"reference_target_token_logps": logps[:, 0], "reference_negative_token_logps": logps[:, 1:]}
         if "beam" in self.needs:
-            result["beam_thresholds"] = self._thresholds(rows)
+            result["beam_thresholds"] = self._thresholds(histories)
         return result
 
-    def _thresholds(self, rows: np.ndarray) -> Tensor:
+    def _thresholds(self, histories: Tensor) -> Tensor:
         """(B, T) score of the B-th kept prefix after each level, -inf where fewer exist; searched in eval mode."""
         asks = next(o for o in self.objectives if "beam" in o.needs)
         training = self.model.training
         self.model.eval()
-        beams = beam_search(self.model, self.data.histories(rows), self.trie, num_beams=asks.num_beams,
-                            normaliser=asks.normaliser)
+        beams = beam_search(self.model, histories, self.trie, num_beams=asks.num_beams, normaliser=asks.normaliser)
         self.model.train(training)
-        self._count("without", len(rows), len(rows) * (1 + sum(s.shape[1] for s in beams.trace_scores[:-1])))
+        self._count("without", len(histories), len(histories) * (1 + sum(s.shape[1] for s in beams.trace_scores[:-1])))
         found = [s[:, asks.num_beams - 1] if s.shape[1] >= asks.num_beams else s.new_full(s.shape[:1], -torch.inf)
                  for s in beams.trace_scores]
-        return torch.stack(found, dim=1).clone()
+        return torch.stack(found, dim=1)
 
     def _count(self, which: str, histories: int, positions: int) -> None:
         self.passes[f"histories_{which}_gradient"] += histories
@@ -266,3 +274,12 @@ def _eos_logps(logits: Tensor, targets: Tensor) -> Tensor:
     ends = (targets != PAD).sum(dim=1)
     last = logits.gather(1, ends[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
     return last[:, EOS] - last.logsumexp(dim=1)
+
+
+def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> Tensor:
+    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries."""
+    total = 0
+    for (weight, objective), state in zip(objectives, states, strict=True):
+        inputs.state = state
+        total = total + weight * objective.loss(inputs)
+    return total

@@ -87,8 +87,10 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunCon
 
 def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
     """Refuse a `--set` that no run reads. Raises: UserError."""
-    used = set(SECTIONS)
+    used = set(SECTIONS) - {"second_stage", "negatives"}
     for config in configs:
+        parts = {"negatives": config.negatives, "second_stage": config.first_stage}
+        used |= {name for name, part in parts.items() if part}
         specs = [config.dataset, config.tokenizer, config.backbone, config.baseline, *config.objective]
         used |= {spec["name"] for spec in specs if spec}
     for target in overrides:
@@ -258,7 +260,7 @@ def _best(row: Mapping[str, Any], dataset: str) -> list[dict[str, Any]]:
     """The row's objectives; where the paper says which settings are best for a dataset, the last one has them."""
     specs = list(row["objective"])
     if row.get("best") and row.get("paper"):
-        found = best_values(row["paper"], row["best"], dataset, row["paper_row"])
+        found = best_values(row["paper"], row["best"], dataset, row["best_row"])
         specs[-1] = {**specs[-1], **{"weight" if k == "beta" else k: v for k, v in found.items()}}
     return specs
 

@@ -19,7 +19,7 @@ from genrec_bench.objectives.base import Objective
 
 def is_file(text: str) -> bool:
     """Whether a word names a plug-in file, `FILE.py` or `FILE.py:CLASS`, and not a registered name."""
-    return text.endswith(".py") or ".py:" in text
+    return text.endswith(".py") or ":" in text or "/" in text
 
 
 def load_objective(text: str) -> str:
@@ -45,7 +45,10 @@ def register_class(cls: type[Objective], digest: str, where: str) -> str:
     if not issubclass(cls, Objective):
         raise UserError(f"{where}: {cls.__name__} is no objective. Let it inherit from "
                         "genrec_bench.objectives.base.Objective and define loss.")
-    if not dataclasses.is_dataclass(cls):
+    if cls.loss is Objective.loss:
+        raise UserError(f"{where}: class {cls.__name__} has no loss. Define loss(self, inputs), which returns a loss a "
+                        "row.")
+    if "__dataclass_fields__" not in vars(cls):  # its parent may be one
         _make_dataclass(cls, where)
     name = vars(cls).get("name") or _snake_case(cls.__name__)
     try:

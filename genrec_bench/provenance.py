@@ -17,7 +17,7 @@ def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
     """Plain data for the record."""
     versions = {name.replace("-", "_"): version for name in PACKAGES if (version := _version(name))}
     return {**versions, "genrec_bench": own_version(), "python": platform.python_version(),
-            "platform": platform.platform(terse=True), "cpu": _cpu(), "device": _device_name(device),
+            "platform": platform.platform(terse=True), "cpu": _cpu(), "device": device_name(device),
             "threads": threads, "command": command, **_commit()}
 
 
@@ -45,7 +45,8 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """The device as records name it: "cpu", or "cuda:0" with the model in brackets."""
     if not device.startswith("cuda"):
         return device
     import torch

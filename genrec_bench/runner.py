@@ -17,7 +17,7 @@ from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, score
-from genrec_bench.provenance import provenance
+from genrec_bench.provenance import device_name, provenance
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.splits import history_fingerprint, leave_one_out, summary
 from genrec_bench.tokenizers.base import fit_cached
@@ -108,22 +108,54 @@ class Workspace:
         return "interrupted" if folder.is_dir() else "missing"
 
 
-def run_one(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
+def run_one(prepared: Prepared, workspace: Workspace, progress: Progress, *, weights: bool = False) -> RunRecord:
     """Run once, or return the record of an equal run that is already there.
 
     A run that raises leaves `failure.txt` in its working folder and no record; an interrupted one leaves its
-    checkpoint and goes on from it next time. A first stage is run before, or again where its weights are gone.
+    checkpoint and goes on from it next time. weights: run again also where the record is there and its weights are
+    not. A first stage is run before what goes on from it, with weights.
+    Raises: UserError where a first stage was made on another device or with other threads, or gives other weights when
+    it is made again.
     """
-    if workspace.store.find(prepared.run_id):
+    if workspace.store.find(prepared.run_id) and not (weights and not has_weights(prepared, workspace)):
         return workspace.store.read(prepared.run_id)
-    first = prepared.first
-    if first is not None and (run_one(first, workspace, progress) and not _best(first, workspace).exists()):
-        _run_locked(first, workspace, progress)
-    return _run_locked(prepared, workspace, progress)
+    if prepared.first is not None:
+        _same_place(run_one(prepared.first, workspace, progress, weights=True), prepared, workspace)
+    record = _run_locked(prepared, workspace, progress)
+    if weights and not has_weights(prepared, workspace):
+        raise UserError(f"run {prepared.run_id}, made again for its weights, is not what its record says. The record "
+                        f"was made elsewhere: delete {workspace.store.path(record)} and start again.")
+    return record
+
+
+def has_weights(prepared: Prepared, workspace: Workspace) -> bool:
+    """Whether the weights of a finished run are there: of the epoch, and with the validation, that its record states.
+
+    An unfinished run leaves weights too, those of its best epoch so far.
+    """
+    path = _best(prepared, workspace)
+    if not workspace.store.find(prepared.run_id) or not path.exists():
+        return False
+    from genrec_bench import checkpoints
+
+    about, record = checkpoints.read_state(path), workspace.store.read(prepared.run_id)
+    return (about.get("epoch"), about.get("valid_ndcg@10")) == (record.training["best_epoch"],
+                                                                record.metrics["valid_ndcg@10"])
 
 
 def _best(prepared: Prepared, workspace: Workspace) -> Path:
     return workspace.folder(prepared.run_id) / BEST
+
+
+def _same_place(first: RunRecord, prepared: Prepared, workspace: Workspace) -> None:
+    """Refuse to go on from a first stage of another place: the second stage's numbers could not be made again."""
+    here = {"device": device_name(workspace.device), "threads": workspace.threads}
+    there = {name: first.provenance.get(name) for name in here}
+    if there != here:
+        raise UserError(f"the first stage of {prepared.config.label}, run {first.run_id}, was made with "
+                        f"{', '.join(f'{k} = {v}' for k, v in there.items())}; here are "
+                        f"{', '.join(f'{k} = {v}' for k, v in here.items())}. Go on as it was made, or give another "
+                        "--results.")
 
 
 def _run_locked(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
@@ -142,13 +174,13 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
     memory.reset_peak()
     try:
         outcome = _system(config).run(job)
+        record = _record(prepared, outcome, workspace, time.perf_counter() - began)
+        if first is not None:
+            record = _with_first_stage(record, workspace.store.read(first.run_id))
+        workspace.store.write(record, outcome.test)
     except Exception:
         (folder / FAILURE).write_text(traceback.format_exc(), encoding="utf-8")
         raise
-    record = _record(prepared, outcome, workspace, time.perf_counter() - began)
-    if first is not None:
-        record = _with_first_stage(record, workspace.store.read(first.run_id))
-    workspace.store.write(record, outcome.test)
     _tidy(folder)
     return record
 
@@ -203,7 +235,7 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds:
 
 def _with_first_stage(record: RunRecord, first: RunRecord) -> RunRecord:
     """The record with what its first stage cost, for a stage counts like the rest of the training."""
-    stage = {k: first.training[k] for k in ("epochs", "best_epoch", "steps", "passes")}
+    stage = {k: first.training[k] for k in ("epochs", "best_epoch", "steps", "passes") if k in first.training}
     return dataclasses.replace(
         record, training={**record.training, "first_stage": {"run_id": first.run_id, **stage}},
         timings={**record.timings, "first_stage_seconds": first.timings["train_seconds"]})

@@ -18,11 +18,10 @@ from genrec_bench.backbones.base import Backbone
 from genrec_bench.config import TrainingConfig
 from genrec_bench.contracts import Progress
 from genrec_bench.errors import UserError
-from genrec_bench.inputs import InputFeed, TokenisedInstances, training_batches
-from genrec_bench.objectives.base import Objective, ObjectiveInputs
+from genrec_bench.inputs import InputFeed, States, TokenisedInstances, row_losses, training_batches
+from genrec_bench.objectives.base import Objective
 from genrec_bench.seeds import stream_seed
 
-States = list[dict[str, torch.Tensor]]  # run state, one dict an objective
 STATE, BEST = "state.safetensors", "best.safetensors"
 
 
@@ -70,7 +69,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
         _check_place(state, _place(feed.data), folder)
         checkpoints.load_training(tensors, model, optimiser)
         states = checkpoints.unnumbered("run_state", tensors, len(objectives), feed.data.device)
-        feed.passes.update(state["passes"])
+        feed.passes.update(state.get("passes", {}))
     steps = math.ceil(len(feed.data) / (config.batch_size * config.accumulation)) * config.epochs
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
         epoch = state["epoch"] + 1
@@ -154,8 +153,10 @@ def _epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objec
                                           accumulation=config.accumulation, bucket_steps=config.bucket_steps,
                                           generator=order, groups=data.users if config.group_users else None):
         size = sum(len(rows) for rows in micro_batches)
-        for rows in micro_batches:
-            losses = row_losses(objectives, states, feed.inputs(rows))
+        for number, rows in enumerate(micro_batches, 1):
+            inputs = feed.inputs(rows)
+            inputs.closes_step = number == len(micro_batches)
+            losses = row_losses(objectives, states, inputs)
             share = size if config.accumulation_reduction == "mean" else len(rows)
             (losses.sum() / share).backward()
             total += losses.detach().sum()
@@ -170,15 +171,6 @@ def _epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objec
     if not math.isfinite(mean):
         raise FloatingPointError(f"the training loss of epoch {epoch} is {mean}")
     return mean
-
-
-def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> torch.Tensor:
-    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries."""
-    total = 0
-    for (weight, objective), state in zip(objectives, states, strict=True):
-        inputs.state = state
-        total = total + weight * objective.loss(inputs)
-    return total
 
 
 def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int) -> None:

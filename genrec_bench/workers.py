@@ -6,7 +6,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -68,8 +69,10 @@ class _Queue:
         return lost
 
 
-def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events: Events) -> None:
-    """Run all items, `jobs` at a time; a failed run does not stop the others.
+def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events: Events,
+                 again: Set[str] = frozenset()) -> None:
+    """Run all items, `jobs` at a time; a failed run does not stop the others. again: names of finished runs among them
+    that are made again for their weights.
 
     Every process reads the data and tokenizers itself, so that a run's numbers are those it has alone. Raises:
     KeyboardInterrupt after ending all processes.
@@ -81,7 +84,7 @@ def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events:
                 if worker.item is None and (item := queue.take()) is not None:
                     worker.item = item
                     events.began(item)
-                    worker.connection.send(item.config)
+                    _give(worker, item, item.run_id in again)
             busy = {worker.connection: worker for worker in workers if worker.item is not None}
             if not busy:
                 return
@@ -89,12 +92,21 @@ def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events:
                 _hear(busy[connection], queue, events)
 
 
+def _give(worker: _Worker, item: Prepared, weights: bool) -> None:
+    try:
+        worker.connection.send((item.config, weights))
+    except OSError:  # it has died: whoever listens to it finds that out
+        pass
+
+
 def _hear(worker: _Worker, queue: _Queue, events: Events) -> None:
+    died = None
     try:
         kind, *rest = worker.connection.recv()
-    except EOFError:  # killed from outside, such as for want of memory
+    except (EOFError, OSError):
         worker.process.join()
-        kind, rest = FAILED, [f"its process ended with code {worker.process.exitcode}"]
+        kind, died = FAILED, _death(worker.process.exitcode)
+        rest = [died]
     if kind == STEP:
         events.step(worker.item, *rest)
         return
@@ -105,8 +117,16 @@ def _hear(worker: _Worker, queue: _Queue, events: Events) -> None:
     for other in queue.lost():
         events.began(other)
         events.ended(other, FIRST_FAILED)
-    if not worker.process.is_alive():
-        raise UserError(f"run {item.run_id}: {rest[0]}. The runs that are done stay; lower --jobs and start again.")
+    if died is not None:
+        raise UserError(f"run {item.run_id}: {died}. The runs that are done stay, and the same command goes on.")
+
+
+def _death(code: int) -> str:
+    """How a process ended that did not say so itself."""
+    if code < 0:
+        return (f"its process was ended by {signal.Signals(-code).name}; where that was for want of memory, lower "
+                "--jobs")
+    return f"its process ended with code {code}; what it had to say stands above"
 
 
 @contextmanager
@@ -119,17 +139,31 @@ def _workers(count: int, workspace: Workspace) -> Iterator[list[_Worker]]:
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, bare), daemon=False)
-            process.start()
+            with _deaf():
+                process.start()
             theirs.close()
             workers.append(_Worker(process, ours))
         yield workers
     finally:
         for worker in workers:
-            worker.connection.close()
             if worker.item is not None and worker.process.is_alive():
                 worker.process.terminate()
+            worker.connection.close()
         for worker in workers:
             worker.process.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started inside ignores Ctrl-C from its first moment: that is the parent's to answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, workspace: Workspace) -> None:
@@ -142,14 +176,14 @@ def _serve(connection: Connection, workspace: Workspace) -> None:
         for plugin in workspace.plugins:
             load_objective(plugin)
         while True:
-            connection.send(_run(connection.recv(), connection, workspace))
+            connection.send(_run(*connection.recv(), connection, workspace))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 
 
-def _run(config: RunConfig, connection: Connection, workspace: Workspace) -> tuple[str, ...]:
+def _run(config: RunConfig, weights: bool, connection: Connection, workspace: Workspace) -> tuple[str, ...]:
     try:
-        run_one(workspace.prepare(config), workspace, _Sender(connection))
+        run_one(workspace.prepare(config), workspace, _Sender(connection), weights=weights)
     except Exception as error:  # noqa: BLE001  told to the parent; the run's folder has the whole story
         lines = str(error).strip().splitlines()
         return (FAILED, lines[0] if lines else type(error).__name__)
@@ -163,8 +197,11 @@ class _Sender:
     connection: Connection
 
     def step(self, done: int, total: int, note: str = "") -> None:
-        """Send one epoch's news."""
-        self.connection.send((STEP, done, total, note))
+        """Send one epoch's news; an orphan ends like an interrupted run."""
+        try:
+            self.connection.send((STEP, done, total, note))
+        except OSError:
+            raise KeyboardInterrupt from None
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from genrec_bench.config import DecodingConfig, EvaluationConfig, RunConfig, SplitConfig, TrainingConfig
+from genrec_bench.config import DecodingConfig, EvaluationConfig, FirstStage, RunConfig, SplitConfig, TrainingConfig
 from genrec_bench.contracts import Rankings, digest
 from genrec_bench.identity import canonical
 from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.reporting.rows import Suite, load_suite
 
 SEEDS = (0, 1, 2)
 # NDCG@10 of seed 0, dataset by method; seed s has 0.001 * s more, so the SD over seeds 0, 1, 2 is 0.001.
@@ -73,3 +76,56 @@ def stored(folder: Path, records: list[RunRecord]) -> RecordStore:
     for record in records:
         store.write(record, ranks)
     return store
+
+
+def unseeded_elsewhere() -> list[RunRecord]:
+    """apao_office: trained runs of two profiles, with Popularity and Item-kNN stored by `quick` alone."""
+    trained = [record_of("apao_office", m, s, profile=p, **({} if p == "paper" or m == "sasrec" else
+                                                            {"training": TrainingConfig(epochs=3)}))
+               for m in ("sasrec", "tiger") for s in SEEDS for p in ("paper", "quick")]
+    return trained + [record_of("apao_office", m, 0, profile="quick") for m in ("popularity", "item_knn")]
+
+
+def table_rows(text: str, heading: str) -> dict[str, list[str]]:
+    """The first pipe table after a heading: method -> cells."""
+    lines = text.split(f"{heading}\n", 1)[1].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = {}
+    for line in lines[start + 2:]:
+        if not line.startswith("|"):
+            break
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        rows[name] = cells
+    return rows
+
+
+@cache
+def apao() -> Suite:
+    return load_suite("apao")
+
+
+def suite_record(label: str, seed: int, value: float, *, dataset: str = "ml-100k", steps: int = 300,
+                 positions: tuple[int, int] = (100, 0), after: RunRecord | None = None, **changes) -> RunRecord:
+    """A run of a generative row as suite apao states it, with one value for all metrics.
+
+    positions: with and without gradient. after: the run of its first stage.
+    """
+    row = next(row for row in apao().rows if row.label == label)
+    stated = {**row.stated, **changes}
+    parts = {"backbone": stated["backbone"], "objective": tuple(stated["objective"]),
+             "decoding": DecodingConfig(**stated.get("decoding", {}))}
+    if after is not None:
+        parts["first_stage"] = FirstStage(tuple(stated["first_stage"]["objective"]), TrainingConfig(), None,
+                                          stated["first_stage"].get("continues", True))
+    if dataset == "ml-100k":
+        parts["tokenizer"] = {"name": "rq_kmeans"}
+    record = record_of(dataset, "tiger", seed, label=label, **parts)
+    passes = dict(zip(("positions_with_gradient", "positions_without_gradient"), positions, strict=True))
+    training = {**record.training, "steps": steps, "passes": passes,
+                "curve": [{"epoch": e, "valid_ndcg@10": value} for e in range(1, 13)]}
+    timings = record.timings
+    if after is not None:
+        training["first_stage"] = {"run_id": after.run_id} | {
+            k: after.training[k] for k in ("epochs", "best_epoch", "steps", "passes")}
+        timings = {**timings, "first_stage_seconds": after.timings["train_seconds"]}
+    return replace(record, metrics={k: value for k in record.metrics}, training=training, timings=timings)

@@ -39,6 +39,8 @@ class Everything(Objective):
     needs: ClassVar[frozenset[str]] = frozenset(NEEDS)
     num_beams: int = setting(4, "beam width")
     normaliser: str = setting("trie", "vocabulary of the search")
+    num_negatives: int = setting(6, "sampled items")
+    reference: str = setting("initial", "whose weights the frozen network has")
     limits: ClassVar[list] = []
 
     def initial_state(self, depth: int) -> dict[str, Tensor]:

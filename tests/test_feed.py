@@ -272,3 +272,12 @@ def test_prefix_sums_have_the_bits_of_a_cumsum() -> None:
         prefix_sums(values).backward(outward)
         same.cumsum(dim=-1).backward(outward)
         assert torch.equal(prefix_sums(values), same.cumsum(dim=-1)) and torch.equal(values.grad, same.grad)
+
+
+@pytest.mark.parametrize(("need", "absent"), [("negatives", "num_negatives"), ("reference", "reference"),
+                                              ("beam", "num_beams")])
+def test_a_need_has_to_say_of_what(need: str, absent: str) -> None:
+    objective = Asks(need)
+    setattr(objective, absent, None)
+    with pytest.raises(UserError, match=f"needs '{need}', so it has to say {absent}"):
+        check_needs([objective])

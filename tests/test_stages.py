@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,49 @@ def test_a_first_stage_whose_weights_are_gone_is_made_again(toy_folder: Path, tm
     assert second.training["first_stage"]["run_id"] == first.run_id
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_first_stages_without_weights_are_made_once_for_all(toy_folder: Path, tmp_path: Path, jobs: str) -> None:
+    """Records without checkpoints, as in a clone: two second stages wait for the one first stage."""
+    words = ["--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--baselines", "none", "--seeds",
+             "0", "--results", str(tmp_path), "--jobs", jobs]
+    assert main([*words, "--row", "TIGER + cross-entropy"]) == 0
+    shutil.rmtree(tmp_path / "work")
+    assert main([*words, "--row", "TIGER + CE → CE", "--row", "TIGER + CE → DPO"]) == 0
+    assert len(Workspace(tmp_path).store.read_all()) == 3
+
+
+def test_weights_of_an_unfinished_remake_are_not_gone_on_from(toy_folder: Path, tmp_path: Path) -> None:
+    """A remake that is interrupted after its first epoch leaves that epoch's weights; the next start makes the rest."""
+    faster = "training.learning_rate=0.02"  # the first epoch is not the best
+    alone, second = (row(toy_folder, f"TIGER + {name}", faster) for name in ("cross-entropy", "CE → CE"))
+    expected, _, _ = done(second, tmp_path / "whole")
+    first, workspace, prepared = done(alone, tmp_path / "parts")
+    assert first.training["best_epoch"] > 1 and runner.has_weights(prepared, workspace)
+    shutil.rmtree(workspace.folder(prepared.run_id))
+    with pytest.raises(KeyboardInterrupt):
+        run_one(workspace.prepare(second), workspace, StopAfter(1))
+    assert (workspace.folder(prepared.run_id) / BEST).exists() and not runner.has_weights(prepared, workspace)
+    record = run_one(workspace.prepare(second), workspace, Quiet())
+    assert record.metrics == expected.metrics and record.training == expected.training
+
+
+def test_a_first_stage_of_another_thread_count_is_refused(toy_folder: Path, tmp_path: Path) -> None:
+    _, workspace, _ = done(row(toy_folder, "TIGER + cross-entropy"), tmp_path)
+    other = Workspace(tmp_path, threads=2)
+    with pytest.raises(UserError, match="threads = 1; here are .*threads = 2"):
+        run_one(other.prepare(row(toy_folder, "TIGER + CE → CE")), other, Quiet())
+
+
+def test_a_first_stage_recorded_before_passes_were_counted(toy_folder: Path, tmp_path: Path) -> None:
+    first, workspace, prepared = done(row(toy_folder, "TIGER + cross-entropy"), tmp_path)
+    path = workspace.store.path(first)
+    data = json.loads(path.read_text())
+    del data["training"]["passes"]
+    path.write_text(json.dumps(data))
+    second, _, _ = done(row(toy_folder, "TIGER + CE → CE"), tmp_path)
+    assert "passes" not in second.training["first_stage"] and second.training["first_stage"]["epochs"] == 4
+
+
 def test_a_stage_that_only_the_reference_takes(toy_folder: Path, tmp_path: Path) -> None:
     """continues = false: the network starts at random with the plain schedule; another reference, other numbers."""
     label = "TIGER + CE + S-DPO, one stage"
@@ -147,6 +191,15 @@ def test_adaptive_weights_are_logged_and_move(toy_folder: Path, tmp_path: Path) 
     weights = [entry["state"]["apao.weights"] for entry in record.training["curve"]]
     assert all(sum(w) == pytest.approx(1.0) and len(w) == 3 for w in weights) and len({str(w) for w in weights}) == 4
     json.dumps(record.training)
+
+
+def test_weights_may_move_once_an_optimiser_step(toy_folder: Path, tmp_path: Path) -> None:
+    """The same where a step is one pass, other weights where it is two."""
+    for accumulation, equal in ((1, True), (2, False)):
+        curves = [done(row(toy_folder, "TIGER + APAO-Pointwise", "apao.eta=0.01", f"apao.update={how}",
+                           f"training.accumulation={accumulation}"), tmp_path)[0].training["curve"]
+                  for how in ("forward", "step")]
+        assert (curves[0] == curves[1]) == equal
 
 
 def test_validation_by_loss_does_not_move_the_state(toy_folder: Path, tmp_path: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import declared, plan, registry
+from genrec_bench import plan, registry
 from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_configs, run_all
+from genrec_bench.config import SECTIONS, RunConfig
+from genrec_bench.datasets.base import dataset_label, dataset_spec
+from genrec_bench.declared import load_profile, with_preset
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Overrides, Selection, parse_overrides
 from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.runner import Prepared, Workspace
+from genrec_bench.runner import Workspace
 
 TITLES = {"tiger": "TIGER", "llama": "Llama"}
 
@@ -35,8 +40,13 @@ class Question:
     datasets: tuple[str, ...] | None = None
     profile: str = "quick"
     seeds: tuple[int, ...] | None = None
-    overrides: Overrides | None = None
+    overrides: Overrides = field(default_factory=dict)
     reference: Path = common.REFERENCE
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The datasets as `--datasets` takes them."""
+        return self.datasets or tuple(load_profile(self.profile)["datasets"])
 
     @property
     def row(self) -> dict[str, Any]:
@@ -50,11 +60,23 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A finished comparison: a sentence a stored baseline, where the report is, and the new runs' records."""
+    """A finished comparison: a sentence a stored baseline, where the report is, and the new runs' records.
+
+    missing: (label, command) of baselines that have no stored record.
+    """
 
     sentences: tuple[str, ...]
     report: Path
     records: tuple[RunRecord, ...]
+    missing: tuple[tuple[str, str], ...] = ()
+
+
+class BrokenContract(UserError):
+    """An objective that fails a contract check."""
+
+
+class RunsFailed(RuntimeError):
+    """Runs of the new objective that did not finish."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=common.comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: those of the stored runs)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-                        help="change one setting of the objective, such as my_loss.tau=2")
+                        help="change one setting of the objective, such as my_loss.tau=2, or of what it runs in")
     parser.add_argument("--reference", type=Path, default=common.REFERENCE, metavar="DIR",
                         help="stored baselines (default: results/reference)")
     parser.add_argument("--no-check", action="store_true", help="train even where a contract check fails")
@@ -85,106 +107,154 @@ def run(args: argparse.Namespace) -> int:
 
     own = is_file(args.objective)
     name = load_objective(args.objective) if own else args.objective
-    registry.objectives.get(name, "--objective")
     workspace = replace(common.workspace(args), plugins=(args.objective,) if own else ())
     question = Question(name, args.backbone, tuple(args.beside), args.weight,
                         tuple(args.datasets) if args.datasets else None, args.profile, common.seeds(args.seeds),
                         parse_overrides(args.overrides), args.reference)
-    jobs, reports = common.jobs(args), common.reports_dir(args)
-    prepared = prepare(question, workspace)  # whatever is wrong with the question is said before anything else
-    if not checked(name) and not args.no_check:
-        print(f"error: objective {name} breaks its contract (above), so nothing was trained. Mend it, or train it as "
-              "it is with --no-check.", file=sys.stderr)
+    try:
+        verdict = compare(question, workspace, common.jobs(args), common.reports_dir(args), check=not args.no_check)
+    except BrokenContract as broken:
+        print(f"error: {broken}", file=sys.stderr)
         return 1
-    verdict = compare(question, prepared, workspace, jobs, reports)
-    if verdict is None:
+    except RunsFailed:  # each has been told as it failed
         return 1
     print("\n".join(verdict.sentences) or "No stored baseline has the same data, split, evaluation and profile.")
+    if verdict.missing:
+        print(f"No stored record yet: {'; '.join(label for label, _ in verdict.missing)}. The report has the commands.")
     print(f"report: {verdict.report}")
     return 0
 
 
-def checked(name: str) -> bool:
-    """Whether the objective keeps its contract; prints what does not hold."""
-    from genrec_bench.check import check_objective
+def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, *, check: bool = True) -> Verdict:
+    """Check the objective, train what is missing and test it against every stored baseline.
 
-    findings = check_objective(registry.objectives.get(name))
-    broken = [f for f in findings if not f.passed]
-    for finding in broken:
-        print(f"FAILED  {finding.name}: {finding.detail}", file=sys.stderr)
-    print(f"{name}: {len(findings)} contract checks, {len(broken) or 'none'} failed.", file=sys.stderr)
-    return not broken
+    Nothing is written before everything about the question is known to be right. check: refuse an objective that
+    breaks its contract.
+    Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed.
+    """
+    from genrec_bench.reporting.comparison import render_comparison
+
+    if not question.reference.is_dir():
+        raise UserError(f"no folder of stored baselines at {question.reference}. Give another with --reference.")
+    state = _checked(question, check)
+    stored = RecordStore(question.reference)
+    prepared = prepare_configs(_configs(question, stored), workspace, keep=True)
+    missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
+    print(state, file=sys.stderr)
+    if failed := run_all([p for p in prepared if stored.find(p.run_id) is None], workspace, jobs):
+        raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
+    stores = {p.run_id: stored if stored.find(p.run_id) else workspace.store for p in prepared}
+    new = [store.read(run_id) for run_id, store in stores.items()]
+
+    def ranks(record: RunRecord) -> Any:
+        return stores.get(record.run_id, stored).read_ranks(record)
+
+    path, lines = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective,
+                                    missing=missing)
+    return Verdict(tuple(lines), path, tuple(new), tuple(missing))
 
 
-def prepare(question: Question, workspace: Workspace) -> list[Prepared]:
-    """The new objective's runs, ready to start. Raises: UserError for whatever is wrong with the question."""
+def _checked(question: Question, check: bool) -> str:
+    """A line about the contract checks; tells those that fail. Raises: BrokenContract, where asked to check."""
+    from genrec_bench.check import CHECKS, check_objective
+
+    broken: dict[str, list[str]] = {}
+    for finding in check_objective(_objective(question)):
+        if not finding.passed:
+            broken.setdefault(finding.detail, []).append(finding.name)
+    for detail, names in broken.items():  # one mistake may break many checks
+        more = f" (and {len(names) - 1} more checks)" if len(names) > 1 else ""
+        print(f"FAILED  {names[0]}{more}: {detail}", file=sys.stderr)
+    if broken and check:
+        raise BrokenContract(f"objective {question.objective} breaks its contract (above), so nothing was trained. "
+                             "Mend it, or train it as it is with --no-check (in Python check=False).")
+    return f"{question.objective}: {len(CHECKS)} contract checks, {sum(map(len, broken.values())) or 'none'} failed."
+
+
+def _objective(question: Question) -> Any:
+    """The objective with the settings asked for. Raises: UserError."""
+    name = question.objective
+    registry.objectives.get(name, "--objective")
+    spec = with_preset({"name": name, **question.overrides.get(name, {})}, "--set")
+    try:
+        return registry.objectives.build({k: v for k, v in spec.items() if k != "weight"})
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a class of the user's raises
+        raise UserError(f"objective {name} cannot be made with its settings: {type(error).__name__}: "
+                        f"{' '.join(str(error).split())}") from None
+
+
+def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
+    """The new objective's runs. Raises: UserError."""
     registry.backbones.get(question.backbone, "--backbone")
     for name in question.beside:
         registry.objectives.get(name, "--with")
-    if not question.reference.is_dir():
-        raise UserError(f"no folder of stored baselines at {question.reference}. Give --reference.")
-    overrides = question.overrides or {}
-    seeds = question.seeds or _stored_seeds(question)
-    selection = Selection("all", question.profile, question.datasets, seeds=seeds, overrides=overrides)
-    configs = plan.expand_rows([question.row], selection)
-    plan.check_overrides(overrides, configs)
-    return prepare_configs(configs, workspace, keep=True)
+    seeds = question.seeds or _stored_seeds(question, stored)
+    configs = plan.expand_rows([question.row], Selection("all", question.profile, question.texts, seeds=seeds,
+                                                         overrides=question.overrides))
+    plan.check_overrides(question.overrides, configs)
+    return configs
 
 
-def compare(question: Question, prepared: list[Prepared], workspace: Workspace, jobs: int,
-            reports: Path) -> Verdict | None:
-    """Train what is missing and test it against every stored baseline; None where a run failed."""
-    from genrec_bench.reporting.comparison import render_comparison
-
-    if run_all(prepared, workspace, jobs):
-        return None
-    new = [workspace.store.read(p.run_id) for p in prepared]
-    stored = RecordStore(question.reference)
-    ours = {record.run_id for record in new}
-
-    def ranks(record: RunRecord) -> Any:
-        return (workspace.store if record.run_id in ours else stored).read_ranks(record)
-
-    path, lines = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective,
-                                    missing=_missing(question, prepared, workspace, stored))
-    return Verdict(tuple(lines), path, tuple(new))
-
-
-def _stored_seeds(question: Question) -> tuple[int, ...] | None:
+def _stored_seeds(question: Question, stored: RecordStore) -> tuple[int, ...] | None:
     """Seeds of the stored runs of this backbone in this profile, or None where there is none."""
-    found = {r.seed for r in RecordStore(question.reference).read_all()
-             if r.profile == question.profile and (r.config.get("backbone") or {}).get("name") == question.backbone
-             and (question.datasets is None or r.dataset in question.datasets)}
+    datasets = {dataset_label(dataset_spec(text)) for text in question.texts}
+    found = {r.seed for r in stored.read_all() if r.profile == question.profile and r.dataset in datasets
+             and (r.config.get("backbone") or {}).get("name") == question.backbone}
     return tuple(sorted(found)) or None
 
 
-def _missing(question: Question, prepared: list[Prepared], workspace: Workspace,
+def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Workspace,
              stored: RecordStore) -> list[tuple[str, str]]:
-    """(label, command) of the suites' baselines, and of this backbone's rows, that have no stored record."""
-    seeds = tuple(sorted({p.config.seed for p in prepared}))
-    seen, missing = set(), []
+    """(label, command) of the suites' baselines, and of this backbone's rows, that have no stored record.
+
+    They are asked for with what `--set` says of anything but objectives: only so are they on the same footing.
+    """
+    same = {k: v for k, v in question.overrides.items() if k not in registry.objectives.names()}
+    missing: dict[str, str] = {}
     for suite in plan.parts_of("all"):
         rows = [row for row in plan.load_suite(suite)["row"] if row.get("grid", "core") != "full"
                 and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
-        for row in rows:
-            configs = plan.expand_rows([row], Selection(suite, question.profile, question.datasets, seeds=seeds))
-            for dataset in dict.fromkeys(c.dataset["name"] for c in configs):
-                absent = [c for c in configs if c.dataset["name"] == dataset
-                          and stored.find(workspace.prepare(c, keep=False).run_id) is None]
-                key = (dataset, row.get("baseline") or row["label"])
-                if absent and key not in seen:
-                    seen.add(key)
-                    missing.append(_how_to_make(absent, row, suite, dataset, question))
-    return missing
+        for text, row in itertools.product(question.texts, rows):
+            selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)), overrides=same,
+                                  objectives=() if "baseline" in row else None,
+                                  baselines=(row["baseline"],) if "baseline" in row else (),
+                                  rows=None if "baseline" in row else (row["label"],))
+            absent = _absent(selection, ours, workspace, stored)
+            if absent:
+                label = f"{absent[0].label} on {dataset_label(dataset_spec(text))}"
+                missing.setdefault(label, _command(selection, absent, question.reference))
+    return list(missing.items())
 
 
-def _how_to_make(absent: list[Any], row: dict[str, Any], suite: str, dataset: str,
-                 question: Question) -> tuple[str, str]:
-    which = ["--baselines", row["baseline"], "--objectives", "none"] if "baseline" in row else \
-        ["--row", row["label"], "--baselines", "none"]
-    seeds = ",".join(str(s) for s in sorted({c.seed for c in absent}))
-    label = f"{absent[-1].label} on {dataset}" if "baseline" not in row else \
-        f"{declared.load_baseline(row['baseline'])['name']} on {dataset}"
-    words = ["python", "benchmark.py", "--suite", suite, "--profile", question.profile, "--datasets", dataset, *which,
-             "--seeds", seeds]
-    return label, shlex.join(words)
+def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: RecordStore) -> list[RunConfig]:
+    """A row's runs, first stages apart, that are neither stored nor the new ones; none where it cannot run here."""
+    from genrec_bench.generative import check_fit
+
+    absent = []
+    try:
+        for config in plan.expand(selection):
+            prepared = workspace.prepare(config)
+            if prepared.semantic_ids is not None:
+                check_fit(config, prepared.semantic_ids.tokens.shape[1])
+            known = prepared.run_id in ours or stored.find(prepared.run_id) is not None
+            if not known and config.label in (selection.rows or (config.label,)):
+                absent.append(config)
+    except UserError:  # it does not fit the data or the settings: no command would make it
+        return []
+    return absent
+
+
+def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> str:
+    """What makes some runs of a row where `compare` looks for them."""
+    which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
+        ["--baselines", *selection.baselines, "--objectives", "none"]
+    specs = [spec for c in absent for spec in (c.dataset, c.tokenizer, c.backbone, c.baseline) if spec]
+    used = {*SECTIONS, *(spec["name"] for spec in specs)}
+    changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
+               for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
+    folder = "results/reference" if reference == common.REFERENCE else str(reference)
+    return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
+                       "--datasets", *selection.datasets, *which, "--seeds",
+                       ",".join(str(c.seed) for c in absent), *changes, "--results", folder])

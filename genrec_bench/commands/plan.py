@@ -7,16 +7,24 @@ import dataclasses
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_all
+from genrec_bench.config import RunConfig, SplitConfig
+from genrec_bench.declared import GRIDS, load_profile
+from genrec_bench.errors import UserError
+from genrec_bench.identity import canonical
 from genrec_bench.progress import Quiet
-from genrec_bench.records import RunRecord
+from genrec_bench.records import write_atomically
+from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
+from genrec_bench.reporting.tables import csv_text
 from genrec_bench.runner import Prepared, Workspace, run_one
 
-PROBE_USERS = 100
+PROBE_USERS = 50
+COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how long a step takes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,56 +33,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_results(parser)
     common.add_device(parser)
     parser.add_argument("--no-probe", action="store_true", help="estimate from finished runs alone, train nothing")
+    parser.add_argument("--save", action="store_true",
+                        help=f"keep what the whole grid takes in {PLAN} below --results, for reports")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table and the estimate; nothing below --results is written."""
+    """Print the table and the estimate; without --save nothing below --results is written. Raises: UserError."""
+    if args.save:
+        _check_whole(args)
     workspace = common.workspace(args)
     prepared = prepare_all(args, workspace, keep=False)
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
-    known = workspace.store.read_all()
-    seconds: dict[str, float | None] = {}
+    wanted = [p for p in prepared if args.save or status[p.run_id] != "done"]
+    seconds = _estimates(wanted, workspace, probe=not args.no_probe)
     rows, left = [], 0.0
     for item in prepared:
-        kind = _kind(item)
-        if status[item.run_id] != "done" and kind not in seconds:
-            seconds[kind] = _from_records(item, known)
-            if seconds[kind] is None and not args.no_probe:
-                seconds[kind] = _probe(item, workspace)
-        estimate = None if status[item.run_id] == "done" else seconds[kind]
+        estimate = None if status[item.run_id] == "done" else seconds[_kind(item.identity)]
         left += estimate or 0.0
         rows.append([item.run_id, item.dataset, item.config.label, item.config.seed, status[item.run_id],
                      _duration(estimate) if estimate is not None else ""])
     print(tabulate(rows, headers=["run", "dataset", "method", "seed", "status", "at most"]))
     counts = [f"{sum(s == name for s in status.values())} {name}" for name in
               ("done", "failed", "interrupted", "missing")]
-    unknown = sum(1 for p in prepared if status[p.run_id] != "done" and seconds[_kind(p)] is None)
+    unknown = sum(1 for p in prepared if status[p.run_id] != "done" and seconds[_kind(p.identity)] is None)
     print(f"\n{', '.join(counts)}. Time left: at most about {_duration(left)}"
           + (f", without {unknown} runs that nothing is known of." if unknown else "."))
+    if args.save:
+        print(f"saved: {_save(args, workspace, prepared, seconds)}")
     return 0
 
 
-def _kind(item: Prepared) -> str:
-    """Runs that differ in the seed alone take the same time."""
-    return str(dataclasses.replace(item.config, seed=0)) + item.split.fingerprint
+def _check_whole(args: argparse.Namespace) -> None:
+    """What is saved is the cost of a grid as its files say. Raises: UserError."""
+    parts = {"--row": args.rows, "--objectives": args.objectives, "--baselines": args.baselines,
+             "--seeds": args.seeds, "--set": args.overrides or None}
+    given = [option for option, value in parts.items() if value is not None]
+    if given:
+        raise UserError(f"--save keeps what a whole grid takes, but {' and '.join(given)} changes it. Leave "
+                        f"{'it' if len(given) == 1 else 'them'} out; --grid, --profile and --datasets may stay.")
 
 
-def _from_records(item: Prepared, records: list[RunRecord]) -> float | None:
-    """Median total seconds of finished runs with equal settings, or None."""
-    parts = {**item.identity, "seed": None}
-    equal = [r.timings["total_seconds"] for r in records if {**r.identity, "seed": None} == parts]
-    return statistics.median(equal) if equal else None
+def _estimates(items: list[Prepared], workspace: Workspace, *, probe: bool) -> dict[str, float | None]:
+    """Seconds of a run of each kind: of finished runs, else of a probe in a temporary folder, else None."""
+    finished: dict[str, list[float]] = {}
+    for record in workspace.store.read_all():
+        if all(record.provenance.get(k) == getattr(workspace, k) for k in ("device", "threads")):
+            finished.setdefault(_kind(record.identity), []).append(record.timings["total_seconds"])
+    seconds: dict[str, float | None] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        probes = Workspace(Path(folder), workspace.data_dir, workspace.device, workspace.threads)
+        for item in items:
+            kind = _kind(item.identity)
+            if kind not in seconds:
+                known = finished.get(kind)
+                seconds[kind] = statistics.median(known) if known else _probe(item, probes) if probe else None
+    return seconds
+
+
+def _kind(identity: dict[str, Any]) -> str:
+    """Runs that differ in the seed and in weights and other numbers of their objectives alone take the same time."""
+    stage = identity.get("first_stage")
+    kind = {**_plain(identity), "first_stage": _plain(stage) if stage else None, "seed": None}
+    return canonical(kind)
+
+
+def _plain(stage: dict[str, Any]) -> dict[str, Any]:
+    return {**stage, "objective": [{k: v for k, v in spec.items() if k in COSTLY or isinstance(v, (str, bool))}
+                                   for spec in stage.get("objective", ())]}
 
 
 def _probe(item: Prepared, workspace: Workspace) -> float:
-    """Seconds of a whole run, from one epoch on the first users in a temporary folder, scaled to all rows.
+    """Seconds of a whole run, from one epoch of each stage on the first users, scaled to all rows and epochs.
 
-    An upper bound: early stopping may end the run sooner.
+    An upper bound: early stopping may end the run sooner. The first stage is a run of its own and not counted here.
     """
     split = dataclasses.replace(item.config.split, max_users=min(PROBE_USERS, len(item.split.test)))
-    with tempfile.TemporaryDirectory() as folder:
-        probe = Workspace(Path(folder), workspace.data_dir, workspace.device, workspace.threads)
-        record = run_one(probe.prepare(_one_epoch(item, split), keep=False), probe, Quiet())
+    record = run_one(workspace.prepare(_one_epoch(item.config, split), keep=True), workspace, Quiet())
     users = len(item.split.test) / record.data["test"]
     rows = len(item.split.train) / record.data["train"]
     epochs = item.config.training.epochs if item.config.training else (item.config.baseline or {}).get("epochs", 0)
@@ -82,12 +116,33 @@ def _probe(item: Prepared, workspace: Workspace) -> float:
     return record.timings["total_seconds"] + epoch * epochs
 
 
-def _one_epoch(item: Prepared, split: object) -> object:
-    config = dataclasses.replace(item.config, split=split)
-    if config.training is not None:
-        return dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=1))
-    baseline = {**config.baseline, **({"epochs": 1} if "epochs" in config.baseline else {})}
-    return dataclasses.replace(config, baseline=baseline)
+def _one_epoch(config: RunConfig, split: SplitConfig) -> RunConfig:
+    config = dataclasses.replace(config, split=split)
+    if config.baseline is not None:
+        baseline = {**config.baseline, **({"epochs": 1} if "epochs" in config.baseline else {})}
+        return dataclasses.replace(config, baseline=baseline)
+    stage = config.first_stage
+    if stage is not None:
+        stage = dataclasses.replace(stage, training=dataclasses.replace(stage.training, epochs=1))
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=1), first_stage=stage)
+
+
+def _save(args: argparse.Namespace, workspace: Workspace, prepared: list[Prepared],
+          seconds: dict[str, float | None]) -> Path:
+    """A line for each dataset into the file of plans; lines of other grids stay. Raises: UserError."""
+    path = args.results / PLAN
+    grid = args.grid or load_profile(args.profile).get("grid", GRIDS[0])
+    lines = {tuple(line[k] for k in PLAN_HEADER[:4]): list(line.values()) for line in read_plan(path)}
+    for dataset in dict.fromkeys(p.dataset for p in prepared):
+        estimates = [seconds[_kind(p.identity)] for p in prepared if p.dataset == dataset]
+        if None in estimates:
+            raise UserError(f"nothing is known of {estimates.count(None)} runs on {dataset}, so there is no cost to "
+                            "save. Leave --no-probe out.")
+        key = args.suite, args.profile, grid, dataset
+        lines[key] = [*key, len(estimates), round(sum(estimates)), workspace.device, workspace.threads]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, csv_text(PLAN_HEADER, [line for _, line in sorted(lines.items())]).encode())
+    return path
 
 
 def _duration(seconds: float) -> str:

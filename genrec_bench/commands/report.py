@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print the path of the report. Raises: UserError where there is no record to report on."""
+    from genrec_bench.reporting.cost import PLAN
     from genrec_bench.reporting.markdown import render_suite
     from genrec_bench.reporting.rows import load_suite
 
@@ -25,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
     if not records:
         raise UserError(f"no records below {args.results} for suite {args.suite!r}; "
                         f"run `python benchmark.py --suite {args.suite} --results {args.results}` first.")
-    print(render_suite(args.suite, records, common.reports_dir(args)))
+    print(render_suite(args.suite, records, common.reports_dir(args), plan=args.results / PLAN))
     return 0

@@ -82,13 +82,18 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: 
     """Run what is not done; a failed run does not stop the others. Returns the number of failures."""
     missing = [p for p in prepared if workspace.status(p.run_id) != "done"]
     show = _Show(workspace, Bars(len(prepared), len(prepared) - len(missing)))
+    again = {p.first.run_id: p.first for p in missing if p.first is not None
+             and workspace.status(p.first.run_id) == "done" and not runner.has_weights(p.first, workspace)}
     if len(missing) < len(prepared):
         show.bars.say(f"{len(prepared) - len(missing)} of {len(prepared)} runs are done already.")
+    if again:
+        show.bars.say(f"{len(again)} first stages are made again: their records are there, their weights are not.")
+    missing = [*again.values(), *missing]
     try:
         if jobs > 1 and len(missing) > 1:
-            run_parallel(missing, workspace, jobs, Events(show.began, show.step, show.ended))
+            run_parallel(missing, workspace, jobs, Events(show.began, show.step, show.ended), set(again))
         else:
-            _run_in_turn(missing, workspace, show)
+            _run_in_turn(missing, workspace, show, set(again))
     except KeyboardInterrupt:
         show.bars.close()
         left = sum(workspace.status(p.run_id) != "done" for p in prepared)
@@ -100,7 +105,7 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: 
     return show.failed
 
 
-def _run_in_turn(missing: list[runner.Prepared], workspace: runner.Workspace, show: _Show) -> None:
+def _run_in_turn(missing: list[runner.Prepared], workspace: runner.Workspace, show: _Show, again: set[str]) -> None:
     failed = set()
     for item in missing:
         show.began(item)
@@ -109,7 +114,7 @@ def _run_in_turn(missing: list[runner.Prepared], workspace: runner.Workspace, sh
             error = FIRST_FAILED
         else:
             try:
-                runner.run_one(item, workspace, One(show.bars, item.run_id))
+                runner.run_one(item, workspace, One(show.bars, item.run_id), weights=item.run_id in again)
             except Exception as caught:  # noqa: BLE001  one broken run must not cost the others
                 error = (str(caught).strip().splitlines() or [type(caught).__name__])[0]
         if error is not None:

@@ -131,8 +131,9 @@ class Apao(Objective):
     drop_prefix: int = setting(0, "length of the prefix whose loss is left out, 0 = none (Fig. 2)", low=0)
     renormalise: bool = setting(True, "with drop_prefix: the other weights are scaled to sum to 1")
     num_negatives: int = setting(100, "pairwise: negatives a row (N)", low=1)
-    # The paper updates every mini-batch, which with accumulation is a pass, not an optimiser step.
-    update: str = setting("forward", "when weights move: in every training pass", choices=("forward",))
+    # "Each mini-batch" (Algorithm 1, line 4) may be a pass, as in the code, or a step of several accumulated ones.
+    update: str = setting("forward", "when weights move: in every training pass, or in the last one of each optimiser "
+                                     "step", choices=("forward", "step"))
     # Algorithm 1 has the epsilon but not the rest.
     released_numerics: bool = setting(False, "pairwise: probabilities instead of log-probabilities, with 1e-12 in the "
                                              "denominator and infinite losses read as 0, as the code")
@@ -169,7 +170,8 @@ class Apao(Objective):
         losses = self._prefix_losses(inputs)
         before = inputs.state["weights"]
         means = losses.detach().to(before.dtype).sum(dim=0) / inputs.is_token.sum(dim=0).clamp(min=1)
-        weights = inputs.state["weights"] = self._moved(before, means)
+        moves = self.update == "forward" or inputs.closes_step
+        weights = inputs.state["weights"] = self._moved(before, means) if moves else before
         return (losses * self._used(weights).to(losses.dtype)).sum(dim=1)
 
     def _prefix_losses(self, inputs: ObjectiveInputs) -> Tensor:

@@ -39,7 +39,8 @@ class ObjectiveInputs:
     ("reference").
     beam_thresholds: (B, T) summed log-probability of the B-th kept prefix after each level, -inf where fewer than B
     exist ("beam"). state: the run state of the objective that is asked, see `Objective.initial_state`; it may replace
-    entries. What is computed once here serves all objectives of a run.
+    entries. closes_step: this is the last forward pass of an optimiser step.
+    What is computed once here serves all objectives of a run.
     """
 
     targets: Tensor
@@ -54,6 +55,7 @@ class ObjectiveInputs:
     reference_negative_token_logps: Tensor | None = None
     beam_thresholds: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    closes_step: bool = True
 
     @classmethod
     def from_logits(cls, catalogue: Catalogue, target_ids: Tensor, logits: Tensor, negative_ids: Tensor | None = None,

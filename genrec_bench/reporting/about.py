@@ -13,6 +13,7 @@ from genrec_bench.reporting.tables import DASH, number, pipe
 
 COUNTS = ("users", "items", "interactions", "train", "valid", "test")
 VERSIONS = ("python", "torch", "numpy", "recbole", "genrec_bench")
+SHARED = ("baseline", "tokenizer", "backbone", "training", "negatives", "decoding")  # what rows may have in common
 DATA_HEADER = ("dataset", "profile", "block", *COUNTS, "distinct_semantic_ids", "train_targets_per_user", "max_users")
 TOKENIZER_HEADER = ("block", "method", "tokenizer", "levels", "codebook_sizes", "items", "distinct_semantic_ids",
                     "colliding_items", "largest_group", "utilisation", "prefixes", "reconstruction_error")
@@ -88,36 +89,62 @@ def _cell(value: Any) -> str | None:
 
 
 def tokenizer_table(blocks: Sequence[Block]) -> str:
-    """The tokenizers of all blocks, or "" where nothing was tokenised."""
+    """The tokenizers of all blocks, one line for methods that share one, or "" where nothing was tokenised."""
     header = ["Data", "Method", "Tokenizer", "Levels", "Codebook sizes", "Items", "Distinct IDs", "Items that collide",
               "Largest group", "Share of codes used", "Distinct prefixes", "Reconstruction error"]
-    rows = [[cell or DASH for cell in row] for row in tokenizer_rows(blocks)]
+    methods: dict[tuple[Any, ...], list[str]] = {}
+    for block, method, *facts in tokenizer_rows(blocks):
+        methods.setdefault((block, *facts), []).append(method)
+    alone = Counter(block for block, *_ in methods)
+    rows = [[block, f"all {len(names)} generative rows" if alone[block] == 1 and len(names) > 1 else ", ".join(names),
+             *(fact or DASH for fact in facts)] for (block, *facts), names in methods.items()]
     return pipe(header, rows, numeric_from=3) if rows else ""
 
 
 def settings(block: Block) -> str:
-    """The settings of each method, one bullet each; what all share stands in `rules`."""
-    return "\n".join(f"- **{g.label}** {_settings(g)}" for g in block.groups)
+    """The settings of each method, one bullet each, after those that all rows of a backbone share."""
+    lines = []
+    for family, groups in block.families().items():
+        settings = [_settings(g) for g in groups]
+        shared = {part: {k: v for k, v in settings[0][part].items() if all(s[part].get(k, ...) == v for s in settings)}
+                  if len(groups) > 1 else {} for part in SHARED}
+        if any(shared.values()):
+            lines.append(f"- All {len(groups)} rows of {family}: {_sentence(shared)}")
+        lines += [f"- **{g.label}** {_sentence(_without(s, shared))}" for g, s in zip(groups, settings, strict=True)]
+    return "\n".join(lines)
 
 
-def _settings(group: Group) -> str:
-    config, parts = group.config, []
-    for section in ("baseline", "tokenizer", "backbone", "objective", "training", "decoding"):
-        for spec in _specs(config.get(section)):
-            values = {k: v for k, v in flatten(spec).items() if k not in ("name", "system") and v is not None}
-            text = ", ".join(f"{k} = {_plain(v)}" for k, v in sorted(values.items()))
-            parts.append(f"{section}{' `' + spec['name'] + '`' if 'name' in spec else ''}{': ' + text if text else ''}")
-    return "; ".join(parts) + "."
+def _settings(group: Group) -> dict[str, dict[str, Any]]:
+    """The settings of every part of a method, flat; objectives are parts of their own."""
+    stage = group.config.get("first_stage") or {}
+    parts = {part: group.config.get(part) for part in SHARED}
+    parts |= {f"objective {i}": spec for i, spec in enumerate(group.config.get("objective", ()), 1)}
+    parts |= {f"first stage, {part}": stage.get(part) for part in ("training", "negatives")}
+    parts |= {f"first stage, objective {i}": spec for i, spec in enumerate(stage.get("objective", ()), 1)}
+    parts |= {"first stage": {"continues": stage["continues"]}} if stage else {}
+    return {part: {k: v for k, v in flatten(spec or {}).items() if k != "system" and v is not None}
+            for part, spec in parts.items()}
 
 
-def _specs(value: Any) -> list[Mapping[str, Any]]:
-    if not value:
-        return []
-    return [value] if isinstance(value, Mapping) else list(value)
+def _without(settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is left beside what is shared; a first stage shares with its last one."""
+    known = {part: shared.get(part.removeprefix("first stage, "), {}) for part in settings}
+    return {part: {k: v for k, v in values.items() if known[part].get(k, ...) != v}
+            for part, values in settings.items()}
+
+
+def _sentence(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    texts = []
+    for part, values in parts.items():
+        text = ", ".join(f"{k} = {_plain(v)}" for k, v in sorted(values.items()) if k != "name")
+        name = f" `{values['name']}`" if "name" in values else ""
+        if values:
+            texts.append(f"{part}{name}{': ' + text if text else ''}")
+    return f"{'; '.join(texts) or 'nothing else'}."
 
 
 def _plain(value: Any) -> str:
-    return " / ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value) or "none"
+    return (" / ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value)) or "none"
 
 
 def machines(blocks: Sequence[Block]) -> str:

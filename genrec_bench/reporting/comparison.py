@@ -195,9 +195,16 @@ def _sentence(pair: Pair) -> str:
     c = pair.ndcg
     numbers = f"NDCG@10 {c.mean_a:.4f} against {c.mean_b:.4f}, {_difference(c)}, {_p(pair.p_holm)}"
     if pair.verdict is None:
-        return (f"No difference detected between {names[0]} and {names[1]} ({where}): {numbers}; this data could have "
-                f"detected a difference of {c.minimum_detectable:.4f}.")
+        return f"No difference detected between {names[0]} and {names[1]} ({where}): {numbers}; {_detectable([pair])}."
     return f"{names[0]} is {pair.verdict} than {names[1]} ({where}): {numbers}."
+
+
+def _detectable(pairs: Sequence[Pair]) -> str:
+    """What the data could have shown where nothing was detected: of several pairs, the weakest."""
+    size = max(p.ndcg.minimum_detectable for p in pairs)
+    if size == 0:
+        return "every user has the same value in both"
+    return f"this data could have detected a difference of {size:.4f}"
 
 
 def _difference(c: Comparison) -> str:
@@ -254,9 +261,8 @@ def _verdict(method: Method, pairs: Sequence[Pair]) -> str:
     named = {v: [p.baseline.label for p in pairs if p.ndcg and p.verdict == v] for v in ("better", "worse", None)}
     parts = [f"{v} than {_join(named[v])}" for v in ("better", "worse") if named[v]]
     if named[None]:
-        size = max(p.ndcg.minimum_detectable for p in pairs if p.ndcg and p.verdict is None)
-        parts.append(f"no difference detected from {_join(named[None])} (this data could have detected a difference of "
-                     f"{size:.4f})")
+        undecided = [p for p in pairs if p.ndcg and p.verdict is None]
+        parts.append(f"no difference detected from {_join(named[None])} ({_detectable(undecided)})")
     text = "; ".join(parts) or ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
                                 "no seed in common with a stored baseline")
     smoke = " Profile smoke only shows that everything works: these numbers mean nothing."

@@ -45,6 +45,11 @@ class Group:
     changed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """The label without the backbone that it stands under."""
+        return self.label.removeprefix(f"{self.row.spelling} + ")
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds there are, in order."""
         return tuple(r.seed for r in self.records)
@@ -70,11 +75,34 @@ class Group:
         """One number about training (epochs, parameters) over seeds."""
         return summarise([r.training[key] for r in self.records if r.training.get(key) is not None])
 
+    def first_stages(self, *keys: str) -> list[float]:
+        """What one number about training was in the first stage, a value a seed; empty where there was none."""
+        return [value for r in self.records if (value := _at(r.training, "first_stage", *keys)) is not None]
+
+    def all_stages(self, *keys: str) -> list[float]:
+        """One number about training summed over the stages, a value a seed; only seeds of which all is known."""
+        stages = [[_at(r.training, *keys), *([_at(r.training, "first_stage", *keys)] if "first_stage" in r.config
+                                             else [])] for r in self.records]
+        return [sum(values) for values in stages if None not in values]
+
+    def train_seconds(self) -> list[float]:
+        """Seconds of training, of all stages, a value a seed."""
+        return [r.timings["train_seconds"] + r.timings.get("first_stage_seconds", 0.0) for r in self.records
+                if r.timings.get("train_seconds") is not None]
+
+
+def _at(data: Any, *keys: str) -> Any:
+    """A number in nested tables, or None."""
+    for key in keys:
+        data = (data or {}).get(key)
+    return data
+
 
 @dataclass(frozen=True)
 class Block:
     """Groups that may be compared: same data, split, evaluation and profile. name: unique within a report.
 
+    Baselines stand first, then the backbones one after the other, each in the order of the suite.
     Runs of a method that is not seeded may have been made by another profile, which changes nothing about them.
     """
 
@@ -96,6 +124,27 @@ class Block:
     def config(self) -> Mapping[str, Any]:
         """The settings of one of its runs; dataset, split and evaluation are those of all."""
         return self.groups[0].config
+
+    def families(self) -> dict[str, list[Group]]:
+        """The groups under their headings, baselines and each backbone, in order."""
+        found: dict[str | None, list[Group]] = {}
+        for group in self.groups:
+            found.setdefault(group.row.backbone, []).append(group)
+        return {min((g.row.spelling for g in same), key=lambda s: s == backbone): same
+                for backbone, same in found.items()}
+
+    def cross_entropy(self, family: str) -> Group | None:
+        """The row that a backbone's objectives are measured by: cross-entropy alone, in one stage."""
+        return self._plainest(family, (("cross_entropy",),))
+
+    def control(self, family: str) -> Group | None:
+        """The row that a backbone's two-stage rows are measured by: cross-entropy after cross-entropy."""
+        return self._plainest(family, (("cross_entropy",), ("cross_entropy",)))
+
+    def _plainest(self, family: str, stages: tuple[tuple[str, ...], ...]) -> Group | None:
+        """The first row with these objectives; of its variants the one without another setting in its label."""
+        same = [g for g in self.families()[family] if g.row.stages == stages]
+        return min(same, key=lambda g: (g.row is not same[0].row, g.label != g.row.label), default=None)
 
 
 def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
@@ -140,7 +189,9 @@ def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed]) -> 
         key = number, canonical(_own(record))
         groups.setdefault(key, []).append(record)
         changes[key] = changed
-    keys = sorted(groups)
+    backbones = list(dict.fromkeys([None, *(suite.rows[number].backbone for number, _ in sorted(groups))]))
+    keys = sorted(groups, key=lambda key: (backbones.index(suite.rows[key[0]].backbone), key[0],
+                                           len(key[1]), key[1]))  # the variant with fewest settings first
     sets = [sorted(groups[key], key=lambda r: (r.seed, r.run_id)) for key in keys]
     rows = [suite.rows[number] for number, _ in keys]
     labels = _unique([row.label or runs[0].label for row, runs in zip(rows, sets, strict=True)],
@@ -176,14 +227,21 @@ def _own(record: RunRecord) -> dict[str, Any]:
 
 def _unique(names: list[str], contents: list[Mapping[str, Any]],
             changes: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-    """Names with what differs in brackets, where several have the same name or a row's own settings are changed."""
+    """Names with what differs in brackets, where several have the same name or a row's own settings are changed.
+
+    What has none of the settings in which others of its name differ keeps the plain name: a setting that was added
+    later is not in the contents at its default.
+    """
     flat = [{**flatten(c), **extra} for c, extra in zip(contents, changes or [{}] * len(names), strict=True)]
     result = list(names)
     for name in dict.fromkeys(names):
         same = [i for i, n in enumerate(names) if n == name]
         keys = sorted({k for i in same for k in flat[i] if len({str(flat[j].get(k)) for j in same}) > 1})
         telling = _telling(keys, [flat[i] for i in same])
+        plain = [i for i in same if keys and all(flat[i].get(k) is None for k in keys)]
         for i in same:
+            if plain == [i]:
+                continue
             extra = sorted(changes[i]) if changes else []
             shown = list(dict.fromkeys([*extra, *telling]))[:MOST_SHOWN]
             more = len({*extra, *keys}) - len(shown)

@@ -10,43 +10,46 @@ from pathlib import Path
 from genrec_bench.declared import suite_names
 from genrec_bench.errors import UserError
 from genrec_bench.records import RunRecord, write_atomically
-from genrec_bench.reporting import about, figures, tables
+from genrec_bench.reporting import about, cost, figures, tables
 from genrec_bench.reporting.answer import METRIC, answer
 from genrec_bench.reporting.load import Block, arrange
 from genrec_bench.reporting.papers import Paper, load_paper
-from genrec_bench.reporting.printed import REPORTED_TABLE, coverage, why_not, why_not_group
+from genrec_bench.reporting.printed import coverage, tables_of, why_not, why_not_group
 from genrec_bench.reporting.rows import Suite, load_suite
 
 
 def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *,
-                 suites: Path | None = None) -> Path:
+                 suites: Path | None = None, plan: Path | None = None) -> Path:
     """Write a suite's report from records and return the path of its Markdown.
 
     Writes `<reports>/<suite>/report.md`, `tables/*.csv`, `figures/*.png|svg` and `<reports>/index.md`; for a suite
-    that includes others, theirs, and returns the index. Nothing but the arguments and the suite, paper and
-    baseline files enters: equal records give equal bytes. Raises: UserError where no record belongs to the suite.
+    that includes others, theirs, and returns the index. plan: the file that `plan --save` writes; where it is there,
+    the report says what the grids cost. Nothing but the arguments and the suite, profile, paper and baseline files
+    enters: equal records give equal bytes. Raises: UserError where no record belongs to the suite.
     """
     suite = load_suite(suite_name, suites)
     if suite.includes:
-        return _render_all(suite, records, reports, suites)
+        return _render_all(suite, records, reports, suites, plan)
     blocks = arrange(suite, records)
     if not blocks:
         raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
     folder = reports / suite_name
     written = _Writer(folder)
-    report = _report(suite, blocks, load_paper(suite.paper) if suite.paper else None, written)
+    grids = _grids(suite.name, plan, suites)
+    report = _report(suite, blocks, load_paper(suite.paper) if suite.paper else None, written, grids)
     written.text("report.md", report)
     written.tidy()
     _index(reports, suites)
     return folder / "report.md"
 
 
-def _render_all(suite: Suite, records: Sequence[RunRecord], reports: Path, suites: Path | None) -> Path:
+def _render_all(suite: Suite, records: Sequence[RunRecord], reports: Path, suites: Path | None,
+                plan: Path | None) -> Path:
     inside = [name for name in suite.includes if arrange(load_suite(name, suites), records)]
     if not inside:
         raise UserError(f"no records for suite {suite.name!r}. Run `python benchmark.py --suite {suite.name}` first.")
     for name in inside:
-        render_suite(name, records, reports, suites=suites)
+        render_suite(name, records, reports, suites=suites, plan=plan)
     return reports / "index.md"
 
 
@@ -75,7 +78,7 @@ class _Writer:
                 path.unlink()
 
 
-def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer) -> str:
+def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer, grids: list[str]) -> str:
     profiles = ", ".join(sorted({b.profile for b in blocks}))
     head = f"Made from {len(about.records_of(blocks))} runs, profile{'s' if ',' in profiles else ''} {profiles}."
     if paper:
@@ -86,26 +89,25 @@ def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer
     if paper:
         sections += ["## Beside the paper", *_beside(blocks, paper, out)]
     sections += ["## Figures", *_figures(blocks, paper, out), "## Efficiency", *_efficiency(blocks, out),
-                 "## What was run, and where", *_about(blocks, out)]
+                 "## Budget and tuning", *_budget(blocks), *grids, "## What was run, and where", *_about(blocks, out)]
     if paper:
-        sections += ["## Not covered yet", *_not_covered(blocks, paper)]
+        sections += ["## Not covered yet", *_not_covered(suite, blocks, paper)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _results(blocks: list[Block]) -> list[str]:
     parts = ["Test targets, one a user; fractions, item-level (a semantic ID that c items share takes c places, and a "
-             "hit counts its expected value). Mean ± sample standard deviation over n seeds; best in bold. With one "
-             "target a user, HR@K is the same number as Recall@K. All numbers, unrounded: "
+             "hit counts its expected value). Mean ± sample standard deviation over n seeds; the best of each table's "
+             "column in bold. With one target a user, HR@K is the same number as Recall@K. All numbers, unrounded: "
              "[tables/results.csv](tables/results.csv); a line for each run of each table: "
              "[tables/runs.csv](tables/runs.csv)."]
     if len({b.profile for b in blocks}) > 1:
         parts.append(_on_profiles(blocks))
     for block in blocks:
         parts += [f"### {block.name}", tables.results(block), tables.missing_note(block)]
-        other = tables.differing_by_id(block)
-        if other:
+        if tables.differing_by_id(block):
             parts += ["ID-level, as papers publish it (the target's semantic ID counts as the target), where that "
-                      "differs:", tables.results(block, prefix="id_", groups=other)]
+                      "differs:", tables.results(block, prefix="id_")]
     return parts
 
 
@@ -122,22 +124,24 @@ def _on_profiles(blocks: list[Block]) -> str:
 def _beside(blocks: list[Block], paper: Paper, out: _Writer) -> list[str]:
     reasons = {b.name: why_not(b, paper) for b in blocks}
     parts = ["\n".join(f"- **{name}**: no comparison; {reason}." for name, reason in reasons.items() if reason)]
-    raw = []
+    raw, numbers = [], set()
     for block in blocks:
         if reasons[block.name]:
             continue
         table, rows = tables.compared(block, paper)
         raw += rows
+        numbers |= set(tables_of([g.row for g in block.groups]))
         unprinted = [g.label for g in block.groups if g.row.paper_row is None]
         others = [why_not_group(g, paper) for g in block.groups if g.row.paper_row]
-        parts += [f"### {block.name}", f"Reported: Table {REPORTED_TABLE}, as printed. Difference: reproduced at ID "
-                  "level (as the paper counts) minus reported. No verdict: no test stands behind it.", table,
+        parts += [f"### {block.name}", "Reported: as printed, with the table and the paper's name of the method; "
+                  "readings of one method stand beside the same number. Difference: reproduced at ID level (as the "
+                  "paper counts) minus reported. No verdict: no test stands behind it.", table,
                   f"The paper prints no row for {', '.join(unprinted)}." if unprinted else "",
                   "\n".join(f"- Left out: {r}." for r in others if r)]
     out.text("tables/beside_the_paper.csv", tables.csv_text(tables.COMPARED_HEADER, raw))
     if raw:
-        notes = [f["text"].strip() for f in paper.findings if REPORTED_TABLE in f["tables"]]
-        parts.append("To know about the printed table: " + " ".join(notes))
+        notes = [f["text"].strip() for f in paper.findings if numbers & set(f["tables"])]
+        parts.append("To know about the printed tables: " + " ".join(notes))
     return parts
 
 
@@ -163,13 +167,33 @@ def _figures(blocks: list[Block], paper: Paper | None, out: _Writer) -> list[str
 
 def _efficiency(blocks: list[Block], out: _Writer) -> list[str]:
     out.text("tables/efficiency.csv", tables.csv_text(
-        tables.EFFICIENCY_HEADER, [row for b in blocks for row in tables.efficiency_rows(b)]))
+        cost.EFFICIENCY_HEADER, [row for b in blocks for row in cost.efficiency_rows(b)]))
     parts = ["Means over seeds, as measured in the runs; compare times only between rows of the same device and "
-             "threads. Memory is the peak of the run's own process. Unrounded: "
+             "threads. Training counts the first stage, which is also shown by itself; \"3 + 1\" epochs are those of "
+             "two stages. Positions are the tokens that the decoder was run over, in all stages, with and without "
+             "gradient, as multiples of those of cross-entropy on the same backbone: they do not depend on the "
+             "machine. Memory is the peak of the run's own process. Unrounded: "
              "[tables/efficiency.csv](tables/efficiency.csv)."]
     for block in blocks:
-        parts += [f"### {block.name}", tables.efficiency(block)]
+        parts += [f"### {block.name}", cost.efficiency(block)]
     return parts
+
+
+def _budget(blocks: list[Block]) -> list[str]:
+    """Which rows had equal budgets, from the records, and how settings were found, from the profiles."""
+    parts = ["Optimiser steps as recorded, of all stages. A first stage is part of its row's budget, and its time is "
+             "counted, although rows that share one train it once."]
+    for block in blocks:
+        parts += [f"**{block.name}**:", cost.budget(block)]
+    return [*parts, cost.tuning(blocks)]
+
+
+def _grids(suite: str, plan: Path | None, suites: Path | None) -> list[str]:
+    """What the grids of a suite, and of those that include it, were estimated to take; [] where nothing was."""
+    around = [name for name in suite_names(suites) if suite in (name, *load_suite(name, suites).includes)]
+    table = cost.grids(cost.read_plan(plan), around) if plan else ""
+    return ["## What the grids cost", "Estimates of `plan --save`: every run of a grid from nothing, trained to its "
+            "last epoch, so upper bounds. Runs that two suites share are counted in both.", table] if table else []
 
 
 def _about(blocks: list[Block], out: _Writer) -> list[str]:
@@ -180,18 +204,20 @@ def _about(blocks: list[Block], out: _Writer) -> list[str]:
              "\n".join(f"- **{b.name}**: {about.rules(b)}" for b in blocks)]
     parts += ["### Semantic IDs", tokenizers] if tokenizers else []
     parts += ["### Settings", "Every trained method keeps the epoch with the best validation NDCG@10, measured with "
-              "the ranking used at test."]
+              "the ranking used at test, unless its training.selection says otherwise."]
     for block in blocks:
         seeds = ", ".join(str(s) for s in block.seeds) or "none (nothing is random)"
         parts += [f"**{block.name}**, seeds {seeds}:", about.settings(block)]
     return [*parts, "### Machines and versions", about.machines(blocks), about.code_note(blocks)]
 
 
-def _not_covered(blocks: list[Block], paper: Paper) -> list[str]:
-    rows, done, total = coverage(blocks, paper)
-    header = ["Backbone", "Method", *(f"{theirs} ({ours})" for ours, theirs in paper.datasets.items())]
-    return [f"{done} of the {total} results of Table {REPORTED_TABLE} (a backbone and method on a dataset) have been "
-            "run with the paper's data and settings. \"Other settings\": run, but not as the paper does.",
+def _not_covered(suite: Suite, blocks: list[Block], paper: Paper) -> list[str]:
+    rows, done, total = coverage(suite, blocks, paper)
+    header = ["Table", "Backbone", "Method", "Our row", *(f"{t} ({ours})" for ours, t in paper.datasets.items())]
+    numbers = tables_of(suite.rows)
+    return [f"{done} of the {total} results of Table{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)} (a "
+            "backbone and method on a dataset) have been run with the paper's data and settings. \"Other settings\": "
+            "run, but not as the paper does.",
             tables.pipe(header, rows, numeric_from=len(header))]
 
 

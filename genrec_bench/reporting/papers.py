@@ -16,8 +16,8 @@ IMPROVEMENT = "IMPROVEMENT"
 
 @dataclass(frozen=True)
 class Reported:
-    """One printed cell. unit: "fraction", "relative" (an improvement, never a score), "count", "seconds" or
-    "epochs". flag: why the number itself is in doubt, or "".
+    """One printed cell. unit: "fraction", "relative" (an improvement, never a score), "count", "seconds", "epochs"
+    or "hyperparameter" (a best setting, never a score). flag: why the number itself is in doubt, or "".
     """
 
     table: str

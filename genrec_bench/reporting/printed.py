@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.papers import IMPROVEMENT, Paper, Reported
+from genrec_bench.reporting.papers import Paper, Reported
+from genrec_bench.reporting.rows import Row, Suite
 
-REPORTED_TABLE = "1"
 PROFILE = "paper"
 TOKENIZER = "given"
 
-# Fact of a paper's protocol -> where the same number stands in a run's settings.
+# Fact of a paper's protocol -> where the same number stands in a run's settings. What a paper says of training holds
+# for the first stage where there are two.
 FACTS = {"max_history": "split.max_history", "learning_rate": "training.learning_rate",
          "warmup_ratio": "training.warmup_ratio", "epochs": "training.epochs", "patience": "training.patience",
          "batch_size": "training.batch_size", "accumulation": "training.accumulation",
@@ -58,43 +59,71 @@ def why_not_group(group: Group, paper: Paper) -> str:
 
 def _at(config: Mapping[str, Any], place: str) -> Any:
     section, key = place.split(".")
+    if section == "training" and config.get("first_stage"):
+        config = config["first_stage"]
     return (config.get(section) or {}).get(key)
 
 
 def comparable_rows(block: Block, paper: Paper) -> list[tuple[Group, str, Reported]]:
-    """(group, metric, printed cell) wherever data and settings are the paper's."""
+    """(group, metric, printed cell) wherever data and settings are the paper's; rows may share a printed one."""
     if why_not(block, paper):
         return []
     rows = []
     for group in block.groups:
         if why_not_group(group, paper):
             continue
-        for metric in paper.metrics(REPORTED_TABLE):
-            cell = reported_cell(block.dataset, group, metric, paper)
+        for metric in paper.metrics(group.row.table):
+            cell = reported_cell(block.dataset, group.row, metric, paper)
             if cell is not None:
                 rows.append((group, metric, cell))
     return rows
 
 
-def reported_cell(dataset: str, group: Group, metric: str, paper: Paper) -> Reported | None:
-    """The printed cell of a group's row, whatever the settings."""
-    backbone, method = group.row.paper_row or ("", IMPROVEMENT)
-    return paper.find(table=REPORTED_TABLE, dataset=dataset, backbone=backbone, method=method, metric=metric)
+def reported_cell(dataset: str, row: Row, metric: str, paper: Paper) -> Reported | None:
+    """The printed cell of a row, whatever the settings."""
+    if row.paper_row is None:
+        return None
+    backbone, method = row.paper_row
+    return paper.find(table=row.table, dataset=dataset, backbone=backbone, method=method, metric=metric)
 
 
-def coverage(blocks: list[Block], paper: Paper) -> tuple[list[list[str]], int, int]:
-    """The paper's rows by its datasets: what is there for each, cells reproduced, cells in all."""
-    rows, done, total = [], 0, 0
-    for backbone, method in paper.rows(REPORTED_TABLE):
-        row = [backbone, method]
-        for dataset in paper.datasets:
-            total += 1
-            groups = [(b, g) for b in blocks if b.dataset == dataset for g in b.groups
-                      if g.row.paper_row == (backbone, method)]
-            if any(not why_not(b, paper) and not why_not_group(g, paper) for b, g in groups):
-                done += 1
-                row.append("reproduced")
-            else:
-                row.append("other settings" if groups else "no record")
-        rows.append(row)
-    return rows, done, total
+def tables_of(rows: Sequence[Row]) -> list[str]:
+    """The tables of the paper that some rows stand in, in order."""
+    return sorted({row.table for row in rows if row.paper_row})
+
+
+def coverage(suite: Suite, blocks: list[Block], paper: Paper) -> tuple[list[list[str]], int, int]:
+    """The paper's rows by its datasets, a line for each of our rows that stands for one: what is there.
+
+    Returns the lines (table, backbone, method, our row, then datasets), printed results that some row of ours
+    reproduces, and printed results in all. A row that a later table repeats counts once.
+    """
+    found: dict[tuple[str, str | None], list[bool]] = {}
+    for block in blocks:
+        for group in block.groups:
+            reproduced = not why_not(block, paper) and not why_not_group(group, paper)
+            found.setdefault((block.dataset, group.row.label), []).append(reproduced)
+    lines, done, total = [], 0, 0
+    for table, backbone, method in _printed_rows(suite, paper):
+        ours = [row for row in suite.rows if row.paper_row == (backbone, method) and row.label]
+        printed = [d for d, theirs in paper.datasets.items() if any(
+            (c.table, c.dataset, c.backbone, c.method) == (table, theirs, backbone, method) for c in paper.reported)]
+        total += len(printed)
+        done += sum(any(any(found.get((d, row.label), ())) for row in ours) for d in printed)
+        for label in [row.label for row in ours] or ["–"]:
+            states = [_state(found.get((d, label), ())) if d in printed else "–" for d in paper.datasets]
+            lines.append([table, backbone, method, label, *states])
+    return lines, done, total
+
+
+def _printed_rows(suite: Suite, paper: Paper) -> list[tuple[str, str, str]]:
+    """(table, backbone, method) of the tables that the suite's rows stand in, each method from its first table."""
+    first: dict[tuple[str, str], str] = {}
+    for table in tables_of(suite.rows):
+        for pair in paper.rows(table):
+            first.setdefault(pair, table)
+    return [(table, *pair) for pair, table in first.items()]
+
+
+def _state(found: Sequence[bool]) -> str:
+    return "reproduced" if any(found) else "other settings" if found else "no record"

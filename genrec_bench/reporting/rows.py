@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from genrec_bench import declared
 from genrec_bench.identity import canonical
+from genrec_bench.reporting.papers import Paper, load_paper
 
 PARTS = ("tokenizer", "backbone", "objective", "first_stage", "training", "decoding")
-ANY = "any"  # a stated value that stands for every number
+BASELINES = "Baselines"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Row:
     stated: what the row says of the method, `{"baseline": spec}` or specs of tokenizer, backbone, objective, first
     stage, training and decoding; a setting that is not stated may have any value, but a weight is 1. paper_row: the
     paper's (backbone, method) or None, in its table `table`. seeded: False where nothing is random, so that one run
-    says it all. grid: "core" or "full".
+    says it all. grid: the smallest that has the row. best: dataset -> flat settings that are stated otherwise there.
     """
 
     stated: Mapping[str, Any]
@@ -30,6 +32,7 @@ class Row:
     seeded: bool = True
     table: str = "1"
     grid: str = "core"
+    best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str | None:
@@ -37,11 +40,46 @@ class Row:
         return self.stated["baseline"]["name"] if "baseline" in self.stated else None
 
     @property
+    def backbone(self) -> str | None:
+        """The backbone's registered name, or None for a baseline."""
+        return self.stated["backbone"]["name"] if "backbone" in self.stated else None
+
+    @property
+    def spelling(self) -> str:
+        """The backbone as the label spells it, or its registered name; "Baselines" for a baseline."""
+        head = (self.label or "").partition(" + ")[0]
+        return BASELINES if self.backbone is None else head if head.lower() == self.backbone else self.backbone
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the objectives of each stage, in order of training; () for a baseline."""
+        first = (self.stated.get("first_stage") or {}).get("objective", ())
+        return tuple(tuple(o["name"] for o in specs) for specs in (first, self.stated.get("objective", ())) if specs)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the last stage starts from the weights of one before it."""
+        return len(self.stages) > 1 and self.stated["first_stage"].get("continues", True)
+
+    @cached_property
+    def wanted(self) -> Mapping[str, Any]:
+        """What is stated, flat, with the weights of objectives."""
+        return flatten(_weighted(self.stated))
+
+    @cached_property
+    def num_stated(self) -> tuple[int, int]:
+        """How many words and switches are stated, names among them, and how many settings in all."""
+        stated = flatten(self.stated)
+        return sum(isinstance(v, (str, bool)) for v in stated.values()), len(stated)
+
+    @property
     def key(self) -> str:
-        """A short name, unique in its suite: the baseline's, or backbone and objectives, with what else is stated."""
+        """A short name, equal for rows that state the same: the baseline's, or backbone, objectives and the rest."""
         names = [self.baseline] if self.baseline else [self.stated["backbone"]["name"],
                                                        *(o["name"] for o in self.stated["objective"])]
-        values = {k: v for k, v in flatten(self.stated).items() if not k.endswith(".name") or k == "tokenizer.name"}
+        told = [f"{part}." if part == "objective" else f"{part}.name" for part in ("baseline", "backbone", "objective")]
+        values = {k: v for k, v in flatten(self.stated).items()
+                  if not (k.endswith(".name") and k.startswith(tuple(told)))}
         return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
 
 
@@ -60,11 +98,12 @@ def load_suite(name: str, folder: Path | None = None) -> Suite:
     """The suite of a name. Raises: UserError with the nearest match, or naming a damaged file."""
     data = declared.load_suite(name, folder)
     head = data["suite"]
-    return Suite(head["name"], head["title"], head.get("paper"), tuple(_row(r) for r in data.get("row", ())),
-                 tuple(head.get("includes", ())))
+    paper = load_paper(head["paper"]) if head.get("paper") else None
+    rows = tuple(_row(row, paper) for row in data.get("row", ()))
+    return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())))
 
 
-def _row(data: Mapping[str, Any]) -> Row:
+def _row(data: Mapping[str, Any], paper: Paper | None) -> Row:
     paper_row = data.get("paper_row")
     pair = (paper_row["backbone"], paper_row["method"]) if paper_row else None
     table, grid = str((paper_row or {}).get("table", 1)), data.get("grid", "core")
@@ -72,46 +111,51 @@ def _row(data: Mapping[str, Any]) -> Row:
         return Row({"baseline": {"name": data["baseline"]}}, None, pair,
                    declared.load_baseline(data["baseline"])["seeded"], table, grid)
     stated = {part: data[part] for part in PARTS if part in data}
-    if data.get("best"):  # the paper's best values differ between datasets
-        last = stated["objective"][-1]
-        varied = {"weight": ANY, **({"eta": ANY} if "eta" in last else {})}
-        stated["objective"] = [*stated["objective"][:-1], {**last, **varied}]
-    return Row(stated, data["label"], pair, True, table, grid)
+    return Row(stated, data["label"], pair, True, table, grid, _best(data, paper) if paper else {})
+
+
+def _best(data: Mapping[str, Any], paper: Paper) -> dict[str, dict[str, float]]:
+    """What a row's table of best settings says of its last objective, for each of the paper's datasets."""
+    if not data.get("best"):
+        return {}
+    last = len(data["objective"]) - 1
+    place = f"objective.{last}." if last else "objective."
+    found = {dataset: declared.best_values(paper.key, data["best"], dataset, data["best_row"])
+             for dataset in paper.datasets}
+    return {dataset: {place + ("weight" if k == "beta" else k): v for k, v in values.items()}
+            for dataset, values in found.items()}
 
 
 def row_of(config: Mapping[str, Any], rows: Sequence[Row]) -> tuple[int, dict[str, Any]] | None:
     """The one row that a run belongs to, by number, with the stated settings that the run has otherwise.
 
-    Of the rows whose every stated setting the run has, the one that states most, else the first. A run that has all
-    of no row (`--set` changed it) goes to the row with most settings in common among those that differ from it in
-    numbers only: words and switches tell methods apart.
+    Of the rows whose every stated setting the run has, the one that states most words, then most settings, else the
+    first. A run that has all of no row (`--set` changed it) goes to the row with most in common among those that
+    differ from it in numbers only: words and switches tell methods apart.
     """
-    found = []
+    found, shape = [], _shape(config)
+    own = flatten(_weighted({part: config.get(part) or {} for part in ("baseline", *PARTS)}))
     for number, row in enumerate(rows):
-        changed = _changed(config, row)
+        if (config.get("baseline") is None) != (row.baseline is None) or _shape(row.stated) != shape:
+            continue
+        changed = _changed(own, {**row.wanted, **row.best.get(config["dataset"]["name"], {})})
         if changed is not None:
-            found.append((bool(changed), len(changed) - len(flatten(row.stated)), number, changed))
+            words, stated = row.num_stated
+            found.append((bool(changed), -words, len(changed) - stated, number, changed))
     if not found:
         return None
-    _, _, number, changed = min(found, key=lambda f: f[:3])
+    *_, number, changed = min(found, key=lambda f: f[:4])
     return number, changed
 
 
-def _changed(config: Mapping[str, Any], row: Row) -> dict[str, Any] | None:
-    """The run's values of stated settings that are other numbers than the row's; None where it is another method."""
-    if (config.get("baseline") is None) != (row.baseline is None):
-        return None
-    if row.baseline is None and _shape(config) != _shape(row.stated):
-        return None
-    own, stated = (flatten(_weighted({part: c.get(part) or {} for part in row.stated})) for c in (config, row.stated))
+def _changed(own: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The run's values of stated settings that are other numbers; None where it is another method."""
     changed = {}
     for key, wanted in stated.items():
         value = own.get(key)
-        if wanted == ANY:
-            continue
-        if canonical(value) != canonical(wanted):
-            if isinstance(wanted, (str, bool)):
-                return None
+        if value != wanted and isinstance(wanted, (str, bool)):
+            return None
+        if value != wanted and canonical(value) != canonical(wanted):  # a list may stand for a tuple
             changed[key] = value
     return changed
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from genrec_bench.reporting.load import Block, Group, Summary
 from genrec_bench.reporting.papers import Paper
-from genrec_bench.reporting.printed import REPORTED_TABLE, comparable_rows
+from genrec_bench.reporting.printed import comparable_rows
 
 DASH = "–"
 MARK = "†"
+LONG = 12  # rows of a table that is read without headings
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
 TITLES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "hr": "HR"}
-MIB = 2**20
 
 
 def title_of(metric: str) -> str:
@@ -73,18 +73,35 @@ def missing_note(block: Block) -> str:
     return f"{MARK} Incomplete: {'; '.join(parts)}. The row is over the seeds there are." if parts else ""
 
 
-def results(block: Block, *, prefix: str = "", groups: Sequence[Group] | None = None) -> str:
-    """Methods by metrics, the best of a column in bold. prefix: "" for item-level, "id_" for ID-level."""
-    shown = block.groups if groups is None else groups
+def results(block: Block, *, prefix: str = "") -> str:
+    """Methods by metrics, the best of a table's column in bold. prefix: "" for item-level, "id_" for ID-level.
+
+    A block of more rows than LONG is one table for the baselines and one for each backbone.
+    """
+    shown = differing_by_id(block) if prefix else block.groups
+    return by_family(block, shown, lambda groups: _results(block, groups, prefix))
+
+
+def by_family(block: Block, shown: Sequence[Group], table: Callable[[Sequence[Group]], str]) -> str:
+    """One table of the groups, or where they are many one for each heading."""
+    if len(shown) <= LONG:
+        return table(shown)
+    parts = {family: [g for g in groups if g in shown] for family, groups in block.families().items()}
+    return "\n\n".join(f"**{family}**\n\n{table(groups)}" for family, groups in parts.items() if groups)
+
+
+def _results(block: Block, shown: Sequence[Group], prefix: str) -> str:
     cells = {m: [g.metric(prefix + m) for g in shown] for m in METRICS}
+    highest = {m: max((round(c.mean, 4) for c in column if c.mean is not None), default=None)
+               for m, column in cells.items()}
     rows = []
     for i, group in enumerate(shown):
         row = [group.label, seeds_cell(block, group)]
         for metric in METRICS:
-            text = mean_sd(cells[metric][i], len(group.seeds))
-            best = max((round(c.mean, 4) for c in cells[metric] if c.mean is not None), default=None)
-            mean = cells[metric][i].mean
-            row.append(f"**{text}**" if mean is not None and round(mean, 4) == best and len(shown) > 1 else text)
+            cell = cells[metric][i]
+            text = mean_sd(cell, len(group.seeds))
+            best = cell.mean is not None and round(cell.mean, 4) == highest[metric] and len(shown) > 1
+            row.append(f"**{text}**" if best else text)
         rows.append(row)
     return pipe(["Method", "n", *(title_of(m) for m in METRICS)], rows)
 
@@ -127,52 +144,16 @@ def compared(block: Block, paper: Paper) -> tuple[str, list[list[Any]]]:
         ours, item = group.metric(f"id_{metric}"), group.metric(metric)
         ours = item if ours.mean is None else ours
         gap = None if ours.mean is None else ours.mean - reported.value
-        shown.append([group.label, seeds_cell(block, group), title_of(metric), mean_sd(ours, len(group.seeds)),
-                      mean_sd(item, len(group.seeds)), f"{reported.value:.4f}",
+        shown.append([group.label, seeds_cell(block, group), f"{reported.table}, {reported.method}", title_of(metric),
+                      mean_sd(ours, len(group.seeds)), mean_sd(item, len(group.seeds)), f"{reported.value:.4f}",
                       DASH if gap is None else f"{gap:+.4f}",
                       DASH if gap is None else f"{100 * gap / reported.value:+.1f} %"])
         raw.append([block.dataset, group.label, metric, ours.n, ours.mean, ours.sd, item.mean, item.sd,
-                    reported.value, gap, f"Table {REPORTED_TABLE}", reported.flag])
-    header = ["Method", "n", "Metric", "Reproduced, ID-level", "Reproduced, item-level", "Reported", "Difference",
-              "Relative"]
+                    reported.value, gap, f"Table {reported.table}", reported.flag])
+    header = ["Method", "n", "Table", "Metric", "Reproduced, ID-level", "Reproduced, item-level", "Reported",
+              "Difference", "Relative"]
     return pipe(header, shown) if shown else "", raw
 
 
 COMPARED_HEADER = ("dataset", "method", "metric", "n", "reproduced_mean", "reproduced_sd", "item_level_mean",
                    "item_level_sd", "reported", "difference", "source", "flag")
-
-EFFICIENCY_HEADER = ("dataset", "profile", "method", "n", "parameters", "epochs", "best_epoch", "seconds_per_epoch",
-                     "train_seconds", "total_seconds", "decode_users_per_second", "peak_memory_bytes", "device",
-                     "threads")
-
-
-def efficiency_rows(block: Block) -> list[list[Any]]:
-    """Means over seeds, unrounded, in the order of EFFICIENCY_HEADER."""
-    return [[block.dataset, block.profile, g.label, len(g.seeds), *(g.training(k).mean for k in
-             ("parameters", "epochs", "best_epoch")), *(g.timing(k).mean for k in
-             ("seconds_per_epoch", "train_seconds", "total_seconds", "decode_users_per_second",
-              "peak_memory_bytes")), places(g, "device"), places(g, "threads")] for g in block.groups]
-
-
-def places(group: Group, key: str) -> str:
-    """The distinct values of one fact of provenance, joined by "; "."""
-    values = {str(r.provenance[key]) for r in group.records if r.provenance.get(key) not in (None, "")}
-    return "; ".join(sorted(values)) or DASH
-
-
-def efficiency(block: Block) -> str:
-    """Cost of each method of a block: means over seeds, with units in the header."""
-    rows = []
-    for group, values in zip(block.groups, efficiency_rows(block), strict=True):
-        parameters, epochs, best, epoch_s, train_s, _, users, peak, device, threads = values[4:]
-        rows.append([group.label, str(len(group.seeds)), number(parameters),
-                     f"{_count(epochs)} / {_count(best)}" if epochs else DASH, number(epoch_s, 2),
-                     number(train_s, 1), number(users),
-                     number(None if peak is None else peak / MIB), device, threads])
-    header = ["Method", "n", "Parameters", "Epochs run / best", "Seconds per epoch", "Training (s)",
-              "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]
-    return pipe(header, rows)
-
-
-def _count(value: float | None) -> str:
-    return number(value, 0 if value is None or float(value).is_integer() else 1)

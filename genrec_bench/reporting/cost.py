@@ -1,0 +1,167 @@
+"""What the rows cost: time, work and memory of each, equal and unequal budgets, and what whole grids would take."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genrec_bench.declared import load_profile, profile_names
+from genrec_bench.errors import UserError
+from genrec_bench.reporting.load import Block, Group, summarise
+from genrec_bench.reporting.tables import DASH, by_family, number, pipe
+
+PLAN = "plan.csv"  # below --results
+MIB = 2**20
+PASSES = ("histories_with_gradient", "histories_without_gradient", "positions_with_gradient",
+          "positions_without_gradient")
+EFFICIENCY_HEADER = ("dataset", "profile", "method", "n", "parameters", "epochs", "best_epoch", "first_stage_epochs",
+                     "steps", "seconds_per_epoch", "train_seconds", "first_stage_seconds", "total_seconds", *PASSES,
+                     "decode_users_per_second", "peak_memory_bytes", "device", "threads")
+PLAN_HEADER = ("suite", "profile", "grid", "dataset", "runs", "seconds", "device", "threads")
+Spread = tuple[float, float] | None  # least and most
+
+
+def efficiency_rows(block: Block) -> list[list[Any]]:
+    """Means over seeds, unrounded, in the order of EFFICIENCY_HEADER.
+
+    Steps, passes and train_seconds are those of all stages; epochs, seconds_per_epoch and total_seconds of the last.
+    """
+    rows = []
+    for g in block.groups:
+        sums = {k: summarise(g.all_stages("passes", k)).mean for k in PASSES}
+        rows.append([block.dataset, block.profile, g.label, len(g.seeds),
+                     *(g.training(k).mean for k in ("parameters", "epochs", "best_epoch")),
+                     summarise(g.first_stages("epochs")).mean, summarise(g.all_stages("steps")).mean,
+                     g.timing("seconds_per_epoch").mean, summarise(g.train_seconds()).mean,
+                     g.timing("first_stage_seconds").mean, g.timing("total_seconds").mean, *sums.values(),
+                     g.timing("decode_users_per_second").mean, g.timing("peak_memory_bytes").mean,
+                     _places(g, "device"), _places(g, "threads")])
+    return rows
+
+
+def _places(group: Group, key: str) -> str:
+    """The distinct values of one fact of provenance, joined by "; "."""
+    values = {str(r.provenance[key]) for r in group.records if r.provenance.get(key) not in (None, "")}
+    return "; ".join(sorted(values)) or DASH
+
+
+def efficiency(block: Block) -> str:
+    """Cost of each method of a block: means over seeds, with units in the header."""
+    values = {row[2]: dict(zip(EFFICIENCY_HEADER, row, strict=True)) for row in efficiency_rows(block)}
+    units = {}
+    for family, groups in block.families().items():
+        reference = block.cross_entropy(family)
+        unit = reference and values[reference.label]["positions_with_gradient"]
+        units |= {g.label: unit for g in groups}
+    header = ["Method", "n", "Parameters", "Epochs run / best", "Seconds per epoch", "Training (s)",
+              "of it first stage (s)", "Positions with gradient (CE = 1)", "without gradient (CE = 1)",
+              "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]
+    return by_family(block, block.groups, lambda groups: pipe(header, [
+        _efficiency_cells(g, values[g.label], units[g.label]) for g in groups]))
+
+
+def _efficiency_cells(group: Group, row: Mapping[str, Any], unit: float | None) -> list[str]:
+    work = [None if not unit or row[k] is None else row[k] / unit for k in PASSES[2:]]
+    first, best = row["first_stage_epochs"], summarise(group.first_stages("best_epoch")).mean
+    run, kept = (f"{_count(a)} + {_count(b)}" if a else _count(b)
+                 for a, b in ((first, row["epochs"]), (best, row["best_epoch"])))
+    peak = row["peak_memory_bytes"]
+    return [group.label, str(row["n"]), number(row["parameters"]), f"{run} / {kept}" if row["epochs"] else DASH,
+            number(row["seconds_per_epoch"], 2), number(row["train_seconds"], 1),
+            number(row["first_stage_seconds"], 1), *(number(w, 2) for w in work),
+            number(row["decode_users_per_second"]), number(None if peak is None else peak / MIB), row["device"],
+            row["threads"]]
+
+
+def _count(value: float | None) -> str:
+    return number(value, 0 if value is None or float(value).is_integer() else 1)
+
+
+def budget(block: Block) -> str:
+    """One bullet for each budget: rows with the same batch, stages and most epochs, and how many steps they had."""
+    same: dict[tuple[Any, ...], list[Group]] = {}
+    for group in block.groups:
+        same.setdefault(_allowed(group), []).append(group)
+    lines = []
+    for (rows, *_), groups in same.items():
+        names = ", ".join(g.label for g in groups)
+        steps = _spread([s for g in groups for s in g.all_stages("steps")])
+        if rows is None or steps is None:
+            lines.append(f"- No steps are recorded: {names}.")
+            continue
+        before = _spread([s for g in groups for s in g.first_stages("steps")])
+        stages = f", {_span(before)} of them in the first stage" if before else ""
+        lines.append(f"- {_span(steps)} steps of {rows:,} rows{stages}{_more(block, groups)} "
+                     f"({len(groups)} row{'s' if len(groups) > 1 else ''}): {names}.")
+    return "\n".join(lines)
+
+
+def _allowed(group: Group) -> tuple[Any, ...]:
+    """Rows a step, and the most epochs of both stages; equal for rows whose budgets are equal."""
+    last, first = (stage.get("training") or {} for stage in (group.config, group.config.get("first_stage") or {}))
+    baseline = group.config.get("baseline") or {}
+    rows = last["batch_size"] * last["accumulation"] if last else baseline.get("batch_size")
+    return rows, last.get("epochs", baseline.get("epochs")), first.get("epochs"), first.get("batch_size")
+
+
+def _more(block: Block, groups: Sequence[Group]) -> str:
+    """How many more steps these rows had than cross-entropy on the same backbone."""
+    extra = []
+    for family, members in block.families().items():
+        reference = block.cross_entropy(family)
+        unit = summarise(reference.all_stages("steps")).mean if reference else None
+        steps = [summarise(g.all_stages("steps")).mean for g in groups if g in members]
+        extra += [(s - unit, s / unit) for s in steps if unit and s is not None]
+    if not extra or not any(d for d, _ in extra):
+        return ""
+    difference, share = max(extra, key=lambda e: abs(e[0]))
+    side = "more" if difference > 0 else "fewer"
+    return f", {'' if len(set(extra)) == 1 else 'up to '}{abs(difference):,.0f} {side} than cross-entropy's " \
+           f"({100 * (share - 1):+.0f} %)"
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return (min(values), max(values)) if values else None
+
+
+def _span(spread: tuple[float, float]) -> str:
+    low, high = spread
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def tuning(blocks: Sequence[Block]) -> str:
+    """What the profiles' files say of how their settings were found, a bullet each; "" where they say nothing."""
+    profiles = sorted({b.profile for b in blocks} & set(profile_names()))
+    texts = {name: load_profile(name).get("tuning") for name in profiles}
+    return "\n".join(f"- **Profile {name}**: {' '.join(text.split())}" for name, text in texts.items() if text)
+
+
+def read_plan(path: Path) -> list[dict[str, str]]:
+    """The lines of a saved plan, or none where there is none. Raises: UserError for a file that is no plan."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lines = list(reader)
+    try:
+        if tuple(reader.fieldnames or ()) != PLAN_HEADER:
+            raise ValueError(f"its header is not {','.join(PLAN_HEADER)}")
+        for line in lines:
+            int(line["runs"]), float(line["seconds"]), int(line["threads"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a saved plan ({error}). Delete it, and run `plan --save` again.") from None
+    return lines
+
+
+def grids(lines: Sequence[Mapping[str, str]], suites: Sequence[str]) -> str:
+    """Runs and hours of every estimated grid of some suites, or "" where none was estimated."""
+    rows = []
+    for line in sorted(lines, key=lambda n: [n[k] for k in PLAN_HEADER]):
+        if line["suite"] in suites:
+            hours = float(line["seconds"]) * int(line["threads"]) / 3600
+            rows.append([line["suite"], line["profile"], line["grid"], line["dataset"], line["device"], line["runs"],
+                         number(hours, 1)])
+    header = ["Suite", "Profile", "Grid", "Dataset", "Device", "Runs", "Hours of one core or device"]
+    return pipe(header, rows, numeric_from=5) if rows else ""

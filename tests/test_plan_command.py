@@ -1,0 +1,106 @@
+"""`plan`: which runs share an estimate, what a probe trains, and what `--save` keeps for reports."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from genrec_bench.commands import common, plan, report
+from genrec_bench.errors import UserError
+from genrec_bench.plan import Selection, expand
+from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
+from genrec_bench.runner import Prepared, Workspace
+from tests.small_records import record_of, stored
+
+torch.set_num_threads(1)
+
+
+def arguments(*words: str | Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    plan.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def prepared(folder: Path, workspace: Workspace, *rows: str, **training) -> list[Prepared]:
+    """The runs of some rows of suite apao on a folder of data, with seeds 0 and 1."""
+    selection = Selection("apao", "smoke", datasets=(str(folder),), baselines=(), seeds=(0, 1), rows=rows,
+                          overrides={"training": training, "second_stage": training} if training else {})
+    return [workspace.prepare(config, keep=False) for config in expand(selection)]
+
+
+def test_rows_that_differ_in_numbers_share_an_estimate(toy_folder, tmp_path):
+    """beta and eta cost nothing; words, and the number of negatives, do."""
+    runs = prepared(toy_folder, Workspace(tmp_path), "TIGER + APAO-Pairwise", "TIGER + APAO-Pairwise, weight = 0.4",
+                    "TIGER + APAO-Pairwise, eta = 0.0005", "TIGER + APAO-Pairwise, uniform weights",
+                    "TIGER + CE → DPO", "TIGER + CE → DPO, 100 negatives")
+    kinds: dict[str, set[str]] = {}
+    for run in runs:
+        kinds.setdefault(plan._kind(run.identity), set()).add(run.config.label)
+    assert list(kinds.values()) == [
+        {"TIGER + CE → DPO: first stage"}, {"TIGER + CE → DPO"},
+        {"TIGER + APAO-Pairwise", "TIGER + APAO-Pairwise, weight = 0.4", "TIGER + APAO-Pairwise, eta = 0.0005"},
+        {"TIGER + APAO-Pairwise, uniform weights"}, {"TIGER + CE → DPO, 100 negatives"}]
+
+
+def test_a_probe_trains_one_epoch_of_each_stage(toy_folder, tmp_path):
+    workspace = Workspace(tmp_path)
+    first, second = prepared(toy_folder, workspace, "TIGER + CE → CE", epochs=500)[:2]
+    assert second.config.training.epochs == second.config.first_stage.training.epochs == 500
+    seconds = plan._probe(second, workspace)
+    known = workspace.store.read_all()
+    assert sorted(r.label for r in known) == ["TIGER + CE → CE", "TIGER + CE → CE: first stage"]
+    assert all(r.training["epochs"] == 1 for r in known)
+    record = next(r for r in known if "first_stage" in r.config)
+    assert seconds > record.timings["total_seconds"] + 500 * record.timings["seconds_per_epoch"]
+    assert plan._probe(first, workspace) > 0 and len(workspace.store.read_all()) == 2  # the same run: not made again
+
+
+def test_save_keeps_the_lines_of_other_grids(toy_folder, tmp_path, monkeypatch, capsys):
+    """Five rows and two seeds of smoke at 10 s each, one line a dataset, replaced when saved again."""
+    monkeypatch.setattr(plan, "_probe", lambda *_: 10.0)
+    results = tmp_path / "results"
+    words = ("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--results", results, "--save")
+    assert plan.run(arguments(*words)) == 0
+    key = {"suite": "bear-sid", "profile": "smoke", "grid": "core", "dataset": "toy"}
+    first, = read_plan(results / PLAN)
+    assert first == {**key, "runs": first["runs"], "seconds": str(10 * int(first["runs"])), "device": "cpu",
+                     "threads": "1"}
+    assert f"saved: {results / PLAN}" in capsys.readouterr().out
+    with open(results / PLAN, "a") as file:
+        file.write("other,quick,full,ml-100k,402,36000,cpu,2\n")
+    monkeypatch.setattr(plan, "_probe", lambda *_: 20.0)
+    assert plan.run(arguments(*words)) == 0
+    again, other = read_plan(results / PLAN)
+    assert again == {**first, "seconds": str(20 * int(first["runs"]))}
+    assert list(other.values()) == ["other", "quick", "full", "ml-100k", "402", "36000", "cpu", "2"]
+
+
+@pytest.mark.parametrize(("words", "named"), [
+    (("--seeds", "0"), "--seeds"), (("--row", "TIGER + BEAR"), "--row"), (("--objectives", "bear"), "--objectives"),
+    (("--baselines", "none", "--set", "training.epochs=1"), "--baselines and --set")])
+def test_only_whole_grids_are_saved(tmp_path, words, named):
+    with pytest.raises(UserError, match=f"but {named} changes? it"):
+        plan.run(arguments("--suite", "bear-sid", "--save", "--results", tmp_path / "results", *words))
+    assert not (tmp_path / "results").exists()
+
+
+def test_nothing_is_saved_where_something_is_unknown(toy_folder, tmp_path):
+    with pytest.raises(UserError, match="Leave --no-probe out"):
+        plan.run(arguments("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--no-probe",
+                           "--save", "--results", tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_report_reads_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "print", lambda *_: None, raising=False)
+    results = tmp_path / "results"
+    stored(results, [record_of("ml-100k", "item_knn", 0)])
+    (results / PLAN).write_text(",".join(PLAN_HEADER) + "\napao,quick,full,ml-100k,318,72000,cpu,1\n")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--suite", default="apao")
+    common.add_results(parser)
+    report.run(parser.parse_args(["--results", str(results)]))
+    text = (results / "reports" / "apao" / "report.md").read_text()
+    row = next(line for line in text.split("## What the grids cost")[1].splitlines() if "full" in line)
+    assert [c.strip() for c in row.strip("|").split("|")] == ["apao", "quick", "full", "ml-100k", "cpu", "318", "20.0"]

@@ -1,0 +1,236 @@
+"""Reports of many rows: two backbones, rows of two stages, printed numbers that rows share, what grids cost."""
+
+import csv
+
+import pytest
+
+from genrec_bench.errors import UserError
+from genrec_bench.plan import Selection, expand
+from genrec_bench.records import RunRecord
+from genrec_bench.reporting import cost, figures, tables
+from genrec_bench.reporting.answer import answer
+from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.papers import load_paper
+from genrec_bench.reporting.printed import comparable_rows, coverage
+from genrec_bench.reporting.rows import load_suite, row_of
+from tests.small_records import SEEDS, record_of, suite_record, table_rows
+
+CE, CONTROL = "{} + cross-entropy", "{} + CE → CE"
+SHARED = "TIGER + APAO-Pointwise"
+
+
+def of_three(label: str, value: float, **more) -> list[RunRecord]:
+    """Three seeds with a mean of `value` and a sample deviation of 0.001."""
+    return [suite_record(label, s, value + 0.001 * (s - 1), **more) for s in SEEDS]
+
+
+def two_stages(label: str, value: float, firsts: list[RunRecord], **more) -> list[RunRecord]:
+    """The same after the runs of a first stage."""
+    return [suite_record(label, s, value + 0.001 * (s - 1), after=first, **more)
+            for s, first in zip(SEEDS, firsts, strict=True)]
+
+
+def suite_records() -> list[RunRecord]:
+    """Rows above, below and within the spread of cross-entropy and of the control, on two backbones."""
+    tiger, llama = of_three(CE.format("TIGER"), 0.031), of_three(CE.format("Llama"), 0.040)
+    return [*tiger, *llama, *of_three("TIGER + MSL", 0.040), *of_three(SHARED, 0.0325),
+            *two_stages("TIGER + CE → DPO", 0.021, tiger, steps=100, positions=(50, 25)),
+            *two_stages("TIGER + CE → S-DPO", 0.0345, tiger, steps=100, positions=(700, 700)),
+            *two_stages(CONTROL.format("TIGER"), 0.032, tiger, steps=100, positions=(50, 0)),
+            *of_three("Llama + MSL", 0.030), *two_stages("Llama + CE → DPO", 0.050, llama),
+            record_of("ml-100k", "popularity", 0), *(record_of("ml-100k", "sasrec", s) for s in SEEDS)]
+
+
+@pytest.fixture(scope="module")
+def block():
+    """The one block of `suite_records`."""
+    return arrange(load_suite("apao"), suite_records())[0]
+
+
+@pytest.mark.parametrize(("suite", "profile", "dataset"), [
+    ("apao", "quick", "ml-100k"), ("bear-sid", "quick", "ml-100k"), ("apao", "paper", "apao_office")])
+def test_every_run_of_a_suite_stands_in_its_own_row(suite, profile, dataset):
+    """Best values of a dataset, sweeps and readings that differ in one word or number are told apart."""
+    rows = load_suite(suite).rows
+    configs = [c for c in expand(Selection(suite, profile, datasets=(dataset,), seeds=(0,), grid="full"))
+               if c.backbone and not c.label.endswith(": first stage")]
+    assert len(configs) > 25
+    for config in configs:
+        number, changed = row_of(config.to_dict(), rows)
+        assert (rows[number].label, changed) == (config.label, {})
+
+
+def test_only_rows_that_state_the_same_have_one_key():
+    for suite in ("apao", "bear-sid"):
+        stated = {row.key: row.stated for row in load_suite(suite).rows}
+        assert all(row.stated == stated[row.key] for row in load_suite(suite).rows)
+        assert len(stated) > 20
+
+
+def test_backbones_stand_together(block):
+    assert {family: [g.name for g in groups] for family, groups in block.families().items()} == {
+        "Baselines": ["Popularity", "SASRec"],
+        "TIGER": ["cross-entropy", "MSL", "CE → DPO", "CE → S-DPO", "APAO-Pointwise", "CE → CE"],
+        "Llama": ["cross-entropy", "MSL", "CE → DPO"]}
+    assert [g.label for g in block.groups] == [g.label for groups in block.families().values() for g in groups]
+    assert block.cross_entropy("Llama").label == "Llama + cross-entropy" and block.control("Llama") is None
+    assert block.control("TIGER").label == "TIGER + CE → CE" and block.cross_entropy("Baselines") is None
+
+
+def test_a_setting_at_a_later_default_leaves_the_plain_name():
+    """A run of suite bear-sid that differs from cross-entropy in a setting of its own is a variant of it here."""
+    summed = suite_record("TIGER + cross-entropy", 0, 0.03, objective=[{"name": "cross_entropy", "reduction": "sum"}])
+    block, = arrange(load_suite("apao"), [summed, suite_record("TIGER + cross-entropy", 0, 0.02)])
+    assert [g.label for g in block.groups] == ["TIGER + cross-entropy",
+                                               "TIGER + cross-entropy (objective.reduction=sum)"]
+    assert block.cross_entropy("TIGER") is block.groups[0]
+
+
+def test_objectives_against_cross_entropy_and_the_control(block):
+    """Deviations are 0.001 each, so 0.002 are within the spread: 0.0325 - 0.031 is, 0.0345 - 0.031 is not."""
+    text = answer([block])
+    assert "Best of 11: SASRec with 0.0610 ± 0.0010, n = 3." in text
+    assert ("The best of 9 generative rows, Llama + CE → DPO, reaches 0.0500 ± 0.0010, n = 3: 150.0 % above "
+            "Popularity (0.0200, n = 1) and 18.0 % below SASRec") in text
+    assert ("TIGER, 5 rows against TIGER + cross-entropy (0.0310 ± 0.0010, n = 3): 2 above by more than the seeds' "
+            "spread (MSL +29.0 %; CE → S-DPO +11.3 %), 1 below by more (CE → DPO -32.3 %), 2 within it.") in text
+    assert ("TIGER, 2 rows of two stages against TIGER + CE → CE (0.0320 ± 0.0010, n = 3): 1 above by more than the "
+            "seeds' spread (CE → S-DPO +7.8 %), 1 below by more (CE → DPO -34.4 %), none within it.") in text
+    assert ("Llama, 2 rows against Llama + cross-entropy (0.0400 ± 0.0010, n = 3): 1 above by more than the seeds' "
+            "spread (CE → DPO +25.0 %), 1 below by more (MSL -25.0 %), none within it.") in text
+    assert text.count("against") == 3 and "No record yet of item_knn to compare with." in text
+
+
+def test_one_seed_says_nothing_of_the_spread():
+    block, = arrange(load_suite("apao"), [r for r in suite_records() if r.seed == 1 and r.config.get("backbone")])
+    text = answer([block])
+    assert ("TIGER + cross-entropy (0.0310, n = 1): 4 above (MSL +29.0 %; CE → S-DPO +11.3 %; APAO-Pointwise +4.8 %; "
+            "CE → CE +3.2 %), 1 below (CE → DPO -32.3 %); one seed each, so nothing is known of the spread.") in text
+
+
+def test_a_long_table_has_headings(monkeypatch, block):
+    assert tables.results(block).count("| Method") == 1
+    monkeypatch.setattr(tables, "LONG", 10)
+    text = tables.results(block)
+    assert [line for line in text.splitlines() if line.startswith("**")] == ["**Baselines**", "**TIGER**", "**Llama**"]
+    best = {family: [name for name, cells in table_rows(text, f"**{family}**").items() if "**" in cells[5]]
+            for family in block.families()}
+    assert best == {"Baselines": ["SASRec"], "TIGER": ["TIGER + MSL"], "Llama": ["Llama + CE → DPO"]}
+
+
+def test_both_stages_are_counted(block):
+    """30 s and 12 epochs each stage; positions 100 before, then 50 with and 25 without gradient."""
+    rows = table_rows("\n" + cost.efficiency(block), "")
+    assert rows["TIGER + cross-entropy"][2:8] == ["12 / 11", "2.50", "30.0", "–", "1.00", "0.00"]
+    assert rows["TIGER + CE → DPO"][2:8] == ["12 + 12 / 11 + 11", "2.50", "60.0", "30.0", "1.50", "0.25"]
+    assert rows["TIGER + CE → S-DPO"][6:8] == ["8.00", "7.00"]
+    assert rows["SASRec"][4:8] == ["30.0", "–", "–", "–"] and rows["Popularity"][2:8] == ["–"] * 6
+    row = dict(zip(cost.EFFICIENCY_HEADER, next(r for r in cost.efficiency_rows(block) if r[2] == "TIGER + CE → DPO"),
+                   strict=True))
+    assert (row["steps"], row["first_stage_epochs"], row["first_stage_seconds"]) == (400, 12, 30.0)
+    assert (row["positions_with_gradient"], row["positions_without_gradient"]) == (150, 25)
+    assert row["histories_with_gradient"] is None
+
+
+def test_budgets_are_told_apart(block):
+    assert cost.budget(block).splitlines() == [
+        "- No steps are recorded: Popularity, SASRec.",
+        "- 300 steps of 1,024 rows (5 rows): TIGER + cross-entropy, TIGER + MSL, TIGER + APAO-Pointwise, "
+        "Llama + cross-entropy, Llama + MSL.",
+        "- 400 to 600 steps of 1,024 rows, 300 of them in the first stage, up to 300 more than cross-entropy's "
+        "(+100 %) (4 rows): TIGER + CE → DPO, TIGER + CE → S-DPO, TIGER + CE → CE, Llama + CE → DPO."]
+
+
+def test_what_the_profile_says_of_tuning(monkeypatch, block):
+    texts = {"quick": {"tuning": "Nine trials\n  each."}, "paper": {}}
+    monkeypatch.setattr(cost, "load_profile", texts.get)
+    assert cost.tuning([block]) == "- **Profile quick**: Nine trials each."
+    other = arrange(load_suite("apao"), [record_of("ml-100k", "tiger", 0, profile=p) for p in ("paper", "mine")])
+    assert cost.tuning(other) == ""
+
+
+def test_rows_that_share_a_printed_one():
+    """Office, printed: 0.0337 for APAO-Pointwise (Table 1) and 0.0116 for S-DPO in one stage (Table 3)."""
+    suite, paper = load_suite("apao"), load_paper("apao")
+    one_stage = [row.label for row in suite.rows if row.paper_row == ("TIGER", "S-DPO (1-stage)")]
+    pointwise = [row.label for row in suite.rows if row.paper_row == ("TIGER", "APAO-Pointwise")]
+    assert len(one_stage) == 3 and pointwise == [SHARED, f"{SHARED}, released code"]
+    best = {"weight": paper.cell(table=5, dataset="apao_office", backbone="TIGER", method="APAO-Pointwise",
+                                 metric="beta"),
+            "eta": paper.cell(table=5, dataset="apao_office", backbone="TIGER", method="APAO-Pointwise", metric="eta")}
+    records = [suite_record(one_stage[0], 0, 0.02, dataset="apao_office"),
+               suite_record(one_stage[1], 0, 0.03, dataset="apao_office")]
+    for label in pointwise:
+        *before, last = next(row for row in suite.rows if row.label == label).stated["objective"]
+        records.append(suite_record(label, 0, 0.03, dataset="apao_office", objective=[*before, {**last, **best}]))
+    block, = arrange(suite, records)
+    found = [(g.label, c.table, c.value) for g, m, c in comparable_rows(block, paper) if m == "ndcg@10"]
+    assert found == [(label, table, value) for labels, table, value in
+                     ((pointwise[:1], "1", 0.0337), (one_stage[:2], "3", 0.0116), (pointwise[1:], "1", 0.0337))
+                     for label in labels]
+    text, _ = tables.compared(block, paper)
+    assert text.count("3, S-DPO (1-stage)") == 2 and text.count("1, APAO-Pointwise") == 8
+    lines, done, total = coverage(suite, [block], paper)
+    assert (done, total) == (2, 64)  # 13 rows of Table 1 on 4 datasets, 6 more of Table 3 on 2
+    assert [line[3:] for line in lines if line[2] == "S-DPO (1-stage)" and line[1] == "TIGER"] == [
+        [label, state, "–", "no record", "–"] for label, state in zip(
+            one_stage, ("reproduced", "reproduced", "no record"), strict=True)]
+
+
+def test_an_objective_has_one_colour_and_a_row_one_look(block):
+    look = {g.label: figures.looks([block])[g.row.key] for g in block.groups}
+    for name in ("cross-entropy", "MSL", "CE → DPO"):
+        assert look[f"TIGER + {name}"] == look[f"Llama + {name}"]
+    for groups in block.families().values():
+        assert len({look[g.label] for g in groups}) == len(groups)
+    assert look["TIGER + CE → CE"][0] == look["TIGER + cross-entropy"][0]
+
+
+def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
+    """The first stage had 12 epochs and was kept at 0.030, 0.031, 0.032."""
+    drawn, plot = {}, figures.Axes.plot
+
+    def kept(axes, x, y, **look):
+        drawn.setdefault(look["label"], (list(x), list(y), look["linestyle"]))
+        return plot(axes, x, y, **look)
+
+    monkeypatch.setattr(figures.Axes, "plot", kept)
+    monkeypatch.setattr(figures, "_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
+    panels = figures.curves_figure(block, figures.looks([block]))
+    assert panels == {"panels": ["Baselines", "TIGER", "Llama"]}
+    epochs, values, line = drawn["CE → CE"]
+    assert epochs == list(range(12, 25)) and line == "--"
+    assert values == pytest.approx([0.031, *[0.032] * 12])
+    assert drawn["MSL"][0] == list(range(1, 13)) and drawn["MSL"][2] == "-"
+
+
+def test_report_of_many_rows(monkeypatch, tmp_path):
+    for name in ("results_figure", "curves_figure"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    plan = tmp_path / cost.PLAN
+    plan.write_text(",".join(cost.PLAN_HEADER) + "\nall,quick,full,ml-100k,402,36000,cpu,2\n"
+                    "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
+    text = render_suite("apao", suite_records(), tmp_path, plan=plan).read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## The answer", "## Results", "## Beside the paper", "## Figures", "## Efficiency", "## Budget and tuning",
+        "## What the grids cost", "## What was run, and where", "## Not covered yet"]
+    lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "ml-100k" in line]
+    assert cells == [["all", "quick", "full", "ml-100k", "cpu", "402", "20.0"],
+                     ["apao", "quick", "core", "ml-100k", "cpu", "30", "0.5"]]
+    assert "- All 6 rows of TIGER: tokenizer `rq_kmeans`; backbone `tiger`; training: accumulation = 8" in text
+    assert ("- **TIGER + CE → CE** decoding: normaliser = flat; objective 1 `cross_entropy`; first stage, objective 1 "
+            "`cross_entropy`; first stage: continues = True.") in text
+    with open(tmp_path / "apao" / "tables" / "efficiency.csv", newline="") as file:
+        assert tuple(next(csv.reader(file))) == cost.EFFICIENCY_HEADER
+    without = render_suite("apao", suite_records(), tmp_path / "b", plan=tmp_path / "none.csv").read_text()
+    assert "## What the grids cost" not in without
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", ",".join(cost.PLAN_HEADER) + "\napao,quick,core,x,many,1,cpu,1\n",
+                                  ",".join(cost.PLAN_HEADER) + "\napao\n"])
+def test_a_damaged_plan_is_named(tmp_path, text):
+    (tmp_path / cost.PLAN).write_text(text)
+    with pytest.raises(UserError, match="plan.csv is not a saved plan"):
+        cost.read_plan(tmp_path / cost.PLAN)
