@@ -133,7 +133,7 @@ def check_needs(objectives: Iterable[Objective]) -> None:
     """
     objectives = list(objectives)
     for objective in objectives:
-        name = getattr(objective, "name", type(objective).__name__)
+        name = name_of(objective)
         for need in sorted(objective.needs - set(NEEDS)):
             raise unknown("need", need, NEEDS, f"objective {name}")
         for need, attributes in SAID_BY.items():
@@ -143,9 +143,14 @@ def check_needs(objectives: Iterable[Objective]) -> None:
                                 "or an attribute of the class.")
         objective.check()
     for need, of in (("reference", lambda o: o.reference), ("beam", lambda o: (o.num_beams, o.normaliser))):
-        asked = {objective.name: of(objective) for objective in objectives if need in objective.needs}
+        asked = {name_of(o): of(o) for o in objectives if need in o.needs}
         if len(set(asked.values())) > 1:
             raise UserError(f"the objectives of one run share one {need}, but ask for {asked}. Set them alike.")
+
+
+def name_of(objective: Objective) -> str:
+    """The registered name, or the class's where it is not registered yet."""
+    return getattr(objective, "name", type(objective).__name__)
 
 
 class InputFeed:
