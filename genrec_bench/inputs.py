@@ -139,8 +139,8 @@ def check_needs(objectives: Iterable[Objective]) -> None:
         for need, attributes in SAID_BY.items():
             absent = [a for a in attributes if not getattr(objective, a, None)]
             if need in objective.needs and absent:
-                raise UserError(f"objective {name} needs {need!r}, so it has to say {' and '.join(absent)}: as a setting "
-                                "or an attribute of the class.")
+                raise UserError(f"objective {name} needs {need!r}, so it has to say {' and '.join(absent)}: as a "
+                                "setting or an attribute of the class.")
         objective.check()
     for need, of in (("reference", lambda o: o.reference), ("beam", lambda o: (o.num_beams, o.normaliser))):
         asked = {name_of(o): of(o) for o in objectives if need in o.needs}

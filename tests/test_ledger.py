@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
 from genrec_bench import declared, registry, settings
+from genrec_bench.cli import main
 from genrec_bench.config import SECTIONS, DecodingConfig, TrainingConfig
 from genrec_bench.errors import UserError
 from genrec_bench.identity import canonical
@@ -162,3 +164,10 @@ def test_a_damaged_file_is_named(tmp_path: Path, old: str, new: str, message: st
     with pytest.raises(UserError, match=message) as caught:
         load_ledger(tmp_path)
     assert "a.toml" in str(caught.value)
+
+
+def test_the_command_writes_the_ledger_beside_the_reports(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results" / "reference", tmp_path / "records")
+    assert main(["report", "--ledger", "--results", str(tmp_path / "records")]) == 0
+    written = tmp_path / "records" / "reports" / "ledger.md"
+    assert written.read_bytes() == (ROOT / "docs" / "ledger.md").read_bytes()
