@@ -124,6 +124,7 @@ def render_ledger(records: Sequence[RunRecord], out: Path, *, folder: Path = FOL
         sections += [f"## {method.title}", "Read: " + "; ".join(_source(s) for s in method.source) + "."]
         for entry in method.entry:
             sections += _entry(entry, found[method.title, entry.key])
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, ("\n\n".join(sections) + "\n").encode())
     return out
 
