@@ -217,7 +217,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, toy_interactions: Interac
     write_generative_folder(data, toy_interactions)
     small = {"tiger": {"width": 8, "num_layers": 1, "num_heads": 1, "head_width": 8, "feed_forward_width": 8},
              "training": {"epochs": 1, "batch_size": 32, "accumulation": 1}}
-    (config,) = expand(Selection("apao", "smoke", (str(data),), None, (), (0,), small))
+    (config,) = expand(Selection("apao", "smoke", (str(data),), None, (), (0,), small, rows=("TIGER + cross-entropy",)))
     workspace = Workspace(root / "results")
     record = run_one(workspace.prepare(config), workspace, Quiet())
     return data, workspace.folder(record.run_id), record.metrics

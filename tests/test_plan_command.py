@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genrec_bench.commands import common, plan, report
+from genrec_bench.commands import plan, report
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection, expand
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
@@ -98,9 +98,8 @@ def test_report_reads_the_plan(tmp_path, monkeypatch):
     stored(results, [record_of("ml-100k", "item_knn", 0)])
     (results / PLAN).write_text(",".join(PLAN_HEADER) + "\napao,quick,full,ml-100k,318,72000,cpu,1\n")
     parser = argparse.ArgumentParser()
-    parser.add_argument("--suite", default="apao")
-    common.add_results(parser)
-    report.run(parser.parse_args(["--results", str(results)]))
+    report.add_arguments(parser)
+    report.run(parser.parse_args(["--suite", "apao", "--results", str(results)]))
     text = (results / "reports" / "apao" / "report.md").read_text()
     row = next(line for line in text.split("## What the grids cost")[1].splitlines() if "full" in line)
     assert [c.strip() for c in row.strip("|").split("|")] == ["apao", "quick", "full", "ml-100k", "cpu", "318", "20.0"]
