@@ -18,7 +18,12 @@ def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
     versions = {name.replace("-", "_"): version for name in PACKAGES if (version := _version(name))}
     return {**versions, "genrec_bench": own_version(), "python": platform.python_version(),
             "platform": platform.platform(terse=True), "cpu": _cpu(), "device": device_name(device),
-            "threads": threads, "command": command, **_commit()}
+            "threads": threads, "command": portable(command), **_commit()}
+
+
+def portable(command: str) -> str:
+    """A command whose paths inside the current folder are relative to it: a record names no folder of one machine."""
+    return command.replace(f"{Path.cwd()}/", "")
 
 
 def _version(package: str) -> str | None:

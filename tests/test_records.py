@@ -13,6 +13,7 @@ import pytest
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.errors import UserError
+from genrec_bench.provenance import provenance
 from genrec_bench.records import RecordStore, RunRecord, read_ranks
 
 NAME = "0123456789abcdef"
@@ -86,3 +87,9 @@ def test_a_half_pair_in_the_target_is_mended_by_merge(store: RecordStore, tmp_pa
     assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
     assert "1 records moved" in capsys.readouterr().out and equal(target.read_ranks(RECORD), RANKS)
     assert json.loads(target.path(RECORD).read_text())["label"] == "Mine"
+
+
+def test_a_recorded_command_names_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = provenance("cpu", 1, f"python benchmark.py --suite all --results {tmp_path}/results/local --seeds 0")
+    assert made["command"] == "python benchmark.py --suite all --results results/local --seeds 0"
