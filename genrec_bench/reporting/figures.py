@@ -246,6 +246,11 @@ def _curve(record: RunRecord) -> dict[int, float]:
 def _bytes(figure: Figure) -> dict[str, bytes]:
     """The figure as "png" and "svg", without date, creator or version in the files."""
     FigureCanvasAgg(figure)
+    # the layout's solver differs in the last bits from process to process, and SVG names clips by a hash of them
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(float(edge), 5) for edge in axes.get_position().bounds])
     result = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
