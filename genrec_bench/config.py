@@ -45,6 +45,10 @@ class TrainingConfig:
     group_users: bool = setting(
         False, "shuffle users instead of rows, so that the rows of a user are trained together; a decoder-only network "
         "then reads them in one causal pass", added=True)
+    memory_gib: float = setting(
+        0.0, "most memory of a forward pass and its backward pass beside the network, in GiB: users go through them in "
+        "as many parts as that takes, all but one computed twice; 0 = all at once, as always where a user's rows are "
+        "packed (group_users)", low=0.0, added=True)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,12 @@ class DecodingConfig:
 
     num_beams: int = setting(20, "beam width B (APAO 5.1.3)", low=1)
     normaliser: str = setting("flat", "vocabulary of the softmax", choices=("flat", "trie"))
-    batch_size: int = setting(256, "users decoded together", low=1)
+    batch_size: int = setting(256, "most users decoded together", low=1)
     temperature: float = setting(1.0, "what the logits are divided by before the softmax", low=1e-6, added=True)
+    memory_gib: float = setting(2.0, "most memory of a decoding pass, in GiB; users are decoded in as many passes as "
+                                     "that takes", low=1e-3, added=True)
+    precision: str = setting("float32", "what the network computes in; softmax and scores stay in float32",
+                             choices=("float32", "bfloat16"), added=True)
 
 
 @dataclass(frozen=True)

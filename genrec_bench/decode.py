@@ -1,8 +1,9 @@
-"""THE decoder: beam search over the trie of valid semantic IDs."""
+"""THE decoder: beam search over the trie of valid semantic IDs, and beside it the exact searches of `exact`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,35 +12,24 @@ from torch import Tensor
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.contracts import PAD
 from genrec_bench.errors import unknown
+from genrec_bench.exact import exact_ranks, exact_top_k
+from genrec_bench.search_steps import NORMALISERS, Beams, best, child_logps
 from genrec_bench.trie import Trie
 
-NORMALISERS = ("flat", "trie")
+__all__ = ["NORMALISERS", "Beams", "beam_search", "child_logps", "exact_ranks", "exact_top_k", "users_per_pass"]
 
-
-@dataclass(frozen=True)
-class Beams:
-    """The best semantic IDs of each user.
-
-    codes: (B, K, T) token ids, best first, distinct. scores: (B, K) summed log-probabilities in nats.
-    ids: (B, K) numbers of the semantic IDs in the trie, -1 = unused. trace: T entries, the prefixes kept after
-    each level, (B, K_m, m + 1). trace_scores: their scores, (B, K_m). Unused rows hold PAD and score -inf.
-    """
-
-    codes: Tensor
-    scores: Tensor
-    ids: Tensor
-    trace: tuple[Tensor, ...]
-    trace_scores: tuple[Tensor, ...] = ()
+CACHED_ROWS = 640  # rows of a matrix product beyond which a processor's caches no longer help
 
 
 @torch.inference_mode()
 def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int, normaliser: str = "flat",
-                temperature: float = 1.0) -> Beams:
+                temperature: float = 1.0, precision: str = "float32") -> Beams:
     """The `num_beams` best semantic IDs found by beam search that only walks along valid prefixes.
 
     backbone: anything with `token_logits`; its `start` is used where it has one. histories: (B, S) token ids.
     normaliser: "flat" = log-softmax over the whole vocabulary before invalid tokens are dropped, as the released
-    APAO decoder does; "trie" = over the valid children only. temperature: what logits are divided by before. Equal
+    APAO decoder does; "trie" = over the valid children only. temperature: what logits are divided by before.
+    precision: "bfloat16" = the network runs under autocast; softmax and scores keep the precision of its logits. Equal
     scores keep the order of their parents and, within a parent, of the token ids. With fewer than `num_beams` IDs
     there are fewer columns.
     A prefix whose children all have probability 0 leaves rows unused.
@@ -53,9 +43,12 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     device = histories.device
     token = torch.as_tensor(trie.token, device=device)
     child_start = torch.as_tensor(trie.child_start, device=device)
-    state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
+    network = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with network():
+        state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
+        logits = state.first()
     nodes = torch.zeros(len(histories), 1, dtype=torch.long, device=device)
-    logits, scores, prefixes = state.first(), None, None
+    scores, prefixes, newest = None, None, 0  # newest: slot of the last step's first prefix
     trace, trace_scores = [], []
     wrong = torch.zeros(len(histories), dtype=torch.bool, device=device)
     for level in range(trie.depth):
@@ -70,8 +63,8 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
             scores.isneginf()[:, :, None], -torch.inf)
         lost = totals.isnan()
         wrong |= lost.flatten(1).any(dim=1)
-        totals = totals.masked_fill(lost, -torch.inf)  # _best needs an order; the user is refused at the end
-        scores, picked = _best(totals.flatten(1), width)
+        totals = totals.masked_fill(lost, -torch.inf)  # `best` needs an order; the user is refused at the end
+        scores, picked = best(totals.flatten(1), width)
         parents = picked // children.shape[2]
         nodes = children.flatten(1).gather(1, picked)
         tokens = token[nodes]
@@ -81,7 +74,10 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
         trace.append(kept.masked_fill(scores.isneginf()[:, :, None], PAD))
         trace_scores.append(scores)
         if level + 1 < trie.depth:
-            logits = state.advance(parents, tokens)
+            read = logits.shape[1]
+            with network():
+                logits = state.advance(newest + parents, tokens)
+            newest += read
     if wrong.any():  # the one question to the device, when all is computed
         raise ValueError(f"the logits of user row {int(wrong.nonzero()[0])} are NaN or +inf")
     unused = scores.isneginf()
@@ -89,32 +85,18 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     return Beams(trace[-1], scores, ids, tuple(trace), tuple(trace_scores))
 
 
-def child_logps(logits: Tensor, tokens: Tensor, exists: Tensor, normaliser: str) -> Tensor:
-    """Log-probabilities of child tokens, -inf where there is no child and 0 where an ID has ended (PAD).
+def users_per_pass(tokens: Iterable[int], floats: Callable[[int], int], *, num_beams: int, memory_gib: float,
+                   cached: bool) -> int:
+    """How many users to decode together, from the first on; at least one.
 
-    Where every logit that the softmax covers is -inf, so is every child; NaN and +inf give NaN.
-    logits: (B, K, V). tokens, exists: (B, K, C). Returns (B, K, C) in nats, in the dtype of the logits.
+    tokens: length of each user's history. floats: numbers held for one user whose history is so long. memory_gib:
+    what all users together may hold, in float32. cached: keep the rows of matrix products within a processor's caches.
     """
-    chosen = logits.gather(2, tokens)
-    if normaliser == "flat":
-        total = logits.logsumexp(dim=2, keepdim=True)
-    else:
-        total = chosen.masked_fill(~exists | (tokens == PAD), -torch.inf).logsumexp(dim=2, keepdim=True)
-    total = total.masked_fill(total.isneginf(), 0.0)  # -inf - -inf would be NaN
-    return (chosen - total).masked_fill(tokens == PAD, 0.0).masked_fill(~exists, -torch.inf)
-
-
-def _best(totals: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The `width` largest of each row, best first, ties by position; no synchronisation with the host.
-
-    torch.topk leaves the order of equals open, so it only finds the threshold here.
-    """
-    count = totals.shape[1]
-    threshold = totals.topk(width, dim=1).values[:, -1:]
-    above = totals > threshold
-    equal = totals == threshold
-    wanted = above | (equal & (equal.cumsum(1) <= width - above.sum(1, keepdim=True)))
-    position = torch.arange(count, 0, -1, device=totals.device)
-    picked = count - torch.where(wanted, position, 0).topk(width, dim=1).values
-    ordered = totals.gather(1, picked).sort(dim=1, descending=True, stable=True)
-    return ordered.values, picked.gather(1, ordered.indices)
+    count = longest = 0
+    for length in tokens:
+        longest = max(longest, length)
+        held, rows = (count + 1) * floats(longest), (count + 1) * max(longest, num_beams)
+        if 4 * held > memory_gib * 2**30 or (cached and rows > CACHED_ROWS):
+            break
+        count += 1
+    return max(count, 1)

@@ -19,7 +19,7 @@ from genrec_bench.backbones.base import Backbone
 from genrec_bench.config import RunConfig, TrainingConfig, from_dict
 from genrec_bench.contracts import Job, Outcome, Rankings, SemanticIds, Split
 from genrec_bench.datasets.base import dataset_label
-from genrec_bench.decode import beam_search
+from genrec_bench.decode import beam_search, users_per_pass
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
 from genrec_bench.inputs import InputFeed, States, TokenisedInstances, check_needs, decoding_batches, row_losses
@@ -50,11 +50,28 @@ class Ranker:
         decoding = self.config.decoding
         width = min(decoding.num_beams, self.trie.num_ids)
         found = torch.full((len(self.data), width), -1, dtype=torch.long, device=self.data.device)
-        for rows in decoding_batches(self.data.instances.lengths, decoding.batch_size):
+        for rows in self._passes(model):
             beams = beam_search(model, self.data.histories(rows), self.trie, num_beams=decoding.num_beams,
-                                normaliser=decoding.normaliser, temperature=decoding.temperature)
+                                normaliser=decoding.normaliser, temperature=decoding.temperature,
+                                precision=decoding.precision)
             found[torch.from_numpy(rows).to(found.device)] = beams.ids
         return found.cpu().numpy()
+
+    def _passes(self, model: Backbone) -> Iterator[np.ndarray]:
+        """Rows decoded together: like lengths, within the memory that the settings allow."""
+        decoding, depth = self.config.decoding, self.trie.depth
+        children = 12 * decoding.num_beams * max(self.trie.max_children(level) for level in range(depth))
+        tokens = self.data.history_tokens + len(self.data.suffix)
+
+        def floats(history: int) -> int:
+            return children + model.decoding_floats(history, decoding.num_beams, depth)
+
+        for rows in decoding_batches(self.data.instances.lengths, decoding.batch_size):
+            while len(rows):
+                count = users_per_pass(tokens[rows].tolist(), floats, num_beams=decoding.num_beams,
+                                       memory_gib=decoding.memory_gib, cached=self.data.device == "cpu")
+                yield rows[:count]
+                rows = rows[count:]
 
     def rank(self, model: Backbone) -> Rankings:
         """Where every row's target stands."""
@@ -88,7 +105,7 @@ def reference_of(objectives: list[tuple[float, Objective]]) -> str | None:
 
 def run(job: Job) -> Outcome:
     """Train and rank one generative run, going on from the checkpoint in `job.folder` where there is one."""
-    with _deterministic(job.threads):
+    with deterministic(job.threads):
         return _run(job)
 
 
@@ -106,7 +123,7 @@ def _run(job: Job) -> Outcome:
         return InputFeed(model, data, [o for _, o in objectives], trie=trie, negatives=config.negatives,
                          reference=reference, seed=job.seed,
                          stream="negatives" if part == "train" else "validation negatives",
-                         group_users=config.training.group_users)
+                         group_users=config.training.group_users, memory_gib=config.training.memory_gib)
 
     valid_feed = feed("valid") if config.training.selection != "ndcg@10" else None
 
@@ -193,7 +210,7 @@ def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device:
     split = split_of(config)
     _check_split(path, split, ids, about)
     ranker = Ranker(split, "test", ids, Trie.from_codes(ids.tokens), config, model.history_suffix, device)
-    with _deterministic(threads):
+    with deterministic(threads):
         rankings = ranker.rank(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
     return {"dataset": dataset_label(config.dataset), "users": len(rankings.places), "epoch": about["epoch"],
@@ -218,7 +235,7 @@ def _check_split(path: Path, split: Split, ids: SemanticIds, about: dict[str, An
 
 
 @contextmanager
-def _deterministic(threads: int) -> Iterator[None]:
+def deterministic(threads: int) -> Iterator[None]:
     """Fix the thread count and choose algorithms that give the same bits every time."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones.folding import prefix_tree
+from genrec_bench.backbones.folding import PrefixTree, prefix_tree
 from genrec_bench.config import NegativesConfig
 from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError, unknown
+from genrec_bench.micro_batches import in_parts, kept_bytes, users_at_once
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, node_token_logps
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.seeds import stream_seed
@@ -63,11 +64,11 @@ class TokenisedInstances:
         tokens = np.pad(tokens, ((0, 0), (0, len(self.suffix))), constant_values=PAD)
         for position, token in enumerate(self.suffix):
             tokens[np.arange(len(rows)), ends + position] = token
-        return torch.from_numpy(tokens[:, :int(ends.max(initial=0)) + len(self.suffix)]).to(self.device)
+        return _on(self.device, tokens[:, :int(ends.max(initial=0)) + len(self.suffix)])
 
     def targets(self, rows: np.ndarray) -> Tensor:
         """(B, T) token ids of some rows' targets."""
-        return torch.from_numpy(self.table[self.instances.targets[rows]]).to(self.device)
+        return _on(self.device, self.table[self.instances.targets[rows]])
 
     @cached_property
     def users(self) -> np.ndarray:
@@ -157,15 +158,15 @@ class InputFeed:
     """THE place that prepares what objectives see: forward passes, negatives, reference, thresholds.
 
     trie: needed where an objective names anything in `needs`. reference: the frozen network, where one is needed.
-    stream: the seed stream of the negatives. `passes` counts rows ("histories") and decoder positions, with and without
-    gradient, over the feed's life.
+    stream: the seed stream of the negatives. memory_gib: bound of `training.memory_gib`, 0 = none. `passes` counts rows
+    ("histories") and decoder positions, with and without gradient, over the feed's life.
     """
 
     def __init__(self, model: Any, data: TokenisedInstances, objectives: Iterable[Objective] = (), *,
                  trie: Trie | None = None, negatives: NegativesConfig | None = None, reference: Any = None,
-                 seed: int = 0, stream: str = "negatives", group_users: bool = False) -> None:
+                 seed: int = 0, stream: str = "negatives", group_users: bool = False, memory_gib: float = 0.0) -> None:
         self.model, self.data, self.trie, self.reference = model, data, trie, reference
-        self.seed, self.stream = seed, stream
+        self.seed, self.stream, self.memory_gib = seed, stream, memory_gib
         self.objectives = list(objectives)
         self.needs = frozenset().union(*(o.needs for o in self.objectives))
         self.pool = negatives or NegativesConfig()
@@ -194,30 +195,42 @@ class InputFeed:
         targets, more = self.data.targets(rows), {}
         if self.catalogue is not None:
             ids = self.trie.id_of_item[self.data.instances.targets[rows]]
-            more = {"catalogue": self.catalogue, "target_ids": torch.from_numpy(ids).to(targets.device)}
+            more = {"catalogue": self.catalogue, "target_ids": _on(targets.device, ids)}
         histories = None if self.packs and not self.needs & {"reference", "beam"} else self.data.histories(rows)
         candidates = targets[:, None]
         if not self.needs & {"negatives", "eos"}:
             logits = self._packed(rows, targets) if self.packs else self._plain(histories, targets)
-            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(histories, candidates))
+            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(histories, candidates, len(rows)))
         if self.num_negatives:
-            drawn = torch.from_numpy(self.drawn[:, rows].T.astype(np.int64)).to(targets.device)
+            drawn = _on(targets.device, self.drawn[:, rows].T.astype(np.int64))
             more["negative_ids"] = drawn
             candidates = torch.cat([candidates, self.catalogue.tokens[drawn]], dim=1)
         tree = prefix_tree(_with_eos(candidates) if "eos" in self.needs else candidates)
         self._count("with", targets.shape[0], tree.tokens.numel())
-        node_logits = self.model.node_logits(histories, tree)
+        node_logits, at_once = self._bounded(
+            lambda users: self.model.node_logits(histories[users], _of_users(tree, users)), *tree.tokens.shape)
         depth, own = targets.shape[1], tree.nodes[:, 0]
         logits = node_logits.gather(1, own[:, :, None].expand(-1, -1, node_logits.shape[2]))
         if "eos" in self.needs:
             more["eos_logps"] = _eos_logps(logits, targets)
         if self.num_negatives:
             more |= {"node_logits": node_logits, "negative_nodes": tree.nodes[:, 1:, :depth]}
-        return ObjectiveInputs(targets, logits[:, :depth], **more, **self._without_gradient(histories, candidates))
+        more |= self._without_gradient(histories, candidates, at_once)
+        return ObjectiveInputs(targets, logits[:, :depth], **more)
 
     def _plain(self, histories: Tensor, targets: Tensor) -> Tensor:
         self._count("with", targets.shape[0], targets.numel())
-        return self.model.token_logits(histories, targets[:, None])[:, 0]
+        return self._bounded(lambda users: self.model.token_logits(histories[users], targets[users, None])[:, 0],
+                             *targets.shape)[0]
+
+    def _bounded(self, forward: Callable[[slice], Tensor], users: int, positions: int) -> tuple[Tensor, int]:
+        """`forward` of all users of a batch, in as many parts as `memory_gib` asks for, and the users of a part."""
+        at_once = users
+        if self.memory_gib:
+            kept = kept_bytes(lambda: forward(slice(1)), self.model)
+            logits = users * positions * self.data.vocab_size * torch.float32.itemsize
+            at_once = users_at_once(users, kept=kept, logits=logits, memory_gib=self.memory_gib)
+        return in_parts(forward, users, at_once), at_once
 
     def _packed(self, rows: np.ndarray, targets: Tensor) -> Tensor:
         """Logits of rows of one chain from one causal pass over the longest; the rows come in any order."""
@@ -230,20 +243,24 @@ class InputFeed:
         ends = (histories != PAD).sum(dim=1, keepdim=True)
         sequences = F.pad(histories, (0, last.shape[1]), value=PAD)
         sequences = sequences.scatter(1, ends + torch.arange(last.shape[1], device=ends.device), last)
-        lengths = torch.from_numpy(self.data.history_tokens[rows]).to(targets.device)
+        lengths = _on(targets.device, self.data.history_tokens[rows])
         self._count("with", len(longest), targets.numel())
-        return self.model.packed_logits(sequences, torch.from_numpy(which).to(targets.device), lengths,
-                                        targets.shape[1])
+        return self.model.packed_logits(sequences, _on(targets.device, which), lengths, targets.shape[1])
 
     @torch.no_grad()
-    def _without_gradient(self, histories: Tensor | None, candidates: Tensor) -> dict[str, Tensor]:
-        """What the reference says of the candidates, and the thresholds of a beam search."""
+    def _without_gradient(self, histories: Tensor | None, candidates: Tensor, at_once: int) -> dict[str, Tensor]:
+        """What the reference says of the candidates, `at_once` users a pass, and the thresholds of a beam search."""
         result = {}
         if "reference" in self.needs:
             tree = prefix_tree(candidates)
             self._count("without", len(histories), tree.tokens.numel())
-            logits = self.reference.node_logits(histories, tree)
-            logps = node_token_logps(logits, tree.nodes, candidates)
+
+            def score(users: slice) -> Tensor:
+                part = _of_users(tree, users)
+                return node_token_logps(self.reference.node_logits(histories[users], part), part.nodes,
+                                        candidates[users])
+
+            logps = in_parts(score, len(histories), at_once)
             result = {"reference_target_token_logps": logps[:, 0], "reference_negative_token_logps": logps[:, 1:]}
         if "beam" in self.needs:
             result["beam_thresholds"] = self._thresholds(histories)
@@ -264,6 +281,15 @@ class InputFeed:
     def _count(self, which: str, histories: int, positions: int) -> None:
         self.passes[f"histories_{which}_gradient"] += histories
         self.passes[f"positions_{which}_gradient"] += positions
+
+
+def _on(device: str | torch.device, array: np.ndarray) -> Tensor:
+    """The array as a tensor on a device, which nobody waits for."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def _of_users(tree: PrefixTree, users: slice) -> PrefixTree:
+    return PrefixTree(tree.tokens[users], tree.parents[users], tree.nodes[users], tree.widths)
 
 
 def _with_eos(candidates: Tensor) -> Tensor:

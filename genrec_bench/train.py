@@ -60,7 +60,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
     with another thread count.
     """
-    optimiser = _optimiser(model, config)
+    optimiser = adamw(model, config)
     states = initial_states(objectives, feed.data)
     state = {"epoch": 0, "step": 0, "best": None, "best_epoch": 0, "waited": 0, "curve": [],
              "seconds": [], "validation_seconds": [], "passes": feed.passes, **_place(feed.data)}
@@ -74,7 +74,8 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
         epoch = state["epoch"] + 1
         began = time.perf_counter()
-        entry = {"epoch": epoch, "loss": _epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)}
+        loss = one_epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)
+        entry = {"epoch": epoch, "loss": loss}
         entry |= _logged(objectives, states)
         state["seconds"].append(time.perf_counter() - began)
         if epoch % config.valid_every == 0 or epoch == config.epochs:
@@ -131,7 +132,7 @@ def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> N
                         "again.")
 
 
-def _optimiser(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
+def adamw(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW; norm weights and other vectors are not decayed, as usual for transformers."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -139,10 +140,14 @@ def _optimiser(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
                               {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate)
 
 
-def _epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
-           optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
-           steps: int) -> float:
-    """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end."""
+def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
+              optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
+              steps: int) -> float:
+    """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end.
+
+    state: "epoch" and "step" that are done; "step" is counted on. steps: of the whole training.
+    Raises: FloatingPointError where the loss is not finite.
+    """
     model.train()
     epoch, data = state["epoch"] + 1, feed.data
     torch.manual_seed(stream_seed(seed, "dropout", epoch))

@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench.backbones.base import PrefixState
-from genrec_bench.backbones.tiger import Tiger, TigerSettings
-from genrec_bench.contracts import EOS, PAD
+from genrec_bench.contracts import PAD
 from genrec_bench.decode import Beams, beam_search
 from genrec_bench.errors import UserError
 from genrec_bench.trie import Trie
@@ -348,62 +346,3 @@ def test_a_beam_without_width_is_refused(width: int) -> None:
 def test_an_unknown_normaliser_is_named() -> None:
     with pytest.raises(UserError, match="unknown normaliser 'tire'.*'trie'"):
         beam_search(Table(card_row), histories(1), CARD, num_beams=2, normaliser="tire")
-
-
-def tiger(vocab: int = 17, seed: int = 3) -> Tiger:
-    """A small network whose logits are spread out, so that rankings are clear."""
-    settings = TigerSettings(width=16, num_layers=2, num_heads=2, head_width=8, feed_forward_width=32, dropout=0.0)
-    model = settings.build(vocab, seed).eval()
-    with torch.no_grad():
-        model.shared.weight.mul_(2.0)
-    return model
-
-
-def padded_histories(users: int = 5, vocab: int = 17) -> Tensor:
-    random = np.random.default_rng(1)
-    rows = [np.append(random.integers(2, vocab, size=3 * (1 + n)), EOS) for n in range(users)]
-    return torch.tensor([[*row, *[PAD] * (3 * users + 1 - len(row))] for row in rows])
-
-
-@pytest.mark.parametrize("normaliser", ["flat", "trie"])
-@pytest.mark.parametrize("width", [1, 3, 7, 60])
-def test_token_logits_alone_equal_the_fast_path(width: int, normaliser: str) -> None:
-    model, trie = tiger(), Trie.from_codes(ragged_codes(5))
-
-    class Slow:
-        token_logits = model.token_logits
-
-    assert not hasattr(Slow, "start")
-    fast = beam_search(model, padded_histories(), trie, num_beams=width, normaliser=normaliser)
-    slow = beam_search(Slow, padded_histories(), trie, num_beams=width, normaliser=normaliser)
-    check_shapes(fast, trie, 5, width)
-    assert torch.equal(fast.ids, slow.ids) and torch.equal(fast.codes, slow.codes)
-    torch.testing.assert_close(fast.scores, slow.scores, atol=1e-5, rtol=0)
-
-
-def test_start_gives_the_logits_of_the_prefix_state() -> None:
-    model, random = tiger(), torch.Generator().manual_seed(0)
-    with torch.inference_mode():
-        fast, slow = model.start(padded_histories()), PrefixState(model, padded_histories())
-        torch.testing.assert_close(fast.first(), slow.first(), atol=1e-5, rtol=0)
-        beams = 1
-        for wider in (4, 3, 6):
-            parents = torch.randint(beams, (5, wider), generator=random)
-            tokens = torch.randint(2, 17, (5, wider), generator=random)
-            torch.testing.assert_close(fast.advance(parents, tokens), slow.advance(parents, tokens), atol=1e-5, rtol=0)
-            beams = wider
-
-
-@pytest.mark.parametrize("width", [4, 60])
-def test_a_user_alone_equals_the_user_in_a_padded_batch(width: int) -> None:
-    model, trie, together = tiger(), Trie.from_codes(ragged_codes(6)), padded_histories()
-    batch = beam_search(model, together, trie, num_beams=width)
-    for user, row in enumerate(together):
-        alone = beam_search(model, row[row != PAD][None], trie, num_beams=width)
-        torch.testing.assert_close(alone.scores[0], batch.scores[user], atol=1e-5, rtol=0)
-        assert torch.equal(alone.ids[0], batch.ids[user])
-
-
-def test_nothing_is_recorded_for_gradients() -> None:
-    beams = beam_search(tiger(), padded_histories(), Trie.from_codes(ragged_codes(6)), num_beams=3)
-    assert not beams.scores.requires_grad

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.backbones.folding import prefix_tree
-from genrec_bench.backbones.llama import Llama, LlamaSettings, from_huggingface, rotary, rotate, to_huggingface
+from genrec_bench.backbones.llama import (
+    LeanLayer,
+    Llama,
+    LlamaSettings,
+    from_huggingface,
+    rotary,
+    rotate,
+    to_huggingface,
+)
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError
@@ -226,19 +234,17 @@ def test_beam_scores_are_teacher_forced_sums(transformers: Any, width: int) -> N
 
 
 def test_decoding_reads_a_history_once_and_never_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small().build(VOCAB, 0).eval()
-    plain, shapes = model.forward_layers, []
+    plain, shapes = LeanLayer.projections, []
 
-    def watched(tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-        shapes.append(tuple(tokens.shape))
-        result = plain(tokens, *args, **kwargs)
-        assert all(key.shape[0] == 5 for key, _ in result[1])
-        return result
+    def watched(layer: LeanLayer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        shapes.append(tuple(x.shape))
+        return plain(layer, x, turn)
 
-    monkeypatch.setattr(model, "forward_layers", watched)
+    monkeypatch.setattr(LeanLayer, "projections", watched)
     codes = np.random.default_rng(0).integers(2, 12, size=(40, 3))
-    beam_search(model, histories(), Trie.from_codes(codes), num_beams=4)
-    assert shapes == [tuple(histories().shape), (5, 1), (5, 4), (5, 4)]
+    beam_search(small().build(VOCAB, 0).eval(), histories(), Trie.from_codes(codes), num_beams=4)
+    two_layers = [(5, histories().shape[1] - 1, 16), (5, 1, 16), (5, 4, 16), (5, 4, 16)]
+    assert shapes == [shape for shape in two_layers for _ in range(2)]
 
 
 def test_an_empty_history_is_no_case_of_its_own() -> None:

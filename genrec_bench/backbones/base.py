@@ -5,19 +5,30 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genrec_bench.backbones.folding import PrefixTree, prefix_tree
+from genrec_bench.contracts import PAD
 
 
 class DecodingState(Protocol):
-    """One batch of users in the middle of a beam search; beams share what belongs to the user."""
+    """One batch of users in the middle of a search; prefixes share what belongs to the user.
+
+    Every prefix that was read has a slot, numbered for each user from 0 (the empty prefix) in the order of reading.
+    """
 
     def first(self) -> Tensor:
-        """Logits of the first token, (B, 1, V) float32."""
+        """Read the empty prefix. Logits of the first token, (B, 1, V) float32."""
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        """Continue beam `parents[b, k]` of the last step with `tokens[b, k]`; both (B, K). Returns (B, K, V)."""
+        """Read the prefixes in slots `parents` with one token more, into the K slots that come next.
+
+        parents: (B, K) slots of any earlier step, of whatever length. tokens: (B, K). Returns (B, K, V) float32.
+        """
+
+    def select(self, users: Tensor) -> DecodingState:
+        """The same search for some of the users alone: (U,) rows of the batch."""
 
 
 class Backbone(nn.Module):
@@ -63,6 +74,15 @@ class Backbone(nn.Module):
         """Begin decoding for (B, S) histories; the default asks `token_logits` for whole prefixes."""
         return PrefixState(self, histories)
 
+    def decoding_floats(self, history: int, beams: int, depth: int) -> int:
+        """Numbers that decoding holds for one user at most; the default guesses them from the widest matrix.
+
+        history: tokens. beams, depth: width and levels of the search.
+        """
+        widest = max((size for p in self.parameters() for size in p.shape), default=1)
+        positions = history + beams * depth
+        return 8 * positions * (widest + positions)
+
     def num_parameters(self) -> int:
         """Trainable numbers, shared ones counted once."""
         return sum(p.numel() for p in self.parameters())
@@ -93,17 +113,40 @@ class PrefixState:
 
     def __init__(self, backbone: Any, histories: Tensor) -> None:
         self.backbone, self.histories = backbone, histories
-        self.prefixes = torch.empty(len(histories), 1, 0, dtype=torch.long, device=histories.device)
+        self.prefixes = torch.empty(len(histories), 1, 0, dtype=torch.long, device=histories.device)  # (B, slots, m)
+        self.lengths = torch.zeros(len(histories), 1, dtype=torch.long, device=histories.device)
 
     def first(self) -> Tensor:
-        return self._last_logits()
+        return self._next_logits(self.prefixes, self.lengths)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        index = parents[:, :, None].expand(-1, -1, self.prefixes.shape[2])
-        self.prefixes = torch.cat([self.prefixes.gather(1, index), tokens[:, :, None]], dim=2)
-        return self._last_logits()
+        lengths = self.lengths.gather(1, parents)
+        prefixes = self.prefixes.gather(1, parents[:, :, None].expand(-1, -1, self.prefixes.shape[2]))
+        longest = int(lengths.max()) + 1
+        if longest > self.prefixes.shape[2]:
+            prefixes, self.prefixes = (F.pad(p, (0, 1), value=PAD) for p in (prefixes, self.prefixes))
+        prefixes = prefixes.scatter(2, lengths[:, :, None], tokens[:, :, None])
+        self.prefixes = torch.cat([self.prefixes, prefixes], dim=1)
+        self.lengths = torch.cat([self.lengths, lengths + 1], dim=1)
+        return self._next_logits(prefixes[:, :, :longest], lengths + 1)
 
-    def _last_logits(self) -> Tensor:
+    def select(self, users: Tensor) -> PrefixState:
+        chosen = PrefixState(self.backbone, self.histories[users])
+        chosen.prefixes, chosen.lengths = self.prefixes[users], self.lengths[users]
+        return chosen
+
+    def _next_logits(self, prefixes: Tensor, lengths: Tensor) -> Tensor:
+        """Logits behind (B, K, m) prefixes of (B, K) lengths; nothing but a whole prefix is ever asked for."""
+        asked = lengths.unique().tolist()
         # the last row of a candidate does not depend on its last token, so any token serves
-        candidates = torch.cat([self.prefixes, self.prefixes.new_zeros(*self.prefixes.shape[:2], 1)], dim=2)
-        return self.backbone.token_logits(self.histories, candidates)[:, :, -1]
+        if len(asked) == 1:
+            return self.backbone.token_logits(self.histories, F.pad(prefixes[:, :, :asked[0]], (0, 1)))[:, :, -1]
+        parts = []
+        for length in asked:
+            users, columns = (lengths == length).nonzero(as_tuple=True)
+            candidates = F.pad(prefixes[users, columns, :length], (0, 1))[:, None]
+            parts.append((users, columns, self.backbone.token_logits(self.histories[users], candidates)[:, 0, -1]))
+        logits = parts[0][2].new_empty(*lengths.shape, parts[0][2].shape[1])
+        for users, columns, part in parts:
+            logits[users, columns] = part
+        return logits

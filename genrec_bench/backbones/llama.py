@@ -8,6 +8,7 @@ rotary positions are relative, so that the logits are the same.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone, BackboneSettings
 from genrec_bench.backbones.folding import PrefixTree
+from genrec_bench.backbones.inference import ROOM, Lineage, Rows, apart, attend, joined, normed, search_floats
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.errors import DoesNotFit, UserError
 from genrec_bench.registry import backbones
@@ -216,32 +218,100 @@ class Llama(Backbone):
     def start(self, histories: Tensor) -> LlamaState:
         return LlamaState(self, histories)
 
+    def decoding_floats(self, history: int, beams: int, depth: int) -> int:
+        s = self.settings
+        return search_floats(history, beams, depth, width=s.width, inner=s.num_heads * s.head_width, heads=s.num_heads,
+                             feed_forward=s.feed_forward_width, layers=s.num_layers,
+                             vocab=len(self.model.embed_tokens.weight))
+
+
+class LeanLayer:
+    """The matrices of one layer joined for inference, the weights of its norms multiplied in."""
+
+    def __init__(self, layer: Layer) -> None:
+        own, feed = layer.self_attn, layer.mlp
+        self.qkv = joined(own.q_proj.weight, own.k_proj.weight, own.v_proj.weight, norm=layer.input_layernorm.weight)
+        self.o = joined(own.o_proj.weight)
+        self.gate = joined(feed.gate_proj.weight, norm=layer.post_attention_layernorm.weight)
+        self.up = joined(feed.up_proj.weight, norm=layer.post_attention_layernorm.weight)
+        self.down = joined(feed.down_proj.weight)
+        self.heads, self.eps = own.heads, layer.input_layernorm.eps
+
+    def projections(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, heads, S, d), positions turned in. turn: cosine and signed sine, (B, S, d)."""
+        parts = F.linear(normed(x, self.eps), self.qkv).unflatten(2, (3 * self.heads, -1))
+        cosine, sine = (angles[:, :, None] for angles in turn)
+        both = parts[:, :, :2 * self.heads]  # queries and keys
+        turned = (both * cosine).addcmul_(both.roll(both.shape[3] // 2, 3), sine).to(parts.dtype)
+        return *apart(turned.flatten(2), 2, self.heads), parts[:, :, 2 * self.heads:].transpose(1, 2)
+
+    def add_to(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> None:
+        """Attention and feed-forward beside the residual x, in place; without a bias attention is causal."""
+        x += F.linear(attend(query, key, value, bias, query.shape[3] ** -0.5), self.o)
+        plain = normed(x, self.eps)
+        gate = F.silu(F.linear(plain, self.gate), inplace=True)
+        x += F.linear(gate.mul_(F.linear(plain, self.up)), self.down)
+
 
 class LlamaState:
-    """Beam search with the history's keys and values computed once a user: beams are the queries.
+    """A search with the history's keys and values computed once a user: prefixes are the queries.
 
-    Keys and values of all beams of all levels stand in one list in the order they were made, which is never
-    re-ordered; each beam knows which of them are its own past.
+    Keys and values of all prefixes stand behind the history's in the order they were made; each prefix knows which of
+    them are its own past.
     """
 
     def __init__(self, model: Llama, histories: Tensor) -> None:
-        self.model, history = model, model.read(histories)
-        self.past, self.sees, self.last, self.position = history.past, history.sees, history.last, history.position
+        s, self.embedding = model.settings, model.model.embed_tokens.weight.detach()
+        self.norm, self.head = model.model.norm.weight.detach(), joined(self.embedding)
+        self.layers = [LeanLayer(layer) for layer in model.model.layers]
+        self.eps, self.angles = model.model.norm.eps, (s.head_width, s.rope_theta)
+        if not histories.shape[1]:
+            histories = F.pad(histories, (0, 1), value=PAD)
+        self.position = ((histories != PAD).sum(1, keepdim=True) - 1).clamp(min=0)
+        self.root = histories.gather(1, self.position)  # the last token, still to be read
+        histories = histories[:, :-1]  # nobody sees the last column: what stands there is somebody's root
+        columns = torch.arange(histories.shape[1], device=histories.device)
+        self.sees = columns < self.position[:, :, None]  # (B, 1, S): columns before the last token
+        self.lineage = Lineage(len(histories), histories.device)
+        self.past: list[tuple[Rows, Rows]] = []  # keys and values of history and slots, layer by layer
+        self._read(histories, columns[None])
+
+    def _read(self, histories: Tensor, positions: Tensor) -> None:
+        """Leave the keys and values of every layer over all columns."""
+        x, turn = F.embedding(histories, self.embedding), self._turn(positions)
+        for layer in self.layers:
+            query, key, value = layer.projections(x, turn)
+            self.past.append((Rows(key, ROOM), Rows(value, ROOM)))
+            if layer is not self.layers[-1]:
+                layer.add_to(x, query, key, value, None)
+
+    def _turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cosine, sine = (angles[:, 0] for angles in rotary(positions, *self.angles))
+        first, second = sine.chunk(2, dim=2)
+        return cosine, torch.cat([-first, second], dim=2)
 
     def first(self) -> Tensor:
-        return self._step(self.last)
+        return self._step(self.root, self.lineage.depths, self.lineage.depths[:, :, None] == 0)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        self.position = self.position + 1
-        self.sees = self.sees.gather(1, parents[:, :, None].expand(-1, -1, self.sees.shape[2]))
-        return self._step(tokens)
+        return self._step(tokens, *self.lineage.extend(parents))
 
-    def _step(self, tokens: Tensor) -> Tensor:
-        users, beams = tokens.shape
-        own = torch.eye(beams, dtype=torch.bool, device=tokens.device).expand(users, -1, -1)
-        self.sees = torch.cat([self.sees, own], dim=2)
-        x, self.past = self.model.forward_layers(tokens, self.position, self.past, self.sees)
-        return self.model.logits(x)
+    def select(self, users: Tensor) -> LlamaState:
+        chosen = copy.copy(self)
+        chosen.position, chosen.root, chosen.sees = self.position[users], self.root[users], self.sees[users]
+        chosen.past = [(key.select(users), value.select(users)) for key, value in self.past]
+        chosen.lineage = self.lineage.select(users)
+        return chosen
+
+    def _step(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
+        sees = torch.cat([self.sees.expand(-1, tokens.shape[1], -1), sees], dim=2)
+        bias = torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, -torch.inf)[:, None]
+        x, turn = F.embedding(tokens, self.embedding), self._turn(self.position + depths)
+        for layer, past in zip(self.layers, self.past, strict=True):
+            query, *own = layer.projections(x, turn)
+            key, value = (rows.add(part) for rows, part in zip(past, own, strict=True))
+            layer.add_to(x, query, key, value, bias)
+        return F.linear(normed(x, self.eps) * self.norm, self.head).float()
 
 
 def from_huggingface(model: Any) -> Llama:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone, BackboneSettings
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
+from genrec_bench.backbones.inference import search_floats
+from genrec_bench.backbones.tiger_state import TigerState
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.errors import UserError
 from genrec_bench.registry import backbones
@@ -239,48 +241,10 @@ class Tiger(Backbone):
     def start(self, histories: Tensor) -> TigerState:
         return TigerState(self, histories)
 
-
-class TigerState:
-    """Beam search with the encoder's keys and values computed once a user: beams are the queries."""
-
-    def __init__(self, model: Tiger, histories: Tensor) -> None:
-        self.model = model
-        states, self.mask = model.encode(histories)
-        self.cross = model.cross_keys_values(states)
-        self.past: list[tuple[Tensor, Tensor] | None] = [None] * len(self.cross)  # each (B, K, heads, m, d)
-
-    def first(self) -> Tensor:
-        start = torch.full((self.mask.shape[0], 1), PAD, dtype=torch.long, device=self.mask.device)
-        return self._step(None, start)
-
-    def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        return self._step(parents, tokens)
-
-    def _step(self, parents: Tensor | None, tokens: Tensor) -> Tensor:
-        users, beams = tokens.shape
-        length = 1 if parents is None else self.past[0][0].shape[3] + 1
-        bias = self.model.decoder.position_bias(length, length)[:, :, -1:]
-        x = self.model.shared(tokens)
-        for number, block in enumerate(self.model.decoder.block):
-            own = block.layer[0]
-            normed = own.layer_norm(x)
-            query, key, value = (f(normed).view(users * beams, own.inner.heads, 1, -1)
-                                 for f in (own.inner.q, own.inner.k, own.inner.v))
-            key, value = self._extend(number, parents, key, value, users)
-            x = own.attend(x.view(users * beams, 1, -1), query, key, value, bias).view(users, beams, -1)
-            x = block.layer[1].attend(x, block.layer[1].query(x), *self.cross[number], self.mask)
-            x = block.layer[2](x)
-        return self.model.logits(x)
-
-    def _extend(self, number: int, parents: Tensor | None, key: Tensor, value: Tensor,
-                users: int) -> tuple[Tensor, Tensor]:
-        """Append one position to the keys and values of the beams that live on; (B * K, heads, m, d)."""
-        if parents is not None:
-            rows = torch.arange(users, device=parents.device)[:, None]
-            old_key, old_value = (kept[rows, parents].flatten(0, 1) for kept in self.past[number])
-            key, value = torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
-        self.past[number] = (key.unflatten(0, (users, -1)), value.unflatten(0, (users, -1)))
-        return key, value
+    def decoding_floats(self, history: int, beams: int, depth: int) -> int:
+        s = self.settings
+        return search_floats(history, beams, depth, width=s.width, inner=s.num_heads * s.head_width, heads=s.num_heads,
+                             feed_forward=s.feed_forward_width, layers=s.num_layers, vocab=len(self.shared.weight))
 
 
 def from_huggingface(model: Any) -> Tiger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class BearBeam(Objective):
     `objective = [{ name = "cross_entropy", reduction = "sum" }, { name = "bear_beam", weight = lambda }]`.
     Differs from the paper: see `beam_retention_regulariser`.
     """
+
+    version: ClassVar[int] = 2  # the search adds up in another order since 1, which moves the last bits of its scores
 
     num_beams: int = setting(10, "beam width (B)", low=1)
     xi: float = setting(1.0, "temperature of the sigmoid (xi; 0.25 to 3 in the paper)", low=1e-3)
