@@ -24,7 +24,6 @@ from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection
 from genrec_bench.plugin_file import is_file, load_objective, register_class
 from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.reporting.cost import PLAN
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.runner import Workspace
 
@@ -55,7 +54,7 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     prepared = prepare_configs(configs, workspace, keep=True)
     failed = run_all(prepared, workspace, jobs)
     for suite in plan.parts_of(name):
-        render_suite(suite, workspace.store.read_all(), workspace.results / "reports", plan=workspace.results / PLAN)
+        render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results)
     if failed:
         raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
     return [workspace.store.read(p.run_id) for p in prepared]

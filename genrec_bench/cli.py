@@ -16,6 +16,7 @@ VERBS = {
     "report": "render reports from records alone",
     "compare": "train a new objective and test it against the stored baselines",
     "check": "check an objective against the contract every loss has to keep",
+    "diagnose": "measure what beam search throws away in finished runs",
     "evaluate": "score a ranking file of your own or a checkpoint",
     "merge": "move finished records to results/reference",
     "data": "list, check or fetch datasets",

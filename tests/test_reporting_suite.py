@@ -196,7 +196,7 @@ def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
         return plot(axes, x, y, **look)
 
     monkeypatch.setattr(figures.Axes, "plot", kept)
-    monkeypatch.setattr(figures, "_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
+    monkeypatch.setattr(figures, "image_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
     panels = figures.curves_figure(block, figures.looks([block]))
     assert panels == {"panels": ["Baselines", "TIGER", "Llama"]}
     epochs, values, line = drawn["CE → CE"]
@@ -211,9 +211,10 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
     plan = tmp_path / cost.PLAN
     plan.write_text(",".join(cost.PLAN_HEADER) + "\nall,quick,full,ml-100k,402,36000,cpu,2\n"
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
-    text = render_suite("apao", suite_records(), tmp_path, plan=plan).read_text()
+    text = render_suite("apao", suite_records(), tmp_path, results=tmp_path).read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## The answer", "## Results", "## Beside the paper", "## Figures", "## Efficiency", "## Budget and tuning",
+        "## The answer", "## Results", "## Beside the paper", "## What beam search throws away", "## Figures",
+        "## Efficiency", "## Budget and tuning",
         "## What the grids cost", "## What was run, and where", "## Not covered yet"]
     lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "ml-100k" in line]
@@ -224,7 +225,7 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
             "`cross_entropy`; first stage: continues = True.") in text
     with open(tmp_path / "apao" / "tables" / "efficiency.csv", newline="") as file:
         assert tuple(next(csv.reader(file))) == cost.EFFICIENCY_HEADER
-    without = render_suite("apao", suite_records(), tmp_path / "b", plan=tmp_path / "none.csv").read_text()
+    without = render_suite("apao", suite_records(), tmp_path / "b", results=tmp_path / "none").read_text()
     assert "## What the grids cost" not in without
 
 

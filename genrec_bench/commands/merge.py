@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from genrec_bench import diagnoses
 from genrec_bench.commands import common
 from genrec_bench.contracts import Rankings
+from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.errors import UserError
 from genrec_bench.records import RecordStore, RunRecord
 
@@ -21,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check all, then move; an equal name with other numbers is refused before anything is moved."""
+    """Check all, then move; an equal name with other numbers is refused before anything is moved.
+
+    A diagnosis goes with its record, also where the record is there already; one of more users stays in its place.
+    """
     source, target = RecordStore(args.results), RecordStore(args.into)
     if args.results.resolve() == args.into.resolve():
         raise UserError(f"--results and --into are the same folder, {args.into}.")
@@ -29,12 +34,25 @@ def run(args: argparse.Namespace) -> int:
     if not records:
         raise UserError(f"no records below {args.results}. Run a suite first, or give --results.")
     fresh = [record for record in records if not _is_there(record, source, target)]
+    diagnosed = [pair for record in records if (pair := _diagnosis(record, source, target)) is not None]
     for record in fresh:
         target.write(record, source.read_ranks(record))
+    for record, diagnosis in diagnosed:
+        diagnoses.write(diagnoses.path_of(target, record), diagnosis)
     for record in records:
         source.remove(record)
-    print(f"{len(fresh)} records moved to {args.into}, {len(records) - len(fresh)} were there already.")
+        diagnoses.path_of(source, record).unlink(missing_ok=True)
+    more = f" Diagnoses taken along: {len(diagnosed)}." if diagnosed else ""
+    print(f"{len(fresh)} records moved to {args.into}, {len(records) - len(fresh)} were there already.{more}")
     return 0
+
+
+def _diagnosis(record: RunRecord, source: RecordStore, target: RecordStore) -> tuple[RunRecord, Diagnosis] | None:
+    """A record with its diagnosis, where it has one and the target none of more users. Raises: UserError."""
+    ours, theirs = diagnoses.find(source, record), diagnoses.find(target, record)
+    if ours is None or (theirs is not None and theirs.num_users > ours.num_users):
+        return None
+    return record, ours
 
 
 def _is_there(record: RunRecord, source: RecordStore, target: RecordStore) -> bool:

@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print the path of the report. Raises: UserError where there is no record to report on."""
-    from genrec_bench.reporting.cost import PLAN
     from genrec_bench.reporting.ledger import render_ledger
     from genrec_bench.reporting.markdown import render_suite
     from genrec_bench.reporting.rows import load_suite
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ledger:
         print(render_ledger(records, _ledger_path(args)))
         return 0
-    print(render_suite(args.suite, records, common.reports_dir(args), plan=args.results / PLAN))
+    print(render_suite(args.suite, records, common.reports_dir(args), results=args.results))
     return 0
 
 

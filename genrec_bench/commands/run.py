@@ -12,7 +12,6 @@ from genrec_bench.commands import common
 from genrec_bench.config import RunConfig
 from genrec_bench.errors import DoesNotFit
 from genrec_bench.progress import Bars, One
-from genrec_bench.reporting.cost import PLAN
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.workers import FIRST_FAILED, Events, run_parallel
 
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         records = [workspace.store.read(p.run_id) for p in prepared if workspace.store.find(p.run_id)]
         if records:
             path = render_suite(suite, workspace.store.read_all(), common.reports_dir(args),
-                                plan=workspace.results / PLAN)
+                                results=workspace.results)
             print(f"report: {path}")
     return 1 if failed else 0
 

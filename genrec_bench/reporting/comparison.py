@@ -20,7 +20,7 @@ from genrec_bench.identity import canonical
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.records import RunRecord, write_atomically
 from genrec_bench.reporting import tables
-from genrec_bench.reporting.figures import PALETTE, ROW, _broken, _bytes, _style
+from genrec_bench.reporting.figures import PALETTE, ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import _own, _shared, _unique, dataset_title
 
 ALPHA = 0.05
@@ -339,23 +339,23 @@ def _figure(blocks: Blocks) -> dict[str, bytes] | None:
     panels = [(m, shown) for m, pairs in blocks if (shown := [p for p in pairs if p.ndcg])]
     if not panels:
         return None
-    with _style():
+    with own_style():
         heights = [sum(_height(p) for p in pairs) + 0.4 for _, pairs in panels]
         figure = Figure(figsize=(8.6, 0.5 + ROW * sum(heights) + 0.9 * len(panels)), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (method, pairs) in zip(grid, panels, strict=True):
             _forest(axes, pairs)
-            axes.set_title(_broken(_title(method), 90), loc="left")
+            axes.set_title(broken_label(_title(method), 90), loc="left")
         grid[-1].set_xlabel("difference in NDCG@10, new minus baseline, with 95% interval")
         figure.supxlabel("blue circle: better; orange square: worse; grey diamond: no difference detected (Holm)",
                          fontsize=8, color="0.35")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        return _bytes(figure)
+        return image_bytes(figure)
 
 
 def _height(pair: Pair) -> float:
     """Of a row, in ROW: no label meets the next."""
-    return max(1.0, 0.42 * (_broken(pair.baseline.label).count("\n") + 1))
+    return max(1.0, 0.42 * (broken_label(pair.baseline.label).count("\n") + 1))
 
 
 def _forest(axes: Any, pairs: Sequence[Pair]) -> None:
@@ -368,7 +368,7 @@ def _forest(axes: Any, pairs: Sequence[Pair]) -> None:
         axes.plot([c.difference], [place], color=color, marker=marker, markersize=6)
         axes.annotate(f"{c.difference:+.4f}, {_p(pair.p_holm)}", (1.01, place), fontsize=8, va="center",
                       xycoords=("axes fraction", "data"), annotation_clip=False)
-    axes.set_yticks(places, [_broken(p.baseline.label) for p in pairs])
+    axes.set_yticks(places, [broken_label(p.baseline.label) for p in pairs])
     axes.set_ylim(edges[-1] + 0.1, -0.1)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.grid(axis="y", visible=False)

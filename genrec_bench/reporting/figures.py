@@ -45,7 +45,7 @@ MOST_CURVES = 16  # lines of a panel
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def own_style() -> Iterator[None]:
     """Our own style whatever the user's matplotlib settings are; they are as before afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -56,19 +56,19 @@ def _style() -> Iterator[None]:
 def looks(blocks: Sequence[Block]) -> dict[str, tuple[str, str]]:
     """Colour and marker of every method of a report, by row key: the objective's colour, a marker of its own."""
     rows = {g.row.key: g.row for b in blocks for g in b.groups}
-    others = sorted({_objective(row) for row in rows.values() if row.backbone} - set(COLORS))
+    others = sorted({objective_of(row) for row in rows.values() if row.backbone} - set(COLORS))
     colors = {**COLORS, **dict(zip(others, cycle(OTHER_COLORS)))}
     turns: Counter[tuple[str | None, str]] = Counter()
     result = {}
     for key, row in rows.items():
-        name = _objective(row)
+        name = objective_of(row)
         turn = turns[row.backbone, name]
         turns[row.backbone, name] += 1
         result[key] = colors[name] if row.backbone else GREYS[turn % len(GREYS)], MARKERS[turn % len(MARKERS)]
     return result
 
 
-def _objective(row: Row) -> str:
+def objective_of(row: Row) -> str:
     """What names a row's colour: the objectives of its last stage beside cross-entropy, with the form of APAO."""
     names = [f"{o['name']} {o['form']}" if o["name"] == "apao" and "form" in o else o["name"]
              for o in row.stated.get("objective", ())]
@@ -84,7 +84,7 @@ def results_figure(block: Block, look: dict[str, tuple[str, str]], paper: Paper 
     block, left_out = _drawn(block)
     printed = {} if paper is None else {(g.label, m): c.value for g, m, c in comparable_rows(block, paper)}
     families = block.families()
-    with _style():
+    with own_style():
         labels = {family: [_wrapped(g, block) for g in groups] for family, groups in families.items()}
         heights = {family: [0.55 + 0.25 * (label.count("\n") + 1) for label in texts]  # in ROW: no label meets the next
                    for family, texts in labels.items()}
@@ -113,7 +113,7 @@ def results_figure(block: Block, look: dict[str, tuple[str, str]], paper: Paper 
         figure.suptitle(f"{block.name}: test targets, item-level", fontsize=11)
         figure.get_layout_engine().set(wspace=0.06, hspace=0.02)
         figure.supxlabel(_note(block, bool(printed), left_out), fontsize=8, color="0.35")
-        return _bytes(figure)
+        return image_bytes(figure)
 
 
 def _drawn(block: Block) -> tuple[Block, int]:
@@ -158,10 +158,10 @@ def _dots(axes: Axes, place: float, group: Group, metric: str, look: tuple[str, 
 def _wrapped(group: Group, block: Block) -> str:
     """A label of short lines, with the number of seeds where some are missing."""
     count = f"\n({len(group.seeds)} of {len(block.seeds)} seeds)" if block.missing(group) else ""
-    return _broken(group.name, 36) + count
+    return broken_label(group.name, 36) + count
 
 
-def _broken(label: str, width: int = 32) -> str:
+def broken_label(label: str, width: int = 32) -> str:
     """A label in lines of about `width` characters; brackets that do not fit into a line start a new one."""
     lines = [""]
     for part in label.replace(" (", "\n(").split("\n"):
@@ -184,8 +184,8 @@ def curves_figure(block: Block, look: dict[str, tuple[str, str]]) -> dict[str, b
     left_out += sum(len(groups) for groups in curved.values()) - sum(len(groups) for groups in drawn.values())
     if not drawn:
         return None
-    with _style():
-        labels = {family: [_broken(g.name) for g in groups] for family, groups in drawn.items()}
+    with own_style():
+        labels = {family: [broken_label(g.name) for g in groups] for family, groups in drawn.items()}
         lines = {family: sum(0.15 * (t.count("\n") + 1) + 0.06 for t in texts) for family, texts in labels.items()}
         heights = [max(2.4, 0.3 + height) for height in lines.values()]
         figure = Figure(figsize=(8.6, 0.9 + sum(heights) + 0.45 * len(drawn)), layout="constrained")
@@ -209,7 +209,7 @@ def curves_figure(block: Block, look: dict[str, tuple[str, str]]) -> dict[str, b
             notes.append(f"{left_out} rows are not drawn: a panel has at most {MOST_CURVES}, and none of the full grid "
                          f"where a block has more than {MOST_ROWS}")
         figure.supxlabel("\n".join(notes), fontsize=8, color="0.35")
-        return _bytes(figure)
+        return image_bytes(figure)
 
 
 def _curves(axes: Axes, label: str, group: Group, known: Mapping[str, dict[int, float]],
@@ -243,7 +243,7 @@ def _curve(record: RunRecord) -> dict[int, float]:
     return {p["epoch"]: p[CURVE] for p in points if p.get(CURVE) is not None and p.get("epoch") is not None}
 
 
-def _bytes(figure: Figure) -> dict[str, bytes]:
+def image_bytes(figure: Figure) -> dict[str, bytes]:
     """The figure as "png" and "svg", without date, creator or version in the files."""
     FigureCanvasAgg(figure)
     # the layout's solver differs in the last bits from process to process, and SVG names clips by a hash of them

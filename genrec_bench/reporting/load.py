@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genrec_bench import diagnoses
+from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.identity import canonical
-from genrec_bench.records import RunRecord
+from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.reporting.rows import Row, Suite, flatten, row_of
 
 _Placed = tuple[int, dict[str, Any], RunRecord]  # a row's number, its settings that the run has otherwise, the run
@@ -199,6 +201,15 @@ def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed]) -> 
     return Block(name, dataset_title(sets[0][0]), profile,
                  tuple(Group(row, label, tuple(runs), changes[key])
                        for row, label, runs, key in zip(rows, labels, sets, keys, strict=True)))
+
+
+def diagnoses_of(blocks: Sequence[Block], results: Path) -> dict[str, Diagnosis]:
+    """The diagnoses beside the records of some blocks below `results`, by run_id. Raises: UserError for a damaged one.
+    """
+    store = RecordStore(results)
+    records = {r.run_id: r for b in blocks for g in b.groups for r in g.records}
+    found = {run_id: diagnoses.find(store, record) for run_id, record in records.items()}
+    return {run_id: diagnosis for run_id, diagnosis in found.items() if diagnosis is not None}
 
 
 def dataset_title(record: RunRecord) -> str:

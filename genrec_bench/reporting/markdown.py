@@ -8,35 +8,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genrec_bench.declared import suite_names
+from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.errors import UserError
 from genrec_bench.records import RunRecord, write_atomically
-from genrec_bench.reporting import about, cost, figures, tables
+from genrec_bench.reporting import about, cost, figures, pruning, pruning_figures, tables
 from genrec_bench.reporting.answer import METRIC, answer
-from genrec_bench.reporting.load import Block, arrange
+from genrec_bench.reporting.load import Block, arrange, diagnoses_of
 from genrec_bench.reporting.papers import Paper, load_paper
 from genrec_bench.reporting.printed import coverage, tables_of, why_not, why_not_group
 from genrec_bench.reporting.rows import Suite, load_suite
 
 
 def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *,
-                 suites: Path | None = None, plan: Path | None = None) -> Path:
+                 suites: Path | None = None, results: Path | None = None) -> Path:
     """Write a suite's report from records and return the path of its Markdown.
 
     Writes `<reports>/<suite>/report.md`, `tables/*.csv`, `figures/*.png|svg` and `<reports>/index.md`; for a suite
-    that includes others, theirs, and returns the index. plan: the file that `plan --save` writes; where it is there,
-    the report says what the grids cost. Nothing but the arguments and the suite, profile, paper and baseline files
-    enters: equal records give equal bytes. Raises: UserError where no record belongs to the suite.
+    that includes others, theirs, and returns the index. results: the folder of the records, for what lies beside them:
+    diagnoses, and the costs of the grids that `plan --save` left; without it the report is silent on both. Nothing
+    but the arguments and the suite, profile, paper and baseline files enters: equal records give equal bytes.
+    Raises: UserError where no record belongs to the suite, and for a damaged diagnosis.
     """
     suite = load_suite(suite_name, suites)
     if suite.includes:
-        return _render_all(suite, records, reports, suites, plan)
+        return _render_all(suite, records, reports, suites, results)
     blocks = arrange(suite, records)
     if not blocks:
         raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
     folder = reports / suite_name
     written = _Writer(folder)
-    grids = _grids(suite.name, plan, suites)
-    report = _report(suite, blocks, load_paper(suite.paper) if suite.paper else None, written, grids)
+    grids = _grids(suite.name, results, suites)
+    paper = load_paper(suite.paper) if suite.paper else None
+    pruned = _pruning(suite, blocks, paper, diagnoses_of(blocks, results), written) if results is not None else []
+    report = _report(suite, blocks, paper, written, grids, pruned)
     written.text("report.md", report)
     written.tidy()
     _index(reports, suites)
@@ -44,12 +48,12 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
 
 
 def _render_all(suite: Suite, records: Sequence[RunRecord], reports: Path, suites: Path | None,
-                plan: Path | None) -> Path:
+                results: Path | None) -> Path:
     inside = [name for name in suite.includes if arrange(load_suite(name, suites), records)]
     if not inside:
         raise UserError(f"no records for suite {suite.name!r}. Run `python benchmark.py --suite {suite.name}` first.")
     for name in inside:
-        render_suite(name, records, reports, suites=suites, plan=plan)
+        render_suite(name, records, reports, suites=suites, results=results)
     return reports / "index.md"
 
 
@@ -78,7 +82,8 @@ class _Writer:
                 path.unlink()
 
 
-def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer, grids: list[str]) -> str:
+def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer, grids: list[str],
+            pruned: list[str]) -> str:
     profiles = ", ".join(sorted({b.profile for b in blocks}))
     head = f"Made from {len(about.records_of(blocks))} runs, profile{'s' if ',' in profiles else ''} {profiles}."
     if paper:
@@ -88,7 +93,7 @@ def _report(suite: Suite, blocks: list[Block], paper: Paper | None, out: _Writer
     sections = [f"# {suite.title}", head, "## The answer", answer(blocks), "## Results", *_results(blocks)]
     if paper:
         sections += ["## Beside the paper", *_beside(blocks, paper, out)]
-    sections += ["## Figures", *_figures(blocks, paper, out), "## Efficiency", *_efficiency(blocks, out),
+    sections += [*pruned, "## Figures", *_figures(blocks, paper, out), "## Efficiency", *_efficiency(blocks, out),
                  "## Budget and tuning", *_budget(blocks), *grids, "## What was run, and where", *_about(blocks, out)]
     if paper:
         sections += ["## Not covered yet", *_not_covered(suite, blocks, paper)]
@@ -165,6 +170,28 @@ def _figures(blocks: list[Block], paper: Paper | None, out: _Writer) -> list[str
     return parts
 
 
+def _pruning(suite: Suite, blocks: list[Block], paper: Paper | None, diagnoses: dict[str, Diagnosis],
+             out: _Writer) -> list[str]:
+    """What beam search throws away, or how to measure it; [] where nothing generates."""
+    if not any(g.row.backbone for b in blocks for g in b.groups):
+        return []
+    every = [pruning.searched(block, diagnoses) for block in blocks]
+    found = [one for one in every if one]
+    parts = ["## What beam search throws away", *pruning.section(suite, blocks, every)]
+    parts_of = {one.block.name: pruning.block_tables(one) for one in found}
+    if not found:
+        return parts
+    for picture in pruning_figures.pictures(suite, found, figures.looks(blocks), paper):
+        stem = f"figures/{slug(f'{picture.name} {picture.block}')}"
+        for kind, content in (picture.files or {}).items():
+            out.data(f"{stem}.{kind}", content)
+        parts_of.setdefault(picture.block, []).append(
+            f"![{picture.title}]({stem}.png)\n\n{picture.text} ([SVG]({stem}.svg))." if picture.files else picture.text)
+    out.text("tables/pruning.csv", tables.csv_text(
+        pruning.CSV_HEADER, [row for one in found for row in pruning.csv_rows(one)]))
+    return [*parts, *(text for name in parts_of for text in parts_of[name])]
+
+
 def _efficiency(blocks: list[Block], out: _Writer) -> list[str]:
     out.text("tables/efficiency.csv", tables.csv_text(
         cost.EFFICIENCY_HEADER, [row for b in blocks for row in cost.efficiency_rows(b)]))
@@ -188,10 +215,10 @@ def _budget(blocks: list[Block]) -> list[str]:
     return [*parts, cost.tuning(blocks)]
 
 
-def _grids(suite: str, plan: Path | None, suites: Path | None) -> list[str]:
+def _grids(suite: str, results: Path | None, suites: Path | None) -> list[str]:
     """What the grids of a suite, and of those that include it, were estimated to take; [] where nothing was."""
     around = [name for name in suite_names(suites) if suite in (name, *load_suite(name, suites).includes)]
-    table = cost.grids(cost.read_plan(plan), around) if plan else ""
+    table = cost.grids(cost.read_plan(results / cost.PLAN), around) if results else ""
     return ["## What the grids cost", "Estimates of `plan --save`: every run of a grid from nothing, trained to its "
             "last epoch, so upper bounds. Runs that two suites share are counted in both.", table] if table else []
 

@@ -1,0 +1,379 @@
+"""What beam search throws away: sentences and tables of a report, from the diagnoses beside the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from genrec_bench.analysis import pruning
+from genrec_bench.analysis.pruning import Estimate, GainSplit
+from genrec_bench.diagnoses import Diagnosis
+from genrec_bench.reporting.figures import objective_of
+from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.tables import DASH, MARK, by_family, number, pipe
+
+BEAM = 20
+TOPS = (20, 10, 5)
+GAIN = ("ndcg", 10)
+CAUSES = (10, (5, 10))  # the beam, and the K, of the table of causes
+NAMED = ("cross_entropy", "msl", "apao pointwise", "apao pairwise", "bear")  # objectives that the sentences name
+OWN, OTHER = "own", "other"  # names of the normaliser that a run decodes with and of the one it does not
+CHOICES = ("metric", "k", "beam", "reading", "vocabulary")
+CSV_HEADER = ("block", "method", "quantity", "normaliser", *CHOICES, "part", "value", "low", "high", "n", "seeds")
+READ_ME = ("For each sampled test user: the exact rank of the target, by the summed log-probability of every semantic "
+           "ID, and its place in beams of several widths. ID-level, as papers publish it. In brackets 95 % intervals: "
+           "from resampled seeds and users; Wilson's for a share of one seed, of none or of all. Descriptive: no test, "
+           "no verdict. Lost: among the exact best K, and not in the beam. All numbers, rounded at the sixth decimal: "
+           "[tables/pruning.csv](tables/pruning.csv).")
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosed:
+    """A row with the diagnoses of its seeds, in order of seeds. most: seeds that some row of the block has.
+
+    normaliser: what the runs themselves decode with; in `runs` its facts are named OWN and the other one's OTHER, so
+    that rows which decode differently can be compared.
+    """
+
+    group: Group
+    seeds: tuple[int, ...]
+    most: int
+    normaliser: str
+    runs: tuple[Diagnosis, ...]
+    known: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def row(self) -> Row:
+        """The suite's row."""
+        return self.group.row
+
+    @property
+    def name(self) -> str:
+        """The label without the backbone, with n where seeds are missing."""
+        return self.group.name if len(self.seeds) == self.most else f"{self.group.name} (n = {len(self.seeds)})"
+
+    def of_seeds(self, seeds: Iterable[int]) -> list[Diagnosis]:
+        """The diagnoses of some seeds, in that order."""
+        return [self.runs[self.seeds.index(seed)] for seed in seeds]
+
+    def estimate(self, quantity: Callable[..., Any], normaliser: str = OWN, **choice: Any) -> Any:
+        """A quantity of `analysis.pruning` over all seeds, computed once."""
+        key = quantity.__name__, normaliser, *sorted(choice.items())
+        if key not in self.known:
+            self.known[key] = quantity(self.runs, normaliser, **choice)
+        return self.known[key]
+
+    def catalogue(self, key: str) -> float:
+        """A count of the catalogue, or mean where seeds have semantic IDs of their own."""
+        return fmean(run.about["catalogue"][key] for run in self.runs)
+
+    def beam_positions(self, beam: int) -> float:
+        """Prefixes that a beam search of this width reads for one user, the empty one included."""
+        return fmean(pruning.beam_positions(run, beam) for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The rows of a block that have diagnoses of one sample, in the block's order. others: labels of those left out."""
+
+    block: Block
+    rows: tuple[Diagnosed, ...]
+    others: tuple[str, ...]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the file says that all rows share: sample, beams, cap, levels."""
+        return self.rows[0].runs[0].about
+
+    @property
+    def beams(self) -> tuple[int, ...]:
+        """The widths, ascending."""
+        return self.rows[0].runs[0].beams
+
+    def families(self) -> dict[str, list[Diagnosed]]:
+        """The rows under their backbones, in order."""
+        places = {id(row.group): row for row in self.rows}
+        found = {family: [places[id(g)] for g in groups if id(g) in places]
+                 for family, groups in self.block.families().items()}
+        return {family: rows for family, rows in found.items() if rows}
+
+    def reference(self, family: str) -> Diagnosed | None:
+        """Cross-entropy of a backbone, where it is diagnosed."""
+        group = self.block.cross_entropy(family)
+        return next((r for r in self.rows if r.group is group), None)
+
+    def principal(self, family: str) -> list[Diagnosed]:
+        """The first row of each form of objectives and stages; variants, sweeps and readings stand after it."""
+        first: dict[tuple[Any, ...], Diagnosed] = {}
+        for row in self.families().get(family, ()):
+            first.setdefault((row.row.stages, objective_of(row.row)), row)
+        return list(first.values())
+
+    def named(self, family: str, *names: str) -> list[Diagnosed]:
+        """The principal rows of one stage with these objectives, by the names that colours go by."""
+        return [r for r in self.principal(family) if len(r.row.stages) == 1 and objective_of(r.row) in names]
+
+
+def searched(block: Block, diagnoses: Mapping[str, Diagnosis]) -> Searched | None:
+    """The block's rows with their diagnoses, all of the sample that most runs have; None where there are none."""
+    shared = Counter(_shared(diagnoses[r.run_id]) for g in block.groups for r in g.records if r.run_id in diagnoses)
+    if not shared:
+        return None
+    most = max(shared, key=lambda key: (shared[key], key))
+    fitting = [(g, [r for r in g.records if r.run_id in diagnoses and _shared(diagnoses[r.run_id]) == most])
+               for g in block.groups]
+    num_seeds = max(len(records) for _, records in fitting)
+    rows = []
+    for group, records in fitting:
+        if records:
+            own = diagnoses[records[0].run_id].about["decoding"]["normaliser"]
+            rows.append(Diagnosed(group, tuple(r.seed for r in records), num_seeds, own,
+                                  tuple(_by_role(diagnoses[r.run_id], own) for r in records)))
+    others = [g.label for g, records in fitting if len(records) < sum(r.run_id in diagnoses for r in g.records)]
+    return Searched(block, tuple(rows), tuple(others))
+
+
+def _shared(diagnosis: Diagnosis) -> tuple[Any, ...]:
+    """What diagnoses must have in common to stand in one table."""
+    about = diagnosis.about
+    return (about["sample"]["users"], about["sample"]["sha256"], diagnosis.beams, about["top"], about["cap"],
+            diagnosis.levels)
+
+
+def _by_role(run: Diagnosis, own: str) -> Diagnosis:
+    """The same facts with the normalisers named by what they are to the run."""
+    roles = {own: OWN, **{n: OTHER for n in run.about["normalisers"] if n != own}}
+    arrays = {}
+    for name, array in run.arrays.items():
+        head, _, tail = name.partition("/")
+        arrays[f"{roles[head]}/{tail}" if head in roles else name] = array
+    return Diagnosis({**run.about, "normalisers": [roles[n] for n in run.about["normalisers"]]}, arrays)
+
+
+def section(suite: Suite, blocks: Sequence[Block], found: Sequence[Searched | None]) -> list[str]:
+    """How to read it, and the sentences of all blocks; one line says what makes the diagnoses where there are none."""
+    command = f"`python benchmark.py diagnose --suite {suite.name}`"
+    if not any(found):
+        return [f"Not measured yet: {command} measures it, from the weights that runs leave below the results."]
+    lines = [f"- **{block.name}.** " + (" ".join(sentences(one)) if one else f"Not measured yet; {command} does it.")
+             for block, one in zip(blocks, found, strict=True) if one or any(g.row.backbone for g in block.groups)]
+    return [READ_ME, "\n".join(lines)]
+
+
+def sentences(found: Searched) -> list[str]:
+    """What each backbone's objectives lose, how that falls with the beam, and what their gains are made of."""
+    result = []
+    for family in found.families():
+        rows = found.named(family, *NAMED)
+        if rows and BEAM in found.beams:
+            result += [_lost_by_row(family, rows), _lost_by_beam(found, rows[0]), _gains(found, family, rows)]
+    if found.block.profile == "smoke":
+        result.append("Profile smoke only shows that everything works: these numbers mean nothing.")
+    return [s for s in result if s] or ["No row with cross-entropy, MSL, APAO or BEAR has a diagnosis at beam 20."]
+
+
+def _lost_by_row(family: str, rows: Sequence[Diagnosed]) -> str:
+    parts = []
+    for row in rows:
+        lost = row.estimate(pruning.pruning_rate, k=BEAM, beam=BEAM)
+        parts.append(f"{row.name} {percent(lost)} of {lost.n:,}" if lost.n else f"{row.name} has none")
+    return f"{family}, targets among the exact top {BEAM} that beam {BEAM} loses: {'; '.join(parts)}."
+
+
+def _lost_by_beam(found: Searched, row: Diagnosed) -> str:
+    """The share by width for the first row named, which is cross-entropy where that is diagnosed."""
+    wide = [b for b in found.beams if b >= BEAM]
+    shares = [f"{percent(row.estimate(pruning.pruning_rate, k=BEAM, beam=b))} at {b}" for b in wide]
+    return f"By the beam, {row.name}: {', '.join(shares)}." if len(wide) > 1 else ""
+
+
+def _gains(found: Searched, family: str, rows: Sequence[Diagnosed]) -> str:
+    parts = []
+    for row in rows:
+        split = gain(found, family, row)
+        if split:
+            parts.append(f"{row.name} {signed(split.total)}, scoring {signed(split.scoring)} and pruning "
+                         f"{signed(split.pruning)}")
+    metric = f"{GAIN[0].upper()}@{GAIN[1]}"
+    return f"Gain over {found.reference(family).name} in {metric} at beam {BEAM}: {'; '.join(parts)}." if parts \
+        else ""
+
+
+def gain(found: Searched, family: str, row: Diagnosed, normaliser: str = OWN) -> GainSplit | None:
+    """A row's gain over its backbone's cross-entropy and its two parts, over the seeds that both have, or None."""
+    reference = found.reference(family)
+    seeds = [s for s in row.seeds if reference and s in reference.seeds]
+    if reference is None or row is reference or not seeds or BEAM not in found.beams:
+        return None
+    key = "gain", normaliser, ("beam", BEAM), ("k", GAIN[1]), ("metric", GAIN[0])
+    if key not in row.known:
+        row.known[key] = pruning.gain_split(row.of_seeds(seeds), reference.of_seeds(seeds), normaliser,
+                                            metric=GAIN[0], k=GAIN[1], beam=BEAM)
+    return row.known[key]
+
+
+def csv_rows(found: Searched) -> list[list[Any]]:
+    """Everything that was estimated so far, a line each, in the order of CSV_HEADER."""
+    lines = []
+    for row in found.rows:
+        for (quantity, normaliser, *choice), value in row.known.items():
+            parts = vars(value) if isinstance(value, GainSplit) else {"": value}
+            if isinstance(value, list):
+                parts = {f"level {m}": e for m, e in enumerate(value, 1)}
+            lines += [[found.block.name, row.group.label, quantity, normaliser, *(dict(choice).get(c) for c in CHOICES),
+                       part, *(round(v, 6) if e.n else None for v in (e.value, e.low, e.high)), e.n, len(row.seeds)]
+                      for part, e in parts.items()]
+    return lines
+
+
+def percent(e: Estimate) -> str:
+    """`12.3 % [10.1, 14.5]`, or a dash where nothing was counted."""
+    return DASH if not e.n else f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def signed(e: Estimate) -> str:
+    """`+0.0012 [-0.0003, +0.0027]`."""
+    return f"{e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]"
+
+
+def plain(e: Estimate, digits: int = 4) -> str:
+    """`0.0412 [0.0390, 0.0434]`."""
+    return f"{e.value:,.{digits}f} [{e.low:,.{digits}f}, {e.high:,.{digits}f}]"
+
+
+def block_tables(found: Searched) -> list[str]:
+    """Who was looked at, then all tables of a block, each with a line that says what it shows."""
+    parts = [f"### {found.block.name}: what beam search loses", _sample(found)]
+    for k in TOPS:
+        beams = [b for b in found.beams if b >= k]
+        if beams:
+            parts += [f"Lost of the exact top {k} (PR@{k}), by beam:", _table(found, *_lost(k, beams))]
+    if BEAM in found.beams:
+        levels = range(1, found.about["levels"] + 1)
+        parts += [
+            f"{GAIN[0].upper()}@{GAIN[1]} at beam {BEAM}, and the gain over cross-entropy on the same backbone: what "
+            "full sorting gains too (scoring) and the rest (pruning):", _table(found, *_gain_table(found)),
+            f"Prefix Recall@{BEAM} by prefix length, share of users whose target's prefix is in the beam after that "
+            "step:", _table(found, *_by_level("level", levels, pruning.prefix_recall, reading="survival", beam=BEAM)),
+            "The same, read as the share of users whose target's prefix is among the "
+            f"{BEAM} best of all prefixes of its length:",
+            _table(found, *_by_level("level", levels, pruning.prefix_recall, reading="rank", k=BEAM)),
+            f"Share of the exact top {found.about['top']} whose prefix is in the beam of {BEAM} after each step:",
+            _table(found, *_by_level("step", levels, pruning.retention, beam=BEAM))]
+    if CAUSES[0] in found.beams:
+        parts += [f"Of the targets lost at beam {CAUSES[0]}, the share with a token that is not among the "
+                  f"{CAUSES[0]} likeliest next ones at its own prefix, of the whole vocabulary and of the valid "
+                  "tokens:", _table(found, *_causes())]
+    parts += ["Decoder positions for one user, prefixes that are read: a beam, the least that an exact search for "
+              f"the top {found.about['top']} can read, all prefixes once, every semantic ID by itself:",
+              _table(found, *_cost(found))]
+    if BEAM in found.beams:
+        parts += ["The other normaliser: what each row loses where it is not decoded as it was run, and its gain over "
+                  "cross-entropy where both are not:",
+                  _table(found, *_otherwise(found))]
+    return parts
+
+
+def _sample(found: Searched) -> str:
+    sample, levels = found.about["sample"], found.about["levels"]
+    who = f"all {sample['users']:,} test users" if sample["rule"] == "all" else \
+        f"{sample['users']:,} of {sample['of']:,} test users, drawn once for all runs"
+    parts = [f"Sample: {who} (hash {sample['sha256'][:12]}). Exact ranks up to {found.about['cap']}; worse ones count "
+             f"as not found. Semantic IDs of {levels} levels. Every row under its own normaliser unless said "
+             "otherwise; n seeds."]
+    missing = [g.label for g in found.block.groups if g.row.backbone and not any(g is r.group for r in found.rows)]
+    if missing:
+        parts.append(f"No diagnosis of {', '.join(missing)}.")
+    if found.others:
+        parts.append(f"Left out, as made with another sample, beams or cap: runs of {', '.join(found.others)}.")
+    fewer = [r.group.label for r in found.rows if len(r.seeds) < r.most]
+    if fewer:
+        parts.append(f"{MARK} Fewer seeds than others: {', '.join(fewer)}.")
+    return " ".join(parts)
+
+
+Cells = tuple[list[str], Callable[[str, Diagnosed], list[str]]]
+
+
+def _table(found: Searched, header: Sequence[str], cells: Callable[[str, Diagnosed], list[str]]) -> str:
+    """A pipe table of all rows, or one for each backbone; `cells` gives a row's own columns."""
+    rows = {id(row.group): (family, row) for family, rows in found.families().items() for row in rows}
+
+    def table(groups: Sequence[Group]) -> str:
+        shown = [rows[id(g)] for g in groups]
+        return pipe(["Method", "n", *header], [[row.group.label, _seeds(row), *cells(family, row)]
+                                               for family, row in shown])
+
+    return by_family(found.block, [row.group for row in found.rows], table)
+
+
+def _seeds(row: Diagnosed) -> str:
+    n = len(row.seeds)
+    return str(n) if n == row.most else f"{n} of {row.most} {MARK}"
+
+
+def _lost(k: int, beams: Sequence[int]) -> Cells:
+    def cells(family: str, row: Diagnosed) -> list[str]:
+        rates = [row.estimate(pruning.pruning_rate, k=k, beam=b) for b in beams]
+        return [number(rates[0].n), *(percent(r) for r in rates)]
+
+    return ["Targets", *(f"Beam {b}" for b in beams)], cells
+
+
+def _gain_table(found: Searched) -> Cells:
+    def cells(family: str, row: Diagnosed) -> list[str]:
+        split = gain(found, family, row)
+        level = [plain(row.estimate(pruning.full_metric, metric=GAIN[0], k=GAIN[1])),
+                 plain(row.estimate(pruning.beam_metric, metric=GAIN[0], k=GAIN[1], beam=BEAM))]
+        return [*level, *([signed(e) for e in (split.total, split.scoring, split.pruning)] if split else [DASH] * 3)]
+
+    return ["Full sorting", f"Beam {BEAM}", "Gain", "Scoring", "Pruning"], cells
+
+
+def _by_level(name: str, levels: Iterable[int], quantity: Callable[..., Any], **choice: Any) -> Cells:
+    def cells(family: str, row: Diagnosed) -> list[str]:
+        return [plain(e, 3) for e in row.estimate(quantity, **choice)]
+
+    return [f"{name.capitalize()} {m}" for m in levels], cells
+
+
+def _causes() -> Cells:
+    beam, tops = CAUSES
+
+    def cells(family: str, row: Diagnosed) -> list[str]:
+        result = []
+        for k in tops:
+            shares = [row.estimate(pruning.violation_share, k=k, beam=beam, vocabulary=v) for v in ("flat", "trie")]
+            result += [number(shares[0].n), *(percent(s) for s in shares)]
+        return result
+
+    return [c for k in tops for c in (f"Lost of top {k}", f"K = {k}, whole", f"K = {k}, valid")], cells
+
+
+def _cost(found: Searched) -> Cells:
+    top = found.about["top"]
+
+    def cells(family: str, row: Diagnosed) -> list[str]:
+        return [*(number(row.beam_positions(b)) for b in found.beams), plain(row.estimate(pruning.needed), 0),
+                number(row.catalogue("nodes")), number(row.catalogue("ids") * found.about["levels"])]
+
+    return [*(f"Beam {b}" for b in found.beams), f"Exact top {top}", "All prefixes", "Item by item"], cells
+
+
+def _otherwise(found: Searched) -> Cells:
+    k, beam = 10, CAUSES[0]
+
+    def cells(family: str, row: Diagnosed) -> list[str]:
+        lost = [row.estimate(pruning.pruning_rate, normaliser=OTHER, k=BEAM, beam=BEAM)]
+        if beam in found.beams:
+            lost.append(row.estimate(pruning.pruning_rate, normaliser=OTHER, k=k, beam=beam))
+        split = gain(found, family, row, OTHER)
+        return [row.normaliser, *(percent(e) for e in lost),
+                *([signed(e) for e in (split.total, split.scoring, split.pruning)] if split else [DASH] * 3)]
+
+    return ["Run with", f"PR@{BEAM}, beam {BEAM}", *([f"PR@{k}, beam {beam}"] if beam in found.beams else []),
+            "Gain", "Scoring", "Pruning"], cells

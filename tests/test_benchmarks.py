@@ -1,0 +1,530 @@
+"""The benchmarks' arithmetic, checks and tables, and tiny runs of every case of decoding and exact search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import decoding, exact, full_sort, networks, reference, surrogate, tables, watched, work
+from benchmarks.corpora import Corpus, Setting, batches, sample
+from benchmarks.harness import Arm, Case, Goal, Products, Row, Unequal, check_close, check_lists, measure
+from benchmarks.machine import is_quiet
+from benchmarks.networks import to_huggingface
+from genrec_bench import checkpoints
+from genrec_bench.backbones.llama import LlamaSettings
+from genrec_bench.backbones.tiger import TigerSettings
+from genrec_bench.config import DecodingConfig, RunConfig, SplitConfig
+from genrec_bench.contracts import EOS, Interactions, SemanticIds
+from genrec_bench.decode import beam_search
+from genrec_bench.errors import UserError
+from genrec_bench.exact import exact_top_k
+from genrec_bench.splits import leave_one_out
+from genrec_bench.trie import Trie
+
+TINY_TIGER = TigerSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)
+TINY_LLAMA = LlamaSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)
+NO_MACHINE = dict.fromkeys(tables.ABOUT, "x") | {"load": "0.00"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class FakeClock:
+    """Time passes where an arm says so; the order of calls is written down."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 0.0, []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def arm(self, name: str, seconds: list[float], units: float, calls: int = 1, makes: Any = None) -> Arm:
+        """Its first call is the warm-up and takes 1,000 seconds, the next ones `seconds` in turn."""
+        left = [1000.0, *seconds]
+
+        def run() -> Any:
+            self.calls.append(name)
+            self.now += left.pop(0)
+            return makes
+
+        return Arm(name, run, units, calls)
+
+
+def agree(*outputs: Any) -> None:
+    """A check that nothing fails."""
+
+
+def by_quantity(rows: list[Row]) -> dict[str, Row]:
+    return {row.quantity: row for row in rows}
+
+
+def test_speeds_and_ratios_are_medians_over_repeats_in_turn() -> None:
+    clock = FakeClock()
+    ours = clock.arm("ours", [1.0, 2.0, 4.0], units=8)  # 8, 4, 2 users a second
+    theirs = clock.arm("theirs", [6.0, 3.0, 5.0], units=3)  # 0.5, 1, 0.6
+    case = Case("decoding", "a", (ours, theirs), agree, goal=Goal(6, 10))
+    rows = by_quantity(measure(case, clock, repeats=3, threads=1))
+    assert clock.calls == ["ours", "theirs"] * 4
+    assert (rows["ours"].value, rows["ours"].low, rows["ours"].high) == (4.0, 2.0, 8.0)
+    assert rows["theirs"].value == pytest.approx(0.6) and rows["theirs"].unit == "users a CPU second"
+    ratio = rows["speed of ours"]  # 16, 4 and 10/3 within the repeats; the ratio of the medians would be 6.67
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((4.0, 10 / 3, 16.0))
+    assert (ratio.target, ratio.aim, ratio.verdict) == (6, 10, "MISSED")
+
+
+def test_a_cost_is_time_over_time_and_several_calls_share_a_timing() -> None:
+    clock = FakeClock()
+    ours = clock.arm("exact", [1.0, 3.0], units=2, calls=2)  # 4 s for 4 users
+    theirs = clock.arm("beam", [2.0], units=4)  # 2 s for 4 users
+    case = Case("exact", "a", (ours, theirs), agree, goal=Goal(5, 3, at_most=True))
+    rows = by_quantity(measure(case, clock, repeats=1, threads=2))
+    assert clock.calls == ["exact", "beam", "exact", "exact", "beam"]
+    assert rows["exact"].value == 1.0 and rows["exact"].unit == "users a second"
+    assert rows["cost of exact"].value == 2.0 and rows["cost of exact"].verdict == "aim reached"
+
+
+def test_only_the_second_arm_has_the_goal_and_more_rows_come_from_the_medians() -> None:
+    clock = FakeClock()
+    arms = tuple(clock.arm(name, seconds, 2) for name, seconds in
+                 (("a", [2.0, 4.0, 6.0]), ("b", [8.0, 8.0, 8.0]), ("c", [2.0, 2.0, 2.0])))
+    case = Case("decoding", "x", arms, agree, goal=Goal(2, 3))
+    case = replace(case, after=lambda medians: [case.fact("a's median", medians[0], "s")])
+    rows = by_quantity(measure(case, clock, repeats=3, threads=1))
+    assert rows["a's median"].value == 2.0
+    again = replace(case, arms=tuple(clock.arm(name, [1.0], 1) for name in "abc"))
+    assert "a's median" not in by_quantity(measure(again, clock, repeats=1, threads=2))
+    targets = {row.unit: row.target for row in rows.values() if row.quantity == "speed of a"}
+    assert targets == {"times c": None}  # the dictionary keeps the last of two rows of one name
+    ratios = [row for row in measure(replace(case, arms=tuple(clock.arm(n, [1.0], 1) for n in "abc"), after=None),
+                                     clock, repeats=1, threads=1) if row.quantity == "speed of a"]
+    assert [(row.unit, row.target) for row in ratios] == [("times b", 2), ("times c", None)]
+
+
+def test_arms_that_disagree_are_an_error_before_the_clock_is_asked() -> None:
+    def no_clock() -> float:
+        raise AssertionError("the clock was asked")
+
+    arms = (Arm("a", lambda: np.array([1.0]), 1), Arm("b", lambda: np.array([1.1]), 1))
+    case = Case("decoding", "two numbers", arms, lambda a, b: check_close(a, b, tolerance=1e-3, what="numbers"))
+    with pytest.raises(Unequal, match=r"decoding, two numbers: numbers differ by 0.1, more than 0.001"):
+        measure(case, no_clock, repeats=1, threads=1)
+
+
+@pytest.mark.parametrize(("value", "goal", "verdict"), [
+    (11.9, Goal(12, 20), "MISSED"), (12.0, Goal(12, 20), "target reached"), (20.0, Goal(12, 20), "aim reached"),
+    (5.1, Goal(5, 3, at_most=True), "MISSED"), (5.0, Goal(5, 3, at_most=True), "target reached"),
+    (3.0, Goal(5, 3, at_most=True), "aim reached"), (1.0, None, ""),
+])
+def test_verdicts(value: float, goal: Goal | None, verdict: str) -> None:
+    wanted = {} if goal is None else vars(goal)
+    assert Row("b", "c", "q", value, value, value, "u", 1, **wanted).verdict == verdict
+
+
+def lists(scores: list[float], codes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """One user's list of one-level IDs."""
+    return np.array([[[c] for c in codes]]), np.array([scores])
+
+
+@pytest.mark.parametrize(("other", "message"), [
+    (lists([-1.0, -2.0, -2.000004, -3.0], [4, 6, 5, 7]), None),  # two within 1e-5 may change places
+    (lists([-1.00005, -2.0, -2.000004, -3.0], [4, 5, 6, 7]), None),
+    (lists([-1.0002, -2.0, -2.000004, -3.0], [4, 5, 6, 7]), "user 0, place 1: scores"),
+    (lists([-1.0, -2.0, -2.000004, -3.0], [4, 5, 6, 8]), r"user 0, place 4: \[7\] and \[8\]"),
+    (lists([-1.0, -2.0, -2.000004, -3.0], [5, 4, 6, 7]), r"place 1: \[4\] and \[5\]"),
+    (lists([-1.0, -2.0, np.nan, -3.0], [4, 5, 6, 7]), "place 3: scores"),
+    (lists([-1.0, -2.0, -3.0], [4, 5, 7]), r"shape \(1, 4, 1\) and \(1, 3, 1\)"),
+])
+def test_lists_agree_where_scores_have_an_order(other: tuple[np.ndarray, np.ndarray], message: str | None) -> None:
+    ours = lists([-1.0, -2.0, -2.000004, -3.0], [4, 5, 6, 7])
+    if message is None:
+        check_lists(ours, other)
+    else:
+        with pytest.raises(Unequal, match=message):
+            check_lists(ours, other)
+
+
+def test_unused_places_agree_and_shapes_have_to() -> None:
+    check_lists(lists([-1.0, -np.inf], [4, 0]), lists([-1.0, -np.inf], [4, 0]))
+    with pytest.raises(Unequal, match="place 2"):
+        check_lists(lists([-1.0, -np.inf], [4, 0]), lists([-1.0, -9.0], [4, 0]))
+    with pytest.raises(Unequal, match="shape"):
+        check_close(np.zeros(2), np.zeros(3), tolerance=1.0, what="x")
+    with pytest.raises(Unequal, match="nan"):
+        check_close(np.array([np.nan]), np.zeros(1), tolerance=1.0, what="x")
+
+
+def some_lines() -> list[tables.Line]:
+    rows = [Row("decoding", "TIGER", "ours", 145.04, 138.0, 150.0, "users a CPU second", 1, note="64 users"),
+            Row("decoding", "TIGER", "speed of ours", 11.0, 10.5, 12.5, "times generate", 1, 12.0, 20.0),
+            Row("exact", "Office", "cost of exact", 2.5, 2.5, 2.5, "times beam 20", 2, 5.0, 3.0, True)]
+    return [tables.Line(row, {**NO_MACHINE, "commit": row.benchmark}) for row in rows]
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    assert tables.read(path) == []
+    tables.write(path, some_lines())
+    assert tables.read(path) == some_lines()
+    assert path.read_text().splitlines()[2].split(",")[11:13] == ["", "MISSED"]
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a table of these benchmarks"):
+        tables.read(path)
+
+
+def test_new_lines_replace_their_benchmark_and_stand_by_case() -> None:
+    old = some_lines()
+    new = [tables.Line(Row("decoding", case, "q", 1.0, 1.0, 1.0, "u", threads), NO_MACHINE)
+           for threads in (1, 2) for case in ("b", "a")]
+    merged = [(x.row.benchmark, x.row.case, x.row.threads) for x in tables.merged(old, new)]
+    assert merged == [("decoding", "b", 1), ("decoding", "b", 2), ("decoding", "a", 1), ("decoding", "a", 2),
+                      ("exact", "Office", 2)]
+
+
+def test_the_page_marks_what_was_missed_and_a_machine_that_was_busy() -> None:
+    page = tables.render(some_lines())
+    assert "| TIGER | ours | 1 | 145 | 138 to 150 | users a CPU second |  |  |  |" in page
+    assert "|  | speed of ours | 1 | 11.0 | 10.5 to 12.5 | times generate | ≥ 12 | ≥ 20 | **MISSED** |" in page
+    assert "| Office | cost of exact | 2 | 2.50 |  | times beam 20 | ≤ 5 | ≤ 3 | aim reached |" in page
+    assert "| TIGER | speed of ours | 1 | 11.0 |" in page.split("## Decoding")[0]  # what was aimed at comes first
+    assert "- TIGER: 64 users" in page and "not quiet" not in page
+    busy = [replace(line, about={**line.about, "load": "1.50"}) for line in some_lines()]
+    assert tables.render(busy).count("was not quiet") == 2
+    assert is_quiet("0.30") and not is_quiet("0.31")
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (1234.6, "1,235"), (99.96, "100"), (99.94, "99.9"), (9.996, "10.0"), (1.0, "1.00"), (0.5, "0.500"), (0.0, "0"),
+    (0.00012345, "0.00012"), (-3.14159, "-3.14")])
+def test_numbers_have_three_figures(value: float, text: str) -> None:
+    assert tables.number(value) == text
+
+
+def test_multiply_adds_are_those_of_products_and_attention() -> None:
+    x, weight = torch.randn(3, 5, 7), torch.randn(11, 7)
+    query, key = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 10, 8)
+
+    def run() -> None:
+        torch.nn.functional.linear(x, weight)
+        torch.nn.functional.scaled_dot_product_attention(query, key, key)
+
+    assert work.multiply_adds(run) == 3 * 5 * 7 * 11 + 2 * (2 * 4 * 6 * 10 * 8)
+
+
+def test_shares_sum_to_one_and_name_what_was_done() -> None:
+    x = torch.randn(300, 300)
+    parts = work.shares(lambda: [x @ x for _ in range(20)])
+    assert sum(parts.values()) == pytest.approx(1.0) and parts["matrix products"] > 0.5
+    assert work.shares(lambda: [x.clone() for _ in range(20)])["matrix products"] == 0
+
+
+def test_the_gemm_rate_counts_every_product() -> None:
+    ticks = iter(range(100))
+    rate = work.gemm_rate(Products(3, ((5, 7), (7, 2))), lambda: float(next(ticks)), repeats=3, calls=4)
+    assert rate == 4 * 3 * (5 * 7 + 7 * 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sample_stands_for_all_lengths(seed: int) -> None:
+    lengths = np.random.default_rng(seed).geometric(0.1, 1000)
+    places = sample(lengths, 50)
+    assert len(set(places.tolist())) == 50 and np.array_equal(places, sample(lengths, 50))
+    assert np.array_equal(np.sort(lengths[places]), np.sort(lengths)[10::20])  # the middle of each fiftieth
+    assert sorted(sample(lengths[:7], 7)) == list(range(7))
+
+
+def tiny_corpus(seed: int = 0, *, users: int = 24, items: int = 60, levels: int = 3, codes: int = 6) -> Corpus:
+    random = np.random.default_rng(seed)
+    sequences = tuple(random.integers(0, items, random.integers(4, 9)) for _ in range(users))
+    interactions = Interactions("tiny", tuple(map(str, range(users))), tuple(map(str, range(items))), sequences)
+    ids = SemanticIds.from_codes(random.integers(0, codes, (items, levels)), (codes,) * levels)
+    return Corpus("tiny", leave_one_out(interactions, SplitConfig()), ids)
+
+
+def tiny_setting(tmp_path: Path, *names: str) -> Setting:
+    return Setting(None, tmp_path, users=6, corpora={name: tiny_corpus(seed) for seed, name in enumerate(names)})
+
+
+def test_batches_hold_every_row_once_and_results_come_back_in_order() -> None:
+    corpus = tiny_corpus()
+    data = corpus.data("test", (EOS,))
+    rows = sample(data.instances.lengths, 10)
+    passes = list(batches(data, rows, 300))  # two users make 600 rows of a product, three would be too many
+    assert [len(places) for places, _ in passes] == [2] * 5
+    seen = np.concatenate([rows[places] for places, _ in passes])
+    assert sorted(seen) == sorted(rows) and (np.diff(data.instances.lengths[seen]) >= 0).all()
+    model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
+    codes, scores = decoding.decode(model, data, rows, corpus.trie, 5)
+    alone = [beam_search(model, data.histories(rows[[n]]), corpus.trie, num_beams=5) for n in range(10)]
+    check_lists((codes, scores), (torch.cat([b.codes for b in alone]), torch.cat([b.scores for b in alone])))
+
+
+def test_the_dictionary_of_prefixes_says_what_may_follow() -> None:
+    codes = np.array([[3, 5], [3, 6], [4, 5]])
+    allowed = reference.allowed_tokens(reference.prefix_dictionary(codes), 2)
+    assert [allowed(0, torch.tensor([9, 9, *prefix])) for prefix in ([], [3], [4], [3, 5], [8])] == [
+        [3, 4], [5, 6], [5], [0], [0]]
+    assert reference.with_eos(codes).tolist() == [[3, 5, 1], [3, 6, 1], [4, 5, 1]]
+
+
+def test_padding_fills_one_side() -> None:
+    histories = [np.array([5, 6, 7]), np.array([8])]
+    assert reference.padded(histories, left=True)[0].tolist() == [[5, 6, 7], [0, 0, 8]]
+    tokens, mask = reference.padded(histories, left=False)
+    assert tokens.tolist() == [[5, 6, 7], [8, 0, 0]] and mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(("settings", "eos"), [(TINY_TIGER, True), (TINY_TIGER, False), (TINY_LLAMA, False)])
+def test_generate_finds_what_beam_search_finds(settings: Any, eos: bool) -> None:
+    corpus = tiny_corpus()
+    codes = reference.with_eos(corpus.ids.tokens) if eos else corpus.ids.tokens
+    model = decoding.network(settings, corpus.ids.vocab_size)
+    data = corpus.data("test", model.history_suffix)
+    rows = np.arange(5)
+    theirs = reference.generate(to_huggingface(model), [data.histories(rows[[n]])[0].numpy() for n in rows], codes,
+                                num_beams=4, batch_size=2)
+    check_lists(decoding.decode(model, data, rows, Trie.from_codes(codes), 4), theirs)
+
+
+@pytest.mark.parametrize("settings", [TINY_TIGER, TINY_LLAMA])
+def test_a_full_sort_is_every_id_scored_on_its_own(settings: Any) -> None:
+    corpus = tiny_corpus()
+    model = decoding.network(settings, corpus.ids.vocab_size)
+    history = corpus.data("test", model.history_suffix).histories(np.array([3]))
+    codes = full_sort.codes_of(corpus.trie)
+    assert codes.tolist() == np.unique(corpus.ids.tokens, axis=0).tolist()
+    leaves, inner = full_sort.leaf_scores(model, history, corpus.trie)
+    with torch.no_grad():
+        logps = torch.stack([model.token_logits(history, torch.tensor(code)[None, None])[0, 0].log_softmax(1)
+                             for code in codes])
+    naive = logps.gather(2, torch.from_numpy(codes)[:, :, None])[:, :, 0]
+    check_close(leaves, naive.sum(1), tolerance=1e-5, what="scores")
+    assert inner[0] == 0
+    first = [corpus.trie.find(code[:1]) for code in codes]
+    check_close(inner[first], naive[:, 0], tolerance=1e-5, what="scores of first levels")
+    found = full_sort.full_sort(model, history, corpus.trie, 4)
+    best = naive.sum(1).sort(descending=True, stable=True).indices[:4]
+    assert found.codes[0].tolist() == codes[best].tolist()
+
+
+def test_item_by_item_scores_are_those_of_the_full_sort() -> None:
+    corpus = tiny_corpus()
+    model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
+    history = corpus.data("test", model.history_suffix).histories(np.array([2]))
+    separate = reference.item_by_item(to_huggingface(model), history[0].numpy(),
+                                      full_sort.codes_of(corpus.trie), chunk=7)
+    check_close(separate, full_sort.leaf_scores(model, history, corpus.trie)[0], tolerance=1e-4, what="scores")
+
+
+def test_counts_of_two_sequences() -> None:
+    corpus = tiny_corpus(items=5)
+    split = replace(corpus.split, train_sequences=(np.array([0, 1, 2]), np.array([0, 1, 1])))
+    counts = surrogate.Counts.of(split)
+    assert counts.popularity.tolist() == [3 / 11, 4 / 11, 2 / 11, 1 / 11, 1 / 11]
+    # user 0 has 0, 1, 2; user 1 has 0 once and 1 twice
+    assert counts.together.toarray().round(12).tolist() == [[0, 0.75, 0.25, 0, 0], [0.75, 0, 0.25, 0, 0],
+                                                            [0.5, 0.5, 0, 0, 0], [0] * 5, [0] * 5]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_surrogate_has_the_probabilities_it_was_given(seed: int) -> None:
+    corpus = tiny_corpus(seed)
+    rows = np.arange(4)
+    probability, weight = surrogate.probabilities(corpus, rows)
+    assert probability.shape == (4, corpus.trie.num_ids) and 0 < weight < 1
+    assert probability.sum(axis=1) == pytest.approx(np.ones(4)) and (probability > 0).all()
+    model = surrogate.Surrogate(corpus.trie, probability, corpus.ids.vocab_size)
+    found = exact_top_k(model, torch.arange(4)[:, None], corpus.trie, k=5)
+    check_close(found.scores, np.log(np.sort(probability, axis=1)[:, :-6:-1]), tolerance=1e-5, what="scores")
+    picked = np.take_along_axis(probability, found.ids.numpy(), axis=1)
+    check_close(found.scores, np.log(picked), tolerance=1e-5, what="scores of the IDs")
+
+
+def test_a_watched_search_counts_its_positions() -> None:
+    corpus = tiny_corpus()
+    model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
+    histories = corpus.data("test", model.history_suffix).histories(np.arange(6))
+    seen = watched.Watched(model)
+    found = beam_search(seen, histories, corpus.trie, num_beams=4)
+    assert seen.positions == 6 * (1 + 4 + 4) and seen.seconds > 0
+    assert torch.equal(found.codes, beam_search(model, histories, corpus.trie, num_beams=4).codes)
+    # on wide beams every prefix is needed: those of a level that are no leaves
+    assert exact.needed_prefixes(model, corpus.data("test", model.history_suffix), np.arange(2),
+                                 corpus.trie).max() <= corpus.trie.level_start[-2]
+
+
+def test_every_case_of_decoding_runs_on_a_tiny_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "TigerSettings", lambda: TINY_TIGER)
+    monkeypatch.setattr(decoding, "LlamaSettings", lambda: TINY_LLAMA)
+    setting = tiny_setting(tmp_path, *decoding.CATALOGUES)
+    rows = [row for case in decoding.cases(setting) for row in command.measured(case, 1, 1)]
+    assert [row.quantity for row in rows if row.target] == ["speed of ours"] * 3
+    assert sum(row.quantity == "multiply-adds of ours" for row in rows) == 3
+    assert {f"beam {width}" for width in decoding.BEAMS} <= {row.quantity for row in rows}
+    assert sum(row.value for row in rows if row.quantity.startswith("time in")) == pytest.approx(300.0)
+
+
+def test_every_case_of_exact_search_runs_on_a_tiny_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = tiny_setting(tmp_path, *exact.CATALOGUES)
+    corpus = setting.corpus(exact.CATALOGUES[0])
+    model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
+    monkeypatch.setattr(exact, "TigerSettings", lambda: TINY_TIGER)
+    monkeypatch.setattr(exact, "default_checkpoint", lambda setting: tmp_path / "run" / "best.safetensors")
+    monkeypatch.setattr(exact, "trained", lambda setting, path: (model, corpus, 3))
+    rows = [row for case in exact.cases(setting) for row in measure(case, FakeSeconds(), repeats=1, threads=1)]
+    assert [(row.quantity, row.target, row.at_most) for row in rows if row.target] == [
+        ("cost of exact top 20", 5, True)]
+    found = {row.quantity: row.value for row in rows if row.case.startswith("tiny")}
+    assert 0 < found["prefixes that any exact search reads, median"] <= found["exact top 20: decoder positions"]
+
+
+class FakeSeconds:
+    """A clock on which a second passes between any two looks."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return float(self.now)
+
+
+def test_a_search_that_loses_an_id_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beam search instead of exact search, narrow enough to lose something."""
+    setting = tiny_setting(tmp_path, "apao_office")
+    corpus = setting.corpus("apao_office")
+    model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
+    monkeypatch.setattr(exact, "trained", lambda setting, path: (model, corpus, 3))
+    monkeypatch.setattr(exact, "exact_top_k", lambda model, histories, trie, *, k: beam_search(model, histories, trie,
+                                                                                              num_beams=k))
+    monkeypatch.setattr(exact, "K", 3)
+    with pytest.raises(Unequal, match="exact, tiny"):
+        measure(exact.beside_beam(setting, tmp_path), FakeSeconds(), repeats=1, threads=1)
+
+
+def write_checkpoint(path: Path, corpus: Corpus, **changed: Any) -> None:
+    """What a training run of a tiny network on a corpus leaves."""
+    model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
+    spec = {"name": "tiger", **{f: getattr(TINY_TIGER, f) for f in ("width", "num_layers", "num_heads", "head_width",
+                                                                   "feed_forward_width")}}
+    config = RunConfig("a row", "quick", {"name": "tiny"}, 0, backbone=spec,
+                       decoding=changed.pop("decoding", DecodingConfig()))
+    about = {"config": config.to_dict(), "codebook_sizes": list(corpus.ids.codebook_sizes), "epoch": 7,
+             "split_fingerprint": corpus.split.fingerprint, **changed}
+    checkpoints.write(path, checkpoints.named("model", model.state_dict())
+                      | {"semantic_ids": torch.from_numpy(corpus.ids.tokens)}, about)
+
+
+def test_a_checkpoint_is_read_with_its_data_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, path = tiny_corpus(), tmp_path / "best.safetensors"
+    monkeypatch.setattr(networks.registry.datasets, "build",
+                        lambda spec: SimpleNamespace(load=lambda data_dir: corpus.split.interactions))
+    write_checkpoint(path, corpus)
+    model, found, epoch = networks.trained(Setting(None, tmp_path), path)
+    assert epoch == 7 and found.split.fingerprint == corpus.split.fingerprint and model.settings.width == 8
+    assert torch.equal(model.shared.weight, decoding.network(TINY_TIGER, corpus.ids.vocab_size).shared.weight)
+    for changed, message in (({"split_fingerprint": "0"}, "another split"),
+                             ({"decoding": DecodingConfig(normaliser="trie")}, "another softmax")):
+        write_checkpoint(path, corpus, **changed)
+        with pytest.raises(UserError, match=message):
+            networks.trained(Setting(None, tmp_path), path)
+
+
+@pytest.mark.parametrize(("finished", "found", "trains"), [
+    ({"whole"}, "whole", False), (set(), "short", True), ({"without weights"}, None, True)])
+def test_a_network_is_trained_only_where_there_is_none(finished: set[str], found: str | None, trains: bool,
+                                                       tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run_suite(name: str, **options: Any) -> list[Any]:
+        asked.append(options["training"])
+        if found is not None:
+            (tmp_path / "short").mkdir()
+            (tmp_path / "short" / "best.safetensors").touch()
+        return [SimpleNamespace(run_id="short")]
+
+    (tmp_path / "whole").mkdir()
+    if "whole" in finished:
+        (tmp_path / "whole" / "best.safetensors").touch()
+    workspace = SimpleNamespace(prepare=lambda config, keep: SimpleNamespace(run_id="whole"),
+                                store=SimpleNamespace(find=lambda run_id: bool(finished)),
+                                folder=lambda run_id: tmp_path / run_id)
+    monkeypatch.setattr(networks, "Workspace", lambda *args: workspace)
+    monkeypatch.setattr(networks, "run_suite", run_suite)
+    if found is None:
+        with pytest.raises(UserError, match="its run is finished. Give --checkpoint"):
+            networks.default_checkpoint(Setting(None, tmp_path))
+    else:
+        path = networks.default_checkpoint(Setting(None, tmp_path))
+        assert path == tmp_path / found / "best.safetensors"
+    assert asked == [{"epochs": networks.EPOCHS}] * trains
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--only", "decodign"], "unknown benchmark 'decodign' in --only. Did you mean 'decoding'?"),
+    (["--repeats", "0"], "--repeats must be at least 1, got 0."),
+    (["--checkpoint", "nowhere"], "--checkpoint: no file nowhere."),
+    (["--data-dir", "nowhere"], "--data-dir points at nowhere, which is not a folder."),
+    (["--reepats", "2"], "Did you mean --repeats?"),
+])
+def test_mistakes_end_with_one_message(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    assert command.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def one_case(equal: Callable[..., None] = agree) -> Callable[[Setting], list[Case]]:
+    return lambda setting: [Case("decoding", "toy", (Arm("a", lambda: 1, 1), Arm("b", lambda: 2, 1)), equal,
+                                 threads=(1, 2))]
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Let the command call its workers in this process; returns the environments it gave them."""
+    environments = []
+
+    def worker(words: list[str], variables: dict[str, str]) -> int:
+        environments.append(variables)
+        return command.main(words[3:])
+
+    monkeypatch.setattr(command, "run_worker", worker)
+    return environments
+
+
+def test_the_command_measures_with_one_and_with_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environments = run_here(monkeypatch)
+    monkeypatch.setattr(decoding, "cases", one_case())
+    words = ["--only", "decoding", "--repeats", "2", "--out", str(tmp_path)]
+    assert command.main(words) == 0
+    rows = [line.row for line in tables.read(tmp_path / "results.csv")]
+    assert [(row.quantity, row.threads) for row in rows] == [(q, t) for t in (1, 2) for q in ("a", "b", "speed of a")]
+    assert [(env["OMP_NUM_THREADS"], env["OMP_WAIT_POLICY"]) for env in environments] == [("1", "PASSIVE"),
+                                                                                          ("2", "PASSIVE")]
+    assert (tmp_path / "results.md").read_text() == tables.render(tables.read(tmp_path / "results.csv"))
+
+
+def test_nothing_is_written_where_arms_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture) -> None:
+    run_here(monkeypatch)
+    monkeypatch.setattr(decoding, "cases", one_case(lambda a, b: check_close(a, b, tolerance=0.5, what="numbers")))
+    assert command.main(["--only", "decoding", "--out", str(tmp_path / "out")]) == 1
+    assert "decoding, toy: numbers differ by 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    run_here(monkeypatch)
+    monkeypatch.delenv("GENREC_BENCH_DATA", raising=False)
+    assert command.main(["--only", "decoding", "--out", str(tmp_path)]) == 2
+    assert "dataset apao_office needs the data folder" in capsys.readouterr().err

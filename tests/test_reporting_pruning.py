@@ -1,0 +1,337 @@
+"""The report of diagnoses: numbers by hand, who may stand in one table, pictures, and nothing where there is none."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genrec_bench import diagnoses
+from genrec_bench.analysis import pruning as analysis
+from genrec_bench.config import DecodingConfig, FirstStage, TrainingConfig
+from genrec_bench.diagnoses import Diagnosis
+from genrec_bench.errors import UserError
+from genrec_bench.records import RunRecord
+from genrec_bench.reporting import figures, pruning, pruning_figures, pruning_figures_bear
+from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.papers import load_paper
+from genrec_bench.reporting.pruning import OTHER, OWN, Searched
+from genrec_bench.reporting.rows import load_suite
+from tests.small_diagnoses import BEAMS, diagnosis_of, searched_by_arrays, stored_beside, tree_of
+from tests.small_records import record_of, stored, table_rows
+
+CE, MSL, PAIRWISE = "TIGER + cross-entropy", "TIGER + MSL", "TIGER + APAO-Pairwise"
+SFT, BEAR = "TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"
+HEADING = "## What beam search throws away"
+
+
+def run_of(label: str, seed: int = 0, suite: str = "apao", dataset: str = "ml-100k") -> RunRecord:
+    """A run of a suite's row."""
+    stated = next(row for row in load_suite(suite).rows if row.label == label).stated
+    parts = {"backbone": stated["backbone"], "objective": tuple(stated["objective"]),
+             "decoding": DecodingConfig(**stated.get("decoding", {}))}
+    if "first_stage" in stated:
+        parts["first_stage"] = FirstStage(tuple(stated["first_stage"]["objective"]), TrainingConfig(), None, True)
+    return record_of(dataset, "tiger", seed, label=label, tokenizer={"name": "rq_kmeans"}, **parts)
+
+
+def by_hand(record: RunRecord, ranks: Sequence[int], places: Sequence[int], **arrays: list) -> Diagnosis:
+    """A diagnosis of users with these exact ranks, and these places in every beam that is wide enough.
+
+    All of both normalisers; other arrays as given, or zero.
+    """
+    base = diagnosis_of(record, users=len(ranks))
+    facts = {name: np.zeros_like(array) for name, array in base.arrays.items()}
+    beam_rank = np.array([[place if place <= b else 0 for b in BEAMS] for place in places])
+    for n in ("flat", "trie"):
+        facts |= {f"{n}/rank": np.array(ranks), f"{n}/beam_rank": beam_rank, f"{n}/top_size": np.full(len(ranks), 20),
+                  **{f"{n}/{name}": np.array(values) for name, values in arrays.items()}}
+    return Diagnosis(base.about, facts)
+
+
+def found_of(found: list[tuple[RunRecord, Diagnosis]], suite: str = "apao") -> Searched:
+    """The one block of some runs with their diagnoses."""
+    block, = arrange(load_suite(suite), [record for record, _ in found])
+    result = pruning.searched(block, {record.run_id: diagnosis for record, diagnosis in found})
+    assert result is not None
+    return result
+
+
+def random_ones(labels: Sequence[str], seeds: Sequence[int] = (0, 1), suite: str = "apao", **more) -> Searched:
+    """Runs with random diagnoses."""
+    runs = [run_of(label, seed, suite) for label in labels for seed in seeds]
+    return found_of([(run, diagnosis_of(run, **more)) for run in runs], suite)
+
+
+def test_made_up_diagnoses_agree_with_a_plain_search():
+    """One user at a time, prefixes as tuples, sorted lists: the same facts as the helper's arrays."""
+    tree, random, beams = tree_of(30, 3, seed=3), np.random.default_rng(0), (2, 5)
+    targets = np.arange(0, 30, 3)
+    scores = [-(m + random.random((len(targets), len(rows)))) for m, rows in enumerate(tree.levels)]
+    facts = searched_by_arrays(tree, targets, scores, beams)
+    for user, row in enumerate(targets):
+        target = tuple(tree.codes[row])
+        known = [{tuple(p): s for p, s in zip(rows, of[user], strict=True)}
+                 for rows, of in zip(tree.levels, scores, strict=True)]
+        exact = sorted(known[-1], key=known[-1].get, reverse=True)
+        assert facts["rank"][user] == 1 + exact.index(target)
+        assert facts["needed"][user] == 1 + sum(s >= known[-1][exact[19]] for m in (0, 1) for s in known[m].values())
+        for b, width in enumerate(beams):
+            beam, survived = [()], 0
+            for m in range(3):
+                better = [p for p in known[m] if p[:m] in beam]
+                beam = sorted(better, key=known[m].get, reverse=True)[:width]
+                survived += target[:m + 1] in beam
+                assert facts["retained"][user, b, m] == sum(p[:m + 1] in beam for p in exact[:20])
+            assert facts["survived"][user, b] == survived
+            assert facts["beam_rank"][user, b] == (1 + beam.index(target) if target in beam else 0)
+    assert set(np.unique(facts["survived"])) > {0, 3}
+
+
+def test_a_lost_share_by_hand():
+    """Ranks 1, 3, 20, 0; found at 1, not, at 5, not: one of three is lost at 20. Wilson (1 of 3): 6.1 to 79.2."""
+    run = run_of(CE)
+    found = found_of([(run, by_hand(run, [1, 3, 20, 0], [1, 0, 5, 0]))])
+    text = "\n".join(pruning.block_tables(found))
+    rows = table_rows(text, "(PR@20), by beam:")
+    assert rows[CE] == ["1", "3", "33.3 % [6.1, 79.2]", "33.3 % [6.1, 79.2]", "33.3 % [6.1, 79.2]"]
+    # of the top 5, ranks 1 and 3, beam 5 has one: Wilson (1 of 2) 9.5 to 90.5
+    assert table_rows(text, "(PR@5), by beam:")[CE][1:3] == ["2", "50.0 % [9.5, 90.5]"]
+    assert "TIGER, targets among the exact top 20 that beam 20 loses: cross-entropy 33.3 % [6.1, 79.2] of 3." in \
+        " ".join(pruning.sentences(found))
+
+
+def test_nothing_to_lose_is_a_dash():
+    run = run_of(CE)
+    found = found_of([(run, by_hand(run, [0, 0], [0, 0]))])
+    assert table_rows("\n".join(pruning.block_tables(found)), "(PR@10), by beam:")[CE] == ["1", "0", *["–"] * 4]
+    assert "cross-entropy has none" in pruning.sentences(found)[0]
+
+
+def test_a_gain_by_hand():
+    """Two users, NDCG 1 or 0. Cross-entropy: both first under full sorting, the beam loses one: 1 and 0.5. APAO: first
+    and absent under both: 0.5 and 0.5. So total 0, scoring -0.5, pruning +0.5."""
+    runs = run_of(CE), run_of(PAIRWISE)
+    found = found_of([(runs[0], by_hand(runs[0], [1, 1], [1, 0])), (runs[1], by_hand(runs[1], [1, 0], [1, 0]))])
+    rows = table_rows("\n".join(pruning.block_tables(found)), "the rest (pruning):")
+    starts = {label: [cell.split(" [")[0] for cell in cells] for label, cells in rows.items()}
+    assert starts == {CE: ["1", "1.0000", "0.5000", "–", "–", "–"],
+                      PAIRWISE: ["1", "0.5000", "0.5000", "+0.0000", "-0.5000", "+0.5000"]}
+    said = " ".join(pruning.sentences(found))
+    assert re.search(r"Gain over cross-entropy in NDCG@10 at beam 20: APAO-Pairwise \+0\.0000 \[.*\], scoring -0\.5000 "
+                     r"\[.*\] and pruning \+0\.5000 \[.*\]\.", said)
+
+
+def test_every_row_is_under_its_own_normaliser():
+    found = random_ones([CE, MSL])
+    flat, trie = found.rows
+    assert (flat.normaliser, trie.normaliser) == ("flat", "trie")
+    for row, own, other in ((flat, "flat", "trie"), (trie, "trie", "flat")):
+        runs = [diagnosis_of(record) for record in row.group.records]
+        for name, here in ((own, OWN), (other, OTHER)):
+            assert row.estimate(analysis.pruning_rate, here, k=10, beam=10) == \
+                analysis.pruning_rate(runs, name, k=10, beam=10)
+    rows = table_rows("\n".join(pruning.block_tables(found)), "where both are not:")
+    assert [rows[CE][1], rows[MSL][1]] == ["flat", "trie"]
+    assert rows[MSL][2] == pruning.percent(analysis.pruning_rate(
+        [diagnosis_of(record) for record in trie.group.records], "flat", k=20, beam=20))
+
+
+def test_tables_by_level_and_of_causes():
+    found = random_ones([CE], late=0.5, skill=1.0)
+    row, text = found.rows[0], "\n".join(pruning.block_tables(found))
+    runs = [diagnosis_of(record, late=0.5, skill=1.0) for record in row.group.records]
+    survived, ranks = (np.stack([run.of("flat", name) for run in runs]) for name in ("survived", "prefix_rank"))
+    kept = np.stack([run.of("flat", "retained") for run in runs])[:, :, 2] / 20
+    expected = {"in the beam after that step:": [(survived[:, :, 2] >= m).mean() for m in (1, 2, 3)],
+                "prefixes of its length:": [((ranks[..., m] >= 1) & (ranks[..., m] <= 20)).mean() for m in range(3)],
+                "in the beam of 20 after each step:": [kept[..., m].mean() for m in range(3)]}
+    for heading, values in expected.items():
+        assert [cell.split(" ")[0] for cell in table_rows(text, heading)[CE][1:]] == [f"{v:.3f}" for v in values]
+    cells = table_rows(text, "of the valid tokens:")[CE]
+    exact, place = (np.stack([run.of("flat", name) for run in runs]) for name in ("rank", "beam_rank"))
+    for k, column in ((5, 1), (10, 4)):
+        lost = (exact >= 1) & (exact <= k) & (place[:, :, 1] == 0)
+        assert cells[column] == str(lost.sum())
+        for vocabulary, cell in zip(("flat", "trie"), cells[column + 1:column + 3], strict=True):
+            over = np.stack([(run.token_rank(vocabulary) > 10).any(axis=1) for run in runs])
+            assert cell.startswith(f"{100 * over[lost].mean():.1f} %")
+
+
+def test_cost_counts_prefixes():
+    """150 IDs of 3 tokens, all 16 first tokens taken: beam 20 reads 1 + 16 + 20, full sorting 1 + 16 + second level."""
+    found = random_ones([CE], seeds=(0,))
+    prefixes = found.about["catalogue"]["prefixes"]
+    assert prefixes[0] == 16 and prefixes[1] > 100 and prefixes[2] == 150
+    cells = table_rows("\n".join(pruning.block_tables(found)), "every semantic ID by itself:")[CE]
+    assert cells[1:6] == ["11", "21", "37", "67", "117"]
+    needed = diagnosis_of(found.rows[0].group.records[0]).of("flat", "needed").mean()
+    assert cells[6].split(" ")[0] == f"{needed:.0f}" and cells[7:] == [f"{17 + prefixes[1]}", "450"]
+
+
+def test_who_was_looked_at_is_said():
+    found = random_ones([CE], drawn_of=4000)
+    said = pruning.block_tables(found)[1]
+    assert f"60 of 4,000 test users, drawn once for all runs (hash {found.about['sample']['sha256'][:12]})" in said
+    assert "Exact ranks up to 100;" in said
+    assert "all 60 test users" in pruning.block_tables(random_ones([CE]))[1]
+
+
+def test_missing_seeds_and_other_samples():
+    """Most runs have 60 users, one 50: that one is left out, and its row is marked with the seeds it has."""
+    runs = [run_of(label, seed) for label in (CE, PAIRWISE) for seed in (0, 1)]
+    pairs = [(run, diagnosis_of(run, users=50 if run is runs[3] else 60)) for run in runs]
+    found = found_of(pairs)
+    assert [(r.group.label, r.seeds) for r in found.rows] == [(CE, (0, 1)), (PAIRWISE, (0,))]
+    text = "\n".join(pruning.block_tables(found))
+    assert table_rows(text, "(PR@20), by beam:")[PAIRWISE][0] == "1 of 2 †"
+    assert f"Left out, as made with another sample, beams or cap: runs of {PAIRWISE}." in text
+    assert f"† Fewer seeds than others: {PAIRWISE}." in text
+    reference, row = found.rows
+    split = pruning.gain(found, "TIGER", row)
+    assert split == analysis.gain_split(row.runs, reference.runs[:1], OWN, metric="ndcg", k=10, beam=20)
+    assert found_of(pairs[::-1]).about == found.about
+
+
+def test_no_gain_without_a_common_seed_or_cross_entropy():
+    runs = run_of(CE, 0), run_of(PAIRWISE, 1)
+    found = found_of([(run, diagnosis_of(run)) for run in runs])
+    assert pruning.gain(found, "TIGER", found.rows[1]) is None
+    alone = random_ones([PAIRWISE])
+    assert pruning.gain(alone, "TIGER", alone.rows[0]) is None
+    assert "Gain over" not in " ".join(pruning.sentences(alone))
+
+
+def test_narrow_beams_have_fewer_tables():
+    found = random_ones([CE, PAIRWISE], seeds=(0,), beams=(5, 8))
+    text = "\n".join(pruning.block_tables(found))
+    assert "(PR@5)" in text and "(PR@10)" not in text and "Prefix Recall" not in text
+    assert pruning.sentences(found) == ["No row with cross-entropy, MSL, APAO or BEAR has a diagnosis at beam 20."]
+    look = figures.looks([found.block])
+    for picture in (pruning_figures.retention_figure(found, look), pruning_figures_bear.causes_figure(found, look)):
+        assert picture.files is None and "no picture; it needs diagnoses of" in picture.text
+
+
+def test_pictures_that_miss_runs_say_which():
+    found = random_ones([CE], seeds=(0,))
+    look = figures.looks([found.block])
+    suite = load_suite("apao")
+    texts = [p.text for p in pruning_figures.pictures(suite, [found], look, None) if p.files is None]
+    assert texts == [
+        "APAO, Figure 1c: no picture; it needs diagnoses of cross-entropy and APAO on one backbone at beam 20.",
+        "APAO, Figure 4: no picture; it needs diagnoses of two objectives on one backbone at two beams.",
+        "APAO, Figure 5: no picture; it needs diagnoses of an APAO row and another row on one backbone, with a common "
+        "seed at beam 20."]
+    other = random_ones([SFT], seeds=(0,), suite="bear-sid")
+    look = figures.looks([other.block])
+    assert pruning_figures_bear.accuracy_figure(other, look).text == \
+        "BEAR, Figure 3: no picture; it needs diagnoses of SFT and BEAR on one backbone at beam 10."
+
+
+def test_the_pair_of_figure_4():
+    """APAO at 20: NDCG@5 of (1, 0) is 0.5; the best other row at 100 is MSL with (1, 1); the gap is -0.5."""
+    runs = run_of(CE), run_of(MSL), run_of(PAIRWISE)
+    places = ([0, 0], [1, 1], [1, 0])
+    found = found_of([(run, by_hand(run, [1, 1], place)) for run, place in zip(runs, places, strict=True)])
+    said = pruning_figures._pairs(found, {"TIGER": found.principal("TIGER")})
+    assert re.fullmatch(r"Here, each the best by the same numbers: TIGER: APAO-Pairwise at 20 0\.5000 \[.*\], MSL at "
+                        r"100 1\.0000 \[.*\], difference -0\.5000 \[.*\]\.", said)
+    narrow = random_ones([CE, PAIRWISE], seeds=(0,), beams=(10, 20, 50))
+    assert pruning_figures._pairs(narrow, {"TIGER": narrow.principal("TIGER")}) == \
+        "Here no backbone has both at 20 and 100."
+
+
+def test_relative_gain_in_prefix_recall():
+    """Three of four users against two of four: +50 %; the interval is that of the difference over 0.5."""
+    runs = run_of(PAIRWISE), run_of(CE)
+    levels = ([[3] * 5, [3] * 5, [3] * 5, [0] * 5], [[3] * 5, [3] * 5, [0] * 5, [0] * 5])
+    found = found_of([(run, by_hand(run, [1] * 4, [1] * 4, survived=survived))
+                      for run, survived in zip(runs, levels, strict=True)])
+    ours, other = pruning_figures._best_pair(found, "TIGER")
+    assert (ours.group.label, other.group.label) == (PAIRWISE, CE)
+    gain = pruning_figures._relative((ours, other), 3)
+    assert gain.value == pytest.approx(0.5) and (gain.low, gain.high) == (0.0, 1.5)
+
+
+def test_printed_recall_of_figure_5():
+    """Table 1, Beauty, TIGER: 0.0964 for the best form of APAO against 0.0929 for the best other loss."""
+    found, paper = random_ones([CE], seeds=(0,)), load_paper("apao")
+    suite = load_suite("apao")
+    assert pruning_figures._printed_recall(found, suite, "TIGER", True, paper) is None
+    beauty = replace(found, block=replace(found.block, dataset="apao_beauty"))
+    assert [pruning_figures._printed_recall(beauty, suite, "TIGER", apao, paper) for apao in (True, False)] == [
+        0.0964, 0.0929]
+    assert pruning_figures._printed_recall(beauty, suite, "TIGER", True, None) is None
+
+
+def test_our_change_of_figure_6():
+    """K = 5 and 10, beam 10. SFT loses 2 of 4 targets, BEAR 1 of 4: -50 % and -25 points at both."""
+    runs = run_of(SFT, suite="bear-sid"), run_of(BEAR, suite="bear-sid")
+    found = found_of([(runs[0], by_hand(runs[0], [1, 2, 3, 4], [1, 0, 0, 2])),
+                      (runs[1], by_hand(runs[1], [1, 2, 3, 4], [1, 0, 2, 3]))], "bear-sid")
+    said = pruning_figures_bear._changes(found, {"TIGER": list(found.rows)}, (5, 10), 10)
+    assert said == ("Here, over backbones and K: BEAR -50.0 % relative (from -50.0 to -50.0) and -25.0 points, "
+                    "mean of 2.")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without the pictures of results."""
+    monkeypatch.setattr(figures, "results_figure", lambda *_: None)
+    monkeypatch.setattr(figures, "curves_figure", lambda *_: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("suite", "labels", "names"), [
+    ("apao", (CE, MSL, PAIRWISE), ("cost", "retention", "beams", "prefixes")),
+    ("bear-sid", (SFT, BEAR), ("bear-accuracy", "bear-causes", "bear-rates"))])
+def test_a_report_with_diagnoses(tmp_path, suite, labels, names):
+    records = [run_of(label, seed, suite) for label in labels for seed in (0, 1)]
+    store = stored(tmp_path / "results", records)
+    stored_beside(store, records)
+    paths = [render_suite(suite, rows, tmp_path / name, results=store.root)
+             for name, rows in (("a", records), ("b", records[::-1]))]
+    text = paths[0].read_text()
+    assert text.index("## Results") < text.index(HEADING) < text.index("## Figures") and text.count(HEADING) == 1
+    shown = re.findall(r"!\[[^]]*\]\((figures/[^)]+)\)", text)
+    stems = [name if name == "cost" else f"{name}-ml-100k-profile-quick" for name in names]
+    assert sorted(shown) == sorted(f"figures/{stem}.png" for stem in stems)
+    assert "nan" not in text and "None" not in text
+    with open(paths[0].parent / "tables" / "pruning.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    line = next(c for c in cells if [c[k] for k in ("quantity", "normaliser", "k", "beam")] ==
+                ["pruning_rate", "own", "20", "20"])
+    share = analysis.pruning_rate([diagnosis_of(r) for r in records[:2]], "flat", k=20, beam=20)
+    assert (float(line["value"]), int(line["n"]), line["seeds"]) == (round(share.value, 6), share.n, "2")
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_without_diagnoses_is_as_before_but_for_one_line(tmp_path):
+    records = [run_of(CE), record_of("ml-100k", "popularity", 0)]
+    store = stored(tmp_path / "results", records)
+    before = render_suite("apao", records, tmp_path / "r").read_text()
+    path = render_suite("apao", records, tmp_path / "r", results=store.root)
+    line = ("Not measured yet: `python benchmark.py diagnose --suite apao` measures it, from the weights that runs "
+            "leave below the results.")
+    assert HEADING not in before and path.read_text() == before.replace(
+        "## Figures\n\n", f"{HEADING}\n\n{line}\n\n## Figures\n\n")
+    assert not list(path.parent.glob("tables/pruning.csv")) and not list(path.parent.glob("figures/*"))
+    only = render_suite("apao", records[1:], tmp_path / "s", results=store.root)
+    assert HEADING not in only.read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_diagnosis_is_named(tmp_path):
+    record = run_of(CE)
+    store = stored(tmp_path / "results", [record])
+    path = diagnoses.path_of(store, record)
+    path.write_bytes(b"no archive")
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        render_suite("apao", [record], tmp_path / "r", results=store.root)
+    assert not (tmp_path / "r").exists()
