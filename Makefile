@@ -2,6 +2,7 @@
 #
 #   make suite ARGS="--profile smoke"        options for benchmark.py
 #   make test PYTEST_ARGS="-k losses"        options for pytest
+#   make bench ARGS="--only decoding"        options for the benchmarks of speed
 #   make venv PYTHON=/path/to/python3.11     another interpreter
 #   make venv PIP_ARGS="--find-links DIR"    options for pip, e.g. where a CPU build of torch lies
 
@@ -21,7 +22,7 @@ SUPPORTED := import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3 python)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv suite test test-all report clean-venv
+.PHONY: help venv suite test test-all report bench clean-venv
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -41,6 +42,9 @@ test-all: $(STAMP) ## run all tests
 
 report: $(STAMP) ## write the reports again from the records
 	$(RUN) benchmark.py report --suite all $(ARGS)
+
+bench: $(STAMP) ## measure the speed of decoding, exact search and training
+	$(RUN) -m benchmarks $(ARGS)
 
 clean-venv: ## remove .venv
 	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""Benchmarks of speed: `make bench`, or `python -m benchmarks`."""
