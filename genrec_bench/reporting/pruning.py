@@ -159,8 +159,12 @@ def section(suite: Suite, blocks: Sequence[Block], found: Sequence[Searched | No
     command = f"`python benchmark.py diagnose --suite {suite.name}`"
     if not any(found):
         return [f"Not measured yet: {command} measures it, from the weights that runs leave below the results."]
-    lines = [f"- **{block.name}.** " + (" ".join(sentences(one)) if one else f"Not measured yet; {command} does it.")
-             for block, one in zip(blocks, found, strict=True) if one or any(g.row.backbone for g in block.groups)]
+    lines = []
+    for block, one in zip(blocks, found, strict=True):
+        if one:
+            lines += [f"- **{block.name}**", *(f"  - {sentence}" for sentence in sentences(one))]
+        elif any(g.row.backbone for g in block.groups):
+            lines.append(f"- **{block.name}**: not measured yet; {command} does it.")
     return [READ_ME, "\n".join(lines)]
 
 
@@ -170,7 +174,7 @@ def sentences(found: Searched) -> list[str]:
     for family in found.families():
         rows = found.named(family, *NAMED)
         if rows and BEAM in found.beams:
-            result += [_lost_by_row(family, rows), _lost_by_beam(found, rows[0]), _gains(found, family, rows)]
+            result += [_lost_by_row(family, rows), _lost_by_beam(found, family, rows[0]), _gains(found, family, rows)]
     if found.block.profile == "smoke":
         result.append("Profile smoke only shows that everything works: these numbers mean nothing.")
     return [s for s in result if s] or ["No row with cross-entropy, MSL, APAO or BEAR has a diagnosis at beam 20."]
@@ -184,23 +188,24 @@ def _lost_by_row(family: str, rows: Sequence[Diagnosed]) -> str:
     return f"{family}, targets among the exact top {BEAM} that beam {BEAM} loses: {'; '.join(parts)}."
 
 
-def _lost_by_beam(found: Searched, row: Diagnosed) -> str:
+def _lost_by_beam(found: Searched, family: str, row: Diagnosed) -> str:
     """The share by width for the first row named, which is cross-entropy where that is diagnosed."""
     wide = [b for b in found.beams if b >= BEAM]
     shares = [f"{percent(row.estimate(pruning.pruning_rate, k=BEAM, beam=b))} at {b}" for b in wide]
-    return f"By the beam, {row.name}: {', '.join(shares)}." if len(wide) > 1 else ""
+    return f"{family}, by the beam, {row.name}: {', '.join(shares)}." if len(wide) > 1 else ""
 
 
 def _gains(found: Searched, family: str, rows: Sequence[Diagnosed]) -> str:
-    parts = []
-    for row in rows:
-        split = gain(found, family, row)
-        if split:
-            parts.append(f"{row.name} {signed(split.total)}, scoring {signed(split.scoring)} and pruning "
-                         f"{signed(split.pruning)}")
-    metric = f"{GAIN[0].upper()}@{GAIN[1]}"
-    return f"Gain over {found.reference(family).name} in {metric} at beam {BEAM}: {'; '.join(parts)}." if parts \
-        else ""
+    splits = {row.name: split for row in rows if (split := gain(found, family, row))}
+    if not splits:
+        return ""
+    parts = [f"{name} {signed(split.total)}, scoring {signed(split.scoring)} and pruning {signed(split.pruning)}"
+             for name, split in splits.items()]
+    clear = {part: sum(not getattr(split, part).low <= 0 <= getattr(split, part).high for split in splits.values())
+             for part in ("scoring", "pruning")}
+    return (f"{family}, gain over {found.reference(family).name} in {GAIN[0].upper()}@{GAIN[1]} at beam {BEAM}: "
+            f"{'; '.join(parts)}. The interval leaves out 0 in {clear['scoring']} of {len(splits)} scoring parts and "
+            f"in {clear['pruning']} of {len(splits)} pruning parts.")
 
 
 def gain(found: Searched, family: str, row: Diagnosed, normaliser: str = OWN) -> GainSplit | None:
