@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_bench.backbones.dropout import dropout as drop
 from genrec_bench.contracts import PAD
 
 
@@ -92,7 +93,7 @@ def attend_along_paths(query: Tensor, key: Tensor, value: Tensor, tree: PrefixTr
     for level, (q, keys, values) in enumerate(zip(query.split(tree.widths, dim=1), tree.paths(key), tree.paths(value),
                                                   strict=True)):
         scores = torch.cat([(q[:, :, None] * k).sum(4) for k in keys], dim=2) + bias[:, :level + 1].T
-        weights = F.dropout(scores.softmax(dim=2), dropout, training=dropout > 0)[..., None]
+        weights = drop(scores.softmax(dim=2), dropout)[..., None]
         shares = weights.split([v.shape[2] for v in values], dim=2)
         mixed.append(sum((w * v).sum(2) for w, v in zip(shares, values, strict=True)))
     return torch.cat(mixed, dim=1)

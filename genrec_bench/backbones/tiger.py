@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone, BackboneSettings
+from genrec_bench.backbones.dropout import Dropout, dropout, is_cheap, relu_dropout
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
 from genrec_bench.backbones.inference import search_floats
 from genrec_bench.backbones.tiger_state import TigerState
@@ -71,6 +72,17 @@ def relative_buckets(queries: int, keys: int, *, bidirectional: bool, num_bucket
     return base + torch.where(distance < exact, distance, far)
 
 
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, rate: float) -> Tensor:
+    """Unscaled softmax attention with dropout of its weights, (B, heads, Q, d) out.
+
+    query: (B, heads, Q, d). key, value: (B, heads, S, d). bias: broadcasts to the scores (B, heads, Q, S).
+    Written out, as torch's fused attention has no fast path on a CPU for a bias and dropout together.
+    """
+    query, key, value = (x.contiguous() for x in (query, key, value))  # the transposed one is far dearer to copy
+    weights = (query @ key.transpose(2, 3)).add_(bias).softmax(3)
+    return dropout(weights, rate) @ value
+
+
 class Attention(nn.Module):
     """T5 attention: no scaling by sqrt(d), an additive position bias."""
 
@@ -100,7 +112,10 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Heads apart in, (B, S, width) out."""
         rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=1.0)
+        if is_cheap(query, rate):
+            mixed = attention(query, key, value, bias, rate)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=1.0)
         return self.o(mixed.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -120,10 +135,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.wi = nn.Linear(settings.width, settings.feed_forward_width, bias=False)
         self.wo = nn.Linear(settings.feed_forward_width, settings.width, bias=False)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = settings.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.wo(self.dropout(F.relu(self.wi(x))))
+        return self.wo(relu_dropout(self.wi(x), self.dropout if self.training else 0.0))
 
 
 class SubLayer(nn.Module):
@@ -133,7 +148,7 @@ class SubLayer(nn.Module):
         super().__init__()
         self.add_module(name, inner)
         self.layer_norm = nn.RMSNorm(settings.width, settings.norm_eps)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     @property
     def inner(self) -> Any:
@@ -173,7 +188,7 @@ class Stack(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(Block(settings, decoder=decoder, first=i == 0) for i in range(settings.num_layers))
         self.final_layer_norm = nn.RMSNorm(settings.width, settings.norm_eps)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def position_bias(self, queries: int, keys: int) -> Tensor:
         return self.block[0].layer[0].inner.position_bias(queries, keys)
