@@ -48,7 +48,7 @@ class TrainingConfig:
     memory_gib: float = setting(
         0.0, "most memory of a forward pass and its backward pass beside the network, in GiB: users go through them in "
         "as many parts as that takes, all but one computed twice; 0 = all at once, as always where a user's rows are "
-        "packed (group_users)", low=0.0, added=True)
+        "packed (group_users). With dropout other parts draw other masks", low=0.0, added=True)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from genrec_bench.search_steps import best
 from genrec_bench.trie import Trie
 
 Facts = dict[str, np.ndarray]
+MOST_USERS = 64
+BYTES_A_PAIR = 6  # of two prefixes read for one user: as measured of searches that read them all
 
 
 class Beam:
@@ -114,19 +116,25 @@ def diagnose_users(backbone: Any, histories: Tensor, trie: Trie, targets: Tensor
             for fact, values in facts.items()}
 
 
-def diagnose_rows(model: Any, data: TokenisedInstances, rows: np.ndarray, trie: Trie, *, batch_size: int = 64,
+def diagnose_rows(model: Any, data: TokenisedInstances, rows: np.ndarray, trie: Trie, *, memory_gib: float = 2.0,
                   **asked: Any) -> Facts:
     """The facts of `diagnose_users` for some rows of a split, decoded in batches of like length.
 
-    model: in eval mode. rows: (U,) numbers of rows, whose order the arrays keep. asked: `beams`, `normalisers` and what
-    else `diagnose_users` takes by name. Also holds the rows, (U,) int32.
+    model: in eval mode. rows: (U,) numbers of rows, whose order the arrays keep. memory_gib: what who is whose prefix
+    may take, were every prefix of the trie read; bounds the users that are searched for together. asked: `beams`,
+    `normalisers` and what else `diagnose_users` takes by name. Also holds the rows, (U,) int32.
     """
     facts: Facts = {"rows": np.asarray(rows, dtype=np.int32)}
-    for places in decoding_batches(data.instances.lengths[rows], batch_size):
+    for places in decoding_batches(data.instances.lengths[rows], users_at_once(trie, memory_gib)):
         part = diagnose_users(model, data.histories(rows[places]), trie, data.targets(rows[places]), **asked)
         for name, values in part.items():
             facts.setdefault(name, np.empty((len(rows), *values.shape[1:]), dtype=values.dtype))[places] = values
     return facts
+
+
+def users_at_once(trie: Trie, memory_gib: float) -> int:
+    """How many users to search for together, from 1 to `MOST_USERS`."""
+    return max(1, min(MOST_USERS, int(memory_gib * 2**30 // (BYTES_A_PAIR * int(trie.level_start[-2]) ** 2))))
 
 
 def _search(table: NodeScores, beams: list[Beam], path: Tensor, top: int, cap: int) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SCHEMA = 1
 LIMIT = 5_000  # test rows that are all taken
 DRAWN = 2_000  # rows that are drawn where there are more
 VOCABULARIES = ("flat", "trie")
+BY_BEAM = ("survived", "beam_rank", "retained")  # arrays whose second axis is the beam
 SETTINGS = ("schema", "beams", "normalisers", "top", "cap", "sample")  # what two diagnoses of one run may differ in
 
 
@@ -93,6 +95,12 @@ class Diagnosis:
         """What it was asked for; a diagnosis of the same run with the same settings says the same."""
         return {k: self.about[k] for k in SETTINGS}
 
+    def with_beams(self, widths: Sequence[int]) -> Diagnosis:
+        """The same with some of its beam widths alone."""
+        kept = [self.beam(width) for width in widths]
+        cut = {name: array[:, kept] if name.split("/")[-1] in BY_BEAM else array for name, array in self.arrays.items()}
+        return Diagnosis({**self.about, "beams": list(widths)}, cut)
+
     def beam(self, width: int) -> int:
         """The index of a beam width. Raises: ValueError where it was not diagnosed."""
         if width not in self.beams:
@@ -154,7 +162,8 @@ def read(path: Path) -> Diagnosis:
                                 "genrec-bench, or delete the file and diagnose again.")
             diagnosis = Diagnosis(about, {name: file[name] for name in file.files if name != "about"})
         problem = _problem(diagnosis)
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error,
+            NotImplementedError, RuntimeError) as error:
         problem = str(error) or type(error).__name__
     if problem:
         raise UserError(f"{path} is not a diagnosis ({problem}). Delete it and diagnose again.")

@@ -12,7 +12,7 @@ import torch
 from genrec_bench import diagnose
 from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
 from genrec_bench.decode import beam_search
-from genrec_bench.diagnose import Facts, diagnose_rows, diagnose_users
+from genrec_bench.diagnose import BYTES_A_PAIR, Facts, diagnose_rows, diagnose_users, users_at_once
 from genrec_bench.exact import exact_ranks, exact_top_k
 from genrec_bench.inputs import TokenisedInstances
 from genrec_bench.node_scores import NodeScores
@@ -226,12 +226,14 @@ def small_data() -> tuple[TokenisedInstances, Trie]:
     return TokenisedInstances(instances, ids, (EOS,), "cpu"), Trie.from_codes(ids.tokens)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_rows_keep_their_order_whatever_the_batches(batch_size: int) -> None:
+@pytest.mark.parametrize("users", [1, 4, 64])
+def test_rows_keep_their_order_whatever_the_batches(users: int) -> None:
     data, trie = small_data()
+    memory = users * BYTES_A_PAIR * int(trie.level_start[-2]) ** 2 / 2**30
+    assert users_at_once(trie, memory) == users and users_at_once(trie, memory / 1e6) == 1
     rows = np.array([7, 0, 3, 8, 5, 1])
     asked = {"beams": [1, 3], "normalisers": BOTH, "top": 4, "cap": 6}
-    facts = diagnose_rows(tiny("tiger"), data, rows, trie, batch_size=batch_size, **asked)
+    facts = diagnose_rows(tiny("tiger"), data, rows, trie, memory_gib=memory, **asked)
     assert facts.pop("rows").tolist() == rows.tolist()
     for position, row in enumerate(rows):
         alone = diagnose_users(tiny("tiger"), data.histories(rows[[position]]), trie, data.targets(rows[[position]]),

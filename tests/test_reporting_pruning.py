@@ -122,7 +122,8 @@ def test_a_gain_by_hand():
                       PAIRWISE: ["1", "0.5000", "0.5000", "+0.0000", "-0.5000", "+0.5000"]}
     said = " ".join(pruning.sentences(found))
     assert re.search(r"gain over cross-entropy in NDCG@10 at beam 20: APAO-Pairwise \+0\.0000 \[.*\], scoring -0\.5000 "
-                     r"\[.*\] and pruning \+0\.5000 \[.*\]\.", said)
+                     r"\[.*\] and pruning \+0\.5000 \[.*\]\. 0 of 1 scoring parts and 0 of 1 "
+                     r"pruning parts have an interval that is clear of zero\.", said)
 
 
 def test_every_row_is_under_its_own_normaliser():
@@ -273,8 +274,8 @@ def test_our_change_of_figure_6():
     found = found_of([(runs[0], by_hand(runs[0], [1, 2, 3, 4], [1, 0, 0, 2])),
                       (runs[1], by_hand(runs[1], [1, 2, 3, 4], [1, 0, 2, 3]))], "bear-sid")
     said = pruning_figures_bear._changes(found, {"TIGER": list(found.rows)}, (5, 10), 10)
-    assert said == ("Here, over backbones and K: BEAR -50.0 % relative (from -50.0 to -50.0) and -25.0 points, "
-                    "mean of 2.")
+    assert said == ("Here, over backbones and K: BEAR -50.0 % relative and -25.0 points, mean of 2 cells between "
+                    "-50.0 and -50.0 %. The means have no interval; those of the cells are in the figure.")
 
 
 @pytest.fixture

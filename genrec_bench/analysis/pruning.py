@@ -265,7 +265,7 @@ def _sums(values: np.ndarray) -> np.ndarray:
         return np.full((NUM_RESAMPLES, seeds), values[0, 0] * users)
     some = np.flatnonzero(values.any(axis=0))
     counts = _user_draws(users)
-    return (values[:, some].astype(np.float32) @ counts[some]).T.astype(np.float64)
+    return (values[:, some].astype(np.float64) @ counts[some].astype(np.float64)).T
 
 
 @lru_cache(maxsize=2)

@@ -28,7 +28,7 @@ class DecodingState(Protocol):
         """
 
     def select(self, users: Tensor) -> DecodingState:
-        """The same search for some of the users alone: (U,) rows of the batch."""
+        """The same search for some of the users alone: (U,) distinct rows of the batch."""
 
 
 class Backbone(nn.Module):
@@ -115,6 +115,7 @@ class PrefixState:
         self.backbone, self.histories = backbone, histories
         self.prefixes = torch.empty(len(histories), 1, 0, dtype=torch.long, device=histories.device)  # (B, slots, m)
         self.lengths = torch.zeros(len(histories), 1, dtype=torch.long, device=histories.device)
+        self.rows = torch.arange(len(histories), device=histories.device)  # (U,) users of the search in the batch
 
     def first(self) -> Tensor:
         return self._next_logits(self.prefixes, self.lengths)
@@ -131,22 +132,24 @@ class PrefixState:
         return self._next_logits(prefixes[:, :, :longest], lengths + 1)
 
     def select(self, users: Tensor) -> PrefixState:
-        chosen = PrefixState(self.backbone, self.histories[users])
+        chosen = PrefixState(self.backbone, self.histories)
         chosen.prefixes, chosen.lengths = self.prefixes[users], self.lengths[users]
+        chosen.rows = self.rows[users]
         return chosen
 
     def _next_logits(self, prefixes: Tensor, lengths: Tensor) -> Tensor:
-        """Logits behind (B, K, m) prefixes of (B, K) lengths; nothing but a whole prefix is ever asked for."""
-        asked = lengths.unique().tolist()
-        # the last row of a candidate does not depend on its last token, so any token serves
-        if len(asked) == 1:
-            return self.backbone.token_logits(self.histories, F.pad(prefixes[:, :, :asked[0]], (0, 1)))[:, :, -1]
-        parts = []
-        for length in asked:
-            users, columns = (lengths == length).nonzero(as_tuple=True)
-            candidates = F.pad(prefixes[users, columns, :length], (0, 1))[:, None]
-            parts.append((users, columns, self.backbone.token_logits(self.histories[users], candidates)[:, 0, -1]))
-        logits = parts[0][2].new_empty(*lengths.shape, parts[0][2].shape[1])
-        for users, columns, part in parts:
-            logits[users, columns] = part
-        return logits
+        """Logits behind (U, K, m) prefixes of (U, K) lengths, by questions of one length about the whole batch.
+
+        What is not asked for, users who are no longer selected and prefixes of another length, stands there as some
+        prefix of that length that is. So nothing but prefixes of the search is ever scored.
+        """
+        result = None
+        for length in lengths.unique().tolist():
+            asked = lengths == length
+            user, column = asked.nonzero()[0]
+            candidates = prefixes[user, column, :length].expand(len(self.histories), lengths.shape[1], -1).clone()
+            candidates[self.rows] = torch.where(asked[:, :, None], prefixes[:, :, :length], candidates[self.rows])
+            # the last row of a candidate does not depend on its last token, so any token serves
+            logits = self.backbone.token_logits(self.histories, F.pad(candidates, (0, 1)))[self.rows, :, -1]
+            result = logits if result is None else torch.where(asked[:, :, None], logits, result)
+        return result

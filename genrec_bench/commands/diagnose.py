@@ -35,6 +35,7 @@ BEAMS = (5, 10, 20, 50, 100)
 WIDEST = 1_000
 NORMALISERS = ("flat", "trie")
 TOP, CAP = 20, 100
+MOST_NAMED = 3  # methods that are left out, for each reason
 MOST_DIFFERENT = 1e-3  # share of users whose place may differ from the record's: scores that are all but equal
 
 
@@ -88,6 +89,10 @@ def run(args: argparse.Namespace) -> int:
     if not answered and not todo:
         raise UserError(f"nothing to diagnose: no run of this selection is finished below {workspace.results} and has "
                         "its weights there.")
+    for folder in sorted({workspace.store.path(workspace.store.read(p.run_id)).parent for p in todo}):
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"nothing can be written in {folder}, where diagnoses belong. Make it writable, or copy "
+                            "the results and give the copy with --results.")
     errors = diagnose_all(todo, workspace, question, jobs, len(answered))
     if errors and len(errors) == len(todo) and not answered:
         raise UserError(errors[0])
@@ -121,8 +126,11 @@ def _answered(item: Prepared, workspace: Workspace, question: Question) -> bool:
     if not workspace.store.find(item.run_id):
         return False
     known = diagnoses.find(workspace.store, workspace.store.read(item.run_id))
+    if known is None:
+        return False
     wanted = question.settings(item)
-    return known is not None and (known.settings == wanted or known.num_users > wanted["sample"]["users"])
+    alike = {**known.settings, "beams": wanted["beams"]} == wanted and set(wanted["beams"]) <= set(known.beams)
+    return alike or known.num_users > wanted["sample"]["users"]
 
 
 def _left_out(items: list[Prepared], workspace: Workspace, args: argparse.Namespace) -> Iterator[str]:
@@ -133,7 +141,10 @@ def _left_out(items: list[Prepared], workspace: Workspace, args: argparse.Namesp
         seeds: dict[str, list[str]] = {}
         for item in some:
             seeds.setdefault(f"{item.config.label}, {item.dataset}", []).append(str(item.config.seed))
-        yield from (f"left out: {name}, seed {', '.join(numbers)}: {what}" for name, numbers in seeds.items())
+        lines = [f"left out: {name}, seed {', '.join(numbers)}: {what}" for name, numbers in seeds.items()]
+        yield from lines[:MOST_NAMED]
+        if len(lines) > MOST_NAMED:
+            yield f"left out: {len(lines) - MOST_NAMED} more methods: {what}"
         if some:
             yield f"  To make {'it' if len(some) == 1 else f'these {len(some)} runs'}:\n  {_command(args, results)}"
 
@@ -161,7 +172,8 @@ def diagnose_all(todo: list[Prepared], workspace: Workspace, question: Question,
     """Diagnose some runs, `jobs` at a time; one that fails does not stop the others. Returns the errors."""
     bars = Bars(len(todo) + answered, answered)
     if answered:
-        bars.say(f"{answered} of {len(todo) + answered} runs are diagnosed already.")
+        bars.say(f"{answered} of {len(todo) + answered} runs are diagnosed already, with these beams or for more "
+                 "users; that stays.")
     errors, done = [], 0
     try:
         with closing(_each(todo, workspace, question, jobs)) as results:
@@ -233,13 +245,14 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
     from genrec_bench.trie import Trie
 
     record, decoding, sample = workspace.store.read(item.run_id), item.config.decoding, question.sample(item)
+    searched = sorted({*question.beams, decoding.num_beams})  # the run's own beam shows whose weights these are
     model, ids, _ = load_checkpoint(workspace.folder(item.run_id) / runner.BEST, workspace.device)
     if ids.fingerprint != item.semantic_ids.fingerprint:
         raise UserError(_strangers(item, workspace, "they were trained on other semantic IDs"))
     trie = Trie.from_codes(ids.tokens)
     data = TokenisedInstances(item.split.test, ids, model.history_suffix, workspace.device)
     with deterministic(workspace.threads):
-        arrays = diagnose_rows(model, data, sample.rows, trie, beams=question.beams, normalisers=NORMALISERS, top=TOP,
+        arrays = diagnose_rows(model, data, sample.rows, trie, beams=searched, normalisers=NORMALISERS, top=TOP,
                                cap=CAP, temperature=decoding.temperature)
     inner = np.unique(trie.parent[trie.token != PAD])
     about = {**question.settings(item), "run_id": item.run_id, "levels": trie.depth,
@@ -247,8 +260,9 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
                            "nodes": len(inner)},
              "decoding": {k: getattr(decoding, k) for k in ("normaliser", "num_beams", "temperature")},
              "versions": {"torch": torch.__version__, "numpy": np.__version__}}
-    diagnosis = Diagnosis(about, {**arrays, "rows": sample.rows})
+    diagnosis = Diagnosis({**about, "beams": searched}, {**arrays, "rows": sample.rows})
     _check_weights(diagnosis, item, workspace)
+    diagnosis = diagnosis.with_beams(question.beams)
     diagnoses.write(diagnoses.path_of(workspace.store, record), diagnosis)
     return diagnosis
 
@@ -256,7 +270,7 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
 def _check_weights(diagnosis: Diagnosis, item: Prepared, workspace: Workspace) -> None:
     """The run's own beam ranks as the record says; what cannot be known is let pass. Raises: UserError."""
     decoding, evaluation = item.config.decoding, item.config.evaluation
-    if decoding.num_beams not in diagnosis.beams or evaluation.exclude_history:
+    if evaluation.exclude_history:
         return
     places = diagnosis.of(decoding.normaliser, "beam_rank")[:, diagnosis.beam(decoding.num_beams)]
     stored = workspace.store.read_ranks(workspace.store.read(item.run_id)).id_places[diagnosis.arrays["rows"]]

@@ -204,8 +204,8 @@ def _gains(found: Searched, family: str, rows: Sequence[Diagnosed]) -> str:
     clear = {part: sum(not getattr(split, part).low <= 0 <= getattr(split, part).high for split in splits.values())
              for part in ("scoring", "pruning")}
     return (f"{family}, gain over {found.reference(family).name} in {GAIN[0].upper()}@{GAIN[1]} at beam {BEAM}: "
-            f"{'; '.join(parts)}. The interval leaves out 0 in {clear['scoring']} of {len(splits)} scoring parts and "
-            f"in {clear['pruning']} of {len(splits)} pruning parts.")
+            f"{'; '.join(parts)}. {clear['scoring']} of {len(splits)} scoring parts and {clear['pruning']} of "
+            f"{len(splits)} pruning parts have an interval that is clear of zero.")
 
 
 def gain(found: Searched, family: str, row: Diagnosed, normaliser: str = OWN) -> GainSplit | None:
@@ -290,7 +290,8 @@ def _sample(found: Searched) -> str:
     parts = [f"Sample: {who} (hash {sample['sha256'][:12]}). Exact ranks up to {found.about['cap']}; worse ones count "
              f"as not found. Semantic IDs of {levels} levels. Every row under its own normaliser unless said "
              "otherwise; n seeds."]
-    missing = [g.label for g in found.block.groups if g.row.backbone and not any(g is r.group for r in found.rows)]
+    missing = [g.label for g in found.block.groups if g.row.backbone and g.label not in found.others
+               and not any(g is r.group for r in found.rows)]
     if missing:
         parts.append(f"No diagnosis of {', '.join(missing)}.")
     if found.others:

@@ -166,7 +166,8 @@ def _changes(found: Searched, families: Mapping[str, Sequence[Diagnosed]], tops:
                 if before.n and after.n and before.value:
                     gap = after.value - before.value
                     changes.setdefault(row.name, []).append((gap / before.value, gap))
-    texts = [f"{name} {100 * fmean(r for r, _ in c):+.1f} % relative (from {100 * min(r for r, _ in c):+.1f} to "
-             f"{100 * max(r for r, _ in c):+.1f}) and {100 * fmean(p for _, p in c):+.1f} points, mean of {len(c)}"
+    texts = [f"{name} {100 * fmean(r for r, _ in c):+.1f} % relative and {100 * fmean(p for _, p in c):+.1f} points, "
+             f"mean of {len(c)} cells between {100 * min(r for r, _ in c):+.1f} and {100 * max(r for r, _ in c):+.1f} %"
              for name, c in changes.items()]
-    return f"Here, over backbones and K: {'; '.join(texts)}." if texts else "Here SFT loses nothing."
+    return (f"Here, over backbones and K: {'; '.join(texts)}. The means have no interval; those of the cells "
+            "are in the figure.") if texts else "Here SFT loses nothing."
