@@ -27,7 +27,9 @@ CSV_HEADER = ("block", "method", "quantity", "normaliser", *CHOICES, "part", "va
 READ_ME = ("For each sampled test user: the exact rank of the target, by the summed log-probability of every semantic "
            "ID, and its place in beams of several widths. ID-level, as papers publish it. In brackets 95 % intervals: "
            "from resampled seeds and users; Wilson's for a share of one seed, of none or of all. Descriptive: no test, "
-           "no verdict. Lost: among the exact best K, and not in the beam. All numbers, rounded at the sixth decimal: "
+           "no verdict. Lost: among the exact best K, and not in the beam; every method is asked about its own such "
+           "targets, which are not the same ones. A beam loses competitors of the target too, so that it may do better "
+           "than full sorting. All numbers, rounded at the sixth decimal: "
            "[tables/pruning.csv](tables/pruning.csv).")
 
 
