@@ -99,7 +99,8 @@ def test_a_diagnosis_stands_beside_every_record(whole: World, capsys: Any) -> No
 
 
 def test_a_second_call_finds_nothing_to_do(world: World, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert world.call("--beams", "20") == 0
+    assert world.call("--beams", "5,20") == 0
+    assert all(d.beams == (5, 20) for d in world.found())
     before = files(world.results / "toy")
     monkeypatch.setattr(diagnose, "diagnose_run", None)
     capsys.readouterr()
@@ -179,13 +180,14 @@ def stir(path: Path) -> None:
                              for k, v in tensors.items()}, state)
 
 
-def test_weights_that_are_not_the_records_are_refused(world: World, capsys: Any) -> None:
+@pytest.mark.parametrize("beams", ["5,20", "5"])  # the run's own beam is 20
+def test_weights_that_are_not_the_records_are_refused(world: World, capsys: Any, beams: str) -> None:
     stir(world.best(0))
-    assert world.call("--beams", "5,20") == 1
+    assert world.call("--beams", beams) == 1
     printed = capsys.readouterr()
     assert "are not those of record" in printed.err and "targets have another place" in printed.err
     assert "report:" in printed.out and [f is not None for f in world.found()] == [False, True]
-    assert world.call("--beams", "5,20", seeds="0") == 2
+    assert world.call("--beams", beams, seeds="0") == 2
     assert "are not those of record" in capsys.readouterr().err
 
 

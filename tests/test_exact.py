@@ -22,6 +22,7 @@ from genrec_bench.node_scores import NodeScores
 from genrec_bench.trie import Trie
 from tests.card import ITEMS, ROWS, VOCAB
 from tests.tables import (
+    LEVELS,
     Prefix,
     Table,
     histories,
@@ -330,3 +331,33 @@ def test_what_cannot_be_asked_is_refused() -> None:
     for wrong in ([1, 5, 8], [9, 4, 7], [1, 4, PAD]):
         with pytest.raises(ValueError, match="row 1 of targets"):
             exact_ranks(table, histories(2), trie, torch.tensor([CARD[0].tolist(), wrong]))
+
+
+class RowsOfTheBatch:
+    """Knows its users by their row in the batch alone, and no prefix but those of the trie."""
+
+    def __init__(self, table: Table, users: Tensor, codes: np.ndarray) -> None:
+        self.table, self.users = table, users[:, 0].tolist()
+        self.known = {tuple(row[:length]) for row in codes.tolist() for length in range(codes.shape[1])}
+
+    def token_logits(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        if len(candidates) != len(self.users) or candidates.shape[2] > LEVELS:
+            raise KeyError(candidates.shape)
+        unknown = {tuple(c[:t]) for user in candidates.tolist() for c in user for t in range(len(c))} - self.known
+        if unknown:
+            raise KeyError(sorted(unknown))
+        return self.table.token_logits(torch.tensor(self.users)[:, None], candidates)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fallback_asks_for_the_whole_batch_and_for_prefixes_of_the_trie_alone(seed: int) -> None:
+    codes, table, users = ragged_codes(seed), random_table(seed), histories(6)
+    trie, strict = Trie.from_codes(codes), RowsOfTheBatch(random_table(seed), users, codes)
+    for normaliser in ("flat", "trie"):
+        found = exact_top_k(strict, users, trie, k=4, normaliser=normaliser)
+        assert torch.equal(found.ids, exact_top_k(table, users, trie, k=4, normaliser=normaliser).ids)
+        targets = torch.from_numpy(codes[:6])
+        assert torch.equal(exact_ranks(strict, users, trie, targets, normaliser=normaliser),
+                           exact_ranks(table, users, trie, targets, normaliser=normaliser))
+        beams = beam_search(strict, users, trie, num_beams=3, normaliser=normaliser)
+        assert torch.equal(beams.ids, beam_search(table, users, trie, num_beams=3, normaliser=normaliser).ids)
