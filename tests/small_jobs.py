@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -52,3 +53,13 @@ def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = Spl
 def run(spec: dict, folder: Path, **context) -> Outcome:
     context.setdefault("interactions", toy())
     return registry.systems.build(spec).run(job_of(folder, **context))
+
+
+def write_toy(folder: Path, interactions: Interactions) -> None:
+    """Interactions and index of a toy as a new folder in the generative format."""
+    folder.mkdir()
+    inter = {u: s.tolist() for u, s in zip(interactions.user_ids, interactions.sequences, strict=True)}
+    (folder / "Toy.inter.json").write_text(json.dumps(inter), encoding="utf-8")
+    index = {str(i): [f"<{letter}_{c}>" for letter, c in zip("abc", codes, strict=True)]
+             for i, codes in enumerate(interactions.given_codes.tolist())}
+    (folder / "Toy.index.json").write_text(json.dumps(index), encoding="utf-8")

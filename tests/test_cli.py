@@ -18,6 +18,7 @@ import torch
 
 from genrec_bench.cli import VERBS, main
 from genrec_bench.records import RecordStore, read_record
+from tests.small_jobs import write_toy
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -215,12 +216,7 @@ def test_plan_shows_states_and_writes_nothing(toy_folder: Path, tmp_path: Path, 
 def finished(tmp_path_factory: pytest.TempPathFactory, toy_interactions: Any) -> tuple[Path, Path]:
     """(data folder, results) of a grid that has run once."""
     folder = tmp_path_factory.mktemp("grid") / "toy"
-    folder.mkdir()
-    inter = {u: s.tolist() for u, s in zip(toy_interactions.user_ids, toy_interactions.sequences, strict=True)}
-    (folder / "Toy.inter.json").write_text(json.dumps(inter))
-    index = {str(i): [f"<{letter}_{c}>" for letter, c in zip("abc", codes, strict=True)]
-             for i, codes in enumerate(toy_interactions.given_codes.tolist())}
-    (folder / "Toy.index.json").write_text(json.dumps(index))
+    write_toy(folder, toy_interactions)
     results = folder.parent / "results"
     assert call(*grid(folder, results)) == 0
     return folder, results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from genrec_bench.cli import main
 from genrec_bench.commands import diagnose
 from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.records import RecordStore
+from tests.small_jobs import write_toy
 from tests.test_cli import TINY, files
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -32,12 +32,7 @@ def selection(data: Path, results: Path) -> list[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory, toy_interactions: Any) -> tuple[Path, Path]:
     """(data folder, results) of a tiny TIGER at seeds 0 and 1."""
     folder = tmp_path_factory.mktemp("diagnosed") / "toy"
-    folder.mkdir()
-    inter = {u: s.tolist() for u, s in zip(toy_interactions.user_ids, toy_interactions.sequences, strict=True)}
-    (folder / "Toy.inter.json").write_text(json.dumps(inter))
-    index = {str(i): [f"<{letter}_{c}>" for letter, c in zip("abc", codes, strict=True)]
-             for i, codes in enumerate(toy_interactions.given_codes.tolist())}
-    (folder / "Toy.index.json").write_text(json.dumps(index))
+    write_toy(folder, toy_interactions)
     results = folder.parent / "results"
     words = selection(folder, results)
     assert main(["run", *words, "--baselines", "none", "--seeds", "0,1", "--jobs", "1"]) == 0
