@@ -23,7 +23,7 @@ from genrec_bench.commands import common
 from genrec_bench.errors import UserError, unknown
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("decoding", "exact", "training")
+BENCHMARKS = ("decoding", "exact", "training", "reports")
 THREADS = (1, 2)
 
 

@@ -131,7 +131,7 @@ def measure(case: Case, clock: Clock, *, repeats: int, threads: int) -> list[Row
     rows = [_row(case, arm.name, 1.0 / taken[:, column], f"{case.unit} a {clocked}", threads)
             for column, arm in enumerate(case.arms)]
     rows += [_ratio(case, column, taken, threads) for column in range(1, len(case.arms))]
-    if case.after is not None and threads == 1:
+    if case.after is not None and threads == case.threads[0]:
         rows += case.after([float(m) for m in np.median(taken, axis=0)])
     return rows
 

@@ -19,6 +19,7 @@ VERBS = {
     "diagnose": "measure what beam search throws away in finished runs",
     "evaluate": "score a ranking file of your own or a checkpoint",
     "merge": "move finished records to results/reference",
+    "export": "write metrics or ranks of finished runs as one long table, CSV or Parquet",
     "data": "list, check or fetch datasets",
 }
 

@@ -172,6 +172,7 @@ class Job:
     """All a system needs to run once: what to run, on which data, and where it may write.
 
     folder: the run's own working folder (checkpoints, logs); nothing may be written elsewhere.
+    scalars: takes the numbers of an epoch by `add_scalar(name, value, epoch)`; None = nobody asks for them.
     first_stage: the checkpoint that the first stage left, where there is one.
     """
 
@@ -183,7 +184,7 @@ class Job:
     device: str
     threads: int
     progress: Progress
-    tensorboard: bool = False
+    scalars: Any = None
     first_stage: Path | None = None
 
 

@@ -6,6 +6,7 @@ What is read stays plain data, as in the file; the dataclasses here say what a f
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -20,6 +21,7 @@ _HERE = Path(__file__).resolve().parent
 FOLDERS = {"suite": _HERE / "suites", "profile": _HERE / "profiles", "baseline": _HERE.parent / "baselines" / "configs",
            "preset": _HERE / "presets", "paper": _HERE / "papers"}
 REQUIRED: Any = dataclasses.MISSING
+LISTS = ("row", "sweep", "family")  # tables of a suite file that are written [[...]]
 GRIDS = ("core", "backbones", "full")  # each holds those before it
 Data = dict[str, Any]
 
@@ -69,12 +71,25 @@ class SweepRow(SuiteRow):
 
 
 @dataclasses.dataclass(frozen=True)
+class FamilyRow:
+    """`[[family]]`: comparisons that are declared in advance and corrected together; only they carry verdicts."""
+
+    name: str = setting(REQUIRED, "what reports call it")
+    rows: tuple[str, ...] = setting(REQUIRED, "labels of the rows without their backbone")
+    against: str = setting(REQUIRED, "label without backbone of the row they are measured by, or a baseline's name")
+    backbones: tuple[str, ...] = setting(REQUIRED, "registered names")
+    datasets: tuple[str, ...] = setting(REQUIRED, "registered names")
+    metric: str = setting("ndcg@10", "name@k")
+
+
+@dataclasses.dataclass(frozen=True)
 class SuiteFile:
     """A suite file."""
 
     suite: SuiteHead = setting(REQUIRED, "what it is")
     row: tuple[SuiteRow, ...] = setting((), "its methods")
     sweep: tuple[SweepRow, ...] = setting((), "methods with settings that are varied")
+    family: tuple[FamilyRow, ...] = setting((), "comparisons that are declared in advance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +141,15 @@ def load_suite(name: str, folder: Path | None = None) -> Data:
     path, data = _read("suite", name, folder)
     if "suite" in data:
         _build(SuiteHead, data["suite"], f"{path}, [suite]")
-    for key in ("row", "sweep"):
+    for key in LISTS:
         if not isinstance(data.get(key, []), list):
             raise UserError(f"{path}: {key} is one table. Write [[{key}]] with two brackets.")
-    _build(SuiteFile, {k: [] if k in ("row", "sweep") else v for k, v in data.items()}, str(path))
+    _build(SuiteFile, {k: [] if k in LISTS else v for k, v in data.items()}, str(path))
     rows = [_checked(row, f"{path}, row {number}") for number, row in enumerate(data.get("row", []), 1)]
     for number, sweep in enumerate(data.get("sweep", []), 1):
         rows += _swept(sweep, f"{path}, sweep {number}")
+    for number, family in enumerate(data.get("family", []), 1):
+        _check_family(family, rows, f"{path}, family {number}")
     labels = [row["label"] for row in rows if "label" in row]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -271,6 +288,21 @@ def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
     if stage:
         whole["first_stage"] = {**stage, "objective": [with_preset(spec, where) for spec in stage["objective"]]}
     return whole
+
+
+def _check_family(family: Any, rows: list[Data], where: str) -> None:
+    """Every row that a family names is a row of the suite on one of its backbones. Raises: UserError."""
+    built = _build(FamilyRow, family, where)
+    names = {row["label"].partition(" + ")[2] for row in rows
+             if "label" in row and row["backbone"]["name"] in built.backbones}
+    for name in built.rows:
+        if name not in names:
+            raise unknown("row", name, names, f"{where}, rows")
+    references = {*names, *(row["baseline"] for row in rows if "baseline" in row)} - set(built.rows)
+    if built.against not in references:
+        raise unknown("row", built.against, references, f"{where}, against")
+    if not re.fullmatch(r"[a-z_]+@[1-9][0-9]*", built.metric):
+        raise UserError(f"{where}: metric {built.metric!r} is not a name with a length, such as 'ndcg@10'.")
 
 
 def _check_stage(stage: Data, given: bool, where: str) -> None:

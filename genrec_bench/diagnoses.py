@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import numpy as np
 
 from genrec_bench.contracts import digest
 from genrec_bench.errors import UserError
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.records import DAMAGED, RecordStore, RunRecord, upgraded, write_arrays
 from genrec_bench.seeds import stream_seed
 
 SCHEMA = 1
@@ -119,6 +116,10 @@ class Diagnosis:
         return self.arrays[f"token_rank/{vocabulary}"].astype(np.int64)
 
 
+# What a diagnosis of schema n looks like in schema n + 1.
+UPGRADES: dict[int, Callable[[Diagnosis], Diagnosis]] = {}
+
+
 def path_of(store: RecordStore, record: RunRecord) -> Path:
     """Where a record's diagnosis is or will be written: `<run_id>.diagnosis.npz` beside it."""
     path = store.path(record)
@@ -143,27 +144,22 @@ def write(path: Path, diagnosis: Diagnosis) -> None:
     if problem:
         raise ValueError(f"run {diagnosis.run_id}: {problem}")
     about = np.array(json.dumps(diagnosis.about, sort_keys=True, allow_nan=False))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(temporary, about=about, **dict(sorted(diagnosis.arrays.items())))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrays(path, about=about, **dict(sorted(diagnosis.arrays.items())))
 
 
 def read(path: Path) -> Diagnosis:
-    """Read what `write` wrote. Raises: UserError for a file that is not that, or of a newer schema."""
+    """Read what `write` wrote, of this schema or an older one.
+
+    Raises: UserError for a file that is not that, of a newer schema, or of one that nothing reads any more.
+    """
     try:
         with np.load(path) as file:
             about = json.loads(str(file["about"][()]))
-            schema = about["schema"]
-            if schema != SCHEMA:
-                raise UserError(f"{path} has diagnosis schema {schema}; this version reads {SCHEMA}. Update "
-                                "genrec-bench, or delete the file and diagnose again.")
             diagnosis = Diagnosis(about, {name: file[name] for name in file.files if name != "about"})
+        diagnosis = upgraded(diagnosis, about["schema"], SCHEMA, UPGRADES, f"{path} has diagnosis")
+        diagnosis.about["schema"] = SCHEMA
         problem = _problem(diagnosis)
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error,
-            NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         problem = str(error) or type(error).__name__
     if problem:
         raise UserError(f"{path} is not a diagnosis ({problem}). Delete it and diagnose again.")

@@ -133,12 +133,11 @@ def _run(job: Job) -> Outcome:
             entry["valid_loss"] = _valid_loss(valid_feed, objectives, states, config.training)
         return entry
 
-    with _scalars(job) as scalars:
-        trained = train(model, feed("train"), objectives, config=config.training, validate=validate,
-                        seed=job.seed, folder=job.folder, progress=job.progress, scalars=scalars,
-                        about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes),
-                               "split_fingerprint": job.split.fingerprint},
-                        attached={"semantic_ids": torch.from_numpy(ids.tokens)})
+    trained = train(model, feed("train"), objectives, config=config.training, validate=validate,
+                    seed=job.seed, folder=job.folder, progress=job.progress, scalars=job.scalars,
+                    about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes),
+                           "split_fingerprint": job.split.fingerprint},
+                    attached={"semantic_ids": torch.from_numpy(ids.tokens)})
     began = time.perf_counter()
     test = ranker["test"].rank(model)
     seconds = time.perf_counter() - began
@@ -247,18 +246,3 @@ def deterministic(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _scalars(job: Job) -> Iterator[Any]:
-    """A TensorBoard writer in the run's folder where one was asked for, else None."""
-    if not job.tensorboard:
-        yield None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(job.folder / "tensorboard"))
-    try:
-        yield writer
-    finally:
-        writer.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,13 @@ from genrec_bench.contracts import Rankings
 from genrec_bench.errors import UserError
 
 SCHEMA = 1
+# What a record of schema n, as plain data, looks like in schema n + 1.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+# What reading a damaged file of arrays may raise.
+DAMAGED = (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+           RuntimeError)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class RunRecord:
     @property
     def seed(self) -> int:
         return self.config["seed"]
+
+    @property
+    def split_fingerprint(self) -> str:
+        """The sha256 of its split, which names the test rows; "" in a record that states none."""
+        return self.identity.get("split_fingerprint", "")
 
 
 @dataclass
@@ -126,6 +140,15 @@ def dump_json(data: Any) -> str:
     return json.dumps(data, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with unrounded numbers; None is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the target and rename, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -139,15 +162,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_ranks(path: Path, ranks: Rankings) -> None:
-    """npz with `ranks`, `ties` and `id_ranks`, one number a user in split order (1-based, 0 = not in the list)."""
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """One npz file, atomically; equal arrays in equal order give equal bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
-        np.savez_compressed(temporary, ranks=_small(ranks.places), ties=_small(ranks.ties),
-                            id_ranks=_small(ranks.id_places))
+        np.savez_compressed(temporary, **arrays)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_ranks(path: Path, ranks: Rankings) -> None:
+    """npz with `ranks`, `ties` and `id_ranks`, one number a user in split order (1-based, 0 = not in the list)."""
+    write_arrays(path, ranks=_small(ranks.places), ties=_small(ranks.ties), id_ranks=_small(ranks.id_places))
 
 
 def _small(values: np.ndarray) -> np.ndarray:
@@ -159,17 +186,36 @@ def read_ranks(path: Path) -> Rankings:
     try:
         with np.load(path) as file:
             return Rankings(*(file[k].astype(np.int64) for k in ("ranks", "ties", "id_ranks")))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} is not a file of ranks ({error}). Delete it and its record, and run again.") from None
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read one JSON record. Raises: UserError naming the file where it is damaged or of a newer schema."""
+    """Read one JSON record, of this schema or an older one.
+
+    Raises: UserError naming the file where it is damaged, of a newer schema, or of one that nothing reads any more.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        schema = data["schema"]
-        if schema != SCHEMA:
-            raise UserError(f"{path} has record schema {schema}; this version reads {SCHEMA}. Update genrec-bench.")
-        return RunRecord(**data)
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        data = upgraded(data, data["schema"], SCHEMA, UPGRADES, f"{path} has record")
+        return RunRecord(**{**data, "schema": SCHEMA})
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a run record ({error}). Restore it or delete it.") from None
+
+
+def upgraded(content: T, schema: int, newest: int, upgrades: Mapping[int, Callable[[T], T]], whose: str) -> T:
+    """What was stored under a schema, brought to the newest one version at a time: `upgrades[n]` leads to n + 1.
+
+    whose: the beginning of an error, such as "FILE has record".
+    Raises: UserError for a newer schema or one without a reader, TypeError for one that is no whole number.
+    """
+    if type(schema) is not int:
+        raise TypeError(f"its schema is {schema!r}, not a whole number")
+    if schema > newest:
+        raise UserError(f"{whose} schema {schema}; this version reads {newest} at most. Update genrec-bench.")
+    for version in range(schema, newest):
+        if version not in upgrades:
+            raise UserError(f"{whose} schema {schema}, which this version cannot read: it has no reader for "
+                            f"{version}. Delete the file and make it again.")
+        content = upgrades[version](content)
+    return content

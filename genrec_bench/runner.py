@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import identity, memory, registry, settings
+from genrec_bench import identity, memory, registry, settings, tracking, user_facts
 from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
 from genrec_bench.errors import UserError
@@ -47,16 +47,16 @@ class Prepared:
 class Workspace:
     """Where runs read and write, and what they share: each dataset is read once, each tokenizer fitted once.
 
-    Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `work/<run_id>/` with checkpoints
-    and logs, `cache/` with fitted tokenizers. plugins: the user's own files, `FILE.py:CLASS`, which a process that runs
-    for this workspace has to load.
+    Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `<dataset>/<split>.users.npz` of their
+    splits, `work/<run_id>/` with checkpoints and logs, `cache/` with fitted tokenizers. track: names of trackers.
+    plugins: the user's own files, `FILE.py:CLASS`, which a process that runs for this workspace has to load.
     """
 
     results: Path
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int = 1
-    tensorboard: bool = False
+    track: tuple[str, ...] = ()
     command: str = ""
     plugins: tuple[str, ...] = ()
     _interactions: dict[str, Interactions] = field(default_factory=dict, repr=False)
@@ -118,7 +118,9 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress, *, wei
     it is made again.
     """
     if workspace.store.find(prepared.run_id) and not (weights and not has_weights(prepared, workspace)):
-        return workspace.store.read(prepared.run_id)
+        record = workspace.store.read(prepared.run_id)
+        user_facts.keep_users(workspace.store, record.dataset, prepared.split)
+        return record
     if prepared.first is not None:
         _same_place(run_one(prepared.first, workspace, progress, weights=True), prepared, workspace)
     record = _run_locked(prepared, workspace, progress)
@@ -161,15 +163,16 @@ def _same_place(first: RunRecord, prepared: Prepared, workspace: Workspace) -> N
 def _run_locked(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
     folder = workspace.folder(prepared.run_id)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, prepared.run_id):
-        return _run(prepared, workspace, folder, progress)
+    with _alone(folder, prepared.run_id), tracking.tracked(workspace.track, prepared.config.to_dict(), folder) as told:
+        return _run(prepared, workspace, folder, progress, told)
 
 
-def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress) -> RunRecord:
+def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress,
+         told: tracking.Tracked) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
     config, first = prepared.config, prepared.first
     job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
-              workspace.threads, progress, workspace.tensorboard, first and _best(first, workspace))
+              workspace.threads, progress, told, first and _best(first, workspace))
     began = time.perf_counter()
     memory.reset_peak()
     try:
@@ -178,6 +181,8 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
         if first is not None:
             record = _with_first_stage(record, workspace.store.read(first.run_id))
         workspace.store.write(record, outcome.test)
+        user_facts.keep_users(workspace.store, record.dataset, prepared.split)
+        told.done(record)
     except Exception:
         (folder / FAILURE).write_text(traceback.format_exc(), encoding="utf-8")
         raise

@@ -16,12 +16,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "genrec_bench"
-ROWS = {0: "errors seeds settings registry contracts config declared identity records diagnoses provenance "
-           "memory progress",
+ROWS = {0: "errors seeds settings registry contracts config declared identity records diagnoses "
+           "user_facts errata results_index provenance memory progress",
         1: "datasets tokenizers backbones objectives metrics splits trie",
         2: "inputs micro_batches checkpoints train search_steps node_scores exact decode diagnose evaluate generative "
            "check plugin_file",
-        3: "plan runner workers",
+        3: "plan runner workers tracking",
         4: "cli commands api"}
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
 PLUGINS = ("datasets", "tokenizers", "backbones", "objectives", "metrics")

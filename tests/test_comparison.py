@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from genrec_bench.analysis.significance import compare_ranks, compare_values
+from genrec_bench.analysis.significance import compare_ranks, compare_values, holm
 from genrec_bench.config import EvaluationConfig
 from genrec_bench.contracts import Rankings
 from genrec_bench.errors import UserError
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.records import RunRecord
 from genrec_bench.reporting.comparison import render_comparison
-from tests.small_records import record_of
+from genrec_bench.reporting.pairs import Pair, compared, outside
+from tests.small_records import record_of, suite_record
 
 USERS = 200
 RATES = {"popularity": 0.05, "item_knn": 0.1, "sasrec": 0.3, "tiger": 0.3}
@@ -176,10 +178,11 @@ def test_several_new_methods_and_datasets_are_one_family(tmp_path: Path) -> None
     new = [fresh(0), fresh(0, "apao_office"), fresh(0, label="Mine", decoding=None)]
     baselines = stored("sasrec", seeds=(0,)) + stored("sasrec", seeds=(0,), dataset="apao_office")
     text = text_of(tmp_path, new, baselines + new)
-    assert "all 5 comparisons" in text, "each of the two on ml-100k also stands against the other"
+    assert "all 3 comparisons" in text and "## Described only" in text
     titles = [line for line in text.splitlines() if line.startswith("## Mine")]
     assert len(titles) == len(set(titles)) == 3
-    assert text.startswith("# Mine") and len(rows_of(tmp_path)) == 5
+    told = [row["declared"] for row in rows_of(tmp_path)]
+    assert text.startswith("# Mine") and sorted(told) == ["no", "no", "yes", "yes", "yes"]
 
 
 def test_equal_records_give_equal_bytes_in_any_order(tmp_path: Path) -> None:
@@ -196,3 +199,139 @@ def test_smoke_means_nothing_and_no_run_is_refused(tmp_path: Path) -> None:
     assert "Profile smoke only shows that everything works" in text.split("\n\n")[1]
     with pytest.raises(UserError, match="no run of the new objective"):
         render_comparison([], stored("sasrec"), made_up(), tmp_path)
+
+
+# Which methods carry a verdict
+
+def pairs_of(new: list[RunRecord], records: list[RunRecord], ranks: Callable[[RunRecord], Rankings] | None = None,
+             block: int = 0) -> dict[str, Pair]:
+    """Pairs by the stored method's label, without a report."""
+    blocks = compared(new, records, ranks or by_label(), num_permutations=199, seed=0)
+    return {pair.baseline.label: pair for pair in blocks[block][1]}
+
+
+def by_label(ties: int = 1) -> Callable[[RunRecord], Rankings]:
+    """Ranks that depend on label and seed alone."""
+    def ranks(record: RunRecord) -> Rankings:
+        random = np.random.default_rng([record.seed, *record.label.encode()])
+        places = np.where(random.random(USERS) < 0.3, random.integers(1, 15, size=USERS), 0)
+        return Rankings(places, np.full(USERS, ties), places)
+
+    return ranks
+
+
+def suite_rows(*labels: str, seeds: tuple[int, ...] = (0, 1, 2), **changes: Any) -> list[RunRecord]:
+    return [suite_record(label, s, 0.05, **changes) for label in labels for s in seeds]
+
+
+CORE = ("TIGER + cross-entropy", "TIGER + APAO-Pointwise", "TIGER + MSL")
+VARIANTS = ("TIGER + cross-entropy, trie decoding", "TIGER + APAO-Pointwise, released code")
+
+
+def test_the_family_is_what_the_suites_declare() -> None:
+    """Baselines and the backbone's rows outside the full grid; Holm is made over these alone."""
+    records = suite_rows(*CORE, *VARIANTS, "Llama + cross-entropy") + stored("popularity", "sasrec")
+    pairs = pairs_of([fresh(s) for s in range(3)], records)
+    assert {label for label, pair in pairs.items() if pair.declared} == {*CORE, "Popularity", "SASRec"}
+    family = [p for p in pairs.values() if p.declared]
+    assert [p.p_holm for p in family] == holm([p.ndcg.p_value for p in family])
+    assert all(pairs[label].ndcg is not None and pairs[label].p_holm == 1.0 for label in VARIANTS)
+    llama = fresh(0, backbone={"name": "llama", "width": 64})
+    assert {label for label, p in pairs_of([llama], records).items() if p.declared} == {
+        "Llama + cross-entropy", "Popularity", "SASRec"}
+
+
+def test_a_changed_setting_is_not_what_was_declared() -> None:
+    (plain,), (changed,) = suite_rows("TIGER + MSL", seeds=(0,)), suite_rows(
+        "TIGER + MSL", seeds=(0,), objective=[{"name": "msl", "tau": 3.0}])
+    declared = {p.baseline.first.run_id: p.declared for p in pairs_of([fresh(0)], [plain, changed]).values()}
+    assert declared == {plain.run_id: True, changed.run_id: False}
+
+
+def test_what_is_described_has_no_p_value(tmp_path: Path) -> None:
+    new, records = [fresh(s) for s in range(2)], suite_rows("TIGER + cross-entropy", *VARIANTS, seeds=(0, 1))
+    path, lines = render_comparison(new, records, by_label(), tmp_path, **FEW)
+    text = path.read_text(encoding="utf-8")
+    before, after = text.split("## Described only: Mine on ml-100k, profile quick")
+    table = after.split("## How")[0]
+    assert all(label in table and label not in before for label in VARIANTS) and "p =" not in table
+    assert len(lines) == 2 and lines[1].startswith("Mine on ml-100k: 2 other stored methods in the report")
+    assert "all 1 comparisons of the family" in text
+    for row in rows_of(tmp_path):
+        told = row["declared"] == "yes"
+        assert [bool(row[k]) for k in ("p_value", "p_holm", "t", "verdict")] == [told] * 4
+        assert told == (row["baseline"] == "TIGER + cross-entropy") and row["difference"] and row["low"]
+
+
+def test_nothing_declared_is_no_verdict(tmp_path: Path) -> None:
+    path, lines = render_comparison([fresh(0)], suite_rows(*VARIANTS, seeds=(0,)), by_label(), tmp_path, **FEW)
+    text = path.read_text(encoding="utf-8")
+    assert "no verdict, for no method with a record" in text.split("\n\n")[1]
+    assert len(lines) == 1 and not (tmp_path / "differences.png").exists() and "differences.png" not in text
+
+
+def test_the_paired_t_is_that_of_the_seeds_means(tmp_path: Path) -> None:
+    new, records, ranks = [fresh(s) for s in range(3)], stored("sasrec"), made_up(0.35)
+    text = text_of(tmp_path, new, records, ranks)
+    a, b = (np.array([expected_values("ndcg", ranks(r), 10).mean() for r in side]) for side in (new, records))
+    expected = stats.ttest_rel(a, b)
+    (row,) = rows_of(tmp_path)
+    assert [float(row[k]) for k in ("t", "t_p_value")] == pytest.approx([expected.statistic, expected.pvalue])
+    low, high = expected.confidence_interval(0.95)
+    assert [float(row[k]) for k in ("t_low", "t_high")] == pytest.approx([low, high])
+    assert f"t = {expected.statistic:+.2f}, p = {expected.pvalue:.4f}, n = 3" in text
+    text_of(tmp_path, new[:1], records[:1], ranks)
+    assert rows_of(tmp_path)[0]["t"] == "", "one seed varies with nothing"
+
+
+# Lists from elsewhere
+
+def values_of(*records: RunRecord) -> np.ndarray:
+    return np.stack([expected_values("ndcg", by_label()(r), 10) for r in records])
+
+
+@pytest.mark.parametrize(("files", "seeds", "paired"), [
+    (3, (0, 1, 2), ((1, 2, 3), (0, 1, 2))), (1, (0, 1, 2), ((1,), (0, 1, 2))), (3, (4,), ((1, 2, 3), (4,))),
+    (2, (0, 1, 2), ((1, 2), (0, 1))), (3, (5, 7), ((1, 2), (5, 7))), (1, (2,), ((1,), (2,)))])
+def test_files_are_matched_with_seeds_in_order(files: int, seeds: tuple[int, ...],
+                                               paired: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    """A single run of one side stands against each of the other; else as many of one side as of the other."""
+    records = stored("sasrec", seeds=seeds)
+    new = outside("Theirs", files, records)
+    pair = pairs_of(new, records)["SASRec"]
+    assert (pair.seeds, pair.against) == paired
+    a = values_of(*(r for r in new if r.seed in paired[0]))
+    b = values_of(*(r for r in records if r.seed in paired[1]))
+    count = max(len(a), len(b))
+    a, b = (np.concatenate([side] * count) if len(side) == 1 else side for side in (a, b))
+    assert pair.ndcg == compare_values(a, b, num_permutations=199)
+    assert pair.ndcg.difference == pytest.approx(a.mean() - b.mean()) and pair.ndcg.n_seeds == count
+
+
+def test_lists_stand_beside_every_backbone_and_each_kind_of_runs() -> None:
+    """One block a split and profile of trained runs; what is not seeded needs no block of its own there."""
+    records = suite_rows("TIGER + cross-entropy", "Llama + cross-entropy", *VARIANTS, seeds=(0,))
+    records += stored("popularity", seeds=(0,)) + [record_of("ml-100k", "sasrec", 0, profile="paper"),
+                                                    record_of("ml-100k", "popularity", 0, profile="smoke")]
+    new = outside("Theirs", 2, records)
+    assert sorted((r.profile, r.seed) for r in new) == [("paper", 1), ("paper", 2), ("quick", 1), ("quick", 2)]
+    quick = pairs_of(new, records, block=1)
+    assert {label for label, p in quick.items() if p.declared} == {
+        "TIGER + cross-entropy", "Llama + cross-entropy", "Popularity"}
+    alone = [record_of("ml-100k", "popularity", 0)]
+    assert {"Popularity": True} == {k: p.declared for k, p in pairs_of(outside("Theirs", 1, alone), alone).items()}
+
+
+def test_the_report_of_lists_says_what_stands_beside_what(tmp_path: Path) -> None:
+    records = suite_rows("TIGER + cross-entropy") + stored("popularity", "sasrec", seeds=(0, 1))
+    new = outside("Theirs", 3, records)
+    path, lines = render_comparison(new, records, by_label(), tmp_path, notes=["A note."], **FEW)
+    text = path.read_text(encoding="utf-8")
+    assert "Theirs on ml-100k, beside profile quick" in text and "files 1, 2, 3." in text and "- A note." in text
+    cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:4]] for line in text.splitlines()
+             if line[:1] == "|"}
+    assert cells["TIGER + cross-entropy"] == ["backbone tiger", "1 2 3 / 0 1 2"]
+    assert cells["Popularity"] == ["not generative", "1 2 3 / –"] and cells["SASRec"][1] == "1 2 / 0 1"
+    assert "As many runs of one side as of the other are compared. Left out against SASRec: Theirs's 3." in text
+    assert any("(ml-100k, 3 files, 3 seeds of the baseline)" in line for line in lines)
+    assert any("(ml-100k, 3 files, baseline not seeded)" in line for line in lines)

@@ -17,19 +17,25 @@ import torch
 from safetensors.torch import save
 
 from genrec_bench import checkpoints
+from genrec_bench.commands import common
 from genrec_bench.commands import evaluate as command
-from genrec_bench.config import SplitConfig
-from genrec_bench.contracts import Interactions, Split
+from genrec_bench.commands.ranking_files import COLUMNS
+from genrec_bench.config import EvaluationConfig, SplitConfig
+from genrec_bench.contracts import Interactions, Rankings, Split
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import rankings_from_scores, score
+from genrec_bench.identity import canonical
 from genrec_bench.plan import Selection, expand
 from genrec_bench.progress import Quiet
+from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.runner import Workspace, run_one
 from genrec_bench.splits import leave_one_out
+from tests.small_records import record_of
 
 USERS, ITEMS = 12, 30
 HEADER = "user_id,item_id,score\n"
 ROOT = Path(__file__).resolve().parents[1]
+REAL_LOAD, REAL_SPEC = command.load_split, command.dataset_spec
 
 
 def toy_split() -> Split:
@@ -65,7 +71,7 @@ def table(scores: np.ndarray, seed: int = 0) -> pandas.DataFrame:
     """All users and items in a shuffled order."""
     rows = [(f"u{u}", f"i{i}", scores[u, i]) for u in range(len(scores)) for i in range(ITEMS)]
     order = np.random.default_rng(seed).permutation(len(rows))
-    return pandas.DataFrame([rows[n] for n in order], columns=list(command.COLUMNS))
+    return pandas.DataFrame([rows[n] for n in order], columns=list(COLUMNS))
 
 
 def written(tmp_path: Path, text: str | bytes, name: str = "file.csv") -> Path:
@@ -205,6 +211,156 @@ def test_a_checkpoint_goes_to_the_runner(tmp_path: Path, capsys, monkeypatch: py
 def test_scoring_a_file_imports_no_torch() -> None:
     code = "import sys, genrec_bench.commands.evaluate; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# Several files, and what they stand against
+
+def lists(tmp_path: Path, split: Split, rankings: Rankings, name: str) -> Path:
+    """A file in which every target stands where `rankings` say, in a group of as many equals."""
+    lines = []
+    for row, (user, target) in enumerate(zip(split.test.users, split.test.targets, strict=True)):
+        place, ties = int(rankings.places[row]), int(rankings.ties[row])
+        others = [i for i in range(split.num_items) if i != target]
+        above, equal = others[:place - 1], [target, *others[place - 1:place + ties - 2]]
+        if place == 0:
+            above, equal = others[:1], []
+        ids = split.interactions
+        lines += [f"{ids.user_ids[user]},{ids.item_ids[i]},{score}" for score, group in ((2, above), (1, equal))
+                  for i in group]
+    return written(tmp_path, HEADER + "\n".join(lines) + "\n", name)
+
+
+def drawn(seed: int, users: int = USERS) -> Rankings:
+    """Places at random, some in groups of two, some out of the list."""
+    rng = np.random.default_rng(seed)
+    places = rng.integers(0, 8, size=users)
+    ties = np.where(places > 0, rng.integers(1, 3, size=users), 1)
+    return Rankings(places, ties, places)
+
+
+def opponent(store: RecordStore, split: Split, rankings: Rankings, seed: int = 0, config: SplitConfig | None = None,
+             **changes: Any) -> RunRecord:
+    """A stored run of TIGER on the toy."""
+    config = config or SplitConfig()
+    record = record_of("ml-100k", "tiger", seed, split=config, **changes)
+    settings = {**record.config, "dataset": {"name": "toy"}}
+    identity = {k: v for k, v in settings.items() if k not in ("label", "profile")}
+    identity["split_fingerprint"] = leave_one_out(split.interactions, config).fingerprint
+    name = f"{len(store.read_all()):016x}"
+    record = dataclasses.replace(record, run_id=name, config=settings, identity=identity)
+    store.write(record, rankings)
+    return record
+
+
+def compared(tmp_path: Path, *words: str | Path) -> tuple[int, Path]:
+    code = command.run(arguments("--datasets", "toy", "--compare", "--against", tmp_path / "stored", "--results",
+                                 tmp_path / "results", "--rankings", *words))
+    return code, tmp_path / "results" / "reports" / "evaluate"
+
+
+def test_several_files_are_seeds_of_one_method(tmp_path: Path, capsys, toy: Split) -> None:
+    paths = [lists(tmp_path, toy, drawn(n), f"{n}.csv") for n in range(3)]
+    assert command.run(arguments("--rankings", *paths, "--datasets", "toy", "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    expected = [score(drawn(n), id_level=False) for n in range(3)]
+    assert [f["metrics"] for f in result["files"]] == [pytest.approx(e) for e in expected]
+    assert result["metrics"] == pytest.approx({k: np.mean([e[k] for e in expected]) for k in expected[0]})
+    assert command.run(arguments("--rankings", *paths, "--datasets", "toy")) == 0
+    assert capsys.readouterr().out.startswith("toy: 12 test users, mean of 3 files\n")
+    with pytest.raises(UserError, match="0.csv twice"):
+        command.run(arguments("--rankings", *paths, paths[0], "--datasets", "toy"))
+
+
+def test_a_stored_runs_own_lists_are_no_different(tmp_path: Path, capsys, toy: Split) -> None:
+    """Its places written to files and read back, ties included: a difference of exactly 0 at p = 1."""
+    store = RecordStore(tmp_path / "stored")
+    for seed in range(2):
+        opponent(store, toy, drawn(seed), seed)
+        opponent(store, toy, drawn(7), seed, label="TIGER + MSL", objective=({"name": "msl", "tau": 1.0},))
+    paths = [lists(tmp_path, toy, drawn(n), f"{n}.csv") for n in range(2)]
+    code, reports = compared(tmp_path, *paths, "--label", "My  Method!")
+    assert code == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == f"report: {reports / 'my-method' / 'comparison.md'}"
+    (same,) = [line for line in out if "TIGER + cross-entropy (" in line]
+    assert "No difference detected between My Method! and TIGER + cross-entropy (toy, 2 files, 2 seeds" in same
+    assert "+0.0000 [+0.0000, +0.0000], p = 1.0000; every user has the same value in both." in same
+    text = (reports / "my-method" / "comparison.md").read_text(encoding="utf-8")
+    assert same in text and "in the order given: 1. 0.csv; 2. 1.csv." in text and "not which" not in text
+    assert "matched in order" in text and str(tmp_path) not in text
+    assert compared(tmp_path, *paths, "--label", "My  Method!")[0] == 0
+    assert (reports / "my-method" / "comparison.md").read_text(encoding="utf-8") == text
+
+
+def test_json_holds_the_verdicts(tmp_path: Path, capsys, toy: Split) -> None:
+    opponent(RecordStore(tmp_path / "stored"), toy, drawn(0))
+    path = written(tmp_path, f"{HEADER}u0,i{toy.test.targets[0]},1\n", "mine.csv")
+    assert compared(tmp_path, path, "--json")[0] == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["metrics"]["recall@1"] == pytest.approx(1 / 12) and result["missing_users"] == 11
+    (sentence,) = result["comparison"]["sentences"]
+    assert "mine" in sentence.split() and "(toy, 1 file, 1 seed of the baseline)" in sentence
+    assert Path(result["comparison"]["report"]).is_file()
+    text = Path(result["comparison"]["report"]).read_text(encoding="utf-8")
+    assert "mine.csv (11 of 12 test users missing" in text
+    assert "Of one file it cannot say" in text
+
+
+def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> None:
+    """Other histories or training rows are none of the test's business; other users, or lists cut otherwise, are."""
+    store = RecordStore(tmp_path)
+    kept = [opponent(store, toy, drawn(0)), opponent(store, toy, drawn(0), config=SplitConfig(max_history=2)),
+            opponent(store, toy, drawn(0), config=SplitConfig(train_targets_per_user=1))]
+    left = [opponent(store, toy, drawn(0, 3), config=SplitConfig(max_users=3)),
+            opponent(store, toy, drawn(0), evaluation=EvaluationConfig(exclude_history=True))]
+    other = dataclasses.replace(kept[0], identity={**kept[0].identity, "split_fingerprint": "0" * 64})
+    unnamed = dataclasses.replace(kept[0], identity={})
+    assert command.same_targets([*kept, *left, other, unnamed], toy) == kept
+    assert len({canonical(r.config["split"]) for r in kept}) == 3
+
+
+def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
+    """One line, before the data are read where that can be, and nothing is written."""
+    path = lists(tmp_path, toy, drawn(0), "mine.csv")
+    store = RecordStore(tmp_path / "stored")
+    steps = [(lambda: None, (), "no folder of stored runs"),
+             (lambda: store.root.mkdir(), (), "no stored run of toy .* there are runs of no data at all"),
+             (lambda: store.write(record_of("ml-100k", "tiger", 0), drawn(0)), (),
+              "no stored run of toy .* there are runs of ml-100k"),
+             (lambda: opponent(store, toy, drawn(0, 3), config=SplitConfig(max_users=3)),
+              ("--label", "TIGER + cross-entropy"), "is called 'TIGER \\+ cross-entropy' too"),
+             (lambda: None, (), "none of the 1 stored runs of toy")]
+    for happens, words, message in steps:
+        happens()
+        with pytest.raises(UserError, match=message) as caught:
+            compared(tmp_path, path, *words)
+        assert "\n" not in str(caught.value)
+    for words, message in ((("--checkpoint", tmp_path, "--compare"), "give --rankings"),
+                           (("--rankings", path, "--datasets", "toy", "--against", tmp_path), "give --compare")):
+        with pytest.raises(UserError, match=message):
+            command.run(arguments(*words))
+    assert not (tmp_path / "results").exists() and capsys.readouterr().out == ""
+
+
+def test_lists_for_ml_100k_against_the_stored_runs(tmp_path: Path, capsys, monkeypatch) -> None:
+    """What a newcomer does; the lists are those of a stored method, so that the answer is known."""
+    monkeypatch.setattr(command, "load_split", REAL_LOAD)
+    monkeypatch.setattr(command, "dataset_spec", REAL_SPEC)
+    reference, store = RecordStore(common.REFERENCE), RecordStore(tmp_path / "stored")
+    for record in reference.read_all():  # a few, for speed
+        if record.dataset == "ml-100k" and record.label.startswith(("TIGER + cross-entropy", "Item-kNN", "SASRec")):
+            store.write(record, reference.read_ranks(record))
+    stored = {r.seed: r for r in store.read_all() if r.label == "TIGER + cross-entropy"}
+    split = REAL_LOAD("ml-100k", None)
+    paths = [lists(tmp_path, split, store.read_ranks(stored[s]), f"{s}.csv") for s in sorted(stored)]
+    assert command.run(arguments("--rankings", *paths, "--datasets", "ml-100k", "--compare", "--label", "theirs",
+                                 "--against", store.root, "--results", tmp_path / "results")) == 0
+    out = capsys.readouterr().out
+    (same,) = [line for line in out.splitlines() if " and TIGER + cross-entropy (" in line]
+    assert f"{len(paths)} files, {len(paths)} seeds of the baseline" in same and "+0.0000 [+0.0000, +0.0000]" in same
+    mean = np.mean([r.metrics["ndcg@10"] for r in stored.values()])
+    assert f"NDCG@10 {mean:.4f} against {mean:.4f}" in same
+    assert "theirs is worse than Item-kNN" in out and "theirs is worse than SASRec" in out
 
 
 # Checkpoints of real runs

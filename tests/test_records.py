@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from genrec_bench import diagnoses, records
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.errors import UserError
 from genrec_bench.provenance import provenance
-from genrec_bench.records import RecordStore, RunRecord, read_ranks
+from genrec_bench.records import RecordStore, RunRecord, read_ranks, read_record, upgraded
+from tests.test_diagnoses import diagnosis
 
 NAME = "0123456789abcdef"
 RECORD = RunRecord(NAME, "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3}, identity={}, data={}, tokenizer={},
@@ -93,3 +95,75 @@ def test_a_recorded_command_names_no_folder_of_the_machine(monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     made = provenance("cpu", 1, f"python benchmark.py --suite all --results {tmp_path}/results/local --seeds 0")
     assert made["command"] == "python benchmark.py --suite all --results results/local --seeds 0"
+
+
+# Schemas
+
+def older(schema: Any, **changes: Any) -> str:
+    """The record as an older version would have written it: seconds under another name, no label."""
+    data = {**asdict(RECORD), "schema": schema, "seconds": {"train": 3.0}, **changes}
+    return json.dumps({k: v for k, v in data.items() if k not in ("timings", "label")})
+
+
+STEPS = {1: lambda old: {**old, "label": "Mine"},
+         2: lambda old: {k: v for k, v in old.items() if k != "seconds"} | {
+             "timings": {f"{k}_seconds": v for k, v in old["seconds"].items()}}}
+
+
+@pytest.fixture()
+def third_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "SCHEMA", 3)
+    monkeypatch.setattr(records, "UPGRADES", STEPS)
+
+
+def test_a_record_of_an_older_schema_is_brought_up_step_by_step(tmp_path: Path, third_schema: None) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(older(1))
+    wanted = replace(RECORD, timings={"train_seconds": 3.0}, schema=3)
+    assert read_record(path) == wanted
+    path.write_text(json.dumps(asdict(wanted)))
+    assert read_record(path) == wanted
+
+
+@pytest.mark.parametrize(("schema", "words"), [
+    (4, "record schema 4; this version reads 3 at most. Update genrec-bench"),
+    (0, "record schema 0, which this version cannot read: it has no reader for 0"),
+    (-9**9, "no reader for -387420489"), ("1", "its schema is '1', not a whole number"),
+    (True, "its schema is True"), (1.0, "its schema is 1.0"), (None, "its schema is None")])
+def test_a_schema_without_a_reader_is_named(tmp_path: Path, third_schema: None, schema: Any, words: str) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(older(schema))
+    with pytest.raises(UserError) as caught:
+        read_record(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_an_older_record_that_is_damaged_is_named(tmp_path: Path, third_schema: None) -> None:
+    path = tmp_path / "old.json"
+    for text in (older(1, seconds=None), older(2), "[1]", '"text"', "{}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="old.json is not a run record"):
+            read_record(path)
+
+
+def test_each_step_is_taken_once_and_in_order() -> None:
+    steps = {n: lambda found, n=n: [*found, n] for n in range(1, 6)}
+    assert upgraded([], 2, 5, steps, "x has") == [2, 3, 4] and upgraded([], 5, 5, {}, "x has") == []
+    with pytest.raises(UserError, match="x has schema 2, which .* no reader for 4"):
+        upgraded([], 2, 5, {2: steps[2], 3: steps[3]}, "x has")
+
+
+def test_a_diagnosis_of_an_older_schema_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.diagnosis.npz"
+    diagnoses.write(path, diagnosis())
+    monkeypatch.setattr(diagnoses, "SCHEMA", 2)
+    with pytest.raises(UserError, match="diagnosis schema 1, which this version cannot read: it has no reader for 1"):
+        diagnoses.read(path)
+    monkeypatch.setattr(diagnoses, "UPGRADES",
+                        {1: lambda old: replace(old, about={**old.about, "top": old.about["top"] + 1})})
+    assert diagnoses.read(path).about == {**diagnosis().about, "schema": 2, "top": 21}
+
+
+def test_a_record_states_its_split_or_none() -> None:
+    assert RECORD.split_fingerprint == ""
+    assert replace(RECORD, identity={"split_fingerprint": "ab"}).split_fingerprint == "ab"

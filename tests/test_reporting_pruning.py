@@ -14,9 +14,13 @@ from genrec_bench.config import DecodingConfig, FirstStage, TrainingConfig
 from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.errors import UserError
 from genrec_bench.records import RunRecord
-from genrec_bench.reporting import figures, pruning, pruning_figures, pruning_figures_bear
+from genrec_bench.reporting import markdown, pruning
+from genrec_bench.reporting.figures import beams, lost
+from genrec_bench.reporting.figures.base import plates
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.pages import draw
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.pruning import OTHER, OWN, Searched
 from genrec_bench.reporting.rows import load_suite
@@ -58,6 +62,13 @@ def found_of(found: list[tuple[RunRecord, Diagnosis]], suite: str = "apao") -> S
     result = pruning.searched(block, {record.run_id: diagnosis for record, diagnosis in found})
     assert result is not None
     return result
+
+
+def material_of(found: Searched, suite: str = "apao") -> Material:
+    """What a report with this one block is made from."""
+    material = Material(load_suite(suite), (found.block,))
+    material.__dict__["searched"] = {found.block.name: found}
+    return material
 
 
 def random_ones(labels: Sequence[str], seeds: Sequence[int] = (0, 1), suite: str = "apao", **more) -> Searched:
@@ -211,25 +222,26 @@ def test_narrow_beams_have_fewer_tables():
     text = "\n".join(pruning.block_tables(found))
     assert "(PR@5)" in text and "(PR@10)" not in text and "Prefix Recall" not in text
     assert pruning.sentences(found) == ["No row with cross-entropy, MSL, APAO or BEAR has a diagnosis at beam 20."]
-    look = figures.looks([found.block])
-    for picture in (pruning_figures.retention_figure(found, look), pruning_figures_bear.causes_figure(found, look)):
+    for draw in (beams.retention_figure, lost.causes_figure):
+        picture = draw(material_of(found), found.block)
         assert picture.files is None and "no picture; it needs diagnoses of" in picture.text
 
 
 def test_pictures_that_miss_runs_say_which():
     found = random_ones([CE], seeds=(0,))
-    look = figures.looks([found.block])
-    suite = load_suite("apao")
-    texts = [p.text for p in pruning_figures.pictures(suite, [found], look, None) if p.files is None]
+    material = material_of(found)
+    drawn = [plate.draw(material, found.block) for plate in plates(material.suite) if plate.section == "pruning"]
+    texts = [p.text for p in drawn if p.files is None]
     assert texts == [
-        "APAO, Figure 1c: no picture; it needs diagnoses of cross-entropy and APAO on one backbone at beam 20.",
-        "APAO, Figure 4: no picture; it needs diagnoses of two objectives on one backbone at two beams.",
+        "APAO, Figure 1c: no picture; it needs diagnoses of cross-entropy and APAO on one backbone at beam 20 "
+        "(`diagnose` makes them)",
+        "APAO, Figure 4: no picture; it needs diagnoses of two objectives on one backbone at two beams "
+        "(`diagnose` makes them)",
         "APAO, Figure 5: no picture; it needs diagnoses of an APAO row and another row on one backbone, with a common "
-        "seed at beam 20."]
+        "seed at beam 20 (`diagnose` makes them)"]
     other = random_ones([SFT], seeds=(0,), suite="bear-sid")
-    look = figures.looks([other.block])
-    assert pruning_figures_bear.accuracy_figure(other, look).text == \
-        "BEAR, Figure 3: no picture; it needs diagnoses of SFT and BEAR on one backbone at beam 10."
+    assert lost.accuracy_figure(material_of(other, "bear-sid"), other.block).text == \
+        "BEAR, Figure 3: no picture; it needs diagnoses of SFT and BEAR on one backbone at beam 10 (`diagnose` makes them)"
 
 
 def test_the_pair_of_figure_4():
@@ -237,11 +249,11 @@ def test_the_pair_of_figure_4():
     runs = run_of(CE), run_of(MSL), run_of(PAIRWISE)
     places = ([0, 0], [1, 1], [1, 0])
     found = found_of([(run, by_hand(run, [1, 1], place)) for run, place in zip(runs, places, strict=True)])
-    said = pruning_figures._pairs(found, {"TIGER": found.principal("TIGER")})
+    said = beams._pairs(found, {"TIGER": found.principal("TIGER")})
     assert re.fullmatch(r"Here, each the best by the same numbers: TIGER: APAO-Pairwise at 20 0\.5000 \[.*\], MSL at "
                         r"100 1\.0000 \[.*\], difference -0\.5000 \[.*\]\.", said)
     narrow = random_ones([CE, PAIRWISE], seeds=(0,), beams=(10, 20, 50))
-    assert pruning_figures._pairs(narrow, {"TIGER": narrow.principal("TIGER")}) == \
+    assert beams._pairs(narrow, {"TIGER": narrow.principal("TIGER")}) == \
         "Here no backbone has both at 20 and 100."
 
 
@@ -251,9 +263,9 @@ def test_relative_gain_in_prefix_recall():
     levels = ([[3] * 5, [3] * 5, [3] * 5, [0] * 5], [[3] * 5, [3] * 5, [0] * 5, [0] * 5])
     found = found_of([(run, by_hand(run, [1] * 4, [1] * 4, survived=survived))
                       for run, survived in zip(runs, levels, strict=True)])
-    ours, other = pruning_figures._best_pair(found, "TIGER")
+    ours, other = beams._best_pair(found, "TIGER")
     assert (ours.group.label, other.group.label) == (PAIRWISE, CE)
-    gain = pruning_figures._relative((ours, other), 3)
+    gain = beams._relative((ours, other), 3)
     assert gain.value == pytest.approx(0.5) and (gain.low, gain.high) == (0.0, 1.5)
 
 
@@ -261,11 +273,11 @@ def test_printed_recall_of_figure_5():
     """Table 1, Beauty, TIGER: 0.0964 for the best form of APAO against 0.0929 for the best other loss."""
     found, paper = random_ones([CE], seeds=(0,)), load_paper("apao")
     suite = load_suite("apao")
-    assert pruning_figures._printed_recall(found, suite, "TIGER", True, paper) is None
+    assert beams._printed_recall(found, suite, "TIGER", True, paper) is None
     beauty = replace(found, block=replace(found.block, dataset="apao_beauty"))
-    assert [pruning_figures._printed_recall(beauty, suite, "TIGER", apao, paper) for apao in (True, False)] == [
+    assert [beams._printed_recall(beauty, suite, "TIGER", apao, paper) for apao in (True, False)] == [
         0.0964, 0.0929]
-    assert pruning_figures._printed_recall(beauty, suite, "TIGER", True, None) is None
+    assert beams._printed_recall(beauty, suite, "TIGER", True, None) is None
 
 
 def test_our_change_of_figure_6():
@@ -273,16 +285,16 @@ def test_our_change_of_figure_6():
     runs = run_of(SFT, suite="bear-sid"), run_of(BEAR, suite="bear-sid")
     found = found_of([(runs[0], by_hand(runs[0], [1, 2, 3, 4], [1, 0, 0, 2])),
                       (runs[1], by_hand(runs[1], [1, 2, 3, 4], [1, 0, 2, 3]))], "bear-sid")
-    said = pruning_figures_bear._changes(found, {"TIGER": list(found.rows)}, (5, 10), 10)
+    said = lost._changes(found, {"TIGER": list(found.rows)}, (5, 10), 10)
     assert said == ("Here, over backbones and K: BEAR -50.0 % relative and -25.0 points, mean of 2 cells between "
                     "-50.0 and -50.0 %. The means have no interval; those of the cells are in the figure.")
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Reports without the pictures of results."""
-    monkeypatch.setattr(figures, "results_figure", lambda *_: None)
-    monkeypatch.setattr(figures, "curves_figure", lambda *_: None)
+    """Reports with the pictures of diagnoses alone."""
+    monkeypatch.setattr(markdown, "_draw", lambda material, source: draw(
+        material, [p for p in plates(material.suite) if p.section == "pruning"]))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -296,7 +308,7 @@ def test_a_report_with_diagnoses(tmp_path, suite, labels, names):
     paths = [render_suite(suite, rows, tmp_path / name, results=store.root)
              for name, rows in (("a", records), ("b", records[::-1]))]
     text = paths[0].read_text()
-    assert text.index("## Results") < text.index(HEADING) < text.index("## Figures") and text.count(HEADING) == 1
+    assert text.index("## Results") < text.index("## Figures") < text.index(HEADING) and text.count(HEADING) == 1
     shown = re.findall(r"!\[[^]]*\]\((figures/[^)]+)\)", text)
     stems = [name if name == "cost" else f"{name}-ml-100k-profile-quick" for name in names]
     assert sorted(shown) == sorted(f"figures/{stem}.png" for stem in stems)
@@ -321,7 +333,7 @@ def test_a_report_without_diagnoses_is_as_before_but_for_one_line(tmp_path):
     line = ("Not measured yet: `python benchmark.py diagnose --suite apao` measures it, from the weights that runs "
             "leave below the results.")
     assert HEADING not in before and path.read_text() == before.replace(
-        "## Figures\n\n", f"{HEADING}\n\n{line}\n\n## Figures\n\n")
+        "## Efficiency\n\n", f"{HEADING}\n\n{line}\n\n## Efficiency\n\n")
     assert not list(path.parent.glob("tables/pruning.csv")) and not list(path.parent.glob("figures/*"))
     only = render_suite("apao", records[1:], tmp_path / "s", results=store.root)
     assert HEADING not in only.read_text()

@@ -7,10 +7,13 @@ import pytest
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection, expand
 from genrec_bench.records import RunRecord
-from genrec_bench.reporting import cost, figures, tables
+from genrec_bench.reporting import cost, markdown, tables
+from genrec_bench.reporting.figures import curves
+from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import comparable_rows, coverage
 from genrec_bench.reporting.rows import load_suite, row_of
@@ -169,8 +172,6 @@ def test_rows_that_share_a_printed_one():
     assert found == [(label, table, value) for labels, table, value in
                      ((pointwise[:1], "1", 0.0337), (one_stage[:2], "3", 0.0116), (pointwise[1:], "1", 0.0337))
                      for label in labels]
-    text, _ = tables.compared(block, paper)
-    assert text.count("3, S-DPO (1-stage)") == 2 and text.count("1, APAO-Pointwise") == 8
     lines, done, total = coverage(suite, [block], paper)
     assert (done, total) == (2, 64)  # 13 rows of Table 1 on 4 datasets, 6 more of Table 3 on 2
     assert [line[3:] for line in lines if line[2] == "S-DPO (1-stage)" and line[1] == "TIGER"] == [
@@ -179,7 +180,7 @@ def test_rows_that_share_a_printed_one():
 
 
 def test_an_objective_has_one_colour_and_a_row_one_look(block):
-    look = {g.label: figures.looks([block])[g.row.key] for g in block.groups}
+    look = {g.label: looks([block])[g.row.key] for g in block.groups}
     for name in ("cross-entropy", "MSL", "CE → DPO"):
         assert look[f"TIGER + {name}"] == look[f"Llama + {name}"]
     for groups in block.families().values():
@@ -189,15 +190,15 @@ def test_an_objective_has_one_colour_and_a_row_one_look(block):
 
 def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
     """The first stage had 12 epochs and was kept at 0.030, 0.031, 0.032."""
-    drawn, plot = {}, figures.Axes.plot
+    drawn, plot = {}, curves.Axes.plot
 
     def kept(axes, x, y, **look):
         drawn.setdefault(look["label"], (list(x), list(y), look["linestyle"]))
         return plot(axes, x, y, **look)
 
-    monkeypatch.setattr(figures.Axes, "plot", kept)
-    monkeypatch.setattr(figures, "image_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
-    panels = figures.curves_figure(block, figures.looks([block]))
+    monkeypatch.setattr(curves.Axes, "plot", kept)
+    monkeypatch.setattr(curves, "image_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
+    panels = curves.curves_figure(Material(load_suite("apao"), (block,)), block).files
     assert panels == {"panels": ["Baselines", "TIGER", "Llama"]}
     epochs, values, line = drawn["CE → CE"]
     assert epochs == list(range(12, 25)) and line == "--"
@@ -206,16 +207,15 @@ def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
 
 
 def test_report_of_many_rows(monkeypatch, tmp_path):
-    for name in ("results_figure", "curves_figure"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    monkeypatch.setattr(markdown, "_draw", lambda material, source: [])
     plan = tmp_path / cost.PLAN
     plan.write_text(",".join(cost.PLAN_HEADER) + "\nall,quick,full,ml-100k,402,36000,cpu,2\n"
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
     text = render_suite("apao", suite_records(), tmp_path, results=tmp_path).read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## The answer", "## Results", "## Beside the paper", "## What beam search throws away", "## Figures",
-        "## Efficiency", "## Budget and tuning",
-        "## What the grids cost", "## What was run, and where", "## Not covered yet"]
+        "## The answer", "## Results", "## How this was obtained", "## Figures", "## What beam search throws away",
+        "## Efficiency", "## Budget and tuning", "## What the grids cost", "## Settings, data and machines",
+        "## Not covered yet"]
     lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "ml-100k" in line]
     assert cells == [["all", "quick", "full", "ml-100k", "cpu", "402", "20.0"],

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from genrec_bench.analysis.classical import McNemar, TTest
 from genrec_bench.analysis.significance import Comparison, compare_ranks, compare_values, holm
 from genrec_bench.errors import UserError
 
@@ -96,7 +97,10 @@ def test_equal_methods() -> None:
     ranks = np.random.default_rng(0).integers(0, 30, size=(3, 50))
     result = compare_ranks(ranks, ranks, metric="ndcg", k=10, num_permutations=99, seed=0)
     same = result.mean_a
-    assert result == Comparison(0.0, 1.0, (0.0, 0.0), 0.0, 50, 3, 0.0, same, same)
+    hits = int(((ranks >= 1) & (ranks <= 10)).sum())
+    assert hits > 0 and result == Comparison(
+        0.0, 1.0, (0.0, 0.0), 0.0, 50, 3, 0.0, same, same, TTest(0.0, 1.0, 0.0, 0.0, (0.0, 0.0), 3),
+        (McNemar(0, 0, 1.0),) * 3)
 
 
 @pytest.mark.parametrize("effect", [0.3, -0.3])
@@ -118,8 +122,13 @@ def test_swapping_the_methods_turns_the_sign_only() -> None:
 
 def test_the_order_of_users_changes_no_bit() -> None:
     a, b = values(3, 3, 70)
+    a[:, :20] = b[:, :20]
     order = np.random.default_rng(0).permutation(70)
     assert compare_values(a, b, seed=5) == compare_values(a[:, order], b[:, order], seed=5)
+    a, b = np.random.default_rng(1).integers(0, 40, size=(2, 3, 70))
+    one, other = (compare_ranks(*x, metric="ndcg", k=10, num_permutations=99, seed=5)
+                  for x in ((a, b), (a[:, order], b[:, order])))
+    assert one == other and len(one.mcnemar) == 3 and one.paired_t.n == 3
 
 
 def test_a_seed_repeats_and_another_draws_anew() -> None:
@@ -147,6 +156,28 @@ def test_the_interval_is_that_of_a_naive_two_level_bootstrap() -> None:
         means.append(np.mean([(a - b)[s, users].mean() for s in random.integers(4, size=4)]))
     expected = np.quantile(means, [0.025, 0.975])
     assert compare_values(a, b).interval == pytest.approx(tuple(expected), abs=0.03)
+
+
+def test_users_without_a_difference_count() -> None:
+    """One user of ten differs by 1: that user is drawn Binomial(10, .1) times; at most 2 times in 93.0%, 3 in 98.7%."""
+    one = np.eye(10)[:1]
+    assert compare_values(one, np.zeros((1, 10)), num_permutations=9).interval == pytest.approx((0.0, 0.3), abs=1e-15)
+    some = values(8, 3, 60)[0] * (np.arange(60) < 9)
+    random, means = np.random.default_rng(0), []
+    for _ in range(4000):
+        users = random.integers(60, size=60)
+        means.append(np.mean([some[s, users].mean() for s in random.integers(3, size=3)]))
+    got = compare_values(some, np.zeros((1, 60)), num_permutations=9).interval
+    assert got == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.03)
+
+
+@pytest.mark.parametrize(("seeds", "users"), [(3, 5_000), (1, 70_000)])
+def test_many_differences_are_resampled_in_blocks(seeds: int, users: int) -> None:
+    """Independent normal differences: the deviation of the means is that of the two-way formula; 500 draws."""
+    differences = np.random.default_rng(9).normal(size=(seeds, users))
+    got = compare_values(differences, np.zeros((1, users)), num_permutations=1, num_resamples=500)
+    expected = math.sqrt((1 / seeds + 2 * (1 - 1 / seeds) / seeds) / users)
+    assert np.ptp(got.interval) == pytest.approx(2 * 1.959964 * expected, rel=0.2)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

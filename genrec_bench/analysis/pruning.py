@@ -235,14 +235,14 @@ def _share(hits: np.ndarray, cases: np.ndarray) -> Estimate:
     if not n:
         return Estimate(math.nan, math.nan, math.nan, 0)
     if len(hits) > 1 and 0 < total < n:
-        return Estimate(total / n, *_interval(hits.astype(np.float64), cases.astype(np.float64)), n)
+        return Estimate(total / n, *_interval(hits, cases), n)
     users = int(cases.any(axis=0).sum())  # no resample of none (or all) holds another share; seeds share their users
     return Estimate(total / n, *wilson(round(total / n * users), users), n)
 
 
 def _mean(values: np.ndarray) -> Estimate:
     """The mean of (seeds, users) values."""
-    return Estimate(math.fsum(values.ravel()) / values.size, *_interval(values, np.ones(values.shape)), values.size)
+    return Estimate(math.fsum(values.ravel()) / values.size, *_interval(values, np.ones(values.shape, dtype=bool)), values.size)
 
 
 def _interval(top: np.ndarray, bottom: np.ndarray) -> tuple[float, float]:
@@ -263,16 +263,18 @@ def _sums(values: np.ndarray) -> np.ndarray:
     seeds, users = values.shape
     if (values == values[0, 0]).all():
         return np.full((NUM_RESAMPLES, seeds), values[0, 0] * users)
-    some = np.flatnonzero(values.any(axis=0))
-    counts = _user_draws(users)
-    return (values[:, some].astype(np.float64) @ counts[some].astype(np.float64)).T
+    kind = np.float32 if values.dtype == bool else np.float64  # float32 holds counts of users exactly
+    some, counts = np.flatnonzero(values.any(axis=0)), _user_draws(users, kind)
+    if 2 * len(some) < users:  # otherwise copying them takes longer than they do
+        values, counts = values[:, some], counts[some]
+    return (values.astype(kind) @ counts).astype(np.float64).T
 
 
-@lru_cache(maxsize=2)
-def _user_draws(users: int) -> np.ndarray:
+@lru_cache(maxsize=4)
+def _user_draws(users: int, kind: type) -> np.ndarray:
     """(users, NUM_RESAMPLES) how often each user is in each draw of as many with replacement."""
     random = np.random.default_rng(stream_seed(0, "diagnosis users"))
-    counts = np.empty((NUM_RESAMPLES, users), dtype=np.float32)
+    counts = np.empty((NUM_RESAMPLES, users), dtype=kind)
     for row in counts:
         row[:] = np.bincount(random.integers(users, size=users), minlength=users)
     return np.ascontiguousarray(counts.T)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
 from genrec_bench import registry
+from genrec_bench.analysis.classical import (
+    LEVEL,
+    ROUNDING,
+    McNemar,
+    TTest,
+    effect_size,
+    mcnemar,
+    paired_t,
+    standard_deviation,
+)
 from genrec_bench.seeds import stream_seed
 
-LEVEL = 0.95
+ALPHA = 0.05
 NUM_PERMUTATIONS = NUM_RESAMPLES = 10_000
 DETECTABLE = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)  # in standard errors: 80% power, two-sided 5%
-CELLS = 2**21  # random numbers in memory at once
-ROUNDING = 1e-12  # sums that differ by less than this share of their terms are equal
+CELLS = 2**16  # random numbers in memory at once: few enough to stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,9 @@ class Comparison:
     users (over users alone where there is one seed). d_z: mean over standard deviation of the users' seed-averaged
     differences (Cohen); infinite where they are all equal and not 0. minimum_detectable: the true difference that a
     two-sided 5% test over these users finds in 80% of cases. Both are NaN for one user.
+
+    Beside the verdict: paired_t over the seeds' means, None for one seed. mcnemar: one test a seed of hits within the
+    first k places, empty where values were compared instead of ranks.
     """
 
     difference: float
@@ -38,10 +50,12 @@ class Comparison:
     minimum_detectable: float
     mean_a: float
     mean_b: float
+    paired_t: TTest | None = None
+    mcnemar: tuple[McNemar, ...] = ()
 
 
 def compare_ranks(a: np.ndarray, b: np.ndarray, *, metric: str, k: int, num_permutations: int = NUM_PERMUTATIONS,
-                  seed: int = 0) -> Comparison:
+                  seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Comparison:
     """Compare two methods by the ranks of the same users' targets at the same seeds.
 
     a, b: (seeds, users) integers, 1-based, 0 = not in the list. metric: a registered name (recall, ndcg, mrr, ...).
@@ -51,7 +65,10 @@ def compare_ranks(a: np.ndarray, b: np.ndarray, *, metric: str, k: int, num_perm
     if a.shape != b.shape:
         raise ValueError(f"a and b must hold the same seeds and users, got shapes {a.shape} and {b.shape}")
     values = registry.metrics.build({"name": metric}).values
-    return compare_values(values(a, k), values(b, k), num_permutations=num_permutations, seed=seed)
+    comparison = compare_values(values(a, k), values(b, k), num_permutations=num_permutations, seed=seed,
+                                num_resamples=num_resamples)
+    hits_a, hits_b = ((ranks >= 1) & (ranks <= k) for ranks in (a, b))
+    return replace(comparison, mcnemar=tuple(map(mcnemar, hits_a, hits_b)))
 
 
 def compare_values(a: np.ndarray, b: np.ndarray, *, num_permutations: int = NUM_PERMUTATIONS, seed: int = 0,
@@ -72,17 +89,33 @@ def compare_values(a: np.ndarray, b: np.ndarray, *, num_permutations: int = NUM_
         raise ValueError(f"a has {len(a)} seeds and b {len(b)}; b may have the same ones, or one where it has no seed")
     if num_permutations < 1 or num_resamples < 1:
         raise ValueError(f"at least one draw is needed, got {num_permutations} permutations, {num_resamples} resamples")
+    seeds, users = a.shape
     differences = a - b
-    differences = differences[:, np.lexsort(differences)]  # an order of users that depends on the values alone
-    per_user = differences.mean(axis=0)
-    difference = math.fsum(differences.ravel()) / differences.size
-    deviation = _deviation(per_user)
-    resampled = _resampled(differences, num_resamples, np.random.default_rng(stream_seed(seed, "resamples")))
+    different = differences[:, differences.any(axis=0)]  # most users are hit by neither method
+    different = different[:, np.lexsort(different)]  # an order of users that depends on the values alone
+    per_user = np.zeros(users)
+    per_user[:different.shape[1]] = different.mean(axis=0)
+    difference = math.fsum(different.ravel()) / a.size
+    deviation = standard_deviation(per_user, float(np.abs(per_user).max()))
+    resampled = _resampled(different, users, num_resamples, np.random.default_rng(stream_seed(seed, "resamples")))
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    means_a, means_b = _seed_means(a), _seed_means(b)
     return Comparison(
         difference, _sign_flips(per_user, num_permutations, np.random.default_rng(stream_seed(seed, "sign flips"))),
-        (float(low), float(high)), _effect(difference, deviation), a.shape[1], len(a),
-        DETECTABLE * deviation / math.sqrt(a.shape[1]), math.fsum(a.ravel()) / a.size, math.fsum(b.ravel()) / b.size)
+        (float(low), float(high)), effect_size(difference, deviation), users, seeds,
+        DETECTABLE * deviation / math.sqrt(users), math.fsum(means_a) / seeds, math.fsum(means_b) / len(b),
+        paired_t(means_a, np.broadcast_to(means_b, seeds)))
+
+
+def verdict(comparison: Comparison, p_holm: float) -> str | None:
+    """"better" or "worse" where the corrected p is at most ALPHA and the interval leaves 0 out, else None.
+
+    Test and interval have to agree: the test asks about other users, the interval about other seeds too.
+    """
+    low, high = comparison.interval
+    if p_holm > ALPHA or low <= 0.0 <= high:
+        return None
+    return "better" if comparison.difference > 0 else "worse"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -112,18 +145,9 @@ def _checked(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def _deviation(per_user: np.ndarray) -> float:
-    """Sample standard deviation, 0 where the values differ by rounding only, NaN for one value."""
-    if len(per_user) == 1:
-        return math.nan
-    deviation = float(per_user.std(ddof=1))
-    return deviation if deviation > ROUNDING * float(np.abs(per_user).max()) else 0.0
-
-
-def _effect(difference: float, deviation: float) -> float:
-    if deviation == 0.0:
-        return math.copysign(math.inf, difference) if difference else 0.0
-    return difference / deviation
+def _seed_means(values: np.ndarray) -> np.ndarray:
+    """(seeds,) means that do not depend on the order of users, not even in the last bit."""
+    return np.array([math.fsum(row[row != 0.0]) / len(row) for row in values])
 
 
 def _sign_flips(per_user: np.ndarray, num: int, random: np.random.Generator) -> float:
@@ -140,14 +164,21 @@ def _sign_flips(per_user: np.ndarray, num: int, random: np.random.Generator) -> 
     return (1 + hits) / (1 + num)
 
 
-def _resampled(differences: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
-    """(num,) means over seeds and users drawn with replacement; the users drawn are the same for all seeds."""
-    seeds, users = differences.shape
+def _resampled(different: np.ndarray, users: int, num: int, random: np.random.Generator) -> np.ndarray:
+    """(num,) means over seeds and users drawn with replacement; the users drawn are the same for all seeds.
+
+    different: (seeds, m) differences of the m users that have any; the others add 0 to every sum, so that only the
+    number of draws that fall on the m, which is binomial, and the draws among them are needed.
+    """
+    seeds, m = different.shape
+    if m == 0:
+        return np.zeros(num)
     means = []
-    for rows in _blocks(num, users):
-        drawn = random.integers(users, size=(rows, users)) + users * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        of_seeds = counts @ differences.T / users
+    for rows in _blocks(num, m):
+        sizes = random.binomial(users, m / users, size=rows)
+        drawn = random.integers(m, size=sizes.sum()) + np.repeat(m * np.arange(rows), sizes)
+        counts = np.bincount(drawn, minlength=rows * m).reshape(rows, m)
+        of_seeds = counts @ different.T / users
         means.append(np.take_along_axis(of_seeds, random.integers(seeds, size=(rows, seeds)), axis=1).mean(axis=1))
     return np.concatenate(means)
 

@@ -158,4 +158,4 @@ def workspace(args: argparse.Namespace) -> Workspace:
     check_folder("--results", args.results)
     reports_dir(args)
     return Workspace(args.results, data_dir(args), device(args), threads(args),
-                     getattr(args, "tensorboard", False), shlex.join(["python", *sys.argv]))
+                     tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]))

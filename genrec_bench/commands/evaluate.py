@@ -1,51 +1,66 @@
-"""`evaluate`: score a file of anybody's rankings, or a run's checkpoint, with the suite's own evaluator."""
+"""`evaluate`: score files of anybody's rankings, or a run's checkpoint, with the suite's own evaluator and tests."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import math
 import sys
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from genrec_bench import settings
 from genrec_bench.commands import common
+from genrec_bench.commands.ranking_files import check_file, read_rankings
 from genrec_bench.config import SplitConfig
-from genrec_bench.contracts import Interactions, Split
+from genrec_bench.contracts import Rankings, Split
 from genrec_bench.datasets.base import dataset_label, dataset_spec
-from genrec_bench.errors import UserError, nearest
+from genrec_bench.errors import UserError
 from genrec_bench.evaluate import rankings_from_pairs, score
+from genrec_bench.identity import canonical
+from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.registry import datasets
 from genrec_bench.splits import leave_one_out
 
-COLUMNS = ("user_id", "item_id", "score")
 MAX_K = 255
-FORMAT = f"Expected the header {','.join(COLUMNS)} and one item of one user's ranking a line."
 
 
 @dataclass(frozen=True)
-class RankingFile:
-    """The rows of a file: numbers of users and items, scores, and the line (or row) each stands on, all (M,)."""
+class Scored:
+    """A file of rankings on the test rows: its places, how many test users it lacks, and its metrics."""
 
-    users: np.ndarray
-    items: np.ndarray
-    scores: np.ndarray
-    lines: np.ndarray
+    path: Path
+    rankings: Rankings
+    missing: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Opponents:
+    """Stored records of one dataset that files of rankings stand against, under a label of their own."""
+
+    label: str
+    store: RecordStore
+    records: tuple[RunRecord, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to score, on which dataset, and how to print it."""
+    """What to score, on which dataset, against what, and how to print it."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--rankings", type=Path, metavar="FILE",
+    what.add_argument("--rankings", type=Path, nargs="+", metavar="FILE",
                       help="CSV (or .parquet) with the columns user_id,item_id,score: the dataset's own ids, higher is "
-                           "better, history given, test target asked for; users that are missing count as misses")
+                           "better, history given, test target asked for; users that are missing count as misses. "
+                           "Several files: one method with several seeds")
     what.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder of a run of this suite")
+    parser.add_argument("--compare", action="store_true",
+                        help="test the rankings against every stored run on the same test targets, as `compare` does")
+    parser.add_argument("--label", metavar="NAME", help="what the method is called (default: the first file's name)")
+    parser.add_argument("--against", type=Path, metavar="DIR",
+                        help="stored runs for --compare (default: results/reference)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     common.add_device(parser)
     common.add_data(parser)
@@ -53,17 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the metrics. Raises: UserError naming file, line and user for whatever is wrong with the input."""
-    if args.checkpoint is not None:
-        result = _checkpoint(args)
-    else:
-        names = args.datasets or []
-        if len(names) != 1:
-            raise UserError(f"evaluate --rankings scores one dataset; --datasets names "
-                            f"{', '.join(names) or 'none'}. Give --datasets NAME.")
-        label = dataset_label(dataset_spec(names[0]))  # a wrong name is reported before anything is read
-        _check_file(args.rankings)
-        result = evaluate_file(args.rankings, label, load_split(names[0], common.data_dir(args)))
+    """Print the metrics, and the verdicts. Raises: UserError naming file, line and user for whatever is wrong."""
+    result = _checkpoint(args) if args.checkpoint is not None else _files(args)
     if args.json:
         print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
     else:
@@ -71,12 +77,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _files(args: argparse.Namespace) -> dict[str, Any]:
+    """What is printed of files of rankings. Whatever is wrong is said before anything is written."""
+    names = args.datasets or []
+    if len(names) != 1:
+        raise UserError(f"evaluate --rankings scores one dataset; --datasets names "
+                        f"{', '.join(names) or 'none'}. Give --datasets NAME.")
+    label = dataset_label(dataset_spec(names[0]))  # a wrong name is reported before anything is read
+    _check_files(args.rankings)
+    opponents = _opponents(args, names[0]) if args.compare else None
+    if args.against and not args.compare:
+        raise UserError("--against names stored runs to compare with; give --compare as well.")
+    split = load_split(names[0], common.data_dir(args))
+    files = [evaluate_file(path, split) for path in args.rankings]
+    result: dict[str, Any] = {"dataset": label, "users": len(split.test)}
+    if len(files) == 1:
+        result |= {"missing_users": files[0].missing, "metrics": files[0].metrics}
+    else:
+        result["files"] = [{"file": str(f.path), "missing_users": f.missing, "metrics": f.metrics} for f in files]
+        result["metrics"] = {key: fmean(f.metrics[key] for f in files) for key in files[0].metrics}
+    if opponents is not None:
+        path, sentences = compare_files(files, split, opponents, common.reports_dir(args))
+        result["comparison"] = {"sentences": sentences, "report": str(path)}
+    return result
+
+
+def _check_files(paths: Sequence[Path]) -> None:
+    for number, path in enumerate(paths):
+        check_file(path)
+        if path.resolve() in (p.resolve() for p in paths[:number]):
+            raise UserError(f"--rankings names {path} twice; every file counts as another seed.")
+
+
 def load_split(name: str, data_dir: Path | None) -> Split:
     """The dataset under the suite's split rule; its test rows are what a ranking is scored on."""
     return leave_one_out(datasets.build(dataset_spec(name)).load(data_dir), SplitConfig())
 
 
-def evaluate_file(path: Path, name: str, split: Split) -> dict[str, Any]:
+def evaluate_file(path: Path, split: Split) -> Scored:
     """Item-level metrics of one file; equal scores of a user are worth the expected value over their orders."""
     rows = read_rankings(path, split.interactions)
     test = split.test
@@ -90,131 +128,98 @@ def evaluate_file(path: Path, name: str, split: Split) -> dict[str, Any]:
     if not tested.all():
         print(f"{path}: {len(np.unique(rows.users[~tested]))} users without a test row are left out", file=sys.stderr)
     rankings = rankings_from_pairs(at[tested], rows.items[tested], rows.scores[tested], test.targets, max_k=MAX_K)
-    return {"dataset": name, "users": len(test), "missing_users": missing, "metrics": score(rankings, id_level=False)}
+    return Scored(path, rankings, missing, score(rankings, id_level=False))
 
 
-def read_rankings(path: Path, interactions: Interactions) -> RankingFile:
-    """Read and check a file of rankings. Raises: UserError naming file, line and user."""
-    _check_file(path)
-    parquet = path.suffix.lower() in (".parquet", ".pq")
-    word = "row" if parquet else "line"
-    user_numbers = {user: n for n, user in enumerate(interactions.user_ids)}
-    item_numbers = {item: n for n, item in enumerate(interactions.item_ids)}
-    users, items, scores, lines = array("q"), array("q"), array("d"), array("q")
-    for line, user, item, value in _parquet_rows(path) if parquet else _csv_rows(path):
-        where = f"{path}, {word} {line}, user {user!r}"
-        if user not in user_numbers:
-            raise _no_such("user", user, user_numbers, f"{path}, {word} {line}", interactions.name)
-        if item not in item_numbers:
-            raise _no_such("item", item, item_numbers, where, interactions.name)
-        users.append(user_numbers[user])
-        items.append(item_numbers[item])
-        scores.append(_score(value, where))
-        lines.append(line)
-    if not lines:
-        raise UserError(f"{path} holds no rankings. {FORMAT}")
-    rows = RankingFile(*(np.array(column) for column in (users, items, scores, lines)))
-    _refuse_repeats(path, word, rows, interactions)
-    return rows
+def _opponents(args: argparse.Namespace, text: str) -> Opponents:
+    """The stored records of the data, and the label. Raises: UserError."""
+    folder = args.against or common.REFERENCE
+    if not folder.is_dir():
+        raise UserError(f"no folder of stored runs at {folder}. Give another with --against.")
+    common.check_folder("--results", args.results)
+    common.reports_dir(args)
+    store, spec = RecordStore(folder), dataset_spec(text)
+    title, stored = dataset_label(spec), store.read_all()
+    records = tuple(r for r in stored if r.dataset == title and (r.config["dataset"]["name"] == "folder")
+                    == (spec["name"] == "folder"))
+    if not records:
+        others = ", ".join(sorted({r.dataset for r in stored})) or "no data at all"
+        raise UserError(f"no stored run of {title} below {folder}; there are runs of {others}. Run a suite on {title} "
+                        "first, or give another folder with --against.")
+    label = " ".join((args.label or args.rankings[0].stem).split())
+    if label in {r.label for r in records}:
+        raise UserError(f"a stored method on {title} is called {label!r} too. Give another --label.")
+    return Opponents(label, store, records)
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'missing'}. {FORMAT}")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty. {FORMAT}")
+def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, reports: Path) -> tuple[Path, list[str]]:
+    """Test files of rankings against stored runs; returns the report and its sentences.
+
+    Raises: UserError where no stored run ranks the same test targets.
+    """
+    from genrec_bench.reporting.comparison import render_comparison
+    from genrec_bench.reporting.pages import slug
+    from genrec_bench.reporting.pairs import OUTSIDE, outside
+
+    same = same_targets(opponents.records, split)
+    if not same:
+        raise UserError(f"none of the {len(opponents.records)} stored runs of {split.interactions.name} below "
+                        f"{opponents.store.root} ranks these test targets among all items: their data or test users "
+                        "are others, or they leave a user's history out. Give another folder with --against.")
+
+    def ranks(record: RunRecord) -> Rankings:
+        return files[record.seed - 1].rankings if OUTSIDE in record.config else opponents.store.read_ranks(record)
+
+    path, sentences = render_comparison(
+        outside(opponents.label, len(files), same), same, ranks,
+        reports / "evaluate" / (slug(opponents.label) or "rankings"), notes=_notes(files, opponents, len(same), split))
+    return path, sentences
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
-    """(line, user, item, score) of each line, in the order of COLUMNS whatever their order in the file."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
-            order = [header.index(name) for name in COLUMNS]
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(COLUMNS):
-                    raise UserError(f"{path}, line {reader.line_num}: {len(row)} values instead of {len(COLUMNS)}. "
-                                    f"{FORMAT}")
-                user, item, value = (row[place].strip() for place in order)
-                yield reader.line_num, user, item, value
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}. {FORMAT}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from None
+def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
+    """The runs whose test rows have the users and targets of `split`, in its order, and whose lists hold all items.
+
+    How much of a history they read and which rows they were trained on may differ. A run's split is made again and has
+    to be the one it names.
+    """
+    found: dict[str, str | None] = {}
+    for record in records:
+        key = canonical(record.config["split"])
+        if key not in found:
+            other = leave_one_out(split.interactions, settings.build(SplitConfig, record.config["split"], "split"))
+            same = all(np.array_equal(getattr(other.test, part), getattr(split.test, part))
+                       for part in ("users", "targets"))
+            found[key] = other.fingerprint if same else None
+    return [r for r in records if not r.config["evaluation"]["exclude_history"]
+            and r.identity.get("split_fingerprint") == found[canonical(r.config["split"])]
+            and found[canonical(r.config["split"])] is not None]
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, str, str, Any]]:
-    """(row counted from 1, user, item, score); ids are compared as text."""
-    try:
-        import pandas
-    except ImportError:
-        raise UserError(f"{path}: Parquet needs pandas and pyarrow. Install them or save the file as CSV.") from None
-    try:
-        table = pandas.read_parquet(path)
-    except ImportError:
-        raise UserError(f"{path}: Parquet needs pyarrow. Install it or save the file as CSV.") from None
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{path} is not a Parquet file ({reason}).") from None
-    _check_header(path, [str(name) for name in table.columns])
-    columns = (table[name].tolist() for name in COLUMNS)
-    for row, (user, item, value) in enumerate(zip(*columns, strict=True), start=1):
-        yield row, str(user), str(item), value
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    if sorted(header) == sorted(COLUMNS):
-        return
-    wrong = [name for name in header if name not in COLUMNS]
-    lacking = [name for name in COLUMNS if name not in header]
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise UserError(f"{path}, line 1: columns must be separated by commas, got {header[0][:80]!r}. {FORMAT}")
-    if wrong:
-        match = nearest(wrong[0], lacking or COLUMNS)
-        hint = f" Did you mean {match!r}?" if match else ""
-        raise UserError(f"{path}, line 1: unknown column {wrong[0][:80]!r}.{hint} {FORMAT}")
-    problem = f"no column {lacking[0]!r}" if lacking else "a column appears twice"
-    raise UserError(f"{path}, line 1: {problem}. {FORMAT}")
-
-
-def _score(value: Any, where: str) -> float:
-    """The score as a float; NaN and infinity have no place in a ranking."""
-    try:
-        # Python reads "1_0" as ten, which no writer of a CSV file means.
-        number = float("" if isinstance(value, str) and "_" in value else value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: the score {value!r} is not a number.") from None
-    if not math.isfinite(number):
-        raise UserError(f"{where}: the score is {value!r}; scores must be finite numbers.")
-    return number
-
-
-def _no_such(kind: str, wrong: str, known: Iterable[str], where: str, dataset: str) -> UserError:
-    match = nearest(wrong, known)
-    hint = f" Did you mean {match!r}?" if match else ""
-    return UserError(f"{where}: unknown {kind} {wrong[:80]!r}; dataset {dataset!r} has no such {kind}.{hint} "
-                     "Use the ids of the dataset's own files.")
-
-
-def _refuse_repeats(path: Path, word: str, rows: RankingFile, interactions: Interactions) -> None:
-    order = np.lexsort((rows.lines, rows.items, rows.users))
-    again = (np.diff(rows.users[order]) == 0) & (np.diff(rows.items[order]) == 0)
-    if again.any():
-        # The repeat that comes first in the file, so that the message does not depend on how ids are numbered.
-        repeats = np.flatnonzero(again)
-        second = int(repeats[np.argmin(rows.lines[order[repeats + 1]])]) + 1
-        first, second = order[second - 1], order[second]
-        raise UserError(f"{path}, {word} {rows.lines[second]}: user {interactions.user_ids[rows.users[second]]!r} has "
-                        f"item {interactions.item_ids[rows.items[second]]!r} again, as in {word} {rows.lines[first]}.")
+def _notes(files: Sequence[Scored], opponents: Opponents, compared: int, split: Split) -> list[str]:
+    """What a reader has to know about rankings that come from elsewhere."""
+    total = len(split.test)
+    told = "; ".join(f"{n}. {f.path.name}" + (f" ({f.missing} of {total} test users missing, which count as misses)"
+                                              if f.missing else "") for n, f in enumerate(files, 1))
+    notes = [f"{opponents.label} was not run here. Its files, in the order given: {told}. What made them is not known, "
+             "nor which interactions it was trained on; the stored runs were trained on the rows of their split. A "
+             "difference may be one of training data.",
+             "The stored runs compared here rank the same users' same test targets among all items: a user's history "
+             "is not taken out of their lists. The files' lists are taken as they are."]
+    if left := len(opponents.records) - compared:
+        notes.append(f"{left} stored runs of these data are left out: other test rows, or lists without the history.")
+    notes.append("Files and stored seeds have no randomness in common. They are paired by user, and matched in order: "
+                 "the first file with the first seed, and so on; a single run of one side stands against each of the "
+                 "other. Difference and test are of means over runs and do not depend on the order; the interval and "
+                 "the paired t do." if len(files) > 1 else
+                 "The one file stands against each stored seed. It says nothing of how its method varies from seed to "
+                 "seed; give several files for that.")
+    return notes
 
 
 def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
+    if args.compare:
+        raise UserError("evaluate --compare takes files of rankings: give --rankings. What the run of a checkpoint has "
+                        "ranked is in its record.")
     if args.datasets:
         raise UserError("evaluate --checkpoint knows its dataset; leave --datasets out.")
     if not args.checkpoint.is_dir():
@@ -226,9 +231,10 @@ def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    """Metrics as rows, list lengths as columns."""
+    """Metrics as rows, list lengths as columns; then the verdicts."""
     missing = f", {result['missing_users']} of them missing" if result.get("missing_users") else ""
-    print(f"{result['dataset']}: {result['users']} test users{missing}")
+    files = f", mean of {len(result['files'])} files" if "files" in result else ""
+    print(f"{result['dataset']}: {result['users']} test users{missing}{files}")
     keys = [key.rpartition("@") for key in result["metrics"]]
     names = list(dict.fromkeys(name for name, _, _ in keys))
     ks = sorted({int(k) for _, _, k in keys})
@@ -237,3 +243,5 @@ def _print(result: dict[str, Any]) -> None:
     for name in names:
         values = (result["metrics"].get(f"{name}@{k}") for k in ks)
         print(" ".join([name.ljust(width), *(f"{value:8.4f}" if value is not None else " " * 8 for value in values)]))
+    if "comparison" in result:
+        print("\n".join(["", *result["comparison"]["sentences"], f"report: {result['comparison']['report']}"]))

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from genrec_bench import plan, runner
+from genrec_bench import plan, runner, tracking, user_facts
 from genrec_bench.commands import common
 from genrec_bench.config import RunConfig
 from genrec_bench.errors import DoesNotFit
 from genrec_bench.progress import Bars, One
 from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.pages import cores
 from genrec_bench.workers import FIRST_FAILED, Events, run_parallel
 
 
@@ -22,21 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_results(parser)
     common.add_device(parser)
     common.add_jobs(parser)
-    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard scalars into each run's folder")
+    parser.add_argument("--track", type=common.comma_list, default=[], metavar="A,B",
+                        help=f"keep track of runs with {', '.join(tracking.TRACKERS)}, in each run's folder")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, run what is missing, render. Exit code 1 where a run failed."""
+    tracking.check(args.track)
     workspace = common.workspace(args)
     common.jobs(args)
     prepared = prepare_all(args, workspace, keep=True)
     failed = run_all(prepared, workspace, common.jobs(args))
-    for suite in plan.parts_of(args.suite):
-        records = [workspace.store.read(p.run_id) for p in prepared if workspace.store.find(p.run_id)]
-        if records:
-            path = render_suite(suite, workspace.store.read_all(), common.reports_dir(args),
-                                results=workspace.results)
-            print(f"report: {path}")
+    if any(workspace.store.find(p.run_id) for p in prepared):
+        path = render_suite(args.suite, workspace.store.read_all(), common.reports_dir(args),
+                            results=workspace.results, jobs=cores())
+        print(f"report: {path}")
     return 1 if failed else 0
 
 
@@ -83,6 +84,9 @@ def _fitting(prepared: list[runner.Prepared], check_fit: Callable[[RunConfig, in
 def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: int = 1) -> int:
     """Run what is not done; a failed run does not stop the others. Returns the number of failures."""
     missing = [p for p in prepared if workspace.status(p.run_id) != "done"]
+    for item in prepared:
+        if workspace.store.find(item.run_id):  # an older version left none beside it
+            user_facts.keep_users(workspace.store, workspace.store.read(item.run_id).dataset, item.split)
     show = _Show(workspace, Bars(len(prepared), len(prepared) - len(missing)))
     again = {p.first.run_id: p.first for p in missing if p.first is not None
              and workspace.status(p.first.run_id) == "done" and not runner.has_weights(p.first, workspace)}

@@ -1,10 +1,9 @@
-"""A new objective against stored baselines: verdicts, numbers, how they were computed, and a forest plot."""
+"""A new method against stored ones: verdicts, numbers, how they were computed, and a forest plot."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,77 +11,40 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from genrec_bench import declared
-from genrec_bench.analysis.significance import NUM_PERMUTATIONS, NUM_RESAMPLES, Comparison, compare_values, holm
-from genrec_bench.contracts import Rankings
+from genrec_bench.analysis.significance import ALPHA, NUM_PERMUTATIONS, NUM_RESAMPLES, Comparison
 from genrec_bench.errors import UserError
 from genrec_bench.identity import canonical
-from genrec_bench.metrics.base import expected_values
 from genrec_bench.records import RunRecord, write_atomically
 from genrec_bench.reporting import tables
-from genrec_bench.reporting.figures import PALETTE, ROW, broken_label, image_bytes, own_style
-from genrec_bench.reporting.load import _own, _shared, _unique, dataset_title
+from genrec_bench.reporting.figures.style import PALETTE, ROW, broken_label, image_bytes, own_style
+from genrec_bench.reporting.load import dataset_title
+from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
 
-ALPHA = 0.05
-K = 10
 PARTS = ("tokenizer", "semantic_ids_fingerprint", "backbone", "training", "decoding", "negatives", "first_stage")
 MACHINE = ("device", "cpu", "threads")
 LOOKS = {"better": (PALETTE[0], "o"), "worse": (PALETTE[3], "s"), None: ("0.35", "D")}
 CSV_HEADER = ("dataset", "profile", "new", "baseline", "seeds", "users", "ndcg@10_new", "ndcg@10_baseline",
               "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable", "recall@10_new",
-              "recall@10_baseline", "train_seconds_ratio", "positions_ratio", "verdict")
+              "recall@10_baseline", "train_seconds_ratio", "positions_ratio", "verdict", "declared", "baseline_seeds",
+              "t", "t_p_value", "t_low", "t_high")
 
 
-@dataclass(frozen=True)
-class Method:
-    """Runs that are equal but for the seed. seeded: False where nothing is random, so that one run says it all."""
-
-    label: str
-    runs: Mapping[int, RunRecord]
-    seeded: bool
-
-    @property
-    def first(self) -> RunRecord:
-        """One of its runs, for what all have in common."""
-        return self.runs[min(self.runs)]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The new method and one baseline on the seeds that both have; ndcg is None where they have none in common."""
-
-    new: Method
-    baseline: Method
-    seeds: tuple[int, ...]
-    ndcg: Comparison | None = None
-    recall: tuple[float, float] = (0.0, 0.0)
-    p_holm: float = 1.0
-
-    @property
-    def verdict(self) -> str | None:
-        """"better", "worse", or None where no difference was detected: test and interval have to agree."""
-        low, high = self.ndcg.interval
-        if self.p_holm > ALPHA or low <= 0.0 <= high:
-            return None
-        return "better" if self.ndcg.difference > 0 else "worse"
-
-
-def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord],
-                      ranks: Callable[[RunRecord], Rankings], out: Path, *, missing: Sequence[tuple[str, str]] = (),
+def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord], ranks: Ranks, out: Path, *,
+                      missing: Sequence[tuple[str, str]] = (), notes: Sequence[str] = (),
                       num_permutations: int = NUM_PERMUTATIONS, seed: int = 0) -> tuple[Path, list[str]]:
-    """Compare new runs with every stored baseline on the same data and write `<out>/comparison.md`.
+    """Compare new runs with every stored method on the same data and write `<out>/comparison.md`.
 
     new, baselines: records; those of one dataset, split, evaluation and profile are compared (a baseline without
     randomness with every profile), on the seeds that both have. ranks: the per-user ranks of a record. missing:
-    (label, command) of baselines that have no record yet. seed: of the permutations and resamples.
-    Writes `comparison.csv` and `differences.png` and `.svg` beside it; equal records give equal bytes. Returns the
-    path and a sentence a baseline. Raises: UserError where there is nothing new.
+    (label, command) of baselines that have no record yet. notes: what else the reader should know. seed: of the
+    permutations and resamples.
+    Only methods that the suites declare as ones to stand beside carry verdicts; the others are described. Writes
+    `comparison.csv` and `differences.png` and `.svg` beside it; equal records give equal bytes. Returns the path, and
+    a sentence a verdict and one for what is described. Raises: UserError where there is nothing new.
     """
     if not new:
         raise UserError("no run of the new objective to compare. Run it first.")
-    blocks = [(m, [_compared(p, ranks, num_permutations, seed) for p in _pairs(m, baselines)]) for m in _methods(new)]
-    adjusted = iter(holm([p.ndcg.p_value for _, pairs in blocks for p in pairs if p.ndcg]))
-    blocks = [(m, [replace(p, p_holm=next(adjusted)) if p.ndcg else p for p in pairs]) for m, pairs in blocks]
+    blocks = compared(new, baselines, ranks, num_permutations=num_permutations, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.csv", tables.csv_text(CSV_HEADER, _csv_rows(blocks)).encode())
     for kind in ("png", "svg"):  # what an earlier comparison left does not belong to this one
@@ -90,53 +52,18 @@ def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord],
     figure = _figure(blocks)
     for kind, content in (figure or {}).items():
         write_atomically(out / f"differences.{kind}", content)
-    text = _markdown(blocks, missing, num_permutations, figure is not None)
+    text = _markdown(blocks, missing, notes, num_permutations, figure is not None)
     write_atomically(out / "comparison.md", text.encode())
-    return out / "comparison.md", [_sentence(p) for _, pairs in blocks for p in pairs]
+    return out / "comparison.md", [line for m, pairs in blocks for line in _sentences(m, pairs)]
 
 
-def _methods(records: Sequence[RunRecord]) -> list[Method]:
-    """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
-    groups: dict[str, dict[int, RunRecord]] = {}
-    for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
-        key = canonical([_shared(record), record.profile, _own(record)])
-        groups.setdefault(key, {}).setdefault(record.seed, record)
-    runs = [dict(sorted(group.items())) for group in groups.values()]
-    firsts = [next(iter(group.values())) for group in runs]
-    labels: dict[int, str] = {}
-    for place in dict.fromkeys(map(_place, firsts)):  # a label has to be unique on its own data only
-        inside = [i for i, record in enumerate(firsts) if _place(record) == place]
-        labels |= zip(inside, _unique([firsts[i].label for i in inside], [_own(firsts[i]) for i in inside]),
-                      strict=True)
-    return [Method(labels[i], group, _is_seeded(firsts[i])) for i, group in enumerate(runs)]
-
-
-def _place(record: RunRecord) -> str:
-    return canonical([dataset_title(record), record.profile, _shared(record)])
-
-
-def _is_seeded(record: RunRecord) -> bool:
-    name = (record.config.get("baseline") or {}).get("name")
-    return name not in declared.baseline_names() or declared.load_baseline(name)["seeded"]
-
-
-def _pairs(new: Method, baselines: Sequence[RunRecord]) -> list[Pair]:
-    """The new method beside every other that may be compared with it."""
-    fitting = [r for r in baselines if canonical(_shared(r)) == canonical(_shared(new.first))
-               and canonical(_own(r)) != canonical(_own(new.first))]
-    return [Pair(new, m, tuple(s for s in new.runs if s in m.runs or not m.seeded)) for m in _methods(fitting)
-            if m.first.profile == new.first.profile or not m.seeded]
-
-
-def _compared(pair: Pair, ranks: Callable[[RunRecord], Rankings], num_permutations: int, seed: int) -> Pair:
-    if not pair.seeds:
-        return pair
-    baseline = [pair.baseline.runs[s] for s in pair.seeds] if pair.baseline.seeded else [pair.baseline.first]
-    lists = [[ranks(r) for r in runs] for runs in ([pair.new.runs[s] for s in pair.seeds], baseline)]
-    ndcg, recall = ([np.stack([expected_values(metric, r, K) for r in side]) for side in lists]
-                    for metric in ("ndcg", "recall"))
-    comparison = compare_values(*ndcg, num_permutations=num_permutations, seed=seed)
-    return replace(pair, ndcg=comparison, recall=tuple(float(side.mean()) for side in recall))
+def _sentences(method: Method, pairs: Sequence[Pair]) -> list[str]:
+    """The verdicts, and how many methods stand in the report without one."""
+    lines, others = [_sentence(p) for p in pairs if p.declared], len(described(pairs))
+    if others:
+        lines.append(f"{method.label} on {method.where}: {others} other stored method{'s' * (others > 1)} in the "
+                     "report, with differences and intervals but without a verdict.")
+    return lines
 
 
 def _part(record: RunRecord, name: str) -> Any:
@@ -148,6 +75,8 @@ def _setup(pair: Pair) -> str:
     new, other = pair.new.first, pair.baseline.first
     if other.config.get("baseline"):
         return "not generative"
+    if pair.new.outside:
+        return f"backbone {other.config['backbone']['name']}"
     unlike = [p for p in PARTS if canonical(_part(new, p)) != canonical(_part(other, p))]
     if "backbone" in unlike:
         theirs, ours = (r.config["backbone"]["name"] for r in (other, new))
@@ -171,8 +100,8 @@ def _positions(record: RunRecord) -> float | None:
 
 def _ratio(pair: Pair, cost: Callable[[RunRecord], float | None]) -> float | None:
     """Median over the new runs by median over the baseline's."""
-    new, other = ([c for s, r in m.runs.items() if (c := cost(r)) and (s in pair.seeds or not m.seeded)]
-                  for m in (pair.new, pair.baseline))
+    new, other = ([c for s in seeds if (c := cost(m.runs[s]))]
+                  for m, seeds in ((pair.new, pair.seeds), (pair.baseline, pair.against)))
     return statistics.median(new) / statistics.median(other) if new and other else None
 
 
@@ -189,7 +118,7 @@ def _costs(pair: Pair) -> str:
 
 def _sentence(pair: Pair) -> str:
     """The verdict on one baseline."""
-    names, where = (pair.new.label, pair.baseline.label), f"{dataset_title(pair.new.first)}, {_seeds(pair)}"
+    names, where = (pair.new.label, pair.baseline.label), f"{pair.new.where}, {_seeds(pair)}"
     if pair.ndcg is None:
         return f"{names[0]} was not compared with {names[1]}: they have no seed in common ({where})."
     c = pair.ndcg
@@ -216,40 +145,52 @@ def _p(p: float) -> str:
 
 
 def _seeds(pair: Pair) -> str:
-    count = len(pair.seeds)
-    text = f"{count} seed{'' if count == 1 else 's'}"
-    return text if pair.baseline.seeded else f"{text}, baseline not seeded"
+    text = _count(pair.seeds, "file" if pair.new.outside else "seed")
+    if not pair.baseline.seeded:
+        return f"{text}, baseline not seeded"
+    return f"{text}, {_count(pair.against, 'seed')} of the baseline" if pair.new.outside else text
+
+
+def _count(numbers: Sequence[int], what: str) -> str:
+    return f"{len(numbers)} {what}{'' if len(numbers) == 1 else 's'}"
 
 
 def _title(method: Method) -> str:
-    return f"{method.label} on {dataset_title(method.first)}, profile {method.first.profile}"
-
-
-Blocks = Sequence[tuple[Method, Sequence[Pair]]]
+    return f"{method.label} on {method.where}, {'beside ' * method.outside}profile {method.first.profile}"
 
 
 def _csv_rows(blocks: Blocks) -> list[list[Any]]:
+    """What carries no verdict has no p-value either."""
     rows = []
     for method, pairs in blocks:
         for pair in (p for p in pairs if p.ndcg):
-            c = pair.ndcg
+            c, t = pair.ndcg, pair.ndcg.paired_t if pair.declared else None
+            p_values = (c.p_value, pair.p_holm) if pair.declared else (None, None)
+            verdict = (pair.verdict or "no difference detected") if pair.declared else None
             rows.append([dataset_title(method.first), method.first.profile, method.label, pair.baseline.label,
                          " ".join(map(str, pair.seeds)), c.n_users, c.mean_a, c.mean_b, c.difference, *c.interval,
-                         c.p_value, pair.p_holm, c.d_z, c.minimum_detectable, *pair.recall, _ratio(pair, _seconds),
-                         _ratio(pair, _positions), pair.verdict or "no difference detected"])
+                         *p_values, c.d_z, c.minimum_detectable, *pair.recall, _ratio(pair, _seconds),
+                         _ratio(pair, _positions), verdict, "yes" if pair.declared else "no",
+                         " ".join(map(str, pair.against)), *((t.t, t.p_value, *t.interval) if t else [None] * 4)])
     return rows
 
 
-def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], num_permutations: int, drawn: bool) -> str:
+def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], notes: Sequence[str], num_permutations: int,
+              drawn: bool) -> str:
     sections = [f"# {' and '.join(dict.fromkeys(m.label for m, _ in blocks))} against the stored baselines",
                 " ".join(_verdict(m, pairs) for m, pairs in blocks)]
     for method, pairs in blocks:
-        if pairs:
-            sections += [f"## {_title(method)}", "\n".join(f"- {_sentence(p)}" for p in pairs), *_table(pairs)]
+        shown = [p for p in pairs if p.declared]
+        if shown:
+            sections += [f"## {_title(method)}", "\n".join(f"- {_sentence(p)}" for p in shown), *_table(shown)]
     if drawn:
         sections.append("![Differences in NDCG@10 with 95% intervals](differences.png)\n\nDifferences in NDCG@10 with "
                         "95% intervals ([SVG](differences.svg)). Unrounded: [comparison.csv](comparison.csv).")
-    sections += ["## How this was computed", _method(blocks, num_permutations)]
+    for method, pairs in blocks:
+        if others := described(pairs):
+            sections += [f"## Described only: {_title(method)}", "Methods that the suites do not declare as ones to "
+                         "stand beside, such as variants: differences without a test.", *_described(others)]
+    sections += ["## How this was computed", _method(blocks, notes, num_permutations)]
     if missing:
         sections += ["## Baselines without a record", "Nothing is known of these yet. What makes them:",
                      "\n".join(f"- {label}: `{command}`" for label, command in missing)]
@@ -258,15 +199,16 @@ def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], num_permutatio
 
 def _verdict(method: Method, pairs: Sequence[Pair]) -> str:
     """All verdicts on one dataset in a sentence or two."""
-    named = {v: [p.baseline.label for p in pairs if p.ndcg and p.verdict == v] for v in ("better", "worse", None)}
+    named = {v: [p.baseline.label for p in tested(pairs) if p.verdict == v] for v in ("better", "worse", None)}
     parts = [f"{v} than {_join(named[v])}" for v in ("better", "worse") if named[v]]
     if named[None]:
-        undecided = [p for p in pairs if p.ndcg and p.verdict is None]
+        undecided = [p for p in tested(pairs) if p.verdict is None]
         parts.append(f"no difference detected from {_join(named[None])} ({_detectable(undecided)})")
-    text = "; ".join(parts) or ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
-                                "no seed in common with a stored baseline")
+    nothing = ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
+               "no verdict, for no method with a record is one that the suites declare as one to stand beside"
+               if described(pairs) else "no seed in common with a stored baseline")
     smoke = " Profile smoke only shows that everything works: these numbers mean nothing."
-    return f"**{_title(method)}:** {text}." + smoke * (method.first.profile == "smoke")
+    return f"**{_title(method)}:** {'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")
 
 
 def _join(names: Sequence[str]) -> str:
@@ -274,48 +216,79 @@ def _join(names: Sequence[str]) -> str:
 
 
 def _table(pairs: Sequence[Pair]) -> list[str]:
-    header = ["Baseline", "Setup", "Seeds", "NDCG@10 new", "NDCG@10 baseline", "Difference [95% interval]",
-              "p (Holm)", "d_z", "Recall@10 new", "Recall@10 baseline", "Training time ratio", "Verdict"]
+    header = ["Baseline", "Setup", _paired_header(pairs), "NDCG@10 new", "NDCG@10 baseline",
+              "Difference [95% interval]", "p (Holm)", "Paired t over seeds", "d_z", "Recall@10 new",
+              "Recall@10 baseline", "Training time ratio", "Verdict"]
     rows = []
     for pair in pairs:
         c = pair.ndcg
-        numbers = [tables.DASH] * 7 if c is None else [
+        numbers = [tables.DASH] * 8 if c is None else [
             f"{c.mean_a:.4f}", f"{c.mean_b:.4f}", _difference(c), _p(pair.p_holm).removeprefix("p ").removeprefix("= "),
-            f"{c.d_z:+.3f}", *(f"{value:.4f}" for value in pair.recall)]
+            _paired_t(c), f"{c.d_z:+.3f}", *(f"{value:.4f}" for value in pair.recall)]
         verdict = "no common seed" if c is None else pair.verdict or f"none detected (≥ {c.minimum_detectable:.4f})"
-        rows.append([pair.baseline.label, _setup(pair), " ".join(map(str, pair.seeds)) or tables.DASH, *numbers,
-                     _costs(pair), verdict])
+        rows.append([pair.baseline.label, _setup(pair), _paired_cell(pair), *numbers, _costs(pair), verdict])
     notes = [tables.pipe(header, rows, numeric_from=3)]
     if any(tables.MARK in row[-2] for row in rows):
         notes.append(f"{tables.MARK} Measured on another device, processor or number of threads: not a fair ratio.")
     return [*notes, _left_out(pairs)]
 
 
+def _described(pairs: Sequence[Pair]) -> list[str]:
+    header = ["Method", "Setup", _paired_header(pairs), "NDCG@10 new", "NDCG@10 method", "Difference [95% interval]",
+              "Recall@10 new", "Recall@10 method"]
+    rows = [[p.baseline.label, _setup(p), _paired_cell(p), f"{p.ndcg.mean_a:.4f}", f"{p.ndcg.mean_b:.4f}",
+             _difference(p.ndcg), *(f"{value:.4f}" for value in p.recall)] for p in pairs]
+    return [tables.pipe(header, rows, numeric_from=3), _left_out(pairs)]
+
+
+def _paired_header(pairs: Sequence[Pair]) -> str:
+    return "Files / seeds" if pairs[0].new.outside else "Seeds"
+
+
+def _paired_cell(pair: Pair) -> str:
+    """Which runs are paired, in order."""
+    ours, theirs = (" ".join(map(str, numbers)) or tables.DASH for numbers in (pair.seeds, pair.against))
+    return f"{ours} / {theirs if pair.baseline.seeded else tables.DASH}" if pair.new.outside else ours
+
+
+def _paired_t(c: Comparison) -> str:
+    t = c.paired_t
+    return tables.DASH if t is None else f"t = {t.t:+.2f}, {_p(t.p_value)}, n = {t.n}"
+
+
 def _left_out(pairs: Sequence[Pair]) -> str:
-    """Which seeds one side has alone."""
+    """Which runs one side has alone."""
     parts = []
     for pair in pairs:
-        extra = [f"{m.label}'s {', '.join(map(str, left))}" for m in (pair.new, pair.baseline)
-                 if m.seeded and (left := [s for s in m.runs if s not in pair.seeds])]
+        extra = [f"{m.label}'s {', '.join(map(str, left))}"
+                 for m, used in ((pair.new, pair.seeds), (pair.baseline, pair.against))
+                 if m.seeded and (left := [s for s in m.runs if s not in used])]
         parts += [f"against {pair.baseline.label}: {' and '.join(extra)}"] if extra else []
-    return f"Only seeds that both have are compared. Left out {'; '.join(parts)}." if parts else ""
+    rule = "As many runs of one side as of the other" if pairs[0].new.outside else "Only seeds that both have"
+    return f"{rule} are compared. Left out {'; '.join(parts)}." if parts else ""
 
 
-def _method(blocks: Blocks, num_permutations: int) -> str:
-    compared = [p for _, pairs in blocks for p in pairs if p.ndcg]
+def _method(blocks: Blocks, notes: Sequence[str], num_permutations: int) -> str:
+    compared = tested(p for _, pairs in blocks for p in pairs)
     lines = [f"- Data: {_title(m)}: {m.first.data.get('test', 'unknown number of')} test users, split "
-             f"`{m.first.identity.get('split_fingerprint', 'unknown')[:12]}`, seeds {', '.join(map(str, m.runs))}."
-             for m, _ in blocks]
+             f"`{m.first.identity.get('split_fingerprint', 'unknown')[:12]}`, {'files' if m.outside else 'seeds'} "
+             f"{', '.join(map(str, m.runs))}." for m, _ in blocks]
+    lines += [f"- {note}" for note in notes]
     lines += [
+        "- Verdicts are for what the suite files declare as ones to stand beside: their baselines, and their rows "
+        "outside the grid `full`, on the new method's backbone where it has one. They are one family. Every other "
+        "stored method, such as a variant or a setting of a sweep, is described: difference and interval, no test.",
         "- Values: NDCG@10 of each user's one test target is the primary metric; a target that shares its semantic ID "
         "or score with others is worth the mean over the places of its group. Recall@10 is shown without a test.",
         f"- Test: two-sided, paired by user: signs of the users' seed-averaged differences are flipped "
-        f"{num_permutations:,} times. p is Holm-corrected over all {len(compared)} comparisons of this report.",
+        f"{num_permutations:,} times. p is Holm-corrected over all {len(compared)} comparisons of the family.",
         f"- Interval: the middle 95% of {NUM_RESAMPLES:,} means over resampled seeds and users; it is not corrected "
         "for the number of comparisons.",
         f"- Verdict: better or worse where the corrected p is at most {ALPHA} and the interval leaves 0 out; otherwise "
         "no difference detected, which is not the same as equal. The detectable difference (≥) is what a single "
         "two-sided 5% test over these users finds in 80% of cases.",
+        "- Paired t over seeds: of the seeds' mean differences, n seeds; it asks about other seeds on these users, is "
+        "not corrected, and is no part of the verdict: with few seeds it finds large differences only.",
         "- d_z: mean over standard deviation of the users' differences. Training time ratio: medians over seeds, new "
         "by baseline, with what a first stage took; positions: the same of positions that the decoder computed.",
         "- A baseline that is not seeded has one run, which stands against every seed."]
@@ -327,6 +300,8 @@ def _few_seeds(compared: Sequence[Pair]) -> str:
     count = min((len(p.seeds) for p in compared), default=0)
     text = ("The test asks whether other users would show the same difference between these trained models; only the "
             "interval asks about other seeds.")
+    if count == 1 and compared[0].new.outside:
+        return f"{text} Of one file it cannot say how another seed of its method would do."
     if count == 1:
         return f"{text} With one seed it cannot: a difference may be that of two lucky or unlucky runs."
     if count < 5:
@@ -335,8 +310,8 @@ def _few_seeds(compared: Sequence[Pair]) -> str:
 
 
 def _figure(blocks: Blocks) -> dict[str, bytes] | None:
-    """A panel a new method and dataset, a row a baseline: difference and interval; None where nothing was compared."""
-    panels = [(m, shown) for m, pairs in blocks if (shown := [p for p in pairs if p.ndcg])]
+    """A panel a new method and dataset, a row a verdict: difference and interval; None where there is none."""
+    panels = [(m, shown) for m, pairs in blocks if (shown := tested(pairs))]
     if not panels:
         return None
     with own_style():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Group:
         """The label without the backbone that it stands under."""
         return self.label.removeprefix(f"{self.row.spelling} + ")
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """The seeds there are, in order."""
         return tuple(r.seed for r in self.records)
@@ -113,7 +114,7 @@ class Block:
     profile: str
     groups: tuple[Group, ...]
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that some seeded method has."""
         return tuple(sorted({s for g in self.groups if g.row.seeded for s in g.seeds}))

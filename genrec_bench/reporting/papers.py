@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
+from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from genrec_bench import settings
 from genrec_bench.errors import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1] / "papers"
 IMPROVEMENT = "IMPROVEMENT"
+CHANGE = " (change)"  # closes the method of printed changes against another row
+KINDS = ("scores", "counts", "costs", "settings")
+PARTS = ("dataset", "backbone", "method", "metric")
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,35 @@ class Reported:
     flag: str = ""
 
 
+    @property
+    def relative(self) -> bool:
+        """Whether it is an improvement or a change, computed from other cells."""
+        return self.unit == "relative"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one table is set: its sub-tables, rows and columns, each named by parts of a cell in printed order.
+
+    A table without a layout is known but never compared.
+    """
+
+    number: str = settings.setting(MISSING, "as printed")
+    title: str = settings.setting(MISSING, "what it shows, in our words")
+    kind: str = settings.setting(MISSING, "what its numbers are", choices=KINDS)
+    rows: tuple[str, ...] = settings.setting(MISSING, "parts that name a row")
+    columns: tuple[str, ...] = settings.setting(MISSING, "parts that name a column")
+    blocks: tuple[str, ...] = settings.setting((), "parts that name a sub-table")
+    own: tuple[str, ...] = settings.setting((), "the paper's methods, of which the best makes the improvement row")
+    base: str | None = settings.setting(None, "method that changes and costs are measured by")
+
+
 @dataclass(frozen=True)
 class Paper:
     """One paper as it stands. datasets: our name -> the paper's. protocol: name -> {"value", "source"}.
 
-    findings: inconsistencies of the paper, each {"key", "tables", "text"}. reported: all printed cells, in order.
+    findings: inconsistencies of the paper, each {"key", "tables", "text"}. layouts: its tables, in order. reported:
+    all printed cells, in order. url: "" where the paper has no address.
     """
 
     key: str
@@ -44,7 +74,13 @@ class Paper:
     protocol: Mapping[str, Mapping[str, Any]]
     not_stated: Mapping[str, str]
     findings: tuple[Mapping[str, Any], ...]
+    layouts: tuple[Layout, ...]
     reported: tuple[Reported, ...]
+
+    @property
+    def link(self) -> str:
+        """The title as a Markdown link, or as it is where the paper has no address."""
+        return f"[{self.title}]({self.url})" if self.url else self.title
 
     def find(self, *, table: str | int, dataset: str, backbone: str, method: str, metric: str) -> Reported | None:
         """One printed cell with its unit and flag, or None where the paper has none.
@@ -63,13 +99,25 @@ class Paper:
         return None if found is None else found.value
 
     def rows(self, table: str | int) -> list[tuple[str, str]]:
-        """The (backbone, method) rows of a table in printed order, without improvement rows."""
+        """The (backbone, method) rows of a table in printed order, without improvements and changes."""
         return list(dict.fromkeys((c.backbone, c.method) for c in self.reported
-                                  if c.table == str(table) and c.method != IMPROVEMENT))
+                                  if c.table == str(table) and not c.relative))
 
     def metrics(self, table: str | int) -> list[str]:
         """The metric keys of a table in printed order."""
         return list(dict.fromkeys(c.metric for c in self.reported if c.table == str(table)))
+
+    def digits(self, cell: Reported) -> int:
+        """Decimals that a cell is printed with: the most that any number of its table and unit has."""
+        return self._digits[cell.table, cell.unit]
+
+    @cached_property
+    def _digits(self) -> dict[tuple[str, str], int]:
+        most: dict[tuple[str, str], int] = {}
+        for cell in self.reported:
+            decimals = -int(Decimal(repr(cell.value)).normalize().as_tuple().exponent)
+            most[cell.table, cell.unit] = max(most.get((cell.table, cell.unit), 0), decimals)
+        return most
 
 
 def paper_names() -> list[str]:
@@ -86,9 +134,18 @@ def load_paper(key: str) -> Paper:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         return Paper(data["key"], data["title"], data["url"], data["datasets"], data["protocol"],
                      data.get("not_stated", {}), tuple(data.get("finding", ())),
+                     tuple(_layout(table, path) for table in data.get("table", ())),
                      tuple(cell for block in data["reported"] for cell in _cells(block)))
     except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a paper file ({error}).") from None
+
+
+def _layout(data: Mapping[str, Any], path: Path) -> Layout:
+    layout = settings.build(Layout, data, f"{path}, table {data.get('number', '?')}")
+    for part in (*layout.blocks, *layout.rows, *layout.columns):
+        if part not in PARTS:
+            raise unknown("part of a cell", part, PARTS, f"{path}, table {layout.number}")
+    return layout
 
 
 def _cells(block: Mapping[str, Any]) -> list[Reported]:

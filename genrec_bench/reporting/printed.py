@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from genrec_bench.reporting.load import Block, Group
@@ -10,6 +11,7 @@ from genrec_bench.reporting.papers import Paper, Reported
 from genrec_bench.reporting.rows import Row, Suite
 
 PROFILE = "paper"
+PROFILES = (PROFILE, "quick")  # which runs stand in a printed table, the first that there are; smoke never
 TOKENIZER = "given"
 
 # Fact of a paper's protocol -> where the same number stands in a run's settings. What a paper says of training holds
@@ -25,6 +27,16 @@ BACKBONE_FACTS = {"tiger": {"tiger_encoder_layers": "backbone.num_layers", "tige
 
 def why_not(block: Block, paper: Paper) -> str:
     """Why no row of a block can stand beside the paper's, in one line, or "" where some may."""
+    if reason := _why_not_data(block, paper):
+        return reason
+    if not any(g.row.paper_row for g in block.groups):
+        return "no row of the paper has been run"
+    reasons = {why_not_group(g, paper) for g in block.groups if g.row.paper_row}
+    return "" if "" in reasons else "; ".join(sorted(reasons))
+
+
+def _why_not_data(block: Block, paper: Paper) -> str:
+    """Why what all rows of a block have in common is not the paper's, or ""."""
     split = block.config.get("split", {})
     if block.dataset not in paper.datasets:
         return f"{block.dataset} is not among the paper's datasets"
@@ -34,10 +46,7 @@ def why_not(block: Block, paper: Paper) -> str:
         return "the training data are thinned, the paper's are not"
     if block.config.get("evaluation", {}).get("exclude_history"):
         return "the user's history is taken out of the ranking, which the paper does not say it does"
-    if not any(g.row.paper_row for g in block.groups):
-        return "no row of the paper has been run"
-    reasons = {why_not_group(g, paper) for g in block.groups if g.row.paper_row}
-    return "" if "" in reasons else "; ".join(sorted(reasons))
+    return ""
 
 
 def why_not_group(group: Group, paper: Paper) -> str:
@@ -85,6 +94,48 @@ def reported_cell(dataset: str, row: Row, metric: str, paper: Paper) -> Reported
         return None
     backbone, method = row.paper_row
     return paper.find(table=row.table, dataset=dataset, backbone=backbone, method=method, metric=metric)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The row of ours that stands in a printed one.
+
+    why_not: why it cannot be compared, or "". others: labels of our rows that would stand for the same one.
+    """
+
+    block: Block
+    group: Group
+    why_not: str
+    others: tuple[str, ...] = ()
+
+
+def standings(blocks: Sequence[Block], paper: Paper, dataset: str,
+              pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
+    """Our row for each (backbone, method) on the paper's dataset, as far as they have been run.
+
+    All are of one block, because methods compare only there: the first with a comparable row, else the first of profile
+    paper, then quick, then others; never smoke. Of several rows for one the first that can be compared, whole rows
+    before incomplete ones.
+    """
+    usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile != "smoke"]
+    found = [_standings(block, paper, pairs) for block in sorted(usable, key=_rank)]
+    return min((f for f in found if f), key=lambda f: all(s.why_not for s in f.values()), default={})
+
+
+def _rank(block: Block) -> int:
+    return PROFILES.index(block.profile) if block.profile in PROFILES else len(PROFILES)
+
+
+def _standings(block: Block, paper: Paper, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
+    result = {}
+    shared = _why_not_data(block, paper)
+    for pair in pairs:
+        rows = [Standing(block, g, shared or why_not_group(g, paper)) for g in block.groups if g.row.paper_row == pair]
+        if rows:
+            first = min(rows, key=lambda s: (bool(s.why_not), bool(block.missing(s.group))))
+            result[pair] = Standing(block, first.group, first.why_not,
+                                    tuple(s.group.label for s in rows if s is not first))
+    return result
 
 
 def tables_of(rows: Sequence[Row]) -> list[str]:

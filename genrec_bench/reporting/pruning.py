@@ -11,9 +11,8 @@ from typing import Any
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.pruning import Estimate, GainSplit
 from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.reporting.figures import objective_of
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.rows import Row, Suite, objective_of
 from genrec_bench.reporting.tables import DASH, MARK, by_family, number, pipe
 
 BEAM = 20

@@ -83,6 +83,39 @@ class Row:
         return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
 
 
+def objective_of(row: Row) -> str:
+    """What names a row's colour: the objectives of its last stage beside cross-entropy, with the form of APAO."""
+    names = [f"{o['name']} {o['form']}" if o["name"] == "apao" and "form" in o else o["name"]
+             for o in row.stated.get("objective", ())]
+    return " ".join([n for n in names if n != "cross_entropy"] or names[:1])
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that a suite declares in advance: rows x backbones x datasets against one row, for one metric.
+
+    rows, against: labels without their backbone; against may be a baseline's name. Holm's correction is made within
+    the family.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    against: str
+    backbones: tuple[str, ...]
+    datasets: tuple[str, ...]
+    metric: str = "ndcg@10"
+
+    @property
+    def measure(self) -> str:
+        """The metric's registered name."""
+        return self.metric.partition("@")[0]
+
+    @property
+    def k(self) -> int:
+        """Its list length."""
+        return int(self.metric.partition("@")[2])
+
+
 @dataclass(frozen=True)
 class Suite:
     """A declared grid of methods. includes: names of the suites that a collective suite stands for."""
@@ -92,6 +125,7 @@ class Suite:
     paper: str | None
     rows: tuple[Row, ...]
     includes: tuple[str, ...] = ()
+    families: tuple[Family, ...] = ()
 
 
 def load_suite(name: str, folder: Path | None = None) -> Suite:
@@ -100,7 +134,9 @@ def load_suite(name: str, folder: Path | None = None) -> Suite:
     head = data["suite"]
     paper = load_paper(head["paper"]) if head.get("paper") else None
     rows = tuple(_row(row, paper) for row in data.get("row", ()))
-    return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())))
+    return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())),
+                 tuple(Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in family.items()})
+                       for family in data.get("family", ())))
 
 
 def _row(data: Mapping[str, Any], paper: Paper | None) -> Row:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
+from genrec_bench.records import csv_text
 from genrec_bench.reporting.load import Block, Group, Summary
-from genrec_bench.reporting.papers import Paper
-from genrec_bench.reporting.printed import comparable_rows
 
 DASH = "–"
 MARK = "†"
@@ -31,15 +28,6 @@ def pipe(header: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int
     body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     align = ["left" if i < numeric_from else "right" for i in range(len(header))]
     return tabulate(body, headers=list(header), tablefmt="pipe", colalign=align, disable_numparse=True)
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with unrounded numbers; None is an empty cell."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
-    return buffer.getvalue()
 
 
 def mean_sd(summary: Summary, expected: int | None = None, digits: int = 4) -> str:
@@ -70,7 +58,13 @@ def missing_note(block: Block) -> str:
     """The footnote of marked rows, or "" where none is."""
     parts = [f"{g.label} lacks seed{'s' if len(block.missing(g)) > 1 else ''} "
              f"{', '.join(str(s) for s in block.missing(g))}" for g in block.groups if block.missing(g)]
-    return f"{MARK} Incomplete: {'; '.join(parts)}. The row is over the seeds there are." if parts else ""
+    return (f"{MARK} Incomplete: {'; '.join(parts)}. The row shows the seeds that there are, each by itself: a mean "
+            "over some of the seeds is not comparable with one over all.") if parts else ""
+
+
+def seeds_text(group: Group, metric: str) -> str:
+    """The values of a row with missing seeds, each by itself."""
+    return " / ".join(f"{value:.4f}" for value in group.metric_values(metric)) or DASH
 
 
 def results(block: Block, *, prefix: str = "") -> str:
@@ -91,14 +85,18 @@ def by_family(block: Block, shown: Sequence[Group], table: Callable[[Sequence[Gr
 
 
 def _results(block: Block, shown: Sequence[Group], prefix: str) -> str:
+    whole = [not block.missing(g) for g in shown]
     cells = {m: [g.metric(prefix + m) for g in shown] for m in METRICS}
-    highest = {m: max((round(c.mean, 4) for c in column if c.mean is not None), default=None)
-               for m, column in cells.items()}
+    highest = {m: max((round(c.mean, 4) for c, all_seeds in zip(column, whole, strict=True)
+                       if c.mean is not None and all_seeds), default=None) for m, column in cells.items()}
     rows = []
     for i, group in enumerate(shown):
         row = [group.label, seeds_cell(block, group)]
         for metric in METRICS:
             cell = cells[metric][i]
+            if not whole[i]:
+                row.append(seeds_text(group, prefix + metric))
+                continue
             text = mean_sd(cell, len(group.seeds))
             best = cell.mean is not None and round(cell.mean, 4) == highest[metric] and len(shown) > 1
             row.append(f"**{text}**" if best else text)
@@ -113,14 +111,15 @@ def differing_by_id(block: Block) -> list[Group]:
 
 
 def results_csv(blocks: Sequence[Block]) -> str:
-    """Every metric of every group: mean, SD, n, seeds and the value of each seed, unrounded."""
+    """Every metric of every group: mean, SD, n, seeds and the value of each seed, unrounded; no mean of a part."""
     rows = []
     for block in blocks:
         for group in block.groups:
             for key in sorted({k for r in group.records for k in r.metrics}):
                 s = group.metric(key)
+                mean, sd = (None, None) if block.missing(group) else (s.mean, s.sd)
                 seeds = [r.seed for r in group.records if key in r.metrics]
-                rows.append([block.dataset, block.profile, block.name, group.label, key, s.n, s.mean, s.sd,
+                rows.append([block.dataset, block.profile, block.name, group.label, key, s.n, mean, sd,
                              " ".join(map(str, seeds)), " ".join(map(repr, group.metric_values(key))),
                              " ".join(map(str, block.missing(group)))])
     return csv_text(["dataset", "profile", "block", "method", "metric", "n", "mean", "sd", "seeds", "values",
@@ -135,25 +134,3 @@ def runs_csv(blocks: Sequence[Block]) -> str:
         [[r.run_id, b.name, b.dataset, r.profile, g.label, r.seed, *(r.metrics.get(k) for k in
           ("recall@10", "ndcg@10", "id_ndcg@10")), r.provenance.get("commit"), r.provenance.get("dirty")]
          for b in blocks for g in b.groups for r in g.records])
-
-
-def compared(block: Block, paper: Paper) -> tuple[str, list[list[Any]]]:
-    """Reproduced beside reported for the comparable rows of a block: the Markdown table and the CSV rows."""
-    shown, raw = [], []
-    for group, metric, reported in comparable_rows(block, paper):
-        ours, item = group.metric(f"id_{metric}"), group.metric(metric)
-        ours = item if ours.mean is None else ours
-        gap = None if ours.mean is None else ours.mean - reported.value
-        shown.append([group.label, seeds_cell(block, group), f"{reported.table}, {reported.method}", title_of(metric),
-                      mean_sd(ours, len(group.seeds)), mean_sd(item, len(group.seeds)), f"{reported.value:.4f}",
-                      DASH if gap is None else f"{gap:+.4f}",
-                      DASH if gap is None else f"{100 * gap / reported.value:+.1f} %"])
-        raw.append([block.dataset, group.label, metric, ours.n, ours.mean, ours.sd, item.mean, item.sd,
-                    reported.value, gap, f"Table {reported.table}", reported.flag])
-    header = ["Method", "n", "Table", "Metric", "Reproduced, ID-level", "Reproduced, item-level", "Reported",
-              "Difference", "Relative"]
-    return pipe(header, shown) if shown else "", raw
-
-
-COMPARED_HEADER = ("dataset", "method", "metric", "n", "reproduced_mean", "reproduced_sd", "item_level_mean",
-                   "item_level_sd", "reported", "difference", "source", "flag")

@@ -1,8 +1,8 @@
-"""Figures of what beam search throws away, after those of APAO; those of BEAR are in `pruning_figures_bear`."""
+"""Figures of what beam search throws away, after those of APAO; those of BEAR are in `lost`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,13 +12,15 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.significance import compare_values
-from genrec_bench.reporting.figures import PALETTE, image_bytes, own_style
+from genrec_bench.reporting.figures.base import Picture, plate
+from genrec_bench.reporting.figures.panels import dodged, finished, grid, line, undiagnosed, whiskers
+from genrec_bench.reporting.figures.style import PALETTE, image_bytes, own_style
+from genrec_bench.reporting.load import Block
+from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import reported_cell, why_not
-from genrec_bench.reporting.pruning import BEAM, OWN, Diagnosed, Searched, objective_of, plain, signed
-from genrec_bench.reporting.pruning_figures_bear import accuracy_figure, causes_figure, rates_figure
-from genrec_bench.reporting.pruning_panels import Look, Picture, dodged, finished, grid, line, missing, whiskers
-from genrec_bench.reporting.rows import Suite
+from genrec_bench.reporting.pruning import BEAM, OWN, Diagnosed, Searched, plain, signed
+from genrec_bench.reporting.rows import Suite, objective_of
 
 SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)  # marked on the axis of catalogues
 WIDE = 100  # the beam at which the best baseline stands against APAO at BEAM (APAO, Figure 4)
@@ -26,20 +28,15 @@ COSTS = {"one pass per item": ("s", PALETTE[7]), "all prefixes once": ("D", PALE
          f"least for exact top {BEAM}": ("^", PALETTE[2]), f"beam {BEAM}": ("o", PALETTE[0])}
 
 
-def pictures(suite: Suite, found: Sequence[Searched], look: Look, paper: Paper | None) -> Iterator[Picture]:
-    """The figures of the papers whose objectives a suite has rows of: of all blocks first, then block by block."""
-    names = {o["name"] for row in suite.rows for o in row.stated.get("objective", ())}
-    if "apao" in names and found:
-        yield cost_figure(found)
-    for one in found:
-        if "apao" in names:
-            yield from (retention_figure(one, look), beams_figure(one, look), prefixes_figure(one, look, suite, paper))
-        if "bear" in names:
-            yield from (accuracy_figure(one, look), causes_figure(one, look), rates_figure(one, look))
+APAO = {"paper": "apao", "objectives": ("apao",), "section": "pruning"}
 
 
-def cost_figure(found: Sequence[Searched]) -> Picture:
+@plate("1b", "cost", "APAO, Figure 1b", whole=True, **APAO)
+def cost_figure(material: Material, block: Block | None = None) -> Picture | None:
     """Decoder positions a user against the size of the catalogue, a column of points for each block (APAO, 1b)."""
+    found = [one for one in material.searched.values() if one]
+    if not found:
+        return None
     text = (f"Decoder positions for one user by catalogue size, after APAO's Figure 1b: beam {BEAM}, the least that an "
             f"exact search for the top {BEAM} reads (cross-entropy, mean with 95 % interval), all prefixes once, and "
             "one pass per semantic ID")
@@ -52,7 +49,7 @@ def cost_figure(found: Sequence[Searched]) -> Picture:
             rows = [r for f in one.families() if (r := one.reference(f)) is not None] or list(one.rows[:1])
             drawn |= _cost_column(axes, one, rows)
         if not drawn:
-            return Picture("cost", title, f"{title}: no picture; no diagnosis is of the exact top {BEAM}.")
+            return undiagnosed(title, f"the exact top {BEAM}")
         _names_above(axes, found)
         axes.set(xscale="log", yscale="log", xlabel="Distinct semantic IDs in the catalogue",
                  ylabel="Decoder positions per user (prefixes read)")
@@ -65,7 +62,7 @@ def cost_figure(found: Sequence[Searched]) -> Picture:
         for name, (marker, color) in COSTS.items():
             axes.plot([], [], marker=marker, color=color, linestyle="none", label=name)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        return Picture("cost", title, text, image_bytes(figure))
+        return Picture(text, image_bytes(figure))
 
 
 def _cost_column(axes: Axes, found: Searched, rows: Sequence[Diagnosed]) -> bool:
@@ -91,13 +88,16 @@ def _names_above(axes: Axes, found: Sequence[Searched]) -> None:
         axes.annotate(name, place, xytext=(0, 8 + 12 * (turn % 2)), textcoords="offset points", ha="center", fontsize=8)
 
 
-def retention_figure(found: Searched, look: Look) -> Picture:
+@plate("1c", "retention", "APAO, Figure 1c", **APAO)
+def retention_figure(material: Material, block: Block) -> Picture | None:
     """How much of the exact top is still in the beam after each step, cross-entropy and APAO (APAO, 1c)."""
-    name, title = "retention", "APAO, Figure 1c"
+    found, look, title = material.searched[block.name], material.look, "APAO, Figure 1c"
+    if found is None:
+        return None
     families = {f: [r for r in (found.reference(f), *_apao(found, f)) if r] for f in found.families()}
     families = {f: rows for f, rows in families.items() if found.reference(f) and _apao(found, f)}
     if BEAM not in found.beams or not families:
-        return missing(found, name, title, "cross-entropy and APAO on one backbone", BEAM)
+        return undiagnosed(title, "cross-entropy and APAO on one backbone", BEAM)
     steps = range(1, found.about["levels"] + 1)
     with own_style():
         figure, panels = grid(found, families, [2.9])
@@ -109,15 +109,19 @@ def retention_figure(found: Searched, look: Look) -> Picture:
         panels[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
         text = (f"share of the exact top {found.about['top']} whose prefix is in the beam of {BEAM} after each step, "
                 f"after {title}; mean over users and seeds with 95 % intervals")
-        return finished(found, name, title, figure, panels, text)
+        return finished(found, figure, panels, text)
 
 
-def beams_figure(found: Searched, look: Look) -> Picture:
+@plate("4", "beams", "APAO, Figure 4", **APAO)
+def beams_figure(material: Material, block: Block) -> Picture | None:
     """NDCG@5 and decoder positions by beam, all objectives (APAO, 4)."""
-    name, title, beams = "beams", "APAO, Figure 4", [b for b in found.beams if b >= 5]
+    found, look, title = material.searched[block.name], material.look, "APAO, Figure 4"
+    if found is None:
+        return None
+    beams = [b for b in found.beams if b >= 5]
     families = {f: rows for f in found.families() if len(rows := found.principal(f)) > 1}
     if len(beams) < 2 or not families:
-        return missing(found, name, title, "two objectives on one backbone at two beams")
+        return undiagnosed(title, "two objectives on one backbone at two beams")
     with own_style():
         figure, panels = grid(found, families, [3.2, 2.0])
         for (above, below), rows in zip(zip(*panels, strict=True), families.values(), strict=True):
@@ -134,7 +138,7 @@ def beams_figure(found: Searched, look: Look) -> Picture:
         text = (f"NDCG@5 and decoder positions by beam, after {title}; 95 % intervals. The paper says that APAO at "
                 f"beam {BEAM} is as good as the best baseline at {WIDE}, or better. "
                 f"{_pairs(found, families)}")
-        return finished(found, name, title, figure, panels, text.rstrip(" ."))
+        return finished(found, figure, panels, text.rstrip(" ."))
 
 
 def _positions(axes: Axes, beams: Sequence[int], row: Diagnosed) -> None:
@@ -173,12 +177,16 @@ def _pairs(found: Searched, families: Mapping[str, Sequence[Diagnosed]]) -> str:
         f"Here no backbone has both at {BEAM} and {WIDE}."
 
 
-def prefixes_figure(found: Searched, look: Look, suite: Suite, paper: Paper | None) -> Picture:
+@plate("5", "prefixes", "APAO, Figure 5", **APAO)
+def prefixes_figure(material: Material, block: Block) -> Picture | None:
     """Prefix Recall@20 by prefix, the best APAO row and the best other one, and the relative gain (APAO, 5)."""
-    name, title = "prefixes", "APAO, Figure 5"
+    found, look, title = material.searched[block.name], material.look, "APAO, Figure 5"
+    if found is None:
+        return None
+    suite, paper = material.suite, material.paper
     families = {f: pair for f in found.families() if BEAM in found.beams and (pair := _best_pair(found, f))}
     if not families:
-        return missing(found, name, title, "an APAO row and another row on one backbone, with a common seed", BEAM)
+        return undiagnosed(title, "an APAO row and another row on one backbone, with a common seed", BEAM)
     levels = range(1, found.about["levels"] + 1)
     with own_style():
         figure, panels = grid(found, families, [2.8, 1.9])
@@ -209,7 +217,7 @@ def prefixes_figure(found: Searched, look: Look, suite: Suite, paper: Paper | No
                 "other's mean")
         if printed and paper and why_not(found.block, paper):
             text += f". Printed values are not to be compared with: {why_not(found.block, paper)}"
-        return finished(found, name, title, figure, panels, text)
+        return finished(found, figure, panels, text)
 
 
 def _survival(row: Diagnosed) -> list[Estimate]:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genrec_bench.analysis.pruning import Estimate
-from genrec_bench.reporting.figures import broken_label, image_bytes
+from genrec_bench.reporting.figures.base import Picture, missing
+from genrec_bench.reporting.figures.style import broken_label, image_bytes
 from genrec_bench.reporting.pruning import Diagnosed, Searched
 
 Look = Mapping[str, tuple[str, str]]  # colour and marker by row key
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One figure. title: the paper's figure that it redraws. text: its caption without the full stop, or why it is not
-    drawn. files: "png" and "svg", or None. block: "" for a figure of all blocks.
-    """
-
-    name: str
-    title: str
-    text: str
-    files: dict[str, bytes] | None = None
-    block: str = ""
 
 
 def grid(found: Searched, families: Mapping[str, Sequence[Diagnosed]],
@@ -60,7 +47,7 @@ def whiskers(values: Sequence[Estimate]) -> list[list[float]]:
     return [[max(0.0, e.value - e.low) for e in values], [max(0.0, e.high - e.value) for e in values]]
 
 
-def finished(found: Searched, name: str, title: str, figure: Figure, panels: np.ndarray, text: str) -> Picture:
+def finished(found: Searched, figure: Figure, panels: np.ndarray, text: str) -> Picture:
     """The figure with title and one legend for all panels, each name once."""
     handles: dict[str, object] = {}
     for axes in panels.flat:
@@ -70,10 +57,9 @@ def finished(found: Searched, name: str, title: str, figure: Figure, panels: np.
     figure.suptitle(found.block.name, fontsize=11)
     figure.legend(list(handles.values()), [broken_label(label, 40) for label in handles], loc="outside lower center",
                   ncols=3, frameon=False)
-    return Picture(name, title, f"{found.block.name}: {text}", image_bytes(figure), found.block.name)
+    return Picture(f"{found.block.name}: {text}", image_bytes(figure))
 
 
-def missing(found: Searched, name: str, title: str, what: str, beam: int | None = None) -> Picture:
-    at = "" if beam is None else f" at beam {beam}"
-    text = f"{title}: no picture; it needs diagnoses of {what}{at}."
-    return Picture(name, title, text, block=found.block.name)
+def undiagnosed(title: str, what: str, beam: int | None = None) -> Picture:
+    """No picture for want of diagnoses."""
+    return missing(title, f"diagnoses of {what}{'' if beam is None else f' at beam {beam}'} (`diagnose` makes them)")

@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from genrec_bench.analysis import pruning
-from genrec_bench.reporting.figures import PALETTE, broken_label, image_bytes, own_style
+from genrec_bench.reporting.figures.base import Picture, plate
+from genrec_bench.reporting.figures.panels import dodged, finished, grid, line, undiagnosed, whiskers
+from genrec_bench.reporting.figures.style import PALETTE, broken_label, image_bytes, own_style
+from genrec_bench.reporting.load import Block
+from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pruning import CAUSES, Diagnosed, Searched
-from genrec_bench.reporting.pruning_panels import Look, Picture, dodged, finished, grid, line, missing, whiskers
 
 # What BEAR says of a language model that writes titles, B = 10: the lost shares stand in the text to Figure 4, without
 # their K; the share with a violation in the text to Figure 4; the average change of the lost share, of which it is not
@@ -20,6 +23,7 @@ from genrec_bench.reporting.pruning_panels import Look, Picture, dodged, finishe
 PRINTED_LOST = {"Book": 0.8828, "Toy": 0.8439}
 PRINTED_CAUSE = 0.70
 PRINTED_CHANGE = "-24.86 %"
+BEAR = {"paper": "bear", "objectives": ("bear",), "section": "pruning"}
 
 
 def _sft_and_bear(found: Searched, *between: str) -> dict[str, list[Diagnosed]]:
@@ -29,12 +33,16 @@ def _sft_and_bear(found: Searched, *between: str) -> dict[str, list[Diagnosed]]:
     return {f: same for f, same in rows.items() if found.reference(f) and found.named(f, "bear")}
 
 
-def accuracy_figure(found: Searched, look: Look) -> Picture:
+@plate("3", "bear-accuracy", "BEAR, Figure 3", **BEAR)
+def accuracy_figure(material: Material, block: Block) -> Picture | None:
     """NDCG@10 and the lost share at beam 10, SFT and BEAR (BEAR, 3)."""
-    name, title, beam = "bear-accuracy", "BEAR, Figure 3", CAUSES[0]
+    found, look, title = material.searched[block.name], material.look, "BEAR, Figure 3"
+    if found is None:
+        return None
+    beam = CAUSES[0]
     families = _sft_and_bear(found)
     if beam not in found.beams or not families:
-        return missing(found, name, title, "SFT and BEAR on one backbone", beam)
+        return undiagnosed(title, "SFT and BEAR on one backbone", beam)
     with own_style():
         figure = Figure(figsize=(8.6, 1.1 + sum(0.45 * len(rows) + 0.5 for rows in families.values())),
                         layout="constrained")
@@ -63,15 +71,19 @@ def accuracy_figure(found: Searched, look: Look) -> Picture:
         figure.suptitle(f"{found.block.name}: beam {beam}", fontsize=11)
         text = (f"{found.block.name}: NDCG@10 and the lost share at beam {beam}, after {title}; 95 % intervals. The "
                 "values of the paper's figure are not in its text")
-        return Picture(name, title, text, image_bytes(figure), found.block.name)
+        return Picture(text, image_bytes(figure))
 
 
-def causes_figure(found: Searched, look: Look) -> Picture:
+@plate("4", "bear-causes", "BEAR, Figure 4", **BEAR)
+def causes_figure(material: Material, block: Block) -> Picture | None:
     """The lost share of SFT split by cause, and the share with a violation (BEAR, 4)."""
-    name, title, (beam, tops) = "bear-causes", "BEAR, Figure 4", CAUSES
+    found, title = material.searched[block.name], "BEAR, Figure 4"
+    if found is None:
+        return None
+    beam, tops = CAUSES
     families = {f: [row] for f in found.families() if (row := found.reference(f))}
     if beam not in found.beams or not families:
-        return missing(found, name, title, "SFT", beam)
+        return undiagnosed(title, "SFT", beam)
     with own_style():
         figure, panels = grid(found, families, [2.9, 2.3])
         for (above, below), (row,) in zip(zip(*panels, strict=True), families.values(), strict=True):
@@ -91,7 +103,7 @@ def causes_figure(found: Searched, look: Look) -> Picture:
         _cause_legend(panels[0][0])
         panels[0][0].set_ylabel(f"Lost of the exact\ntop K, beam {beam}")
         panels[1][0].set_ylabel("Of these: with\nsuch a token")
-        return finished(found, name, title, figure, panels, f"targets of the exact top K that beam {beam} loses under "
+        return finished(found, figure, panels, f"targets of the exact top K that beam {beam} loses under "
                          f"cross-entropy, split by whether some token is not among the {beam} likeliest at its own "
                          f"prefix, after {title}; 95 % intervals. Printed: a language model that writes titles, lost "
                          "88.28 % (Book) and 84.39 % (Toy) in the text, where K is not said, and over 70 % with such a "
@@ -128,12 +140,16 @@ def _cause_legend(axes: Axes) -> None:
     axes.plot([], [], color="0.2", linestyle="--", label="printed: over 70 % (Book, Toy)")
 
 
-def rates_figure(found: Searched, look: Look) -> Picture:
+@plate("6", "bear-rates", "BEAR, Figure 6", **BEAR)
+def rates_figure(material: Material, block: Block) -> Picture | None:
     """The lost share at beam 10 for K = 5 and 10: SFT, MSL and BEAR (BEAR, 6)."""
-    name, title, (beam, tops) = "bear-rates", "BEAR, Figure 6", CAUSES
+    found, look, title = material.searched[block.name], material.look, "BEAR, Figure 6"
+    if found is None:
+        return None
+    beam, tops = CAUSES
     families = _sft_and_bear(found, "msl")
     if beam not in found.beams or not families:
-        return missing(found, name, title, "SFT and BEAR on one backbone", beam)
+        return undiagnosed(title, "SFT and BEAR on one backbone", beam)
     with own_style():
         figure, panels = grid(found, families, [3.0])
         for axes, rows in zip(panels[0], families.values(), strict=True):
@@ -152,7 +168,7 @@ def rates_figure(found: Searched, look: Look) -> Picture:
         absent = [f for f in families if not found.named(f, "msl")]
         if absent:
             text += f" MSL has no diagnosis on {' and '.join(absent)}."
-        return finished(found, name, title, figure, panels, text.rstrip(" ."))
+        return finished(found, figure, panels, text.rstrip(" ."))
 
 
 def _changes(found: Searched, families: Mapping[str, Sequence[Diagnosed]], tops: Sequence[int], beam: int) -> str:

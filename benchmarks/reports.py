@@ -1,0 +1,77 @@
+"""Reports of a thousand records: what the whole command takes, with as many processes as cores and with one."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.corpora import Setting
+from benchmarks.harness import Arm, Case, Row, Unequal
+from genrec_bench.commands.common import REFERENCE, ROOT
+from genrec_bench.records import RecordStore, write_ranks
+
+RECORDS = 1_000
+SECONDS = (10.0, 5.0)  # target and aim of the whole command
+CORES = 2
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """One case: all reports of RECORDS records, committed ones and copies of them under other seeds."""
+    folder = Path(tempfile.mkdtemp(prefix="genrec-bench-reports-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    results = folder / "results"
+    many_records(results)
+    arms = (Arm(f"{CORES} processes", lambda: rendered(results, folder / "many", CORES), RECORDS),
+            Arm("1 process", lambda: rendered(results, folder / "one", 1), RECORDS))
+    case = Case("reports", f"{RECORDS:,} records, all suites", arms, _equal, unit="records",
+                note="the whole command, with Python's start and every figure as PNG and SVG; records of results/reference"
+                     " and copies of them under other seeds, with the same numbers of other users", threads=(CORES,))
+
+    def whole(seconds: list[float]) -> list[Row]:
+        value = seconds[0] * RECORDS
+        return [Row("reports", case.name, "time of the whole command", value, value, value, "seconds", CORES, *SECONDS,
+                    at_most=True, note=case.note)]
+
+    yield replace(case, after=whole)
+
+
+def many_records(results: Path) -> None:
+    """The committed records and copies under other seeds, RECORDS in all, each with ranks."""
+    shutil.copytree(REFERENCE, results)
+    store = RecordStore(results)
+    known = store.read_all()
+    for number in range(RECORDS - len(known)):
+        record, turn = known[number % len(known)], 1 + number // len(known)
+        data = json.loads(store.path(record).read_text(encoding="utf-8"))
+        data["run_id"] = hashlib.sha256(f"{record.run_id} {turn}".encode()).hexdigest()[:16]
+        data["config"]["seed"] += 100 * turn
+        if "seed" in data["identity"]:
+            data["identity"]["seed"] = data["config"]["seed"]
+        path = store.path(record).with_name(f"{data['run_id']}.json")
+        ranks = store.read_ranks(record)
+        write_ranks(path.with_name(f"{data['run_id']}.ranks.npz"), type(ranks)(*(
+            np.roll(getattr(ranks, name), turn) for name in ("places", "ties", "id_places"))))
+        path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def rendered(results: Path, reports: Path, jobs: int) -> dict[str, bytes]:
+    """Run the command and return what it wrote."""
+    subprocess.run([sys.executable, "benchmark.py", "report", "--results", str(results), "--reports", str(reports),
+                    "--jobs", str(jobs)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return {str(p.relative_to(reports)): p.read_bytes() for p in sorted(reports.rglob("*")) if p.is_file()}
+
+
+def _equal(one: dict[str, bytes], other: dict[str, bytes]) -> None:
+    different = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    if different:
+        raise Unequal(f"{len(different)} files differ, the first {different[0]}")

@@ -1,0 +1,154 @@
+"""Where methods are good: by the popularity of the target, and by the length of the user's history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from genrec_bench.analysis.pruning import Estimate
+from genrec_bench.analysis.ranking import mean_interval
+from genrec_bench.errors import UserError
+from genrec_bench.reporting.figures.base import Picture, missing, plate
+from genrec_bench.reporting.figures.panels import dodged, whiskers
+from genrec_bench.reporting.figures.results import principal, seeds_text
+from genrec_bench.reporting.figures.style import broken_label, image_bytes, own_style
+from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.material import Material
+
+MOST = 8  # methods of a panel
+ROWS = 14  # of a backbone, among which the best are looked for
+QUARTERS = (0.25, 0.5, 0.75)
+FEW = 20  # a band of fewer users says nothing
+CHOSEN_BY = "valid_ndcg@10"
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Users whose count lies within low to high, both inside. users: (U,) bool."""
+
+    low: int
+    high: int
+    users: np.ndarray
+
+    @property
+    def label(self) -> str:
+        """Its range and its number of users."""
+        span = f"{self.low:,}" if self.low == self.high else f"{self.low:,}–{self.high:,}"
+        count = int(self.users.sum())
+        return f"{span}\n{count:,} user{'' if count == 1 else 's'}" + "\n(too few)" * (count < FEW)
+
+
+@plate("popularity", "popularity", "By popularity of the target")
+def popularity_figure(material: Material, block: Block) -> Picture | None:
+    """NDCG@10 by how often the target occurs in the training sequences; targets that never do stand apart."""
+    return _figure(material, block, "By popularity of the target", "target_count",
+                   "Interactions of the target in training")
+
+
+@plate("history", "history", "By length of history")
+def history_figure(material: Material, block: Block) -> Picture | None:
+    """NDCG@10 by how many interactions of the user training has, of which a method may read the last ones alone."""
+    longest = block.config.get("split", {}).get("max_history")
+    reads = f", of which a method reads the last {longest} at most" if longest else ""
+    return _figure(material, block, "By length of history", "user_count",
+                   f"Interactions of the user in training{reads}")
+
+
+def bands(counts: np.ndarray) -> list[Band]:
+    """Users in the quarters of their counts, with those of count 0 apart; fewer bands where quartiles coincide.
+
+    counts: (U,) integers from 0. The edges depend on the counts alone.
+    """
+    counts = np.asarray(counts)
+    some, most = counts[counts > 0], int(counts.max(initial=0))
+    cuts = np.quantile(some, QUARTERS, method="inverted_cdf") if len(some) else []
+    below_most = some[some < most].max(initial=0)  # a quartile that is the maximum leaves nothing above it
+    edges = [0, *sorted({int(min(c, below_most)) for c in cuts} - {0}), most]
+    found = [Band(0, 0, counts == 0)]
+    for below, high in zip(edges[:-1], edges[1:], strict=True):
+        users = (counts > below) & (counts <= high)
+        if users.any():
+            found.append(Band(int(counts[users].min()), high, users))
+    return [band for band in found if band.users.any()]
+
+
+def _figure(material: Material, block: Block, title: str, fact: str, xlabel: str) -> Picture | None:
+    panels = {family: groups for family in block.families() if (groups := _compared(block, family))}
+    if not material.ranked or not panels:
+        return None
+    facts = material.users(block)
+    if facts is None:
+        return missing(f"{title}, {block.name}", "facts about the test users; a run on this split writes them, also "
+                       f"where all is found done: `python benchmark.py --suite {material.suite.name} --profile "
+                       f"{block.profile} --datasets {block.config['dataset']['name']}`")
+    found = bands(getattr(facts, fact))
+    shown = {id(g): _estimates(material.values(g), found, block) for groups in panels.values() for g in groups}
+    with own_style():
+        figure = Figure(figsize=(8.6, 0.9 + 3.2 * len(panels)), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+        for one, (family, groups) in zip(axes, panels.items(), strict=True):
+            for turn, group in enumerate(groups):
+                _line(one, group, shown[id(group)], turn, len(groups), material.look)
+            one.set_title(family, loc="left", fontweight="bold")
+            one.set(ylabel="NDCG@10 (fraction)")
+            one.set_xticks(range(len(found)), [band.label for band in found])
+            one.tick_params(labelbottom=True)
+            one.grid(axis="x", visible=False)
+            one.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, frameon=False)
+        axes[0].set_ylim(bottom=0.0)
+        axes[0].set_xlim(-0.5, len(found) - 0.5)
+        axes[-1].set_xlabel(xlabel)
+        figure.suptitle(f"{block.name}: test targets, item-level", fontsize=11)
+        return Picture(_caption(block, xlabel, found), image_bytes(figure))
+
+
+def _compared(block: Block, family: str) -> list[Group]:
+    """The baselines, a backbone's cross-entropy and its best rows in validation; [] where a backbone has no whole row.
+
+    Baselines alone are shown where there is no backbone.
+    """
+    families = block.families()
+    plain = [f for f, groups in families.items() if groups[0].row.backbone is None]
+    baselines = [g for f in plain for g in principal(block, f, ROWS)][:MOST]
+    if family in plain:
+        return baselines if len(plain) == len(families) else []
+    own = principal(block, family, ROWS)
+    reference = block.cross_entropy(family)
+    best = sorted((g for g in own if g is not reference), key=lambda g: -(g.metric(CHOSEN_BY).mean or 0.0))
+    chosen = [*(g for g in own if g is reference), *best][:max(1, MOST - len(baselines))]
+    return [*baselines, *(g for g in own if g in chosen)] if own else []
+
+
+def _estimates(values: np.ndarray, found: Sequence[Band], block: Block) -> list[Estimate | None]:
+    """The mean of each band with its interval; None where there are too few users."""
+    if values.shape[1] != len(found[0].users):
+        raise UserError(f"{block.name}: the ranks are of {values.shape[1]:,} test users, and the facts about them of "
+                        f"{len(found[0].users):,}. Delete the file `.users.npz` of this split; a run writes it again.")
+    return [mean_interval(values[:, band.users]) if band.users.sum() >= FEW else None
+            for band in found]
+
+
+def _line(axes: Axes, group: Group, estimates: Sequence[Estimate | None], turn: int, count: int,
+          look: Mapping[str, tuple[str, str]]) -> None:
+    color, marker = look[group.row.key]
+    places = [i for i, e in enumerate(estimates) if e is not None]
+    values = [e for e in estimates if e is not None]
+    moved = dodged(places, turn, count)
+    means = [e.value for e in values]
+    axes.errorbar(moved, means, yerr=whiskers(values), color=color, fmt="none", elinewidth=1.0, capsize=2.5,
+                  clip_on=False)
+    axes.plot(moved, means, color=color, marker=marker, markersize=5.5, linewidth=0.7, clip_on=False,
+              label=broken_label(group.name, 26))
+
+
+def _caption(block: Block, xlabel: str, found: Sequence[Band]) -> str:
+    few = [band for band in found if band.users.sum() < FEW]
+    note = f"; bands of fewer than {FEW} users have no point" if few else ""
+    some = "; those of count 0 stand apart" if found[0].high == 0 else ""
+    return (f"{block.name}: NDCG@10 with 95 % interval over {seeds_text(block)} and the users of each band, by "
+            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test users{some}{note}; the baselines, "
+            "cross-entropy, and of the other rows those that are best in validation. Descriptive: no test")

@@ -1,0 +1,97 @@
+"""All that a report is made from: a suite, its records in blocks, and what lies beside the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from genrec_bench import user_facts
+from genrec_bench.contracts import Rankings
+from genrec_bench.diagnoses import Diagnosis
+from genrec_bench.metrics.base import expected_values
+from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.reporting.families import Tested, tested
+from genrec_bench.reporting.figures.style import looks
+from genrec_bench.reporting.load import Block, Group, arrange, diagnoses_of
+from genrec_bench.reporting.papers import Paper, load_paper
+from genrec_bench.reporting.pruning import Searched, searched
+from genrec_bench.reporting.rows import Suite
+from genrec_bench.user_facts import UserFacts
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A suite's records as blocks, and on demand what is computed from them, each once.
+
+    results: the folder of the records, for what lies beside them (ranks, diagnoses, facts about users); without it
+    nothing is tested and what needs them is not drawn.
+    """
+
+    suite: Suite
+    blocks: tuple[Block, ...]
+    results: Path | None = None
+    _values: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, suite: Suite, records: Sequence[RunRecord], results: Path | None = None) -> Material:
+        """The material of a suite's report; records of other suites are left out."""
+        return cls(suite, tuple(arrange(suite, records)), results)
+
+    @cached_property
+    def paper(self) -> Paper | None:
+        """The paper whose printed numbers stand beside ours."""
+        return load_paper(self.suite.paper) if self.suite.paper else None
+
+    @cached_property
+    def look(self) -> Mapping[str, tuple[str, str]]:
+        """Colour and marker by row key."""
+        return looks(self.blocks)
+
+    @cached_property
+    def diagnoses(self) -> Mapping[str, Diagnosis]:
+        """The diagnoses of its runs, by run_id. Raises: UserError for a damaged one."""
+        return diagnoses_of(self.blocks, self.results) if self.results is not None else {}
+
+    @cached_property
+    def searched(self) -> Mapping[str, Searched | None]:
+        """What was diagnosed of each block, by the block's name."""
+        return {block.name: searched(block, self.diagnoses) for block in self.blocks}
+
+    @cached_property
+    def families(self) -> tuple[Tested, ...]:
+        """The suite's declared families with their tests; () without ranks."""
+        return tuple(tested(self.suite, self.blocks, self.values)) if self.results is not None else ()
+
+    @cached_property
+    def ranked(self) -> bool:
+        """Whether the ranks of all its runs are at hand."""
+        return self.results is not None and all(
+            RecordStore(self.results).find(r.run_id) for b in self.blocks for g in b.groups for r in g.records)
+
+    def ranks(self, record: RunRecord) -> Rankings:
+        """The per-user ranks of a run. Raises: UserError for a damaged file."""
+        return RecordStore(self.results).read_ranks(record)
+
+    def values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
+        """(seeds, users) item-level values of a row, not to be changed; None where its ranks are not at hand."""
+        rows = []
+        for record in group.records:
+            key = record.run_id, metric, k
+            if key not in self._values:
+                if self.results is None or RecordStore(self.results).find(record.run_id) is None:
+                    return None
+                self._values[key] = expected_values(metric, self.ranks(record), k)
+            rows.append(self._values[key])
+        return np.stack(rows)
+
+    def users(self, block: Block) -> UserFacts | None:
+        """History lengths and popularity of the targets of a block's test rows, or None where they are not stored."""
+        record = block.groups[0].records[0]
+        fingerprint = record.identity.get("split_fingerprint")
+        if self.results is None or fingerprint is None:
+            return None
+        return user_facts.find_users(RecordStore(self.results), record.dataset, fingerprint)

@@ -1,0 +1,198 @@
+"""Which stored methods a new one stands beside, run by run, and what the users say of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from genrec_bench import declared
+from genrec_bench.analysis.significance import Comparison, compare_values, holm, verdict
+from genrec_bench.contracts import Rankings
+from genrec_bench.identity import canonical
+from genrec_bench.metrics.base import expected_values
+from genrec_bench.records import RunRecord
+from genrec_bench.reporting.load import _block_names, _own, _shared, _unique, dataset_title
+from genrec_bench.reporting.rows import Row, load_suite, row_of
+
+K = 10
+OUTSIDE = "rankings"  # part of the config of a record that stands for a file of somebody else's lists
+Ranks = Callable[[RunRecord], Rankings]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that are equal but for the seed. where: its data, with settings where the data alone do not tell.
+
+    seeded: False where nothing is random, so that one run says it all.
+    """
+
+    label: str
+    where: str
+    runs: Mapping[int, RunRecord]
+    seeded: bool
+
+    @property
+    def first(self) -> RunRecord:
+        """One of its runs, for what all have in common."""
+        return self.runs[min(self.runs)]
+
+    @property
+    def outside(self) -> bool:
+        """Whether it comes from files of lists; its seeds are then the numbers of the files."""
+        return OUTSIDE in self.first.config
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The new method and a stored one on the runs that are paired; ndcg is None where no two can be.
+
+    seeds, against: of the new method's and of the stored one's runs, in the order in which they are paired; a single
+    run stands against every other. declared: the pair carries a verdict. p_holm: corrected over all of these.
+    """
+
+    new: Method
+    baseline: Method
+    seeds: tuple[int, ...]
+    against: tuple[int, ...]
+    declared: bool
+    ndcg: Comparison | None = None
+    recall: tuple[float, float] = (0.0, 0.0)
+    p_holm: float = 1.0
+
+    @property
+    def verdict(self) -> str | None:
+        """"better", "worse", or None where no difference was detected: test and interval have to agree."""
+        return verdict(self.ndcg, self.p_holm)
+
+
+Blocks = Sequence[tuple[Method, Sequence[Pair]]]
+
+
+def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks, *, num_permutations: int,
+             seed: int) -> Blocks:
+    """Each new method with its pairs, Holm's correction made over the declared ones.
+
+    new, stored: records; those of one dataset, split, evaluation and profile are paired (a stored method without
+    randomness in every profile). ranks: the per-user ranks of a record.
+    """
+    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored)]) for m in _methods(new)]
+    adjusted = iter(holm([p.ndcg.p_value for _, pairs in blocks for p in tested(pairs)]))
+    return [(m, [replace(p, p_holm=next(adjusted)) if p.declared and p.ndcg else p for p in pairs])
+            for m, pairs in blocks]
+
+
+def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunRecord]:
+    """Records that stand for `count` files of somebody's lists, on the data of stored runs that they may be put beside.
+
+    One a file and kind of stored runs: their data, split and profile. Seeds are the numbers of the files, from 1.
+    """
+    kinds = {_place(r): r for r in sorted(stored, key=lambda r: (_is_seeded(r), r.run_id))}
+    trained = {canonical(_shared(r)) for r in stored if _is_seeded(r)}
+    kinds = {key: r for key, r in kinds.items() if _is_seeded(r) or canonical(_shared(r)) not in trained}
+    records = []
+    for number, (_, r) in enumerate(sorted(kinds.items())):
+        identity = {k: r.identity[k] for k in ("dataset", "split_fingerprint", "history_fingerprint", "engine")
+                    if k in r.identity}
+        for file in range(1, count + 1):
+            config = {"label": label, "profile": r.profile, "dataset": r.config["dataset"], "seed": file,
+                      "split": r.config["split"], "evaluation": r.config["evaluation"], OUTSIDE: label}
+            records.append(RunRecord(f"{label}, {number}, file {file}", label, r.profile, config, identity, {}, r.data,
+                                     {}, {}, {}, {}))
+    return records
+
+
+def tested(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs that carry a verdict."""
+    return [p for p in pairs if p.declared and p.ndcg]
+
+
+def described(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs that are shown without one."""
+    return [p for p in pairs if not p.declared and p.ndcg]
+
+
+def _methods(records: Sequence[RunRecord]) -> list[Method]:
+    """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
+    groups: dict[str, dict[int, RunRecord]] = {}
+    for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
+        key = canonical([_shared(record), record.profile, _own(record)])
+        groups.setdefault(key, {}).setdefault(record.seed, record)
+    runs = [dict(sorted(group.items())) for group in groups.values()]
+    firsts = [next(iter(group.values())) for group in runs]
+    labels: dict[int, str] = {}
+    for place in dict.fromkeys(map(_place, firsts)):  # a label has to be unique on its own data only
+        inside = [i for i, record in enumerate(firsts) if _place(record) == place]
+        labels |= zip(inside, _unique([firsts[i].label for i in inside], [_own(firsts[i]) for i in inside]),
+                      strict=True)
+    where = _wheres(firsts)
+    return [Method(labels[i], where[canonical(_shared(firsts[i]))], group, _is_seeded(firsts[i]))
+            for i, group in enumerate(runs)]
+
+
+def _wheres(records: Iterable[RunRecord]) -> dict[str, str]:
+    """The names of the data of some records, with settings only where names alone do not tell them apart."""
+    data = {canonical(_shared(r)): r for r in records}
+    titles = [dataset_title(r) for r in data.values()]
+    names = _block_names(titles, [_shared(r) for r in data.values()])
+    return {key: title if name == title else f"{title}, {name.removeprefix(f'{title} (').removesuffix(')')}"
+            for key, title, name in zip(data, titles, names, strict=True)}
+
+
+def _place(record: RunRecord) -> str:
+    return canonical([dataset_title(record), record.profile, _shared(record)])
+
+
+def _is_seeded(record: RunRecord) -> bool:
+    name = (record.config.get("baseline") or {}).get("name")
+    return name not in declared.baseline_names() or declared.load_baseline(name)["seeded"]
+
+
+def _pairs(new: Method, stored: Sequence[RunRecord]) -> list[Pair]:
+    """The new method beside every other that may be compared with it."""
+    fitting = [r for r in stored if canonical(_shared(r)) == canonical(_shared(new.first))
+               and canonical(_own(r)) != canonical(_own(new.first))]
+    return [Pair(new, m, *_matched(new, m), _is_declared(new.first, m.first)) for m in _methods(fitting)
+            if m.first.profile == new.first.profile or not m.seeded]
+
+
+def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which runs are paired: those of one seed; files of lists, which know nothing of our seeds, in their order."""
+    ours, theirs = tuple(new.runs), tuple(other.runs)
+    if new.outside:
+        count = min(len(ours), len(theirs))
+        return (ours, theirs) if count == 1 else (ours[:count], theirs[:count])
+    if not other.seeded:
+        return ours, theirs[:1]
+    common = tuple(s for s in ours if s in theirs)
+    return common, common
+
+
+def _is_declared(new: RunRecord, other: RunRecord) -> bool:
+    """Whether the suites name the other method as one to stand beside: their rows outside the grid `full`, as they
+    are written there, on the new method's backbone (on any, where it has none), and their baselines."""
+    found = row_of(other.config, _rows())
+    if found is None or found[1]:
+        return False
+    row, backbone = _rows()[found[0]], (new.config.get("backbone") or {}).get("name")
+    return row.grid != "full" and (row.backbone is None or backbone in (None, row.backbone))
+
+
+@cache
+def _rows() -> tuple[Row, ...]:
+    """The rows of all suites that the suite `all` stands for; what two of them have belongs to the smaller grid."""
+    rows = [row for name in load_suite("all").includes for row in load_suite(name).rows]
+    return tuple(sorted(rows, key=lambda row: row.grid == "full"))
+
+
+def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:
+    if not pair.seeds:
+        return pair
+    sides = [[ranks(pair.new.runs[s]) for s in pair.seeds], [ranks(pair.baseline.runs[s]) for s in pair.against]]
+    ndcg, recall = ([np.stack([expected_values(metric, r, K) for r in side]) for side in sides]
+                    for metric in ("ndcg", "recall"))
+    ours = np.repeat(ndcg[0], len(ndcg[1]), axis=0) if len(ndcg[0]) == 1 else ndcg[0]
+    comparison = compare_values(ours, ndcg[1], num_permutations=num_permutations, seed=seed)
+    return replace(pair, ndcg=comparison, recall=tuple(float(side.mean()) for side in recall))

@@ -1,0 +1,172 @@
+"""The long tables of `export`: every number of every record once, unrounded, in CSV and in Parquet."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from pyarrow.parquet import read_table
+
+from genrec_bench.cli import main
+from genrec_bench.commands.export import METRICS, USERS, metric_lines
+from genrec_bench.contracts import Rankings
+from genrec_bench.metrics.base import expected_values
+from genrec_bench.records import RecordStore
+from genrec_bench.user_facts import UserFacts, path_of, write_users
+from tests.small_records import all_records, record_of, stored
+
+REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
+SPLIT = "ab" * 32
+KNN = replace(record_of("apao_office", "item_knn", 0), identity={"split_fingerprint": SPLIT})
+TIGER = record_of("ml-100k", "tiger", 2)
+
+
+def export(store: RecordStore | Path, to: Path, *more: str) -> int:
+    return main(["export", "--results", str(store), "--to", str(to), *more])
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture()
+def results(tmp_path: Path) -> Path:
+    stored(tmp_path / "results", [TIGER])
+    ranks = Rankings(np.array([1, 0, 7, 300]), np.array([2, 1, 1, 1]), np.array([1, 0, 5, 12]))
+    store = RecordStore(tmp_path / "results")
+    store.write(KNN, ranks)
+    write_users(path_of(store, "apao_office", SPLIT),
+                UserFacts(SPLIT, np.array([3, 4, 5, 20]), np.array([7, 0, 9, 1]), np.array([5, 6, 7, 70])))
+    return store.root
+
+
+# Metrics
+
+def test_every_metric_once_and_unrounded(tmp_path: Path) -> None:
+    records = all_records()
+    stored(tmp_path / "r", records)
+    assert export(tmp_path / "r", tmp_path / "runs.csv") == 0
+    found = lines(tmp_path / "runs.csv")
+    assert tuple(found[0]) == tuple(METRICS)
+    key = {("valid", "item"): "valid_", ("test", "item"): "", ("test", "id"): "id_", ("valid", "id"): "valid_id_"}
+    values = {(row["run_id"], f"{key[row['part'], row['level']]}{row['metric']}@{row['k']}"): float(row["value"])
+              for row in found}
+    assert values == {(r.run_id, name): value for r in records for name, value in r.metrics.items()}
+    assert len(values) == len(found)
+    assert [row["run_id"] for row in found] == sorted(row["run_id"] for row in found)
+
+
+def test_a_line_by_hand() -> None:
+    record = replace(TIGER, metrics={"valid_id_ndcg@10": 0.1 + 0.2, "mine": 2.0, "id_recall@5": 0.5})
+    table = metric_lines(record)
+    assert list(table) == list(METRICS) and set(table["run_id"]) == {TIGER.run_id}
+    assert [list(table[name]) for name in ("part", "level", "metric", "k", "value")] == [
+        ["test", "test", "valid"], ["id", "item", "id"], ["recall", "mine", "ndcg"], [5, None, 10],
+        [0.5, 2.0, 0.30000000000000004]]
+    assert {name: table[name][0] for name in ("dataset", "profile", "method", "backbone", "objectives", "seed")} == {
+        "dataset": "ml-100k", "profile": "quick", "method": "TIGER + cross-entropy", "backbone": "tiger",
+        "objectives": "cross_entropy", "seed": 2}
+
+
+@pytest.mark.parametrize("more", [(), ("--users",)])
+def test_parquet_says_what_csv_says(results: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    for ending in ("csv", "parquet"):
+        assert export(results, tmp_path / f"x.{ending}", *more) == 0
+    table = read_table(tmp_path / "x.parquet")
+    assert table.column_names == list(USERS if more else METRICS)
+    assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()] == \
+        lines(tmp_path / "x.csv")
+
+
+def test_equal_records_give_equal_bytes(results: Path, tmp_path: Path) -> None:
+    for ending in ("csv", "parquet"):
+        for name in "ab":
+            assert export(results, tmp_path / f"{name}.{ending}", "--users") == 0
+        assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+# Users
+
+def test_one_line_a_user_with_what_is_known_of_them(results: Path, tmp_path: Path) -> None:
+    assert export(results, tmp_path / "users.csv", "--users") == 0
+    found = lines(tmp_path / "users.csv")
+    assert tuple(found[0]) == tuple(USERS)
+    assert [tuple(row.values())[1:] for row in found if row["run_id"] == KNN.run_id] == [
+        ("0", "1", "2", "1", "3", "7", "5"), ("1", "0", "1", "0", "4", "0", "6"),
+        ("2", "7", "1", "5", "5", "9", "7"), ("3", "300", "1", "12", "20", "1", "70")]
+    unknown = [row for row in found if row["run_id"] == TIGER.run_id]
+    assert [row["rank"] for row in unknown] == ["1", "0", "3"]
+    assert {row[name] for row in unknown for name in ("history_length", "target_count", "user_count")} == {""}
+
+
+def test_the_metrics_of_the_reference_follow_from_its_users(tmp_path: Path) -> None:
+    """For two runs: whoever reads the table gets the record's numbers."""
+    source, folder = RecordStore(REFERENCE), tmp_path / "some"
+    some = [r for r in source.read_all() if r.dataset == "ml-100k"][:2]
+    for record in some:
+        RecordStore(folder).write(record, source.read_ranks(record))
+    assert export(folder, tmp_path / "users.parquet", "--users") == 0
+    table = pandas.read_parquet(tmp_path / "users.parquet")
+    for record in some:
+        own = table[table["run_id"] == record.run_id].sort_values("row")
+        ranks = Rankings(*(own[name].to_numpy() for name in ("rank", "ties", "id_rank")))
+        assert expected_values("ndcg", ranks, 10).mean() == pytest.approx(record.metrics["ndcg@10"], abs=1e-12)
+
+
+def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path, capsys: Any) -> None:
+    write_users(path_of(RecordStore(results), "apao_office", SPLIT), UserFacts(SPLIT, *(np.arange(3),) * 3))
+    assert export(results, tmp_path / "users.csv", "--users") == 2
+    assert f"run {KNN.run_id} has ranks of 4 users" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+
+
+# Which runs
+
+def test_only_some_datasets_and_suites(tmp_path: Path) -> None:
+    store = stored(tmp_path / "r", all_records())
+    both, office = {"ml-100k", "apao_office"}, {"apao_office"}
+    for more, wanted in (((), both), (("--datasets", "apao_office"), office), (("--suite", "apao"), both),
+                         (("--suite", "all"), both), (("--suite", "apao", "--datasets", "apao_office"), office)):
+        assert export(store.root, tmp_path / "x.csv", *more, "--force") == 0
+        assert {row["dataset"] for row in lines(tmp_path / "x.csv")} == wanted
+    other = replace(TIGER, config={**TIGER.config, "objective": [{"name": "nobodys"}]})
+    store = stored(tmp_path / "s", [other, KNN])
+    assert export(store.root, tmp_path / "y.csv", "--suite", "apao") == 0
+    assert {row["run_id"] for row in lines(tmp_path / "y.csv")} == {KNN.run_id}
+
+
+# Mistakes
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("--to", "x.xlsx"), "unknown ending '.xlsx' in --to. Did you mean"), (("--to", "csv"), "unknown ending 'csv'"),
+    (("--to", "no/such/x.csv"), "is not a folder"), (("--to", "there.csv"), "there already"),
+    (("--to", "folder.csv"), "which is a folder"), (("--to", "x.csv", "--suite", "apo"), "'apao'"),
+    (("--to", "x.csv", "--results", "nowhere"), "no records below nowhere"),
+    (("--to", "x.csv", "--datasets", "ml-10k"), "Did you mean 'ml-100k'"),
+    (("--to", "x.csv", "--suite", "apao", "--results", "odd"), "no records of suite 'apao' below odd"),
+    (("--to", "x.csv", "--user"), "--users"), ((), "--to")])
+def test_mistakes_leave_nothing_behind(results: Path, tmp_path: Path, words: tuple[str, ...], told: str, capsys: Any,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.csv").write_text("mine")
+    Path("folder.csv").mkdir()
+    stored(Path("odd"), [replace(TIGER, config={**TIGER.config, "objective": [{"name": "nobodys"}]})])
+    before = sorted(p for p in tmp_path.rglob("*"))
+    assert main(["export", "--results", str(results), *words]) == 2
+    message = capsys.readouterr().err
+    assert told in message and message.startswith("error: ") and len(message.splitlines()) == 1
+    assert sorted(p for p in tmp_path.rglob("*")) == before and Path("there.csv").read_text() == "mine"
+
+
+def test_force_writes_over(results: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "x.csv").write_text("mine")
+    assert export(results, tmp_path / "x.csv", "--force") == 0
+    count = len(TIGER.metrics) + len(KNN.metrics)
+    assert f"{count} lines of 2 runs" in capsys.readouterr().out and len(lines(tmp_path / "x.csv")) == count
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["results", "x.csv"]

@@ -1,0 +1,172 @@
+"""Declared comparisons: who is tested against whom, what is corrected together, and what carries no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec_bench import declared
+from genrec_bench.analysis.significance import compare_values, holm
+from genrec_bench.contracts import Rankings
+from genrec_bench.errors import UserError
+from genrec_bench.metrics.base import expected_values
+from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.registry import backbones, datasets, metrics
+from genrec_bench.reporting import verdicts
+from genrec_bench.reporting.families import Tested
+from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.rows import Family, Suite, load_suite
+from tests.small_records import record_of
+
+USERS = 200
+POINTWISE = {"label": "TIGER + APAO-Pointwise",
+             "objective": ({"name": "cross_entropy"},
+                           {"name": "apao", "form": "pointwise", "weight": 0.1, "eta": 1e-5})}
+PAIRWISE = {"label": "TIGER + APAO-Pairwise",
+            "objective": ({"name": "cross_entropy"}, {"name": "apao", "form": "pairwise", "weight": 0.1, "eta": 1e-4})}
+FAMILY = Family("claim", ("APAO-Pointwise", "APAO-Pairwise"), "cross-entropy", ("tiger",), ("ml-100k", "apao_yelp"))
+
+
+def runs(seeds: Sequence[int] = (0, 1, 2), **changes) -> list[RunRecord]:
+    return [record_of("ml-100k", "tiger", seed, **changes) for seed in seeds]
+
+
+def kept(folder: Path, records: Sequence[RunRecord], share: float) -> list[RunRecord]:
+    """Store records whose users are hit at place 1 with a probability, the same users for the same seed."""
+    for record in records:
+        hit = np.random.default_rng(record.seed).random(USERS) < share
+        RecordStore(folder).write(record, Rankings(hit.astype(int), np.ones(USERS, dtype=int), hit.astype(int)))
+    return list(records)
+
+
+def families_of(records: Sequence[RunRecord], folder: Path, *families: Family) -> tuple[Tested, ...]:
+    suite = load_suite("apao")
+    return Material.of(Suite("apao", suite.title, None, suite.rows, families=families), records, folder).families
+
+
+def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):
+    """Shares 0.2, 0.5 and 0.2 of the same uniform draws: pointwise is better for users between, pairwise equal."""
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5),
+               *kept(tmp_path, runs(**PAIRWISE), 0.2)]
+    one, = families_of(records, tmp_path, FAMILY)
+    assert [(t.group.label, t.against.label, t.verdict) for t in one.tests] == [
+        ("TIGER + APAO-Pointwise", "TIGER + cross-entropy", "better"),
+        ("TIGER + APAO-Pairwise", "TIGER + cross-entropy", None)]
+    store = RecordStore(tmp_path)
+    a, b = (np.stack([expected_values("ndcg", store.read_ranks(r), 10) for r in rows])
+            for rows in (runs(**POINTWISE), runs()))
+    assert one.tests[0].comparison == compare_values(a, b)
+    assert [t.p_holm for t in one.tests] == holm([t.comparison.p_value for t in one.tests])
+    assert one.tests[1].comparison.difference == 0.0 and one.tests[1].p_holm == 1.0
+    assert one.absent == (("apao_yelp", "no run"),)
+    turned, = families_of(records, tmp_path, replace(FAMILY, rows=("cross-entropy",), against="APAO-Pointwise"))
+    assert [t.verdict for t in turned.tests] == ["worse"]
+
+
+def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs((0, 1), **POINTWISE), 0.5)]
+    assert families_of(records, tmp_path, FAMILY) == ()
+    whole = [*records, *kept(tmp_path, runs((2,), **POINTWISE), 0.5)]
+    one, = families_of(whole, tmp_path, FAMILY)
+    assert [t.group.label for t in one.tests] == ["TIGER + APAO-Pointwise"]
+    assert one.absent == (("ml-100k, TIGER", "APAO-Pairwise not run"), ("apao_yelp", "no run"))
+    one, = families_of([*whole, *runs(**PAIRWISE)], tmp_path, FAMILY)
+    assert ("ml-100k, TIGER", "APAO-Pairwise without ranks") in one.absent
+    one, = families_of([*whole, *kept(tmp_path, runs((0,), **PAIRWISE), 0.2)], tmp_path, FAMILY)
+    assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 1, 2") in one.absent
+    assert families_of(whole, tmp_path / "elsewhere", FAMILY) == ()
+
+
+def test_profiles_are_corrected_apart_and_smoke_says_nothing(tmp_path):
+    records = []
+    for profile in ("quick", "paper", "smoke"):
+        records += kept(tmp_path, runs(profile=profile), 0.2) + kept(tmp_path, runs(profile=profile, **POINTWISE), 0.3)
+    found = families_of(records, tmp_path, FAMILY)
+    assert [one.profile for one in found] == ["paper", "quick"]
+    assert all(one.tests[0].p_holm == one.tests[0].comparison.p_value for one in found)
+
+
+def test_a_row_whose_settings_were_changed_is_another(tmp_path):
+    other = {**POINTWISE, "objective": (POINTWISE["objective"][0], {**POINTWISE["objective"][1], "eta": 3e-5})}
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**other), 0.5)]
+    assert families_of(records, tmp_path, FAMILY) == ()
+
+
+def test_a_baseline_without_seeds_stands_against_every_seed(tmp_path):
+    knn = [record_of("ml-100k", "item_knn", 0)]
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, knn, 0.6)]
+    one, = families_of(records, tmp_path, replace(FAMILY, rows=("cross-entropy",), against="item_knn"))
+    assert (one.tests[0].verdict, one.tests[0].comparison.n_seeds) == ("worse", 3)
+
+
+def test_the_words_of_the_report(tmp_path):
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5),
+               *kept(tmp_path, runs(**PAIRWISE), 0.2)]
+    found = families_of(records, tmp_path, FAMILY)
+    line, = verdicts.sentences(found)
+    assert line.startswith("- **Claim** (profile quick, NDCG@10, 2 tests, 3 seeds): better: TIGER + APAO-Pointwise on "
+                           "ml-100k (+0.")
+    assert "worse: none; no difference detected: 1 of 2" in line
+    text = "\n\n".join(verdicts.section(found, 1))
+    assert "With 3 seeds: the tests say whether other users would show the same" in text
+    assert "**better** |" in text and "Declared and not tested yet: apao_yelp: no run." in text
+    rows = verdicts.tests_csv(found).splitlines()
+    assert len(rows) == 3 and rows[0] == ",".join(verdicts.CSV_HEADER) and rows[1].endswith(",better")
+
+
+@pytest.mark.parametrize("name", [n for n in declared.suite_names() if not load_suite(n).includes])
+def test_the_families_of_the_suites(name):
+    """Every name that a family uses is registered, no comparison is declared twice, and none is with itself."""
+    suite = load_suite(name)
+    assert suite.families
+    pairs = [(row, f.against, b, d, f.metric) for f in suite.families for row in f.rows for b in f.backbones
+             for d in f.datasets]
+    assert len(set(pairs)) == len(pairs)
+    for family in suite.families:
+        assert set(family.datasets) <= set(datasets.names()) and set(family.backbones) <= set(backbones.names())
+        assert family.measure in metrics.names() and family.metric == "ndcg@10" and family.against not in family.rows
+
+
+SUITE = """
+[suite]
+name = "mine"
+title = "Mine"
+
+[[family]]
+name = "claim"
+rows = ["loud"]
+against = "cross-entropy"
+backbones = ["tiger"]
+datasets = ["ml-100k"]
+
+[[row]]
+label = "TIGER + cross-entropy"
+backbone = { name = "tiger" }
+objective = [{ name = "cross_entropy" }]
+
+[[row]]
+label = "TIGER + loud"
+backbone = { name = "tiger" }
+objective = [{ name = "cross_entropy", reduction = "sum" }]
+"""
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('rows = ["loud"]', 'rows = ["lound"]', r"unknown row 'lound' in .*family 1, rows\. Did you mean 'loud'"),
+    ('against = "cross-entropy"', 'against = "cross_entropy"', r"family 1, against.*Did you mean 'cross-entropy'"),
+    ('against = "cross-entropy"', 'against = "loud"', r"family 1, against"),
+    ('datasets = ["ml-100k"]', 'datasets = ["ml-100k"]\nmetric = "ndcg"', "metric 'ndcg' is not a name with a length"),
+    ("[[family]]", "[family]", r"Write \[\[family\]\] with two brackets"),
+    ('backbones = ["tiger"]', "", "backbones"), ('name = "claim"', 'name = "claim"\nrow = ["loud"]', "rows"),
+])
+def test_a_mistake_in_a_family_is_named(tmp_path, old, new, message):
+    (tmp_path / "mine.toml").write_text(SUITE)
+    assert load_suite("mine", tmp_path).families[0].rows == ("loud",)
+    (tmp_path / "mine.toml").write_text(SUITE.replace(old, new, 1))
+    declared._parsed.cache_clear()
+    with pytest.raises(UserError, match=message):
+        load_suite("mine", tmp_path)

@@ -1,0 +1,370 @@
+"""Our own figures: what is drawn, of which rows, with which intervals; and the statistics of many methods at once."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+
+from genrec_bench.analysis.pruning import wilson
+from genrec_bench.analysis.ranking import AllPairs, all_pairs, mean_interval
+from genrec_bench.analysis.significance import compare_values, holm
+from genrec_bench.contracts import Rankings
+from genrec_bench.errors import UserError
+from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.reporting.figures import bands, curves, forest, plane, ranking, results
+from genrec_bench.reporting.figures.bands import FEW
+from genrec_bench.reporting.load import summarise
+from genrec_bench.reporting.material import Material
+from genrec_bench.user_facts import UserFacts, path_of, write_users
+from tests.small_records import stored, SEEDS, apao, record_of, suite_record
+
+USERS = 160
+FINGERPRINT = "ab" * 32
+MODULES = (bands, curves, forest, plane, ranking, results)
+
+
+def methods(seed: int, count: int, seeds: int = 3, users: int = 200, better: float = 0.0) -> list[np.ndarray]:
+    """Values like those of NDCG: most are 0, users have something in common; the first method is better."""
+    random = np.random.default_rng(seed)
+    common = random.random(users)
+    found = []
+    for m in range(count):
+        hit = random.random((seeds, users)) < 0.3 * common + (better if m == 0 else 0.0)
+        found.append(np.where(hit, 1 / np.log2(1 + random.integers(1, 11, (seeds, users))), 0.0))
+    return found
+
+
+# --- every two of many methods ---
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p_values_of_pairs_approach_all_sign_flips(seed: int) -> None:
+    """Eight users: all 256 flips of each pair by brute force, then Holm; shares lie within 5 standard errors."""
+    values = [v[:, :8] for v in methods(seed, 3, users=8, better=0.5)]
+    flips = np.array(list(itertools.product((-1.0, 1.0), repeat=8)))
+    exact = []
+    for a, b in itertools.combinations(values, 2):
+        difference = (a - b).mean(axis=0)
+        exact.append(float((np.abs(flips @ difference) >= abs(difference.sum()) - 1e-9).mean()))
+    found = all_pairs(values, num_permutations=9_999, num_resamples=10)
+    wanted = holm(exact)
+    for (i, j), p in zip(itertools.combinations(range(3), 2), wanted, strict=True):
+        assert found.p_holm[i, j] == found.p_holm[j, i] == pytest.approx(p, abs=5 * 3 * 0.5 / 100)
+    assert (np.diag(found.p_holm) == 1.0).all() and not np.diag(found.apart).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_methods_are_compared_as_by_compare_values(seed: int) -> None:
+    a, b = methods(seed, 2, better=0.08)
+    one, pair = compare_values(a, b), all_pairs([a, b], num_resamples=10_000)
+    assert pair.p_holm[0, 1] == pytest.approx(one.p_value, abs=0.02)
+    assert pair.means[0].value - pair.means[1].value == pytest.approx(one.difference, abs=1e-12)
+    alone = compare_values(a, np.zeros_like(a)).interval
+    assert (pair.means[0].low, pair.means[0].high) == pytest.approx(alone, abs=0.1 * (alone[1] - alone[0]))
+
+
+def test_a_difference_needs_both_the_test_and_the_interval() -> None:
+    """Seeds that contradict each other: over users the test is sure, over seeds the interval is not."""
+    values = np.zeros((2, 400))
+    values[0, :100] = 1.0
+    other = np.zeros((2, 400))
+    other[1, 100:180] = 0.9
+    found = all_pairs([values, other])
+    assert found.p_holm[0, 1] <= 0.05 and not found.apart[0, 1]
+    sure = all_pairs([np.repeat(values[:1], 2, axis=0), np.zeros((2, 400))])
+    assert sure.apart[0, 1] and sure.means[0].value == 0.25
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_order_of_users_and_repeated_rows_change_nothing(seed: int) -> None:
+    values = methods(seed, 4, better=0.1)
+    values[3] = values[3][:1]  # not seeded
+    found = all_pairs(values, num_permutations=499, num_resamples=200)
+    order = np.random.default_rng(seed).permutation(200)
+    for other in ([v[:, order] for v in values], [*values[:3], np.repeat(values[3], 3, axis=0)]):
+        same = all_pairs(other, num_permutations=499, num_resamples=200)
+        assert np.array_equal(same.p_holm, found.p_holm) and np.array_equal(same.apart, found.apart)
+        for a, b in zip(same.means, found.means, strict=True):
+            assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=1e-12)
+
+
+def test_equal_methods_are_never_apart_and_families_rarely_err() -> None:
+    value = methods(1, 1)[0]
+    same = all_pairs([value, value.copy()])
+    assert same.p_holm[0, 1] == 1.0 and same.together() == [(0, 1)]
+    wrong = sum(all_pairs(methods(s, 4, seeds=1, users=80), num_permutations=399, num_resamples=100).apart.any()
+                for s in range(200))
+    assert wrong <= 20  # of 200 families at 5%: more than 20 has a probability of 0.001
+
+
+@pytest.mark.parametrize("values", [[np.ones((1, 3))], [np.ones((1, 3)), np.ones((1, 4))],
+                                    [np.ones((2, 3)), np.ones((3, 3))], [np.ones(3), np.ones(3)],
+                                    [np.ones((1, 0)), np.ones((1, 0))]])
+def test_methods_that_cannot_be_compared_are_refused(values: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="at least two|same users|must be"):
+        all_pairs(values)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sets_without_a_difference_by_brute_force(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    upper = np.triu(random.random((6, 6)) < 0.4, 1)
+    apart = upper | upper.T
+    free = [set(c) for size in range(1, 7) for c in itertools.combinations(range(6), size)
+            if not any(apart[i, j] for i, j in itertools.combinations(c, 2))]
+    largest = sorted(tuple(sorted(c)) for c in free if len(c) > 1 and not any(c < other for other in free))
+    mean = mean_interval(np.ones((1, 2)), num_resamples=1)
+    assert AllPairs((mean,) * 6, np.ones((6, 6)), apart).together() == largest
+
+
+def test_interval_of_a_mean() -> None:
+    """All 0: Wilson's limit for none of the users; else close to the normal one for users alone."""
+    nothing = mean_interval(np.zeros((3, 50)))
+    assert (nothing.value, nothing.low, nothing.high) == (0.0, *wilson(0, 50)) and nothing.n == 50
+    values = methods(3, 1, seeds=1, users=2000)[0]
+    found, error = mean_interval(values, num_resamples=4_000), values.std(ddof=1) / 2000 ** 0.5
+    assert found.value == pytest.approx(values.mean()) and found.low < found.value < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert mean_interval(np.ones((2, 9))).low == pytest.approx(1.0)
+
+
+# --- bands and fronts ---
+
+def test_bands_by_hand() -> None:
+    labels = [b.label.split("\n")[0] for b in bands.bands(np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 0]))]
+    assert labels == ["0", "1–2", "3–4", "5–6", "7–8"]
+    assert [(b.low, b.high, int(b.users.sum())) for b in bands.bands(np.array([9, 3, 9, 9, 4, 9]))] == [
+        (3, 4, 2), (9, 9, 4)]
+    assert [b.label for b in bands.bands(np.full(1200, 7))] == ["7\n1,200 users"]
+    assert [b.label for b in bands.bands(np.array([0]))] == ["0\n1 user\n(too few)"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_bands_hold_every_user_once(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    counts = random.geometric(random.uniform(0.05, 0.9), size=150) - random.integers(2)
+    found = bands.bands(counts)
+    assert (np.sum([b.users for b in found], axis=0) == 1).all()
+    for band in found:
+        assert counts[band.users].min() == band.low and counts[band.users].max() == band.high
+        assert (band.low == 0) == (band.high == 0)
+    assert all(a.high < b.low for a, b in itertools.pairwise(found)) and len(found) <= 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_front_by_brute_force(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    points = [plane.Point(None, summarise([float(s)]), summarise([float(c)]), 0.0)
+              for s, c in random.integers(1, 7, size=(12, 2))]
+    undominated = {(p.cost.mean, p.score.mean) for p in points if not any(
+        q.cost.mean <= p.cost.mean and q.score.mean >= p.score.mean and
+        (q.cost.mean, q.score.mean) != (p.cost.mean, p.score.mean) for q in points)}
+    found = [(p.cost.mean, p.score.mean) for p in plane.front(points)]
+    assert set(found) == undominated and found == sorted(undominated)
+
+
+# --- figures of made-up records ---
+
+def made_up() -> list[RunRecord]:
+    """ml-100k: baselines, cross-entropy, MSL and APAO-Pairwise with three seeds, APAO-Pointwise with two of them."""
+    found = [record_of("ml-100k", m, s) for m in ("popularity", "item_knn", "sasrec")
+             for s in (SEEDS if m == "sasrec" else (0,))]
+    found = [r if r.label == "SASRec" else replace(r, timings={"train_seconds": 0.01}, training={}) for r in found]
+    for label, value, positions in (("TIGER + cross-entropy", 0.03, (100, 0)), ("TIGER + MSL", 0.04, (100, 0)),
+                                    ("TIGER + APAO-Pairwise", 0.05, (300, 100)),
+                                    ("TIGER + APAO-Pointwise", 0.06, (100, 0))):
+        seeds = SEEDS[:2] if label.endswith("Pointwise") else SEEDS
+        found += [suite_record(label, s, value + 0.001 * s, positions=positions) for s in seeds]
+    return [replace(r, identity={"split_fingerprint": FINGERPRINT}) for r in found]
+
+
+def stored(folder: Path, users: int = USERS, facts: bool = True) -> Material:
+    """The records with ranks: the better its mean, the more targets a method hits."""
+    store, records = RecordStore(folder), made_up()
+    for record in records:
+        random = np.random.default_rng([record.seed, round(1e6 * record.metrics["ndcg@10"])])
+        hit = random.random(users) < 6 * record.metrics["ndcg@10"]
+        ranks = np.where(hit, random.integers(1, 11, users), 0)
+        store.write(record, Rankings(ranks, np.ones(users, int), ranks))
+    if facts:
+        write_users(path_of(store, "ml-100k", FINGERPRINT), UserFacts(
+            FINGERPRINT, np.full(USERS, 10), np.arange(USERS) // 4, 5 + np.arange(USERS) % 40))
+    return Material.of(apao(), records, folder)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return stored(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture()
+def figures(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The figures that are drawn, instead of their bytes."""
+    kept = []
+
+    def keep(figure: object) -> dict[str, bytes]:
+        kept.append(figure)
+        return {"png": b"", "svg": b""}
+
+    for module in MODULES:
+        monkeypatch.setattr(module, "image_bytes", keep)
+    return kept
+
+
+def names(axes: object) -> list[str]:
+    return [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+
+
+def test_forest_shows_every_declared_test(material: Material, figures: list) -> None:
+    picture = forest.forest_figure(material, None)
+    tests = [t for one in material.families for t in one.tests]
+    # Pairwise against cross-entropy, MSL against it, cross-entropy and Pairwise against SASRec; Pointwise lacks a seed
+    assert [t.group.name for t in tests] == ["APAO-Pairwise", "MSL", "cross-entropy", "APAO-Pairwise"]
+    shown = [name for axes in figures[0].axes for name in names(axes)]
+    assert shown.count("ml-100k, TIGER, 3 seeds") == len(material.families) == 3
+    assert sorted(n for n in shown if n != "ml-100k, TIGER, 3 seeds") == sorted(t.group.name for t in tests)
+    notes = [text.get_text() for axes in figures[0].axes for text in axes.texts]
+    assert len(notes) == len(tests) and all(n.startswith(f"{t.comparison.difference:+.4f}, p")
+                                            for n, t in zip(notes, tests, strict=True))
+    first = figures[0].axes[0].lines[1]
+    assert tuple(first.get_xdata()) == tests[0].comparison.interval
+    assert "4 tests in 3 families, 3 seeds" in picture.text and not picture.text.endswith(".")
+    assert forest.forest_figure(Material.of(apao(), made_up()), None) is None
+
+
+def test_ranking_is_by_mean_and_of_complete_rows(material: Material, figures: list) -> None:
+    picture = ranking.ranking_figure(material, material.blocks[0])
+    axes, bars = figures[0].axes
+    shown = names(axes)
+    groups = {g.name: g for g in material.blocks[0].groups}
+    assert set(shown) == {"Popularity", "Item-kNN", "SASRec", "cross-entropy", "MSL", "APAO-Pairwise"}
+    means = [float(material.values(groups[name]).mean()) for name in shown]
+    assert means == sorted(means, reverse=True)
+    assert [t.get_text() for t in axes.texts] == [f"{m:.4f}" for m in means]
+    assert "TIGER + APAO-Pointwise" in picture.text and "TIGER 15" in picture.text  # 6 methods, 15 pairs
+    joined = [set(np.round(line.get_ydata(), 6)) for line in bars.lines if line.get_marker() == "o"]
+    places = dict(zip(shown, np.round(axes.get_yticks(), 6), strict=True))
+    ordered = [g for g in material.blocks[0].groups if g.name in shown]
+    pairs = all_pairs([material.values(g) for g in ordered])
+    assert sorted(map(sorted, joined)) == sorted(sorted(places[ordered[i].name] for i in c) for c in pairs.together())
+    assert ranking.ranking_figure(Material.of(apao(), made_up()), material.blocks[0]) is None
+
+
+def test_ranking_of_one_method_says_what_is_missing(tmp_path: Path) -> None:
+    records = [r for r in made_up() if r.label == "TIGER + MSL"]
+    alone = Material.of(apao(), records, stored(tmp_path, records).root)
+    picture = ranking.ranking_figure(alone, alone.blocks[0])
+    assert ranking.ranking_figure(Material.of(apao(), records, tmp_path / "no ranks"), alone.blocks[0]) is None
+    assert picture.files is None and "TIGER + cross-entropy" in picture.text and "--suite apao" in picture.text
+    assert "TIGER + MSL;" not in picture.text
+
+
+def test_positions_and_seconds_by_hand(material: Material) -> None:
+    """Pairwise: 300 with and 100 without gradient against 100 of cross-entropy; untrained rows have no seconds."""
+    block = material.blocks[0]
+    points = {p.group.name: p for p in plane.positions(block, "TIGER")}
+    assert set(points) == {"cross-entropy", "MSL", "APAO-Pairwise"}
+    assert (points["APAO-Pairwise"].cost.mean, points["APAO-Pairwise"].least) == (4.0, 3.0)
+    assert points["cross-entropy"].cost.mean == points["cross-entropy"].least == 1.0
+    assert points["MSL"].score.mean == pytest.approx(0.041) and points["MSL"].score.sd == pytest.approx(0.001)
+    timed = plane.seconds(block.groups)
+    assert "SASRec" in {p.group.name for p in timed} and {p.cost.mean for p in timed} == {30.0}
+    assert not {"Popularity", "Item-kNN"} & {p.group.name for p in timed}
+
+
+def test_plane_draws_what_was_trained(material: Material, figures: list) -> None:
+    picture = plane.plane_figure(material, material.blocks[0])
+    left, right = figures[0].axes
+    for axes in (left, right):
+        assert axes.get_xscale() == "log"
+    handles = {line.get_label() for line in right.lines}
+    assert {"Popularity, not trained", "Item-kNN, not trained", "best for the cost", "cross-entropy", "MSL",
+            "APAO-Pairwise"} <= handles and "APAO-Pointwise" not in handles
+    front = next(line for line in left.lines if line.get_label() == "best for the cost")
+    assert list(front.get_xdata()) == [1.0, 4.0] and list(front.get_ydata()) == pytest.approx([0.041, 0.051])
+    assert "cpu, 1 thread" in picture.text and "TIGER + APAO-Pointwise" in picture.text
+    baselines = Material.of(apao(), [r for r in made_up() if "baseline" in r.config and r.config["baseline"]])
+    assert plane.plane_figure(baselines, baselines.blocks[0]) is None
+
+
+@pytest.mark.parametrize(("draw", "fact"), [(bands.popularity_figure, "target_count"),
+                                            (bands.history_figure, "user_count")])
+def test_bands_show_means_of_their_users(material: Material, figures: list, draw: object, fact: str) -> None:
+    block = material.blocks[0]
+    draw(material, block)
+    axes = figures[0].axes[0]
+    found = bands.bands(getattr(material.users(block), fact))
+    assert [t.get_text() for t in axes.get_xticklabels()] == [b.label for b in found]
+    lines = {line.get_label().replace("\n", " "): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert len(lines) == 6 and "APAO-Pointwise" not in lines
+    for group in block.groups:
+        if group.name in lines:
+            whole = [material.values(group)[:, b.users].mean() for b in found if b.users.sum() >= FEW]
+            assert list(lines[group.name].get_ydata()) == pytest.approx(whole)
+    assert any(b.users.sum() < FEW for b in found) == (fact == "target_count")
+
+
+def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
+    without = stored(tmp_path / "without", facts=False)
+    picture = bands.history_figure(without, without.blocks[0])
+    assert picture.files is None and "--suite apao --profile quick --datasets ml-100k" in picture.text
+    other = stored(tmp_path / "other", users=USERS - 1)
+    with pytest.raises(UserError, match="159 test users.*160"):
+        bands.popularity_figure(other, other.blocks[0])
+    alone = Material.of(apao(), made_up())
+    assert bands.history_figure(alone, alone.blocks[0]) is None
+
+
+def test_a_panel_has_the_best_rows_in_validation(material: Material) -> None:
+    """Of many rows cross-entropy and those with the highest validation; the baselines always."""
+    block = material.blocks[0]
+    chosen = bands._compared(replace(block, groups=tuple(
+        replace(g, label=f"TIGER + {i}", row=replace(g.row, label=f"TIGER + {i}", stated={**g.row.stated, "n": i}))
+        for g in block.groups if g.row.backbone and not block.missing(g) for i in range(4))
+        + tuple(g for g in block.groups if not g.row.backbone)), "TIGER")
+    assert len(chosen) == bands.MOST and [g.row.backbone for g in chosen[:3]] == [None] * 3
+    scores = [g.metric("valid_ndcg@10").mean for g in chosen[3:]]
+    assert scores == pytest.approx([0.031] + [0.051] * 4)
+
+
+def test_a_row_without_all_seeds_has_hollow_dots_and_no_mean(material: Material, figures: list) -> None:
+    results.results_figure(material, material.blocks[0])
+    axes = next(a for a in figures[0].axes if "APAO-Pointwise (2 of 3 seeds)" in names(a))
+    place = dict(zip(names(axes), axes.get_yticks(), strict=True))
+    hollow = [c for c in axes.collections if isinstance(c, PathCollection) and not len(c.get_facecolors())]
+    assert [sorted(c.get_offsets()[:, 0]) for c in hollow] == [pytest.approx([0.06, 0.061])]
+    means = {float(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in axes.lines
+             if len(line.get_xdata()) == 1 and line.get_marker() != "|"}  # which ends a deviation
+    assert place["APAO-Pointwise (2 of 3 seeds)"] not in means
+    assert means[place["MSL"]] == pytest.approx(0.041)
+
+
+def test_curves_have_deviations_and_thin_lines_for_single_seeds(material: Material, figures: list) -> None:
+    curves.curves_figure(material, material.blocks[0])
+    axes = next(a for a in figures[0].axes if a.get_title("left") == "TIGER")
+    thin = [line for line in axes.lines if line.get_linewidth() < 1]
+    assert [line.get_ydata()[0] for line in thin] == pytest.approx([0.06, 0.061])
+    assert len(axes.lines) == 5 and len(axes.collections) == 3  # three rows with a mean and a shade
+    edges = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == pytest.approx((0.03, 0.032))  # 0.031 ± 0.001
+
+
+def test_equal_records_give_equal_pictures(material: Material) -> None:
+    again = Material.of(apao(), list(reversed(made_up())), material.results)
+    for draw in (ranking.ranking_figure, bands.popularity_figure):
+        first, second = (draw(m, m.blocks[0]) for m in (material, again))
+        assert first == second and set(first.files) == {"png", "svg"}
+
+
+def test_principal_rows_are_whole_and_plain(material: Material) -> None:
+    block = material.blocks[0]
+    own = results.principal(block, "TIGER", 14)
+    assert [g.name for g in own] == ["cross-entropy", "MSL", "APAO-Pairwise"]
+    assert results.principal(block, "TIGER", 2) == own[:2]
+    full = replace(own[0], row=replace(own[0].row, grid="full", stated={**own[0].row.stated, "n": 1}))
+    crowded = replace(block, groups=(full, *block.groups))
+    assert full in results.principal(crowded, "TIGER", 4) and full not in results.principal(crowded, "TIGER", 3)

@@ -1,0 +1,321 @@
+"""The papers' measured figures, drawn from records with made-up numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec_bench.config import FirstStage, TrainingConfig
+from genrec_bench.contracts import Rankings, digest
+from genrec_bench.identity import canonical
+from genrec_bench.metrics.base import expected_values
+from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.reporting.figures import ablations, comparisons, efficiency, runs, sensitivity
+from genrec_bench.reporting.figures.base import Picture, plates
+from genrec_bench.reporting.figures.status import status
+from genrec_bench.reporting.load import Block
+from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.rows import Row, Suite, load_suite
+from tests.small_records import SEEDS, record_of
+
+USERS = 200
+MEASURED = {"apao": ["1b", "1c", "2a", "2b", "3", "4", "5"], "bear": ["3", "4", "5", "6", "7", "8", "9"],
+            "rankgr": ["4", "5"]}
+PNG = b"\x89PNG"
+
+
+@cache
+def suite_of(name: str) -> Suite:
+    return load_suite(name)
+
+
+def run_of(suite: Suite, label: str, seed: int = 0, *, dataset: str = "ml-100k", seconds: float = 2.5,
+           positions: int = 1200, profile: str | None = None, own: bool = True) -> RunRecord:
+    """A run of a suite's row, on any dataset; own=False leaves the paper's best values for the dataset out."""
+    row = next(row for row in suite.rows if row.label == label)
+    objective = [dict(spec) for spec in row.stated["objective"]]
+    for path, value in (row.best.get(dataset, {}) if own else {}).items():
+        objective[-1][path.rpartition(".")[2]] = value
+    stage = row.stated.get("first_stage")
+    parts = {"backbone": row.stated["backbone"], "objective": tuple(objective), "tokenizer": {"name": "given"},
+             "first_stage": FirstStage(tuple(stage["objective"]), TrainingConfig()) if stage else None}
+    record = record_of("ml-100k", "tiger", seed, label=label, **parts)
+    config = {**record.config, "dataset": {"name": dataset}, "profile": profile or record.profile}
+    config["decoding"] = {**config["decoding"], **row.stated.get("decoding", {})}
+    run_id = f"{hash_of(canonical({**config, 'label': None})):016x}"
+    ranks = ranks_of(run_id)
+    metrics = {f"{side}{name}@{k}": float(expected_values(name, ranks, k).mean()) for side, name, k in
+               product(("", "valid_"), ("hr", "recall", "ndcg", "mrr"), (5, 10, 20))}
+    training = {**record.training, "passes": {"positions_with_gradient": positions, "positions_without_gradient": 0}}
+    return replace(record, run_id=run_id, profile=config["profile"], config=config,
+                   metrics=metrics, training=training, tokenizer={**record.tokenizer, "levels": 4},
+                   timings={**record.timings, "seconds_per_epoch": seconds})
+
+
+def hash_of(*parts: object) -> int:
+    return int(digest(repr(parts))[:15], 16)
+
+
+def ranks_of(run_id: str) -> Rankings:
+    ranks = np.random.default_rng(int(run_id, 16)).integers(0, 40, USERS)
+    ranks[ranks > 20] = 0
+    return Rankings(ranks, np.where(ranks, 1, 0), ranks)
+
+
+def material_of(suite: Suite, folder: Path | None, records: list[RunRecord]) -> Material:
+    if folder is not None:
+        store = RecordStore(folder)
+        for record in records:
+            store.write(record, ranks_of(record.run_id))
+    return Material.of(suite, records, folder)
+
+
+def labels_of(suite: Suite, *words: str, backbone: str = "") -> list[str]:
+    return [r.label for r in suite.rows if r.label and r.label.startswith(backbone)
+            and any(word in r.label for word in words)]
+
+
+def all_seeds(suite: Suite, labels: list[str], **more) -> list[RunRecord]:
+    return [run_of(suite, label, seed, **more) for label in labels for seed in SEEDS]
+
+
+def ldpo_suite(*alphas: float, kept: tuple[int, ...] = ()) -> Suite:
+    """A suite of rows with LDPO: one for each alpha, and for each number of kept codewords."""
+    rows = [Row({"backbone": {"name": "llama"}, "objective": [{"name": "cross_entropy"}, {"name": "ldpo", "weight": a}],
+                 "decoding": {"lambda_2": 20}}, f"Llama + LDPO, alpha = {a:g}") for a in alphas]
+    rows += [replace(rows[0], stated={**rows[0].stated, "decoding": {"lambda_2": n}},
+                     label=f"Llama + LDPO, lambda_2 = {n}") for n in kept]
+    return Suite("made-up", "Made up", None, tuple(rows))
+
+
+def drawn(name: str, material: Material, block: Block):
+    return next(p for p in plates(material.suite) if p.name == name).draw(material, block)
+
+
+def test_every_measured_figure_has_a_plate_and_a_state(tmp_path):
+    suite = suite_of("apao")
+    material = material_of(suite, None, all_seeds(suite, ["TIGER + cross-entropy", "TIGER + APAO-Pointwise"]))
+    for paper, numbers in MEASURED.items():
+        assert [p.number for p in plates(paper=paper)] == numbers
+        lines = status(material, paper)
+        assert [number for number, _, _ in lines] == numbers
+        assert all(text.startswith("not drawn: ") for _, _, text in lines)
+    states = dict((number, text) for number, _, text in status(material, "apao"))
+    assert "TIGER + APAO-Pointwise, weight = 0.05, 0.2, 0.3, 0.4; " in states["3"]
+    assert "--row 'TIGER + APAO-Pointwise, weight = 0.05'" in states["3"]
+    assert status(material, "rankgr")[0][2] == "not drawn: suite apao has no row with ldpo"
+
+
+def test_status_reads_what_has_been_drawn_already():
+    suite = suite_of("bear-sid")
+    material = material_of(suite, None, [run_of(suite, "TIGER + BEAR")])
+    block, of = material.blocks[0], {p.name: p for p in plates(suite)}
+    drawn_before = [(of["bear-plane"], block, Picture("drawn", {"png": b""})), (of["results"], block, Picture("ours")),
+                    (of["bear-time"], block, Picture("no runs"))]
+    states = {number: text for number, _, text in status(material, "bear", drawn_before)}
+    assert states["9"] == "drawn for ml-100k, profile quick"
+    assert states["5"] == "not drawn: ml-100k, profile quick: no runs"
+    assert states["7"] == "not drawn: no run on data and backbone that it is about"
+
+
+@pytest.mark.parametrize(("setting", "base", "values"), [
+    ("apao.weight", "TIGER + APAO-Pointwise", [0.05, 0.1, 0.2, 0.3, 0.4]),
+    ("apao.eta", "Llama + APAO-Pairwise", [5e-6, 1e-5, 3e-5, 5e-5, 1e-4, 5e-4])])
+def test_a_sweep_has_the_row_itself_and_each_value_once_in_order(setting, base, values):
+    found = {s.base.label: s for s in sensitivity.sweeps(suite_of("apao"), setting, "apao_beauty")}
+    assert len(found) == 4  # two forms on two backbones
+    sweep = found[base]
+    assert list(sweep.rows) == values and sweep.rows[sweep.own][0].label == base
+
+
+def test_sweeps_against_a_naive_search_for_rows_that_differ_in_one_setting():
+    suite = suite_of("bear-sid")
+    for setting, path in (("bear.weight", "objective.1.weight"), ("bear.xi", "objective.1.xi")):
+        pairs = {(a.label, b.label) for a in suite.rows for b in suite.rows
+                 if a.label and b.label and a.wanted != b.wanted and a.stages == b.stages == efficiency.WITH_BEAR
+                 and a.wanted.keys() == b.wanted.keys()
+                 and [k for k in a.wanted if a.wanted[k] != b.wanted[k]] == [path]}
+        found = {(a.label, b.label) for s in sensitivity.sweeps(suite, setting, "ml-100k") for x, y in
+                 product(s.rows, repeat=2) if x != y for a in s.rows[x] for b in s.rows[y]}
+        assert pairs and found == pairs
+
+
+def test_a_row_with_other_best_values_is_no_point_of_the_sweep():
+    suite = suite_of("apao")
+    base = next(r for r in suite.rows if r.label == "TIGER + APAO-Pointwise")
+    best = base.best["apao_office"]  # weight 0.3 and eta 1e-4, where the sweep holds eta at 1e-5
+    assert best["objective.1.eta"] != base.wanted["objective.1.eta"]
+    office = next(s for s in sensitivity.sweeps(suite, "apao.weight", "apao_office") if s.base is base)
+    assert base not in [row for rows in office.rows.values() for row in rows]
+    assert office.rows[0.1][0].label == "TIGER + APAO-Pointwise, weight = 0.1"
+    assert sensitivity._table_5(office, "apao_office") == best["objective.1.weight"]
+    assert sensitivity._table_5(office, "ml-100k") is None
+
+
+def test_ablation_rows_share_weight_and_eta_with_their_whole_method():
+    suite = suite_of("apao")
+    for dataset in ("ml-100k", "apao_beauty", "apao_office"):
+        record = run_of(suite, "Llama + cross-entropy", dataset=dataset)
+        block = material_of(suite, None, [record]).blocks[0]
+        for form in ablations.FORMS:
+            parts = ablations.modules(suite, block, "llama", form)
+            assert list(parts) == ["Whole method", "Without adaptive weights", "Without cross-entropy",
+                                   "Without prefix loss (cross-entropy)"]
+            whole, uniform, alone, plain = (ablations._values(rows[0], dataset) for rows in parts.values())
+            assert uniform == whole[:1] and alone == whole and plain == []
+            dropped = ablations.prefixes(suite, block, "llama", form)
+            assert list(dropped) == ["Whole method", *(f"Without prefixes of length {n}" for n in (1, 2, 3, 4))]
+            assert len({tuple(ablations._values(row, dataset)) for rows in dropped.values() for row in rows}) == 1
+            short = material_of(suite, None, [replace(record, tokenizer={"levels": 3})]).blocks[0]
+            assert len(ablations.prefixes(suite, short, "llama", form)) == 1 + 3
+
+
+def test_numbers_of_runs_by_hand():
+    assert runs.ratios({0: 3.0, 1: 8.0, 2: 5.0}, {0: 2.0, 1: 2.0, 3: 1.0}) == [1.5, 4.0]
+    mean, low, high = runs.geometric([1.0, 4.0])  # logs 0 and 2 ln 2: mean ln 2, SD sqrt(2) ln 2
+    assert (mean, low, high) == pytest.approx((2.0, 2 ** (1 - math.sqrt(2)), 2 ** (1 + math.sqrt(2))))
+    assert runs.geometric([3.0]) == pytest.approx((3.0, 3.0, 3.0))
+    assert runs.listed(["A", "B, x = 1", "B, x = 2", "B, y = 3", "C"]) == "A; B, x = 1, 2; B, y = 3; C"
+    row = Row({"backbone": {"name": "llama"}, "objective": [{"name": "ldpo"}], "decoding": {"lambda_2": 3}}, "L")
+    assert runs.path_of(row, "ldpo.weight") == "objective.weight" and runs.path_of(row, "ldpo.alpha") is None
+    assert runs.path_of(row, "decoding.lambda_2") == "decoding.lambda_2" and runs.path_of(row, "bear.xi") is None
+
+
+def test_positions_and_seconds_are_those_of_an_epoch():
+    suite = suite_of("bear-sid")
+    record = run_of(suite, "TIGER + BEAR", 1, positions=1200, seconds=7.0)  # 12 epochs
+    group = material_of(suite, None, [record]).blocks[0].groups[0]
+    assert efficiency.per_epoch(group, "positions") == {1: 100.0}
+    assert efficiency.per_epoch(group, "seconds") == {1: 7.0}
+    unknown = replace(record, training={"epochs": 12}, timings={})
+    group = material_of(suite, None, [unknown]).blocks[0].groups[0]
+    assert efficiency.per_epoch(group, "positions") == efficiency.per_epoch(group, "seconds") == {}
+
+
+def test_the_plane_leaves_out_mere_points_of_sweeps():
+    names = [row.label for row in efficiency.own_methods(suite_of("bear-sid"), "tiger")]
+    assert "TIGER + BEAR" in names and "TIGER + MSL" in names and "TIGER + BEAR, valid tokens" in names
+    assert not [name for name in names if "weight = " in name or "xi = " in name]
+
+
+def test_differences_are_paired_by_user(tmp_path):
+    suite = suite_of("bear-sid")
+    material = material_of(suite, tmp_path, all_seeds(suite, ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"]))
+    sft, bear = material.blocks[0].groups
+    found = runs.paired(material, bear, sft, "hr@5")
+    hits = [np.mean([r.metrics["hr@5"] for r in group.records]) for group in (bear, sft)]
+    assert found.value == pytest.approx(hits[0] - hits[1]) and found.low < found.value < found.high
+    assert runs.paired(material, bear, bear, "hr@5").high == 0.0
+    around = runs.alone(material, bear, "hr@5")
+    assert around.value == pytest.approx(hits[0]) and 0 < around.low < around.value < around.high < 1
+    assert runs.alone(Material.of(suite, list(bear.records)), bear, "hr@5") is None
+    assert runs.paired(Material.of(suite, list(bear.records)), bear, bear, "hr@5") is None
+
+
+def test_missing_rows_are_named_with_a_command(tmp_path):
+    suite = suite_of("bear-sid")
+    records = all_seeds(suite, ["TIGER + SFT (summed cross-entropy)"]) + [run_of(suite, "TIGER + CE → S-DPO + BEAR")]
+    block = (material := material_of(suite, None, records)).blocks[0]
+    picture = drawn("bear-s-dpo", material, block)
+    assert picture.files is None and picture.text == (
+        "BEAR, Figure 7: no picture; it needs complete runs of TIGER + CE → S-DPO; TIGER + CE → S-DPO + BEAR "
+        "(`python benchmark.py run --suite bear-sid --datasets ml-100k --profile quick --row 'TIGER + CE → S-DPO'`, "
+        "and so on for each)")
+    for name in ("bear-time", "bear-plane", "bear-sensitivity"):
+        assert drawn(name, material, block).files is None
+    smoke = material_of(suite, None, [run_of(suite, "TIGER + BEAR", profile="smoke")])
+    assert drawn("bear-s-dpo", smoke, smoke.blocks[0]) is None
+
+
+def figure_of(monkeypatch, module, name: str, material: Material):
+    """The picture and the figure that its files would be made of."""
+    made = []
+    monkeypatch.setattr(module, "image_bytes", lambda figure: made.append(figure) or {})
+    picture = drawn(name, material, material.blocks[0])
+    return picture, made[0] if made else None
+
+
+def lines_of(axes, label: str) -> list[tuple[list[float], list[float]]]:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines if line.get_label() == label]
+
+
+def test_the_sweep_figure_shows_means_star_and_missing_seeds(tmp_path, monkeypatch):
+    suite = suite_of("bear-sid")
+    labels = ["TIGER + BEAR", "TIGER + SFT (summed cross-entropy)", *labels_of(suite, "xi = ")]
+    records = [r for r in all_seeds(suite, labels) if (r.label, r.seed) != ("TIGER + BEAR, xi = 1", 2)]
+    material = material_of(suite, tmp_path, records)
+    picture, figure = figure_of(monkeypatch, sensitivity, "bear-sensitivity", material)
+    means = {xi: np.mean([r.metrics["ndcg@10"] for r in records if r.label == label]) for xi, label in
+             {2.75: "TIGER + BEAR", **{xi: f"TIGER + BEAR, xi = {xi:g}" for xi in (0.25, 0.5, 2.0, 3.0)}}.items()}
+    (validation, test, difference) = figure.axes[1::2]  # the column of xi
+    ((places, heights),) = lines_of(test, "BEAR")
+    assert places == sorted(means) and heights == pytest.approx([means[xi] for xi in places])
+    best = max(means, key=means.get)
+    for axes in (validation, test):
+        assert lines_of(axes, "best by validation") == [([best], [pytest.approx(means[best])])]
+    assert lines_of(test, "mean of SFT (summed cross-entropy)")
+    assert len(difference.containers) == 4  # all complete rows but the base
+    assert [t.get_text() for t in test.get_xticklabels()] == ["0.25", "0.5", "1", "2", "2.75", "3"]
+    assert figure.axes[0].texts[0].get_text() == "no complete runs"  # the column of the weight
+    assert "TIGER + BEAR, xi = 1" in picture.text and "weight = 0.1, 0.25, 0.5, 1, 2, 5" in picture.text
+
+
+def test_ratios_of_the_cost_figure_are_per_seed(monkeypatch):
+    suite, names = suite_of("bear-sid"), ["SFT (summed cross-entropy)", "BEAR", "objective (3.1)"]
+    records = [run_of(suite, f"TIGER + {name}", seed, seconds=(seed + 1) * factor, positions=1200 * factor)
+               for name, factor in zip(names, (1, 2, 8), strict=True) for seed in SEEDS]
+    picture, figure = figure_of(monkeypatch, efficiency, "bear-time", material_of(suite, None, records))
+    for axes in figure.axes:  # every seed has the same ratio, so the mean is it and nothing deviates
+        assert [t.get_text() for t in axes.texts] == ["1.00", "2.00", "8.00"]
+        assert axes.get_xlim()[1] > 8
+    assert "here B = 20" in picture.text and "3 seeds" in picture.text
+    one = [r for r in records if r.seed == 0]
+    assert "one seed, so no SD over seeds" in figure_of(monkeypatch, efficiency, "bear-plane",
+                                                  material_of(suite, None, one))[0].text
+
+
+def test_an_incomplete_row_is_never_averaged(tmp_path, monkeypatch):
+    suite = suite_of("apao")
+    labels = ["Llama + APAO-Pointwise", "Llama + APAO-Pointwise, uniform weights", "Llama + APAO-Pointwise without CE"]
+    records = [r for r in all_seeds(suite, labels) if (r.label, r.seed) != (labels[2], 1)]
+    picture, figure = figure_of(monkeypatch, comparisons, "ablation", material_of(suite, tmp_path, records))
+    scores, differences = figure.axes
+    texts = [t.get_text() for t in scores.get_yticklabels()]
+    assert texts == ["Whole method", "Without adaptive weights", "Without cross-entropy\n(2 of 3 seeds)"]
+    assert len(scores.containers) == 2 and len(scores.collections[-1].get_offsets()) == 2
+    assert len(differences.containers) == 1
+    assert "Llama + APAO-Pointwise without CE; Llama + cross-entropy" in picture.text
+
+
+@pytest.mark.parametrize(("suite", "labels", "name"), [
+    ("bear-sid", ["TIGER + CE → S-DPO", "TIGER + CE → S-DPO + BEAR"], "bear-s-dpo"),
+    ("bear-sid", ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"], "bear-plane"),
+    ("apao", ["Llama + APAO-Pairwise", "Llama + APAO-Pairwise, drop_prefix = 1"], "prefix-ablation")])
+def test_equal_records_give_equal_bytes(tmp_path, suite, labels, name):
+    records = all_seeds(suite_of(suite), labels)
+    first, second = (drawn(name, m, m.blocks[0]) for m in (
+        material_of(suite_of(suite), tmp_path, rs) for rs in (records, records[::-1])))
+    assert first == second and first.files["png"].startswith(PNG) and b"<svg" in first.files["svg"]
+    bare = Material.of(suite_of(suite), records)  # without ranks: scores alone
+    assert drawn(name, bare, bare.blocks[0]).files["png"].startswith(PNG)
+
+
+def test_figures_of_rankgr_come_with_the_first_suite_that_has_ldpo(tmp_path, monkeypatch):
+    suite = ldpo_suite(0.5, 1.0, 2.0, kept=(5, 50, 1400))
+    material = material_of(suite, tmp_path, all_seeds(suite, [row.label for row in suite.rows]))
+    assert [p.number for p in plates(suite, "rankgr")] == ["4", "5"]
+    for name, values in (("rankgr-kept", ["5", "20", "50", "1400"]), ("rankgr-alpha", ["0.5", "1", "2"])):
+        picture, figure = figure_of(monkeypatch, sensitivity, name, material)
+        assert picture.files is not None and [t.get_text() for t in figure.axes[0].get_xticklabels()] == values
+        assert any(line.get_label().startswith("printed as best") for line in figure.axes[0].lines)
+        assert (figure.axes[0].get_xscale() == "log") == (name == "rankgr-kept")
+    none = ldpo_suite(1.0)
+    material = material_of(none, None, [run_of(none, none.rows[0].label)])
+    assert drawn("rankgr-alpha", material, material.blocks[0]).text == (
+        "RankGR, Figure 5: no picture; it needs rows that differ in ldpo.weight alone; suite made-up has none")

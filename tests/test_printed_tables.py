@@ -1,0 +1,340 @@
+"""The papers' tables with our numbers: layout, cells by hand, which run stands where, Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from genrec_bench.reporting import latex
+from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.papers import IMPROVEMENT, load_paper, paper_names
+from genrec_bench.reporting.printed_tables import HEADER, grade_counts, numbers, paper_tables
+from tests.small_records import apao, suite_record
+from tests.test_papers import transcription
+
+CE, MSL, POINT, PAIR = "CE", "MSL", "APAO-Pointwise", "APAO-Pairwise"
+LABELS = {CE: "TIGER + cross-entropy", MSL: "TIGER + MSL", POINT: "TIGER + APAO-Pointwise",
+          PAIR: "TIGER + APAO-Pairwise"}
+BEST = {POINT: {"weight": 0.3, "eta": 1e-4}, PAIR: {"weight": 0.2, "eta": 3e-5}}  # APAO, Table 5, TIGER on Office
+QUICK = {"profile": "quick"}
+
+
+def runs(method, values, **changes):
+    """Runs of a method on Office with the paper's settings, one a seed, with one value for all metrics."""
+    if method in BEST:
+        objective = [dict(o) for o in next(r for r in apao().rows if r.label == LABELS[method]).stated["objective"]]
+        objective[1].update(BEST[method])
+        changes = {"objective": objective, **changes}
+    others = {k: changes.pop(k) for k in ("profile", "split", "training") if k in changes}
+    made = [suite_record(LABELS[method], seed, value, dataset="apao_office", **changes)
+            for seed, value in enumerate(values)]
+    return [altered(record, **others) for record in made] if others else made
+
+
+def altered(record, **parts):
+    """The same run under another profile, split or training."""
+    config = {**record.config, **{k: {**record.config[k], **v} if isinstance(v, dict) else v
+                                  for k, v in parts.items()}}
+    return replace(record, config=config, profile=config["profile"], run_id=f"{parts}{record.run_id}")
+
+
+def tables(records, better=frozenset()):
+    found = paper_tables(load_paper("apao"), arrange(apao(), records), better=better)
+    return {table.number: table for table in found}
+
+
+def shown(table, panel, row, column):
+    """The text of one cell of the Markdown."""
+    lines = table.markdown.split(f"**{panel}**\n\n")[1].split("\n\n")[0].splitlines() if panel else \
+        table.markdown.splitlines()
+    header, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return next(cells for cells in body if row in cells)[header.index(column)]
+
+
+def cell(table, method, metric, dataset="Office", backbone="TIGER"):
+    return next(c for c in table.cells if (c.reported.method, c.reported.metric, c.reported.dataset,
+                                           c.reported.backbone) == (method, metric, dataset, backbone))
+
+
+EMPTY = {key: paper_tables(load_paper(key), []) for key in paper_names()}
+EVERY = [(key, table) for key, found in EMPTY.items() for table in found]
+
+
+def named(pair):
+    return f"{pair[0]}-{pair[1].number}"
+
+
+def test_fourteen_tables():
+    assert {key: [t.number for t in found] for key, found in EMPTY.items()} == {
+        "apao": list("12345"), "bear": list("12345"), "rankgr": list("1234")}
+    assert numbers(load_paper("rankgr")) == list("1234")
+
+
+@pytest.mark.parametrize("pair", EVERY, ids=named)
+def test_without_runs_every_printed_number_stands_there_as_not_run(pair):
+    key, table = pair
+    paper = load_paper(key)
+    printed = [c for c in paper.reported if c.table == table.number]
+    assert [c.reported for c in table.cells] == printed
+    assert grade_counts([table]) == {table.number: {"not run": sum(not c.relative for c in printed)}}
+    assert table.markdown.count("not run)") == sum(not c.relative for c in printed)
+    for c in printed:
+        if c.unit == "fraction":
+            assert f"{c.value:.{paper.digits(c)}f}" in table.markdown
+
+
+@pytest.mark.parametrize("pair", EVERY, ids=named)
+def test_best_and_second_of_the_printed_columns(pair):
+    """By sorting each column; in some tables every backbone has columns of its own. Counts, costs: no best."""
+    key, table = pair
+    apart = (key, table.number) in {("apao", "1"), ("apao", "3"), ("bear", "3"), ("bear", "4")}
+    columns = {}
+    for c in (c for c in table.cells if not c.reported.relative):
+        columns.setdefault((c.reported.dataset, c.reported.metric, apart and c.reported.backbone), []).append(c)
+    for column in columns.values():
+        places = sorted({c.reported.value for c in column}, reverse=True)[:2]
+        scores = len(column) > 1 and column[0].reported.unit == "fraction"
+        assert [c.printed_order for c in column] == [
+            places.index(c.reported.value) + 1 if scores and c.reported.value in places else 0 for c in column]
+
+
+def test_layout_of_apao_table_1():
+    table = EMPTY["apao"][0]
+    assert re.findall(r"^\*\*(.*)\*\*$", table.markdown, re.M) == [
+        f"{b}, {d}" for b in ("TIGER", "Llama") for d in ("Office", "Grocery", "Beauty", "Yelp")]
+    assert shown(table, "Llama, Yelp", "DPO", "NDCG@10") == "– (0.0089, not run)"
+    assert shown(table, "TIGER, Office", POINT, "NDCG@10") == "– (**0.0337**, not run)"  # two share the first place
+    assert shown(table, "TIGER, Office", PAIR, "NDCG@10") == "– (**0.0337**, not run)"
+    assert shown(table, "TIGER, Office", "S-DPO", "NDCG@10") == "– (<u>0.0321</u>, not run)"
+    assert shown(table, "TIGER, Grocery", "Improvement", "NDCG@10") == "– (+3.92% [b], +3.97%)"
+    assert "[b] A7: recomputes to 0.0397." in table.notes
+
+
+def test_layout_of_rankgr_table_4_is_metrics_by_variants():
+    table = EMPTY["rankgr"][3]
+    header = [c.strip() for c in table.markdown.splitlines()[0].strip("|").split("|")]
+    assert header[:4] == ["Metric", "RankGR", "RankGR w/o IAP", "RankGR w/o IAP (change)"] and len(header) == 8
+    assert shown(table, "", "Click HR@500", "RankGR w/o Both") == "– (0.3605 [c], not run)"
+    assert shown(table, "", "PV HR@20", "RankGR w/o Both (change)") == "– (-17.42%, -17.42%)"
+
+
+def test_cells_by_hand():
+    """CE is 0.0292 in print; seeds 0.0290, 0.0292, 0.0294 have mean 0.0292 and SD 0.0002."""
+    table = tables(runs(CE, [0.0290, 0.0292, 0.0294]) + runs(POINT, [0.0310, 0.0320, 0.0330]))["1"]
+    assert shown(table, "TIGER, Office", CE, "NDCG@10") == "<u>0.0292 ± 0.0002</u> (0.0292, +0.0000, exact)"
+    assert shown(table, "TIGER, Office", POINT, "NDCG@10") == (
+        "**0.0320 ± 0.0010** (**0.0337**, -0.0017, directional)")
+    assert shown(table, "TIGER, Office", MSL, "NDCG@10") == "– (0.0319, not run)"
+    assert shown(table, "TIGER, Office", CE, "Recall@20") == "<u>0.0292 ± 0.0002</u> (0.1013, -0.0721, directional)"
+    assert cell(table, POINT, "ndcg@10").grade.name == "directional"
+
+
+def test_an_order_that_is_turned_round_is_not_reproduced_and_names_the_ledger():
+    table = tables(runs(CE, [0.0390, 0.0392, 0.0394]) + runs(POINT, [0.0310, 0.0320, 0.0330]))["1"]
+    found = cell(table, POINT, "ndcg@10")
+    assert found.grade.name == "not reproduced" and "apao/weights" in found.grade.why
+    start = "Not reproduced, TIGER APAO-Pointwise on Office: known differences"
+    assert any(note.startswith(start) for note in table.notes)
+
+
+def test_the_id_level_metric_stands_there():
+    records = [replace(r, metrics={**r.metrics, "id_ndcg@10": 0.0300}) for r in runs(CE, [0.0292, 0.0292])]
+    assert cell(tables(records)["1"], CE, "ndcg@10").ours.mean == pytest.approx(0.03)
+    plain = [replace(r, metrics={"ndcg@10": 0.0292}) for r in runs(CE, [0.0292, 0.0292])]
+    table = tables(plain)["1"]
+    assert cell(table, CE, "ndcg@10").ours.mean == pytest.approx(0.0292)
+    assert cell(table, CE, "recall@10").grade.name == "not run"  # a run without the metric is none
+
+
+def test_improvement_by_hand():
+    """Best own 0.0440 over the best baseline 0.0400 is +10%, from 4 of the 7 rows."""
+    records = runs(CE, [0.04, 0.04]) + runs(MSL, [0.03, 0.03]) + runs(POINT, [0.044, 0.044]) + runs(PAIR, [0.04, 0.04])
+    table = tables(records)["1"]
+    assert shown(table, "TIGER, Office", "Improvement", "NDCG@10") == "+10.00% [4 of 7 rows] (+4.98%, +4.98%)"
+    found = cell(table, IMPROVEMENT, "ndcg@10")
+    assert found.gain == pytest.approx(0.1) and found.recomputed == pytest.approx(0.0337 / 0.0321 - 1)
+    alone = tables(runs(POINT, [0.044, 0.044]))["1"]
+    assert cell(alone, IMPROVEMENT, "ndcg@10").gain is None  # no baseline to be better than
+
+
+def test_incomplete_rows_are_not_averaged():
+    table = tables(runs(CE, [0.03, 0.032, 0.034]) + runs(POINT, [0.05]) + runs(PAIR, [0.06, 0.07]))["1"]
+    assert shown(table, "TIGER, Office", POINT, "NDCG@10") == "0.0500 [seed 0] (**0.0337**, not comparable)"
+    assert shown(table, "TIGER, Office", PAIR, "NDCG@10") == (
+        "0.0600, 0.0700 [seeds 0, 1] (**0.0337**, not comparable)")
+    assert cell(table, POINT, "ndcg@10").grade.why == "incomplete: seeds 1, 2 missing"
+    assert cell(table, POINT, "ndcg@10").order == cell(table, CE, "ndcg@10").order == 0  # alone it is no best
+    assert cell(table, IMPROVEMENT, "ndcg@10").gain is None
+
+
+def test_smoke_never_stands_in_a_table():
+    records = runs(CE, [0.03, 0.03], profile="smoke")
+    assert all(set(found) == {"not run"} for found in grade_counts(tables(records).values()).values())
+
+
+def test_the_paper_profile_stands_before_the_quick_one():
+    quick, paper = runs(CE, [0.01, 0.01], **QUICK), runs(CE, [0.0292, 0.0292])
+    assert cell(tables(quick + paper)["1"], CE, "ndcg@10").grade.name == "exact"
+    found = cell(tables(quick)["1"], CE, "ndcg@10")
+    assert found.grade.name == "not comparable" and found.grade.why.startswith("profile quick")
+    other = runs(CE, [0.0292, 0.0292], training={"learning_rate": 0.1})
+    assert "learning_rate is 0.1" in cell(tables(quick + other)["1"], CE, "ndcg@10").grade.why
+
+
+def test_a_profile_of_the_users_own_stands_last():
+    own, quick = runs(CE, [0.01, 0.01], profile="laptop"), runs(CE, [0.02, 0.02], **QUICK)
+    assert cell(tables(own)["1"], CE, "ndcg@10").ours.mean == pytest.approx(0.01)
+    assert cell(tables(own + quick)["1"], CE, "ndcg@10").ours.mean == pytest.approx(0.02)
+
+
+def test_all_rows_of_a_part_are_of_one_block():
+    """MSL was run quickly only: it does not stand beside the paper profile's cross-entropy."""
+    table = tables(runs(CE, [0.0292, 0.0292]) + runs(MSL, [0.01, 0.01], **QUICK))["1"]
+    assert cell(table, CE, "ndcg@10").grade.name == "exact" and cell(table, MSL, "ndcg@10").grade.name == "not run"
+
+
+def test_of_several_rows_the_first_that_can_be_compared():
+    odd = runs(CE, [0.09, 0.09], training={"learning_rate": 0.1})
+    table = tables(odd + runs(CE, [0.0292, 0.0292]))["1"]
+    found = cell(table, CE, "ndcg@10")
+    assert found.ours.mean == pytest.approx(0.0292) and len(found.standing.others) == 1
+    assert any(found.standing.others[0] in note and "(not " in note for note in table.notes)
+
+
+def test_stars_are_for_the_declared_metric_alone():
+    records = runs(CE, [0.0292, 0.0292]) + runs(POINT, [0.0337, 0.0337])
+    block = arrange(apao(), records)[0]
+    table = tables(records, {(block.name, LABELS[POINT])})["1"]
+    starred = [(c.reported.method, c.reported.metric) for c in table.cells if c.star]
+    assert starred == [(POINT, "ndcg@10")]
+    assert r"**0.0337 ± 0.0000\***" in shown(table, "TIGER, Office", POINT, "NDCG@10")
+    assert any("not the paper's test" in note for note in table.notes)
+    assert not any("Star" in note for note in tables(records)["1"].notes)
+
+
+def test_a_star_of_another_block_is_not_taken_over():
+    records = runs(CE, [0.0292, 0.0292])
+    assert not any(c.star for c in tables(records, {("another block", LABELS[CE])})["1"].cells)
+
+
+def test_counts_stand_beside_the_data_of_the_records():
+    records = [replace(r, data={**r.data, "users": 4905, "items": 2420, "interactions": 53258})
+               for r in runs(CE, [0.03, 0.03])]
+    table = tables(records)["2"]
+    assert shown(table, "", "Office", "Users") == "4,905 (4,905, exact)"
+    assert shown(table, "", "Office", "Density") == "0.0045 (0.0045, exact)"  # 53258 / (4905 * 2420) = 0.004487
+    assert shown(table, "", "Yelp", "Items") == "– (20,033, not run)"
+    wrong = tables([replace(r, data={**r.data, "users": 4904}) for r in records])["2"]
+    assert shown(wrong, "", "Office", "Users") == "4,904 (4,905, not reproduced)"
+    few = tables([altered(r, split={"max_users": 100}) for r in records])["2"]
+    assert shown(few, "", "Office", "Users") == "4,905 (4,905, not comparable)"
+    both = [altered(r, profile="laptop", split={"max_users": 100}) for r in records] + records
+    assert shown(tables(both)["2"], "", "Office", "Users") == "4,905 (4,905, exact)"
+
+
+def test_costs_are_multiples_of_the_first_row_and_never_comparable():
+    slow = [replace(r, timings={**r.timings, "seconds_per_epoch": 30.0}, training={**r.training, "best_epoch": 24})
+            for r in runs(CE, [0.03, 0.03])]
+    pair = [replace(r, timings={**r.timings, "seconds_per_epoch": 45.0}, training={**r.training, "best_epoch": 12})
+            for r in runs(PAIR, [0.03, 0.03])]
+    table = tables(slow + pair)["4"]
+    assert shown(table, "Office", PAIR, "Seconds per epoch") == "45.0 ± 0.0, 1.50x (163, 10.87x, not comparable)"
+    assert shown(table, "Office", PAIR, "Epochs") == "12.0 ± 0.0, 0.50x (58, 1.29x, not comparable)"
+    assert set(grade_counts([table])["4"]) == {"not comparable", "not run"}
+    assert cell(table, PAIR, "time_per_epoch").grade.why == "another machine"
+
+
+def test_settings_say_that_they_are_taken_from_the_paper():
+    table = tables(runs(POINT, [0.03, 0.03]))["5"]
+    assert shown(table, "Office", POINT, "beta") == "0.3 (0.3)"
+    assert shown(table, "Office", POINT, "eta") == "0.0001 (0.0001)"
+    assert cell(table, POINT, "eta").grade.name == "" and any("no result of ours" in note for note in table.notes)
+    other = [dict(o) for o in runs(POINT, [0.03])[0].config["objective"]]
+    other[1]["weight"] = 0.4
+    table = tables(runs(POINT, [0.03, 0.03], objective=other))["5"]
+    assert shown(table, "Office", POINT, "beta") == "0.4 (0.3)"
+    assert "Set otherwise: TIGER APAO-Pointwise on Office." in table.notes
+
+
+def test_misprints_are_the_three_of_rankgr():
+    found = [(key, c.reported.flag[:2]) for key, table in EVERY for c in table.cells if c.misprint]
+    assert sorted(found) == [("rankgr", "R1"), ("rankgr", "R2"), ("rankgr", "R3")]
+
+
+def test_recomputed_improvements_are_those_of_the_checked_list():
+    """All 142, in percent to three decimals, with what the rounding of the printed cells allows."""
+    checked = transcription("improvements_check")
+    wanted = Counter((row["paper"].lower(), row["table"], float(row["printed_pct"]), float(row["recomputed_pct"]),
+                      float(row["lowest_possible"]), float(row["highest_possible"])) for row in checked)
+    found = Counter((key, table.number, round(100 * c.reported.value, 2),
+                     *(round(100 * v, 3) for v in (c.recomputed, *c.spread)))
+                    for key, table in EVERY for c in table.cells if c.reported.relative)
+    assert len(checked) == 142 and found == wanted
+
+
+@pytest.mark.parametrize("pair", EVERY, ids=named)
+def test_latex_is_whole(pair):
+    check_latex(pair[1].latex)
+
+
+def test_latex_with_runs_is_whole_and_says_the_same():
+    records = runs(CE, [0.0290, 0.0292, 0.0294]) + runs(POINT, [0.05])
+    table = tables(records)["1"]
+    check_latex(table.latex)
+    assert r"0.0292 $\pm$ 0.0002 (0.0292, +0.0000, exact)" in table.latex
+    assert r"0.0500 [seed 0] (\textbf{0.0337}, not comparable)" in table.latex
+    assert r"-- (+5.19\% [a], +5.16\%)" in table.latex and table.latex.count(r"\begin{table*}") == 2
+
+
+def check_latex(text):
+    """Braces and environments close in order, special signs are escaped, and every row has its table's columns."""
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("% needs"))
+    bare = re.sub(r"\\[\\&%$#_{}]", lambda m: r"\\" if m[0] == r"\\" else "", body)
+    assert body.isascii() and not re.search(r"[#_~^\"]|(?<!\{)%", bare) and bare.count("$") % 2 == 0
+    depth = 0
+    for sign in bare:
+        depth += (sign == "{") - (sign == "}")
+        assert depth >= 0
+    assert depth == 0
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{([^}]*)\}", body):
+        stack.append(name) if kind == "begin" else stack.remove(name) if stack[-1] == name else pytest.fail(name)
+    assert not stack and body.count(r"\label") == body.count(r"\caption") == body.count(r"\begin{table*}")
+    for columns, rows in re.findall(r"\\begin\{tabular\}\{(\w+)\}\n\\toprule\n(.*?)\\bottomrule", body, re.S):
+        lines = [line for line in rows.splitlines() if line != r"\midrule"]
+        assert len(lines) > 1 and all(line.endswith(r" \\") and len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+                                      for line in lines)
+
+
+def test_escaping():
+    assert latex.escape("50% & A_1 {x} ± – → $ # ~ ^ \\") == (
+        r"50\% \& A\_1 \{x\} $\pm$ -- $\rightarrow$ \$ \# \textasciitilde{} \textasciicircum{} \textbackslash{}")
+    assert latex.tabular(["a", "b"], [["[x]", "1"], ["*", "2"]], labels=1).count("\n{}") == 2
+
+
+def test_csv_has_a_line_a_cell():
+    table = tables(runs(CE, [0.0290, 0.0292, 0.0294]) + runs(POINT, [0.05]))["1"]
+    lines = list(csv.DictReader(io.StringIO(table.csv)))
+    assert tuple(lines[0]) == HEADER and len(lines) == 240
+    by_place = {(x["dataset"], x["backbone"], x["method"], x["metric"]): x for x in lines}
+    ours = by_place["Office", "TIGER", "CE", "ndcg@10"]
+    assert float(ours["reproduced_mean"]) == pytest.approx(0.0292) and float(ours["sd"]) == pytest.approx(0.0002)
+    assert (ours["n"], ours["seeds"], ours["grade"], ours["our_row"]) == ("3", "0 1 2", "exact", LABELS[CE])
+    assert float(ours["delta"]) == pytest.approx(0, abs=1e-12) and float(ours["reported"]) == 0.0292
+    part = by_place["Office", "TIGER", POINT, "ndcg@10"]
+    assert (part["reproduced_mean"], part["delta"], part["values"], part["n"]) == ("", "", "0.05", "1")
+    assert by_place["Yelp", "Llama", "CE", "ndcg@10"]["n"] == "0"
+
+
+def test_equal_input_gives_equal_bytes_in_any_order_of_records():
+    records = runs(CE, [0.0290, 0.0292]) + runs(POINT, [0.05, 0.06]) + runs(MSL, [0.01, 0.02], **QUICK)
+    assert tables(records) == tables(records[::-1])
+
+
+def test_grades_are_counted_by_table():
+    table = tables(runs(CE, [0.0292, 0.0292]))
+    assert grade_counts(table.values())["1"] == {"exact": 1, "not reproduced": 3, "not run": 204}
+    assert list(grade_counts(table.values())) == list("12345")

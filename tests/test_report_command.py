@@ -1,0 +1,125 @@
+"""The report verb: golden text, single tables and figures, the check, the page, and what a user gets wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from genrec_bench.cli import main
+from genrec_bench.records import RecordStore
+from genrec_bench.reporting import markdown, pages
+from genrec_bench.reporting.figures.base import plates
+from tests import golden_report
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    return golden_report.stored_in(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    monkeypatch.setattr(markdown, "_draw", lambda material, source: [])
+
+
+@pytest.mark.parametrize("name", golden_report.KEPT)
+def test_the_text_of_a_tiny_report(results, name):
+    """A change here is a change of what readers see: look at it, then `python -m tests.golden_report`."""
+    assert golden_report.rendered(results)[name] == (golden_report.FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_the_report_begins_with_the_answer_then_the_table_then_how(results):
+    text = golden_report.rendered(results)["apao/report.md"]
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
+    assert heads[:4] == ["## The answer", "## Results", "## How this was obtained", "## Declared comparisons"]
+    assert "better: TIGER + APAO-Pointwise on ml-100k" in text.split("## Results")[0]
+    index = golden_report.rendered(results)["index.md"]
+    assert [line[:3] for line in index.splitlines() if line[:1].isdigit()] == ["1. ", "2. ", "3. ", "4. ", "5. "]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_check_finds_what_is_different(results, tmp_path, capsys):
+    words = ["report", "--suite", "apao", "--results", str(results), "--reports", str(tmp_path)]
+    assert main([*words, "--check"]) == 1
+    assert not list(tmp_path.iterdir()) and "report.md is missing" in capsys.readouterr().err
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main([*words, "--check"]) == 0 and "are what the records give" in capsys.readouterr().out
+    report, old = tmp_path / "apao" / "report.md", tmp_path / "apao" / "tables" / "old.csv"
+    report.write_text(report.read_text().replace("0.0", "0.1", 1))
+    old.touch()
+    (tmp_path / "index.md").unlink()
+    assert main([*words, "--check"]) == 1
+    said = capsys.readouterr()
+    assert [line.partition(": ")[2].partition(" from line")[0] for line in said.err.splitlines()] == [
+        "apao/report.md is different", "apao/tables/old.csv is of no record", "index.md is missing"]
+    assert "3 files are not what the records give" in said.out and old.exists()
+    assert main(words) == 0 and not old.exists()
+
+
+def test_only_some_tables_and_figures(results, tmp_path, capsys):
+    words = ["report", "--suite", "apao", "--results", str(results), "--reports", str(tmp_path), "--only"]
+    assert main([*words, "table:1,figure:forest"]) == 0
+    written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert written == ["apao/figures/forest.png", "apao/figures/forest.svg", "papers/apao/table-1.csv",
+                       "papers/apao/table-1.md", "papers/apao/table-1.tex"]
+    assert sorted(capsys.readouterr().out.split()) == [str(tmp_path / name) for name in written]
+    assert main([*words, "figure:forst"]) == 2 and "Did you mean 'figure:forest'?" in capsys.readouterr().err
+    assert main([*words, "table:9"]) == 2 and "table:5" in capsys.readouterr().err
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == written
+
+
+def test_a_figure_that_cannot_be_drawn_says_why(results, tmp_path, capsys):
+    words = ["report", "--suite", "apao", "--results", str(results), "--reports", str(tmp_path), "--only", "figure:2a"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert not list(tmp_path.rglob("*.png")) and "no picture" in said.err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_page_of_all_reports(results, tmp_path, capsys):
+    assert main(["report", "--results", str(results), "--reports", str(tmp_path), "--html"]) == 0
+    assert str(tmp_path / "index.html") in capsys.readouterr().out
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "TIGER + APAO-Pointwise" in text and "RankGR" in text and "http-equiv" in text
+
+
+def test_figures_drawn_by_two_processes_are_the_same(results):
+    material = markdown.Source(RecordStore(results).read_all(), results).material(markdown.load_suite("apao"))
+    some = [p for p in plates(material.suite) if p.number in ("results", "curves", "forest")]
+    calls = [lambda p=p, b=b: p.draw(material, b) for p in some for b in p.subjects(material)]
+    assert len(calls) >= pages.FEW
+    assert pages._forked(calls, 2) == [call() for call in calls]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_errata_are_counted(results, tmp_path):
+    copy = shutil.copytree(results, tmp_path / "results")
+    corrected = tmp_path / "corrected"
+    main(["merge", "--results", str(copy), "--into", str(corrected)])
+    path = next(corrected.glob("ml-100k/*.json"))
+    data = json.loads(path.read_text())
+    main_text = markdown.build("apao", markdown.Source(RecordStore(corrected).read_all(), corrected))[0].files["index.md"]
+    assert b"corrected since" not in main_text
+    fresh = tmp_path / "fresh" / "ml-100k"
+    fresh.mkdir(parents=True)
+    data["metrics"]["ndcg@10"] += 0.01
+    (fresh / path.name).write_text(json.dumps(data))
+    shutil.copy(path.with_name(f"{path.stem}.ranks.npz"), fresh)
+    assert main(["merge", "--results", str(tmp_path / "fresh"), "--into", str(corrected), "--correct", "a slip"]) == 0
+    text = markdown.build("apao", markdown.Source(RecordStore(corrected).read_all(), corrected))[0].files["index.md"]
+    assert b"1 of these records were corrected since" in text
+
+
+def test_the_committed_reports_are_those_of_the_committed_records():
+    """Text alone, to be quick; `report --check --results results/reference` compares the pictures too."""
+    records = ROOT / "results" / "reference"
+    made, _ = markdown.build("all", markdown.Source(RecordStore(records).read_all(), records, drawn=False))
+    stale = [name for name, content in made.files.items() if name.endswith((".csv", ".tex"))
+             and (ROOT / "reports" / name).read_bytes() != content]
+    assert not stale

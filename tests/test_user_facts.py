@@ -1,0 +1,169 @@
+"""Facts about the test users of a split: counted by hand and by a loop, written once, the same for equal splits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec_bench import runner, user_facts
+from genrec_bench.config import RunConfig, SplitConfig
+from genrec_bench.contracts import Interactions
+from genrec_bench.errors import UserError
+from genrec_bench.records import RecordStore
+from genrec_bench.splits import leave_one_out
+from genrec_bench.user_facts import ARRAYS, UserFacts, facts_of, find_users, keep_users, path_of, read_users
+from tests.small_jobs import Quiet, made_of, toy, write_toy
+
+ROOT = Path(__file__).resolve().parents[1]
+FACTS = UserFacts("ab" * 32, np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]))
+
+
+def same(one: UserFacts, other: UserFacts) -> bool:
+    return one.fingerprint == other.fingerprint and all(np.array_equal(getattr(one, n), getattr(other, n))
+                                                        for n in ARRAYS)
+
+
+# Counting
+
+def test_counts_by_hand() -> None:
+    """Training sees all but the last two items of a user; the third user has too few for a training row."""
+    split = leave_one_out(made_of([[0, 1, 2, 3, 1], [1, 1, 0, 2], [2, 0, 1]], 5), SplitConfig(max_history=3))
+    # training sequences 0 1 2 | 1 1 | none: item 0 once, 1 three times, 2 once, 3 and 4 never; targets 1, 2, 1
+    facts = facts_of(split)
+    assert facts.history_length.tolist() == [3, 3, 2] and facts.num_users == 3
+    assert facts.target_count.tolist() == [3, 1, 3] and facts.user_count.tolist() == [3, 2, 0]
+    assert facts.fingerprint == split.fingerprint
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_counts_of_a_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    config = SplitConfig(max_history=int(random.integers(1, 8)), train_targets_per_user=int(random.integers(0, 4)),
+                         max_users=int(random.integers(0, 30)))
+    split = leave_one_out(toy(seed=seed), config)
+    facts = facts_of(split)
+    for row, (user, target) in enumerate(zip(split.test.users, split.test.targets, strict=True)):
+        assert facts.history_length[row] == len(split.test.history(row)) <= config.max_history
+        assert facts.target_count[row] == sum(int(i == target) for s in split.train_sequences for i in s)
+        assert facts.user_count[row] == len(split.train_sequences[user])
+
+
+# The file
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "a.users.npz"
+    user_facts.write_users(path, FACTS)
+    found = read_users(path)
+    assert same(found, FACTS) and found.target_count.dtype == np.int64
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with np.load(path) as file:
+        assert sorted(file.files) == sorted(["about", *ARRAYS]) and file["target_count"].dtype == np.uint32
+        assert json.loads(str(file["about"])) == {"schema": 1, "split_fingerprint": "ab" * 32, "users": 3}
+
+
+def test_equal_splits_give_equal_bytes(tmp_path: Path) -> None:
+    """Whatever the dataset is called."""
+    for name, interactions in (("one", toy()), ("other", replace(toy(), name="renamed"))):
+        keep_users(RecordStore(tmp_path), name, leave_one_out(interactions, SplitConfig(max_history=5)))
+    one, other = sorted(tmp_path.glob("*/*.users.npz"))
+    assert one.name == other.name and one.read_bytes() == other.read_bytes()
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    store, split = RecordStore(tmp_path), leave_one_out(toy(), SplitConfig())
+    assert find_users(store, "toy", split.fingerprint) is None
+    path = path_of(store, "toy", split.fingerprint)
+    user_facts.write_users(path, replace(FACTS, fingerprint=split.fingerprint))
+    keep_users(store, "toy", split)
+    assert path.name == f"{split.fingerprint[:16]}.users.npz"
+    assert same(find_users(store, "toy", split.fingerprint), replace(FACTS, fingerprint=split.fingerprint))
+
+
+def test_another_splits_file_is_refused(tmp_path: Path) -> None:
+    store, other = RecordStore(tmp_path), "ab" * 8 + "cd" * 24
+    user_facts.write_users(path_of(store, "toy", other), FACTS)
+    with pytest.raises(UserError, match="users of another split, abab"):
+        find_users(store, "toy", other)
+
+
+def broken(path: Path, how: str) -> None:
+    about = {"schema": 1, "split_fingerprint": "ab" * 32, "users": 3}
+    arrays = {name: getattr(FACTS, name) for name in ARRAYS}
+    if how in ("cut", "empty"):
+        path.write_bytes(path.read_bytes()[:{"cut": -40, "empty": 0}[how]])
+        return
+    if how == "other length":
+        arrays["user_count"] = arrays["user_count"][:2]
+    elif how == "fractions":
+        arrays["target_count"] = arrays["target_count"] / 2
+    elif how == "lacks an array":
+        del arrays["history_length"]
+    elif how == "about is a list":
+        about = [1]
+    elif how == "no fingerprint":
+        del about["split_fingerprint"]
+    elif how == "schema in words":
+        about["schema"] = "one"
+    np.savez(path, **arrays, **({} if how == "no about" else {"about": np.array(json.dumps(about))}))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "other length", "fractions", "lacks an array", "about is a list",
+                                 "no fingerprint", "schema in words", "no about"])
+def test_a_damaged_file_is_named(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a.users.npz"
+    user_facts.write_users(path, FACTS)
+    broken(path, how)
+    with pytest.raises(UserError) as caught:
+        read_users(path)
+    assert str(path) in str(caught.value) and "is not a file of users" in str(caught.value)
+
+
+def test_older_and_newer_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.users.npz"
+    user_facts.write_users(path, FACTS)
+    monkeypatch.setattr(user_facts, "SCHEMA", 2)
+    with pytest.raises(UserError, match="users schema 1, which this version cannot read: it has no reader for 1"):
+        read_users(path)
+    monkeypatch.setattr(user_facts, "UPGRADES", {1: lambda old: {**old, "user_count": old["user_count"] + 1}})
+    assert read_users(path).user_count.tolist() == [6, 1, 2]
+    monkeypatch.setattr(user_facts, "SCHEMA", 0)
+    with pytest.raises(UserError, match="users schema 1; this version reads 0 at most"):
+        read_users(path)
+
+
+# Who writes it
+
+def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interactions: Interactions) -> None:
+    folder = tmp_path / "data"
+    write_toy(folder, toy_interactions)
+    config = RunConfig("Popularity", "smoke", {"name": "folder", "path": str(folder), "label": "mine"}, 0,
+                       split=SplitConfig(max_history=4), baseline={"name": "popularity", "system": "popularity"})
+    workspace = runner.Workspace(tmp_path / "results")
+    prepared = workspace.prepare(config)
+    assert not list(workspace.results.rglob("*.users.npz"))
+    record = runner.run_one(prepared, workspace, Quiet())
+    path = path_of(workspace.store, record.dataset, record.split_fingerprint)
+    first = path.read_bytes()
+    assert same(find_users(workspace.store, "mine", prepared.split.fingerprint), facts_of(prepared.split))
+    assert find_users(workspace.store, "mine", prepared.split.fingerprint).num_users == record.data["test"]
+    path.unlink()
+    runner.run_one(prepared, workspace, Quiet())
+    assert path.read_bytes() == first
+
+
+def test_every_split_of_the_reference_has_one() -> None:
+    store = RecordStore(ROOT / "results" / "reference")
+    splits = {(r.dataset, r.split_fingerprint): r for r in store.read_all()}
+    assert len(splits) >= 3
+    for (dataset, fingerprint), record in splits.items():
+        facts = find_users(store, dataset, fingerprint)
+        assert facts is not None, f"{dataset}: no facts about the users of split {fingerprint[:16]}"
+        assert facts.num_users == record.data["test"] == len(store.read_ranks(record).places)
+        assert facts.history_length.max() <= record.config["split"]["max_history"]
+        # each user tests once, so that what they have in training is at most all that there is
+        assert 0 < facts.user_count.sum() <= record.data["train_interactions"]
+    assert len(list(store.root.glob("*/*.users.npz"))) == len(splits)
