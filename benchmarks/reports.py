@@ -34,8 +34,8 @@ def cases(setting: Setting) -> Iterator[Case]:
     arms = (Arm(f"{CORES} processes", lambda: rendered(results, folder / "many", CORES), RECORDS),
             Arm("1 process", lambda: rendered(results, folder / "one", 1), RECORDS))
     case = Case("reports", f"{RECORDS:,} records, all suites", arms, _equal, unit="records",
-                note="the whole command, with Python's start and every figure as PNG and SVG; records of results/reference"
-                     " and copies of them under other seeds, with the same numbers of other users", threads=(CORES,))
+                note="the whole command, with Python's start and every figure as PNG and SVG; records of "
+                     "results/reference and copies of them under other seeds, with the same numbers of other users", threads=(CORES,))
 
     def whole(seconds: list[float]) -> list[Row]:
         value = seconds[0] * RECORDS

@@ -1,4 +1,4 @@
-"""A tiny record set and the text of its report, kept in tests/golden; `python -m tests.golden_report` writes it again."""
+"""A tiny record set and its report, kept in tests/golden; `python -m tests.golden_report` writes it again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARES = {"SASRec": 0.10, "TIGER + cross-entropy": 0.05, "TIGER + APAO-Pointwise
 
 
 def records() -> list[RunRecord]:
-    """Five methods on ml-100k, one of them with a seed missing, and cross-entropy with the paper's data and settings."""
+    """Five methods on ml-100k, one with a seed missing, and cross-entropy with the paper's data and settings."""
     made = [record_of("ml-100k", "sasrec", s) for s in SEEDS] + [record_of("ml-100k", "item_knn", 0)]
     for label, value in (("TIGER + cross-entropy", 0.03), ("TIGER + APAO-Pointwise", 0.04)):
         made += [suite_record(label, s, value + 0.001 * s) for s in SEEDS]

@@ -21,7 +21,8 @@ from genrec_bench.reporting.figures.bands import FEW
 from genrec_bench.reporting.load import summarise
 from genrec_bench.reporting.material import Material
 from genrec_bench.user_facts import UserFacts, path_of, write_users
-from tests.small_records import stored, SEEDS, apao, record_of, suite_record
+from tests.small_records import SEEDS, apao, record_of, suite_record
+from tests.small_records import stored as stored_records
 
 USERS = 160
 FINGERPRINT = "ab" * 32
@@ -256,7 +257,7 @@ def test_ranking_is_by_mean_and_of_complete_rows(material: Material, figures: li
 
 def test_ranking_of_one_method_says_what_is_missing(tmp_path: Path) -> None:
     records = [r for r in made_up() if r.label == "TIGER + MSL"]
-    alone = Material.of(apao(), records, stored(tmp_path, records).root)
+    alone = Material.of(apao(), records, stored_records(tmp_path, records).root)
     picture = ranking.ranking_figure(alone, alone.blocks[0])
     assert ranking.ranking_figure(Material.of(apao(), records, tmp_path / "no ranks"), alone.blocks[0]) is None
     assert picture.files is None and "TIGER + cross-entropy" in picture.text and "--suite apao" in picture.text

@@ -104,16 +104,18 @@ def test_errata_are_counted(results, tmp_path):
     main(["merge", "--results", str(copy), "--into", str(corrected)])
     path = next(corrected.glob("ml-100k/*.json"))
     data = json.loads(path.read_text())
-    main_text = markdown.build("apao", markdown.Source(RecordStore(corrected).read_all(), corrected))[0].files["index.md"]
-    assert b"corrected since" not in main_text
+    assert b"corrected since" not in _index(corrected)
     fresh = tmp_path / "fresh" / "ml-100k"
     fresh.mkdir(parents=True)
     data["metrics"]["ndcg@10"] += 0.01
     (fresh / path.name).write_text(json.dumps(data))
     shutil.copy(path.with_name(f"{path.stem}.ranks.npz"), fresh)
     assert main(["merge", "--results", str(tmp_path / "fresh"), "--into", str(corrected), "--correct", "a slip"]) == 0
-    text = markdown.build("apao", markdown.Source(RecordStore(corrected).read_all(), corrected))[0].files["index.md"]
-    assert b"1 of these records were corrected since" in text
+    assert b"1 of these records were corrected since" in _index(corrected)
+
+
+def _index(results: Path) -> bytes:
+    return markdown.build("apao", markdown.Source(RecordStore(results).read_all(), results))[0].files["index.md"]
 
 
 def test_the_committed_reports_are_those_of_the_committed_records():

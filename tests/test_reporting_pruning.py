@@ -222,8 +222,8 @@ def test_narrow_beams_have_fewer_tables():
     text = "\n".join(pruning.block_tables(found))
     assert "(PR@5)" in text and "(PR@10)" not in text and "Prefix Recall" not in text
     assert pruning.sentences(found) == ["No row with cross-entropy, MSL, APAO or BEAR has a diagnosis at beam 20."]
-    for draw in (beams.retention_figure, lost.causes_figure):
-        picture = draw(material_of(found), found.block)
+    for figure in (beams.retention_figure, lost.causes_figure):
+        picture = figure(material_of(found), found.block)
         assert picture.files is None and "no picture; it needs diagnoses of" in picture.text
 
 
@@ -240,8 +240,9 @@ def test_pictures_that_miss_runs_say_which():
         "APAO, Figure 5: no picture; it needs diagnoses of an APAO row and another row on one backbone, with a common "
         "seed at beam 20 (`diagnose` makes them)"]
     other = random_ones([SFT], seeds=(0,), suite="bear-sid")
-    assert lost.accuracy_figure(material_of(other, "bear-sid"), other.block).text == \
-        "BEAR, Figure 3: no picture; it needs diagnoses of SFT and BEAR on one backbone at beam 10 (`diagnose` makes them)"
+    assert lost.accuracy_figure(material_of(other, "bear-sid"), other.block).text == (
+        "BEAR, Figure 3: no picture; it needs diagnoses of SFT and BEAR on one backbone at beam 10 (`diagnose` makes "
+        "them)")
 
 
 def test_the_pair_of_figure_4():

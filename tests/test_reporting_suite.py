@@ -8,9 +8,9 @@ from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection, expand
 from genrec_bench.records import RunRecord
 from genrec_bench.reporting import cost, markdown, tables
+from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures import curves
 from genrec_bench.reporting.figures.style import looks
-from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.material import Material

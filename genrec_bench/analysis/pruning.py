@@ -242,7 +242,8 @@ def _share(hits: np.ndarray, cases: np.ndarray) -> Estimate:
 
 def _mean(values: np.ndarray) -> Estimate:
     """The mean of (seeds, users) values."""
-    return Estimate(math.fsum(values.ravel()) / values.size, *_interval(values, np.ones(values.shape, dtype=bool)), values.size)
+    low, high = _interval(values, np.ones(values.shape, dtype=bool))
+    return Estimate(math.fsum(values.ravel()) / values.size, low, high, values.size)
 
 
 def _interval(top: np.ndarray, bottom: np.ndarray) -> tuple[float, float]:

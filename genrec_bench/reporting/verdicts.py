@@ -13,7 +13,8 @@ from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
 MOST_NAMED = 6  # tests that a sentence names
 CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", "metric", "seeds", "users", "mean",
               "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable",
-              "paired_t", "paired_t_p", "mcnemar_only_method", "mcnemar_only_against", "mcnemar_p", "apao_one_sample_t", "apao_one_sample_p", "verdict")
+              "paired_t", "paired_t_p", "mcnemar_only_method", "mcnemar_only_against", "mcnemar_p",
+              "apao_one_sample_t", "apao_one_sample_p", "verdict")
 
 
 def sentences(families: Sequence[Tested]) -> list[str]:
@@ -57,10 +58,9 @@ def section(families: Sequence[Tested], declared: int) -> list[str]:
              f"the suite file declares, by {NUM_PERMUTATIONS:,} sign flips over users of seed-averaged differences, "
              f"corrected by Holm within a family and profile; interval: {LEVEL:.0%} over resampled seeds and users, "
              f"uncorrected. Better or worse: corrected p at most {ALPHA} and an interval that leaves 0 out. Paired t: "
-             "over the seeds' means, for whether other seeds would show it. McNemar: exact, of hits within the metric's "
-             "length, seed by seed. APAO's test is the papers' own (one-sample "
-             "t of the seeds against the other row's mean taken as a constant): it leaves out that row's variance, so "
-             "it is no verdict here. More: `docs/statistics.md`; unrounded: [tables/tests.csv](tables/tests.csv)."]
+             "over the seeds' means, for whether other seeds would show it. McNemar: exact, of hits within the "
+             "metric's length, seed by seed. APAO's test is the papers' own (one-sample t of the seeds against the "
+             "other row's mean taken as a constant): it leaves out that row's variance, so it is no verdict here. More: `docs/statistics.md`; unrounded: [tables/tests.csv](tables/tests.csv)."]
     few = min((t.comparison.n_seeds for one in families for t in one.tests), default=0)
     if few:
         parts.append(_few(few))
@@ -101,8 +101,8 @@ def _few(seeds: int) -> str:
                 "they cannot say whether the objectives or the luck of the seeds made the difference.")
     if seeds < 5:
         return (f"With {seeds} seeds: the tests say whether other users would show the same; about other seeds the "
-                f"interval and the paired t know {seeds} values only. An effect that is found is one of these networks; "
-                "5 seeds or more are needed to say it of the objective.")
+                f"interval and the paired t know {seeds} values only. An effect that is found is one of these "
+                "networks; 5 seeds or more are needed to say it of the objective.")
     return (f"With {seeds} seeds both questions are asked: would other users show the same (test), and other seeds "
             "(interval).")
 
