@@ -23,6 +23,8 @@ from genrec_bench.records import RecordStore, write_ranks
 RECORDS = 1_000
 SECONDS = (10.0, 5.0)  # target and aim of the whole command
 CORES = 2
+NOTE = ("the whole command, with Python's start and every figure as PNG and SVG; records of results/reference and "
+        "copies of them under other seeds, with the same numbers of other users")
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -33,9 +35,8 @@ def cases(setting: Setting) -> Iterator[Case]:
     many_records(results)
     arms = (Arm(f"{CORES} processes", lambda: rendered(results, folder / "many", CORES), RECORDS),
             Arm("1 process", lambda: rendered(results, folder / "one", 1), RECORDS))
-    case = Case("reports", f"{RECORDS:,} records, all suites", arms, _equal, unit="records",
-                note="the whole command, with Python's start and every figure as PNG and SVG; records of "
-                     "results/reference and copies of them under other seeds, with the same numbers of other users", threads=(CORES,))
+    case = Case("reports", f"{RECORDS:,} records, all suites", arms, _equal, unit="records", note=NOTE,
+                threads=(CORES,))
 
     def whole(seconds: list[float]) -> list[Row]:
         value = seconds[0] * RECORDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def results(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
-    monkeypatch.setattr(markdown, "_draw", lambda material, source: [])
+    monkeypatch.setattr(markdown, "plates", lambda suite=None, paper=None: [])
 
 
 @pytest.mark.parametrize("name", golden_report.KEPT)
@@ -89,12 +90,15 @@ def test_one_page_of_all_reports(results, tmp_path, capsys):
     assert "TIGER + APAO-Pointwise" in text and "RankGR" in text and "http-equiv" in text
 
 
-def test_figures_drawn_by_two_processes_are_the_same(results):
+def test_figures_drawn_by_two_processes_are_the_same(results, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # as in the command, which does not load it
     material = markdown.Source(RecordStore(results).read_all(), results).material(markdown.load_suite("apao"))
     some = [p for p in plates(material.suite) if p.number in ("results", "curves", "forest")]
-    calls = [lambda p=p, b=b: p.draw(material, b) for p in some for b in p.subjects(material)]
-    assert len(calls) >= pages.FEW
-    assert pages._forked(calls, 2) == [call() for call in calls]
+    drawn = []
+    for jobs in (1, 2):
+        with pages.drawing([(material, some)], jobs) as of:
+            drawn.append(of(material))
+    assert len(drawn[0]) >= pages.FEW and drawn[0] == drawn[1]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -20,7 +20,6 @@ from genrec_bench.reporting.figures.base import plates
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.material import Material
-from genrec_bench.reporting.pages import draw
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.pruning import OTHER, OWN, Searched
 from genrec_bench.reporting.rows import load_suite
@@ -294,8 +293,8 @@ def test_our_change_of_figure_6():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports with the pictures of diagnoses alone."""
-    monkeypatch.setattr(markdown, "_draw", lambda material, source: draw(
-        material, [p for p in plates(material.suite) if p.section == "pruning"]))
+    monkeypatch.setattr(markdown, "plates", lambda suite=None, paper=None: [
+        p for p in plates(suite, paper) if p.section == "pruning"])
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -207,7 +207,7 @@ def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
 
 
 def test_report_of_many_rows(monkeypatch, tmp_path):
-    monkeypatch.setattr(markdown, "_draw", lambda material, source: [])
+    monkeypatch.setattr(markdown, "plates", lambda suite=None, paper=None: [])
     plan = tmp_path / cost.PLAN
     plan.write_text(",".join(cost.PLAN_HEADER) + "\nall,quick,full,ml-100k,402,36000,cpu,2\n"
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")

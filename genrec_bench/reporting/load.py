@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ def summarise(values: Sequence[float]) -> Summary:
     """Mean and sample standard deviation (n - 1) of one value a seed."""
     if not values:
         return Summary(None, None, 0)
-    return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+    n, mean = len(values), statistics.fmean(values)
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    return Summary(mean, sd, n)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from genrec_bench.reporting.figures.base import plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
 from genrec_bench.reporting.material import Material
-from genrec_bench.reporting.pages import OWNED, Drawn, Pages, draw, place
+from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
+from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rows import Suite, load_suite
 
 PAPERS = "papers"  # folder of the papers' tables
@@ -66,19 +68,31 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     if not wanted:
         raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
     pages = Pages()
-    drawn = {material.suite.name: _report(material, pages, source) for material in wanted}
-    papers = {key: load_paper(key) for key in paper_names()}
-    counts = {}
-    for key, paper in papers.items():
-        by = next((m for m in every if m.suite.paper == key), None)
-        made = printed_tables.paper_tables(paper, by.blocks if by else (), better=_better(by))
-        counts[paper.title.partition(":")[0]] = _of_scores(paper, made)
+    with _drawing(wanted, source) as drawn:
+        tables = {key: _tables(load_paper(key), every) for key in paper_names()}
+        shown = {m.suite.name: _report(m, pages, source, drawn) for m in wanted}
+    counts = {paper.short: _of_scores(paper, made) for paper, made, _ in tables.values()}
+    titles = {}
+    for key, (paper, made, by) in tables.items():
         if suite.includes or suite.paper == key:
-            pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, drawn))
-    titles = {key: paper.title.partition(":")[0] for key, paper in papers.items()
-              if f"{PAPERS}/{key}.md" in pages.files}
+            pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, shown))
+            titles[key] = paper.short
     pages.text("index.md", index(every, titles, counts, _corrected(every, source.results)))
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
+
+
+def _drawing(materials: Sequence[Material], source: Source) -> AbstractContextManager[Callable[[Material], Drawn]]:
+    """The figures of all reports; what several of them share is computed before the processes part."""
+    for material in materials if source.drawn else ():
+        for shared in ("look", "searched", "families"):
+            getattr(material, shared)
+    return drawing([(m, plates(m.suite) if source.drawn else []) for m in materials], source.jobs)
+
+
+def _tables(paper: Paper, materials: Sequence[Material]) -> tuple[Paper, list[PrintedTable], Material | None]:
+    """A paper's tables, and what the suite that names it is reported from, or None."""
+    by = next((m for m in materials if m.suite.paper == paper.key), None)
+    return paper, printed_tables.paper_tables(paper, by.blocks if by else (), better=_better(by)), by
 
 
 def _single(suites: Path | None) -> list[str]:
@@ -92,7 +106,7 @@ def _better(material: Material | None) -> frozenset[tuple[str, str]]:
                      for t in one.of("better"))
 
 
-def _of_scores(paper: Paper, made: Sequence[printed_tables.PrintedTable]) -> Counter[str]:
+def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
     """Printed scores by grade; counts of data, costs and settings are none."""
     scores = {layout.number for layout in paper.layouts if layout.kind == "scores"}
     return sum((Counter(of) for number, of in printed_tables.grade_counts(made).items() if number in scores), Counter())
@@ -104,32 +118,34 @@ def _corrected(materials: Sequence[Material], results: Path | None) -> int:
     return len(known & {r.run_id for m in materials for r in about.records_of(m.blocks)})
 
 
-def _report(material: Material, pages: Pages, source: Source) -> Drawn:
+def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[Material], Drawn]) -> Drawn:
     """One suite's report: the answer, the results, how they were obtained, then everything else. Returns its figures.
+
+    Figures are asked for last, as others draw them meanwhile.
     """
     folder, blocks, paper = material.suite.name, material.blocks, material.paper
     profiles = ", ".join(sorted({b.profile for b in blocks}))
     head = f"Made from {len(about.records_of(blocks))} runs, profile{'s' if ',' in profiles else ''} {profiles}."
     if paper:
         head += f" Paper: {paper.link}."
-    drawn = _draw(material, source)
-    parts = [f"# {material.suite.title}", head, "## The answer", *_answer(material),
+    first = [f"# {material.suite.title}", head, "## The answer", *_answer(material),
              "## Results", *sections.results(material, pages, folder), *sections.beside(material),
              "## How this was obtained", *sections.obtained(material)]
     if material.families:
         pages.text(f"{folder}/tables/tests.csv", verdicts.tests_csv(material.families))
-        parts += ["## Declared comparisons", *verdicts.section(material.families, len(material.suite.families)),
-                  *sections.figures(drawn, pages, folder, "tests")]
-    parts += ["## Figures", *sections.figures(drawn, pages, folder, "figures"),
-              *sections.beam(material, pages, folder, drawn),
-              "## Efficiency", *sections.efficiency(material, pages, folder),
-              "## Budget and tuning", *sections.budget(blocks),
-              *sections.grids(folder, source.results, source.suites),
-              "## Settings, data and machines", *sections.settings(material, pages, folder),
-              *sections.not_covered(material)]
+        first += ["## Declared comparisons", *verdicts.section(material.families, len(material.suite.families))]
+    last = ["## Efficiency", *sections.efficiency(material, pages, folder),
+            "## Budget and tuning", *sections.budget(blocks), *sections.grids(folder, source.results, source.suites),
+            "## Settings, data and machines", *sections.settings(material, pages, folder),
+            *sections.not_covered(material)]
+    searched = sections.searched(material)
+    shown = drawn(material)
+    parts = [*first, *sections.figures(shown, pages, folder, "tests"),
+             "## Figures", *sections.figures(shown, pages, folder, "figures"),
+             *sections.beam(material, searched, pages, folder, shown), *last]
     pages.text(f"{folder}/report.md", "\n\n".join(part for part in parts if part) + "\n")
     pages.whole[folder] = OWNED
-    return drawn
+    return shown
 
 
 def _answer(material: Material) -> list[str]:
@@ -142,19 +158,11 @@ def _answer(material: Material) -> list[str]:
     return [*parts, answer(material.blocks, tested)]
 
 
-def _draw(material: Material, source: Source) -> Drawn:
-    """All figures; what they share is computed before the processes part."""
-    for shared in ("look", "searched", "families"):
-        getattr(material, shared)
-    return draw(material, plates(material.suite), source.jobs) if source.drawn else []
-
-
-def _paper(paper: Paper, made: Sequence[printed_tables.PrintedTable], material: Material | None, pages: Pages) -> str:
+def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None, pages: Pages) -> str:
     """A paper's page with its tables beside ours, which are also files of their own."""
-    name = paper.title.partition(":")[0]
     by = f"the rows of [{material.suite.title}](../{material.suite.name}/report.md)" if material else \
         "no suite yet: nothing of it has been run"
-    parts = [f"# {name}: the paper's tables beside ours", f"Paper: {paper.link}. Ours from {by}. Each "
+    parts = [f"# {paper.short}: the paper's tables beside ours", f"Paper: {paper.link}. Ours from {by}. Each "
              f"cell: `reproduced ± SD (reported, Δ, grade)`. {grades.READING}"]
     for table in made:
         stem = f"{paper.key}/table-{table.number}"
@@ -202,9 +210,10 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
             if isinstance(what, str):
                 _table(material, what, pages)
             else:
-                for plate, block, picture in draw(material, [what], source.jobs):
-                    text = place(pages, material.suite.name, plate, block, picture)
-                    undrawn += [text] if picture.files is None else []
+                with drawing([(material, [what])], source.jobs) as drawn:
+                    for plate, block, picture in drawn(material):
+                        text = place(pages, material.suite.name, plate, block, picture)
+                        undrawn += [text] if picture.files is None else []
     return pages, undrawn
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -85,22 +87,35 @@ Drawn = list[tuple[Plate, Block | None, Picture]]
 _waiting: list[Callable[[], Picture | None]] = []  # what the processes that draw were started for
 
 
-def draw(material: Material, plates: Sequence[Plate], jobs: int = 1) -> Drawn:
-    """The figures of a report in order, drawn by `jobs` processes where they are many and forking is safe."""
-    tasks = [(plate, block) for plate in plates for block in plate.subjects(material)]
-    calls = [lambda p=plate, b=block: p.draw(material, b) for plate, block in tasks]
+@contextmanager
+def drawing(wanted: Sequence[tuple[Material, Sequence[Plate]]], jobs: int = 1) -> Iterator[Callable[[Material], Drawn]]:
+    """Draw the figures of some reports; gives a function that waits for those of one and returns them in order.
+
+    Where they are many and forking is safe, `jobs` processes draw while the caller goes on.
+    """
+    tasks = [(material, plate, block) for material, plates in wanted for plate in plates
+             for block in plate.subjects(material)]
+    calls = [lambda m=m, p=p, b=b: p.draw(m, b) for m, p, b in tasks]
     safe = sys.platform == "linux" and "torch" not in sys.modules  # whose threads do not outlive a fork
-    pictures = _forked(calls, jobs) if jobs > 1 and len(calls) >= FEW and safe else [call() for call in calls]
-    return [(plate, block, picture) for (plate, block), picture in zip(tasks, pictures, strict=True)
-            if picture is not None]
+    with _results(calls, jobs if safe and len(calls) >= FEW else 1) as results:
+        def of(material: Material) -> Drawn:
+            found = [(p, b, result()) for (m, p, b), result in zip(tasks, results, strict=True) if m is material]
+            return [(plate, block, picture) for plate, block, picture in found if picture is not None]
+        yield of
 
 
-def _forked(calls: Sequence[Callable[[], Picture | None]], jobs: int) -> list[Picture | None]:
+@contextmanager
+def _results(calls: Sequence[Callable[[], Picture | None]], jobs: int) -> Iterator[list[Callable[[], Picture | None]]]:
+    """Functions that return what the calls do: the calls themselves, or the results of other processes."""
+    if jobs == 1:
+        yield list(calls)
+        return
     _waiting[:] = calls
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=gc.disable)
     try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
-            return list(pool.map(_call, range(len(calls))))
+        yield [pool.submit(_call, number).result for number in range(len(calls))]
     finally:
+        pool.shutdown(cancel_futures=True)
         _waiting.clear()
 
 

@@ -78,6 +78,11 @@ class Paper:
     reported: tuple[Reported, ...]
 
     @property
+    def short(self) -> str:
+        """The title up to its colon: what the paper calls its method."""
+        return self.title.partition(":")[0]
+
+    @property
     def link(self) -> str:
         """The title as a Markdown link, or as it is where the paper has no address."""
         return f"[{self.title}]({self.url})" if self.url else self.title

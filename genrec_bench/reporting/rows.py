@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,7 @@ class Suite:
     families: tuple[Family, ...] = ()
 
 
+@cache
 def load_suite(name: str, folder: Path | None = None) -> Suite:
     """The suite of a name. Raises: UserError with the nearest match, or naming a damaged file."""
     data = declared.load_suite(name, folder)

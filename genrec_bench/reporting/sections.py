@@ -94,24 +94,29 @@ def figures(drawn: Drawn, pages: Pages, folder: str, section: str) -> list[str]:
     return [place(pages, folder, plate, block, picture) for plate, block, picture in drawn if plate.section == section]
 
 
-def beam(material: Material, pages: Pages, folder: str, drawn: Drawn) -> list[str]:
-    """What beam search throws away, or how to measure it; [] where nothing generates."""
+def searched(material: Material) -> tuple[list[str], dict[str, list[str]]]:
+    """What beam search throws away, or how to measure it: sentences, and tables by block; empty without generation."""
     blocks = material.blocks
     if material.results is None or not any(g.row.backbone for b in blocks for g in b.groups):
-        return []
+        return [], {}
     every = [material.searched[block.name] for block in blocks]
-    found = [one for one in every if one]
-    parts = ["## What beam search throws away", *pruning.section(material.suite, blocks, every)]
-    if not found:
+    return (["## What beam search throws away", *pruning.section(material.suite, blocks, every)],
+            {one.block.name: pruning.block_tables(one) for one in every if one})
+
+
+def beam(material: Material, text: tuple[list[str], dict[str, list[str]]], pages: Pages, folder: str,
+         drawn: Drawn) -> list[str]:
+    """The text of `searched` with the figures of each block after its tables."""
+    parts, tables_of = text
+    if not tables_of:
         return parts
-    parts_of: dict[str, list[str]] = {one.block.name: pruning.block_tables(one) for one in found}
     for plate, block, picture in drawn:
         if plate.section == "pruning":
-            parts_of.setdefault("" if block is None else block.name, []).append(
+            tables_of.setdefault("" if block is None else block.name, []).append(
                 place(pages, folder, plate, block, picture))
     pages.table(f"{folder}/tables/pruning.csv", pruning.CSV_HEADER,
-                [row for one in found for row in pruning.csv_rows(one)])
-    return [*parts, *(text for name in parts_of for text in parts_of[name])]
+                [row for one in material.searched.values() if one for row in pruning.csv_rows(one)])
+    return [*parts, *(line for lines in tables_of.values() for line in lines)]
 
 
 def efficiency(material: Material, pages: Pages, folder: str) -> list[str]:

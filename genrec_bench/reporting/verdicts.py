@@ -60,7 +60,8 @@ def section(families: Sequence[Tested], declared: int) -> list[str]:
              f"uncorrected. Better or worse: corrected p at most {ALPHA} and an interval that leaves 0 out. Paired t: "
              "over the seeds' means, for whether other seeds would show it. McNemar: exact, of hits within the "
              "metric's length, seed by seed. APAO's test is the papers' own (one-sample t of the seeds against the "
-             "other row's mean taken as a constant): it leaves out that row's variance, so it is no verdict here. More: `docs/statistics.md`; unrounded: [tables/tests.csv](tables/tests.csv)."]
+             "other row's mean taken as a constant): it leaves out that row's variance, so it is no verdict here. "
+             "More: `docs/statistics.md`; unrounded: [tables/tests.csv](tables/tests.csv)."]
     few = min((t.comparison.n_seeds for one in families for t in one.tests), default=0)
     if few:
         parts.append(_few(few))

@@ -52,8 +52,10 @@ class Plate:
         return not self.objectives or not trained.isdisjoint(self.objectives)
 
     def subjects(self, material: Material) -> Sequence[Block | None]:
-        """What it is drawn of: None for all blocks together, or each block."""
-        return [None] if self.whole else material.blocks
+        """What it is drawn of: None for all blocks together, or each block; those of baselines alone where no other is.
+        """
+        generative = [block for block in material.blocks if any(g.row.backbone for g in block.groups)]
+        return [None] if self.whole else generative or material.blocks
 
 
 SECTIONS = ("tests", "figures", "pruning")
