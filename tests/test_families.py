@@ -18,9 +18,10 @@ from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.registry import backbones, datasets, metrics
 from genrec_bench.reporting import verdicts
 from genrec_bench.reporting.families import Tested
+from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.rows import Family, Suite, load_suite
-from tests.small_records import record_of
+from tests.small_records import record_of, suite_record
 
 USERS = 200
 POINTWISE = {"label": "TIGER + APAO-Pointwise",
@@ -69,7 +70,8 @@ def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):
 
 def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
     records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs((0, 1), **POINTWISE), 0.5)]
-    assert families_of(records, tmp_path, FAMILY) == ()
+    one, = families_of(records, tmp_path, FAMILY)
+    assert one.tests == () and ("ml-100k, TIGER", "APAO-Pointwise lacks seeds 2") in one.absent
     whole = [*records, *kept(tmp_path, runs((2,), **POINTWISE), 0.5)]
     one, = families_of(whole, tmp_path, FAMILY)
     assert [t.group.label for t in one.tests] == ["TIGER + APAO-Pointwise"]
@@ -78,7 +80,31 @@ def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
     assert ("ml-100k, TIGER", "APAO-Pairwise without ranks") in one.absent
     one, = families_of([*whole, *kept(tmp_path, runs((0,), **PAIRWISE), 0.2)], tmp_path, FAMILY)
     assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 1, 2") in one.absent
-    assert families_of(whole, tmp_path / "elsewhere", FAMILY) == ()
+    one, = families_of(whole, tmp_path / "elsewhere", FAMILY)
+    both = "APAO-Pointwise without ranks and cross-entropy without ranks"
+    assert one.tests == () and ("ml-100k, TIGER", both) in one.absent
+    line, = verdicts.sentences([one])
+    assert line == "- Declared, and nothing of it tested yet: claim (profile quick)."
+    assert "APAO-Pointwise without ranks" in verdicts.section([one], 1)[-1]
+
+
+def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
+    """Seed 4 is not of the profile: it is left out of the test, and nobody lacks it."""
+    records = [*kept(tmp_path, runs((0, 1, 2, 4)), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5)]
+    one, = families_of(records, tmp_path, FAMILY)
+    assert one.tests[0].seeds == (0, 1, 2) and one.tests[0].comparison.n_seeds == 3
+    without, = families_of([r for r in records if r.seed != 4], tmp_path, FAMILY)
+    assert one.tests[0].comparison == without.tests[0].comparison
+
+
+def test_seeds_are_those_of_the_data_whatever_the_suite(tmp_path):
+    """MSL has one seed where cross-entropy, of another suite, has three: MSL is incomplete there too."""
+    msl = [suite_record("TIGER + MSL", 0, 0.03)]
+    other = [replace(r, label="TIGER + something else", config={**r.config, "objective": [{"name": "dmpo"}]},
+                     run_id=f"{r.run_id}x") for r in runs()]
+    alone, = arrange(load_suite("apao"), msl)
+    beside, = arrange(load_suite("apao"), [*msl, *other])
+    assert alone.missing(alone.groups[0]) == () and beside.missing(beside.groups[0]) == (1, 2)
 
 
 def test_profiles_are_corrected_apart_and_smoke_says_nothing(tmp_path):
@@ -93,7 +119,7 @@ def test_profiles_are_corrected_apart_and_smoke_says_nothing(tmp_path):
 def test_a_row_whose_settings_were_changed_is_another(tmp_path):
     other = {**POINTWISE, "objective": (POINTWISE["objective"][0], {**POINTWISE["objective"][1], "eta": 3e-5})}
     records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**other), 0.5)]
-    assert families_of(records, tmp_path, FAMILY) == ()
+    assert [one.tests for one in families_of(records, tmp_path, FAMILY)] == [()]
 
 
 def test_a_baseline_without_seeds_stands_against_every_seed(tmp_path):
@@ -112,7 +138,7 @@ def test_the_words_of_the_report(tmp_path):
                            "ml-100k (+0.")
     assert "worse: none; no difference detected: 1 of 2" in line
     text = "\n\n".join(verdicts.section(found, 1))
-    assert "With 3 seeds: the tests say whether other users would show the same" in text
+    assert "With 3 seeds the tests say whether other users would show the same" in text
     assert "**better** |" in text and "Declared and not tested yet: apao_yelp: no run." in text
     rows = verdicts.tests_csv(found).splitlines()
     assert len(rows) == 3 and rows[0] == ",".join(verdicts.CSV_HEADER) and rows[1].endswith(",better")

@@ -325,7 +325,8 @@ def test_a_report_with_diagnoses(tmp_path, suite, labels, names):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_report_without_diagnoses_is_as_before_but_for_one_line(tmp_path):
+def test_a_report_without_diagnoses_is_as_before_but_for_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Material, "families", ())
     records = [run_of(CE), record_of("ml-100k", "popularity", 0)]
     store = stored(tmp_path / "results", records)
     before = render_suite("apao", records, tmp_path / "r").read_text()

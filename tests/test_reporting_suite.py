@@ -92,7 +92,7 @@ def test_a_setting_at_a_later_default_leaves_the_plain_name():
 
 def test_objectives_against_cross_entropy_and_the_control(block):
     """Deviations are 0.001 each, so 0.002 are within the spread: 0.0325 - 0.031 is, 0.0345 - 0.031 is not."""
-    text = answer([block])
+    text = answer(load_suite("apao"), [block])
     assert "Best of 11: SASRec with 0.0610 ± 0.0010, n = 3." in text
     assert ("The best of 9 generative rows, Llama + CE → DPO, reaches 0.0500 ± 0.0010, n = 3: 150.0 % above "
             "Popularity (0.0200, n = 1) and 18.0 % below SASRec") in text
@@ -107,7 +107,7 @@ def test_objectives_against_cross_entropy_and_the_control(block):
 
 def test_one_seed_says_nothing_of_the_spread():
     block, = arrange(load_suite("apao"), [r for r in suite_records() if r.seed == 1 and r.config.get("backbone")])
-    text = answer([block])
+    text = answer(load_suite("apao"), [block])
     assert ("TIGER + cross-entropy (0.0310, n = 1): 4 above (MSL +29.0 %; CE → S-DPO +11.3 %; APAO-Pointwise +4.8 %; "
             "CE → CE +3.2 %), 1 below (CE → DPO -32.3 %); one seed each, so nothing is known of the spread.") in text
 
@@ -213,7 +213,8 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
     text = render_suite("apao", suite_records(), tmp_path, results=tmp_path).read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## The answer", "## Results", "## How this was obtained", "## Figures", "## What beam search throws away",
+        "## The answer", "## Results", "## How this was obtained", "## Declared comparisons", "## Figures",
+        "## What beam search throws away",
         "## Efficiency", "## Budget and tuning", "## What the grids cost", "## Settings, data and machines",
         "## Not covered yet"]
     lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()

@@ -118,6 +118,21 @@ def verdict(comparison: Comparison, p_holm: float) -> str | None:
     return "better" if comparison.difference > 0 else "worse"
 
 
+def detectable(comparison: Comparison, num_tests: int = 1) -> float:
+    """The true difference that gets a verdict in about 80% of cases, by the normal approximation.
+
+    num_tests: comparisons that are corrected together, of which this one counts as the first (Bonferroni, Holm's first
+    step). Larger than `minimum_detectable`, which is of one uncorrected test over users: a verdict also needs an
+    interval over seeds and users that leaves 0 out. NaN for one user. Raises: ValueError for no test.
+    """
+    if num_tests < 1:
+        raise ValueError(f"at least one test is needed, got {num_tests}")
+    error = comparison.minimum_detectable / DETECTABLE
+    low, high = comparison.interval
+    corrected = NormalDist().inv_cdf(1 - ALPHA / (2 * num_tests)) * error
+    return max(corrected, (high - low) / 2) + NormalDist().inv_cdf(0.8) * error
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values of one family, in the order given and at most 1.
 

@@ -10,6 +10,7 @@ from genrec_bench.commands import common
 from genrec_bench.errors import UserError
 from genrec_bench.records import RecordStore, write_atomically
 
+PAGE = "index.html"
 MOST_LINES = 12  # of differences that are named one by one
 
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {args.jobs}.")
-    source = markdown.Source(records, args.results, jobs=args.jobs or cores())
+    source = markdown.Source(records, args.results, jobs=args.jobs or cores(), reports=reports)
     if args.only:
         pages, undrawn = markdown.build_some(args.suite, args.only, source)
         pages.write(reports)
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         return _check(pages.differences(reports), reports)
     pages.write(reports)
+    (reports / PAGE).unlink(missing_ok=True)  # it would show what was before
     print(reports / front)
     if args.html:
         print(_html(pages.files, reports))
@@ -84,7 +86,7 @@ def _html(files: dict[str, bytes], reports: Path) -> Path:
 
     names = [name for name in files if name.endswith(".md")]
     parts = [(_heading(files[name]), reports / name) for name in sorted(names, key=lambda n: (n != "index.md", n))]
-    path = reports / "index.html"
+    path = reports / PAGE
     write_atomically(path, html_page("genrec-bench: reports", parts).encode())
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from genrec_bench.reporting.load import Block, Group, Summary
+from genrec_bench.reporting.rows import Suite
 from genrec_bench.reporting.tables import title_of
 
 METRIC = "ndcg@10"
@@ -13,25 +14,26 @@ MOST_NAMED = 5  # rows that a sentence names on either side
 Scored = list[tuple[Group, Summary]]
 
 
-def answer(blocks: Sequence[Block], tested: Collection[str] = ()) -> str:
+def answer(suite: Suite, blocks: Sequence[Block], tested: Collection[str] = ()) -> str:
     """One bullet a block, after one sentence on how to read them.
 
     tested: names of blocks with declared comparisons, of whose objectives those speak instead.
     """
+    wanted = {row.baseline for row in suite.rows}
     lines = [f"By {title_of(METRIC)} on the test targets, item-level; mean ± sample standard deviation over n seeds. "
              "Descriptive: differences are between means; one no larger than both standard deviations together is "
              "within the seeds' spread, and no test over users stands behind these sentences.", ""]
-    lines += [f"- **{block.name}.** {' '.join(_sentences(block, block.name in tested))}" for block in blocks]
+    lines += [f"- **{block.name}.** {' '.join(_sentences(block, wanted, block.name in tested))}" for block in blocks]
     return "\n".join(lines)
 
 
-def _sentences(block: Block, tested: bool) -> list[str]:
+def _sentences(block: Block, wanted: Collection[str | None], tested: bool) -> list[str]:
     scored = [(g, g.metric(METRIC)) for g in block.groups if g.metric_values(METRIC) and not block.missing(g)]
     if not scored:
         known = any(g.metric_values(METRIC) for g in block.groups)
         return ["No row has all its seeds yet." if known else f"No record has {title_of(METRIC)}."]
     sentences = [*_best(scored), *([] if tested else _objectives(block, scored))]
-    absent = [name for name in REFERENCES if name not in {g.row.baseline for g, _ in scored}]
+    absent = [name for name in REFERENCES if name in wanted and name not in {g.row.baseline for g, _ in scored}]
     if absent and any(g.row.baseline is None for g, _ in scored):
         sentences.append(f"No record yet of {_join(absent)} to compare with.")
     if block.profile == "smoke":

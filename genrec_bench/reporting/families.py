@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from genrec_bench.analysis.classical import McNemar, mcnemar
-from genrec_bench.analysis.significance import Comparison, compare_values, holm, verdict
+from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import Family, Suite
 
@@ -21,7 +21,8 @@ UNTESTED = ("smoke",)  # profiles whose numbers mean nothing
 class Test:
     """One comparison of a family: a row against the named one, on one block and backbone, over the users of all seeds.
 
-    backbone: as the labels spell it. metric: name@k. p_holm: corrected within the family. hits: McNemar's exact test of
+    backbone: as the labels spell it. seeds: those that both rows have. metric: name@k. num_tests: how many were
+    corrected together. p_holm: corrected within the family. hits: McNemar's exact test of
     who has the target within k, one a seed; a target that shares its place with others counts where its first place is.
     """
 
@@ -32,7 +33,9 @@ class Test:
     group: Group
     against: Group
     comparison: Comparison
+    seeds: tuple[int, ...] = ()
     metric: str = "ndcg@10"
+    num_tests: int = 1
     p_holm: float = 1.0
     hits: tuple[McNemar, ...] = ()
 
@@ -40,6 +43,11 @@ class Test:
     def verdict(self) -> str | None:
         """"better", "worse", or None where no difference was detected."""
         return verdict(self.comparison, self.p_holm)
+
+    @property
+    def detectable(self) -> float:
+        """The true difference that gets a verdict in about 4 of 5 cases."""
+        return detectable(self.comparison, self.num_tests)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Tested:
 
 
 def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Tested]:
-    """Each declared family in each profile that has runs of its rows, corrected by Holm within family and profile.
+    """Each declared family in each profile that has runs of its data, corrected by Holm within family and profile.
 
     values(group, metric, k): (seeds, users) values of a row, or None where its ranks are not at hand. A row with
     missing seeds is not tested.
@@ -76,10 +84,10 @@ def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Te
                 tests += [_tested(family, block, *pair, values) for pair in pairs]
                 absent += lacking
             absent += _untouched(family, inside)
-            if tests:
-                adjusted = holm([t.comparison.p_value for t in tests])
-                yield Tested(family, profile, tuple(replace(t, p_holm=p) for t, p in zip(tests, adjusted, strict=True)),
-                             tuple(absent))
+            adjusted = holm([t.comparison.p_value for t in tests])
+            if inside:
+                yield Tested(family, profile, tuple(replace(t, p_holm=p, num_tests=len(tests))
+                                                    for t, p in zip(tests, adjusted, strict=True)), tuple(absent))
 
 
 def _untouched(family: Family, blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
@@ -120,7 +128,14 @@ def _gap(name: str, group: Group | None, block: Block, family: Family, values: V
 
 
 def _tested(family: Family, block: Block, group: Group, against: Group, values: Values) -> Test:
-    a, b = (values(g, family.measure, family.k) for g in (group, against))
-    hits = [values(g, "recall", family.k) > 0 for g in (group, against)]
-    return Test(block, group.row.spelling, group, against, compare_values(a, b), family.metric,
-                hits=tuple(mcnemar(one, other) for one, other in zip(*np.broadcast_arrays(*hits), strict=True)))
+    sides = [g for g in (group, against) if g.row.seeded]
+    seeds = tuple(s for s in sides[0].seeds if all(s in g.seeds for g in sides)) if sides else ()
+    (a, b), hits = ([_of_seeds(values(g, metric, family.k), g, seeds) for g in (group, against)]
+                    for metric in (family.measure, "recall"))
+    found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
+    return Test(block, group.row.spelling, group, against, compare_values(a, b), seeds, family.metric, hits=found)
+
+
+def _of_seeds(values: np.ndarray, group: Group, seeds: Sequence[int]) -> np.ndarray:
+    """The rows of some seeds; the one row of what is not seeded."""
+    return values[[group.seeds.index(s) for s in seeds]] if group.row.seeded else values[:1]

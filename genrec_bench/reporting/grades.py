@@ -15,12 +15,13 @@ EXACT, STATISTICAL, DIRECTIONAL = "exact", "statistical", "directional"
 NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN = "not reproduced", "not comparable", "not run"
 GRADES = (EXACT, STATISTICAL, DIRECTIONAL, NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN)
 ENOUGH = 5  # seeds for the grade of the spread
+FEWEST = 2  # other methods of a column for the grade of the order, and at least half of them
 TINY = 1e-12  # what two equal decimals may differ by in binary
 
 READING = f"""\
 Grades: {EXACT}, the printed number is within one standard error of our seeds (at least two) and half a unit of its
-last digit; {STATISTICAL}, within mean ± 2 SD of at least {ENOUGH} seeds; {DIRECTIONAL}, the method stands to every
-other one of its column as printed; else {NOT_REPRODUCED}. {NOT_COMPARABLE.capitalize()}: data or settings are not the
+last digit; {STATISTICAL}, within mean ± 2 SD of at least {ENOUGH} seeds; {DIRECTIONAL}, the method stands as printed to
+every other one of its column that was run, at least half of them and {FEWEST}; else {NOT_REPRODUCED}. {NOT_COMPARABLE.capitalize()}: data or settings are not the
 paper's, or seeds are missing. None of these is a test."""
 
 
@@ -32,12 +33,43 @@ class Grade:
     why: str
 
 
-def grade(ours: Summary, printed: float, *, digits: int, order_agrees: bool | None, reason: str,
+@dataclass(frozen=True)
+class Order:
+    """How a method stands to the others of its printed column.
+
+    others: how many are printed. known: how many of them have been run so that they can be compared. agrees: whether
+    all of these stand to it as printed.
+    """
+
+    agrees: bool
+    known: int
+    others: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many are known that an order says something."""
+        return self.known >= FEWEST and 2 * self.known >= self.others
+
+    @property
+    def text(self) -> str:
+        """What is known of it; "" where there is no other method."""
+        if not self.others:
+            return ""
+        count = f"{self.known} of the {self.others} others"
+        if not self.agrees:
+            return f"not as printed to {count}, those that were run, together"
+        if not self.enough:
+            return f"order known to {count} only"
+        return f"as printed to {count}" + ("; the rest was not run, or not comparably" if self.known < self.others
+                                           else "")
+
+
+def grade(ours: Summary, printed: float, *, digits: int, order: Order | None = None, reason: str,
           known: Sequence[str] = ()) -> Grade:
     """How near the mean over seeds comes to a printed number of so many decimals.
 
-    order_agrees: whether the order of the methods is as printed, see `order_agrees`. reason: why the two cannot be
-    compared, or "". known: entries of the ledger that may explain a difference.
+    order: see `order_of`; None where it says nothing. reason: why the two cannot be compared, or "". known: entries of
+    the ledger on choices of ours.
     """
     if ours.mean is None:
         return Grade(NOT_RUN, "no run stands for it")
@@ -50,9 +82,10 @@ def grade(ours: Summary, printed: float, *, digits: int, order_agrees: bool | No
             return Grade(EXACT, f"within {near:.{digits + 1}f}, one standard error and half a printed unit")
         if ours.n >= ENOUGH and gap <= 2 * ours.sd + TINY:
             return Grade(STATISTICAL, f"within 2 SD of {ours.n} seeds")
-    if order_agrees:
-        return Grade(DIRECTIONAL, "it stands to every other method of its column as printed")
-    return Grade(NOT_REPRODUCED, f"known differences: ledger: {', '.join(known)}" if known else "no known reason")
+    if order and order.agrees and order.enough:
+        return Grade(DIRECTIONAL, order.text)
+    choices = f"choices that may matter: ledger: {', '.join(known)}" if known else "no choice is known that may matter"
+    return Grade(NOT_REPRODUCED, "; ".join(filter(None, (order.text if order else "", choices))))
 
 
 def grade_count(ours: float, printed: float, *, digits: int, reason: str) -> Grade:
@@ -64,15 +97,14 @@ def grade_count(ours: float, printed: float, *, digits: int, reason: str) -> Gra
     return Grade(NOT_REPRODUCED, "another number")
 
 
-def order_agrees(method: str, ours: Mapping[str, float], printed: Mapping[str, float]) -> bool | None:
-    """Whether every other method of a column stands to this one as printed; None where there is no other.
+def order_of(method: str, ours: Mapping[str, float], printed: Mapping[str, float]) -> Order:
+    """How the methods of a column that have been run stand to this one, beside the printed order.
 
-    ours, printed: method -> number. Only methods on both sides count; a tie on either agrees with anything.
+    ours, printed: method -> number. Only methods on both sides are known; a tie on either agrees with anything.
     """
-    others = [m for m in ours if m in printed and m != method]
-    if not others:
-        return None
-    return all((ours[method] - ours[m]) * (printed[method] - printed[m]) >= 0 for m in others)
+    known = [m for m in ours if m in printed and m != method]
+    agrees = all((ours[method] - ours[m]) * (printed[method] - printed[m]) >= 0 for m in known)
+    return Order(agrees, len(known), len(printed) - (method in printed))
 
 
 def known_reasons(row: Row) -> list[str]:

@@ -15,12 +15,12 @@ from genrec_bench.reporting.tables import pipe, title_of
 UNTOLD = ("smoke",)  # profiles whose numbers mean nothing
 
 
-def index(materials: Sequence[Material], papers: Mapping[str, str], grades: Mapping[str, Mapping[str, int]],
+def index(materials: Sequence[Material], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]],
           corrected: int) -> str:
     """The index of all suites with records, as Markdown.
 
-    papers: key -> title of the papers with a page of tables. grades: paper -> grade -> printed cells. corrected:
-    records among these that an erratum is about.
+    links: files of the reports and pages that are there, with their titles. grades: paper -> grade -> printed scores.
+    corrected: records among these that an erratum is about.
     """
     told = [m for m in materials if any(b.profile not in UNTOLD for b in m.blocks)]
     findings = [_best(told), _verdicts(told), _strongest(told), _lost(told), _printed(grades)] if told else \
@@ -30,9 +30,8 @@ def index(materials: Sequence[Material], papers: Mapping[str, str], grades: Mapp
     if corrected:
         sections.append(f"{corrected} of these records were corrected since they were first published: see `ERRATA.md` "
                         "beside the records.")
-    links = [f"- [{m.suite.title}]({m.suite.name}/report.md)" for m in materials]
-    links += [f"- [{title}: the paper's tables beside ours](papers/{key}.md)" for key, title in papers.items()]
-    return "\n\n".join([*sections, "## Reports and tables", "\n".join(links)]) + "\n"
+    lines = [f"- [{title}]({name})" for name, title in links.items()]
+    return "\n\n".join([*sections, "## Reports and tables", "\n".join(lines)]) + "\n"
 
 
 def _what(materials: Sequence[Material]) -> str:
@@ -90,8 +89,8 @@ def _verdicts(materials: Sequence[Material]) -> str:
             counts = [sum(t.verdict == v for t in some) for v in ("better", "worse", None)]
             parts.append(f"of {len(some)} {kind} {counts[0]} find the method better, {counts[1]} worse, and "
                          f"{counts[2]} detect no difference")
-    quiet = [t.comparison.minimum_detectable for t in tests if t.verdict is None]
-    span = f" (weakest detectable difference {max(quiet):.4f})" if quiet else ""
+    quiet = [t.detectable for t in tests if t.verdict is None]
+    span = f" (where none was detected, it would have taken {min(quiet):.4f} to {max(quiet):.4f})" if quiet else ""
     return f"**Verdicts** of the declared comparisons, corrected by Holm: {'; '.join(parts)}{span}."
 
 
@@ -131,11 +130,11 @@ def _lost(materials: Sequence[Material]) -> str:
 
 
 def _printed(grades: Mapping[str, Mapping[str, int]]) -> str:
-    """How many printed cells are reproduced, by grade."""
+    """How many printed scores are reproduced, by grade."""
     parts = []
     for paper, counts in grades.items():
         total = sum(counts.values())
         run = [f"{count} {grade}" for grade, count in counts.items() if count and grade != "not run"]
         absent = counts.get("not run", 0)
-        parts.append(f"{paper}: of {total} printed cells {', '.join([*run, f'{absent} not run'])}")
+        parts.append(f"{paper}: of {total} printed scores {', '.join([*run, f'{absent} not run'])}")
     return f"**Printed numbers**: {'; '.join(parts)}." if parts else "**Printed numbers**: no paper is on file."

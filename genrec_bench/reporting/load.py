@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import diagnoses
+from genrec_bench import declared, diagnoses
 from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.identity import canonical
 from genrec_bench.records import RecordStore, RunRecord
@@ -110,20 +110,22 @@ class Block:
 
     Baselines stand first, then the backbones one after the other, each in the order of the suite.
     Runs of a method that is not seeded may have been made by another profile, which changes nothing about them.
+    expected: the seeds that a whole row has, see `expected_seeds`; () = every seed that some row has.
     """
 
     name: str
     dataset: str
     profile: str
     groups: tuple[Group, ...]
+    expected: tuple[int, ...] = ()
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that some seeded method has."""
-        return tuple(sorted({s for g in self.groups if g.row.seeded for s in g.seeds}))
+        """The seeds that a whole row has; some may have more."""
+        return self.expected or tuple(sorted({s for g in self.groups if g.row.seeded for s in g.seeds}))
 
     def missing(self, group: Group) -> tuple[int, ...]:
-        """Seeds that others have and this group has not; none where nothing is random."""
+        """Seeds that a whole row has and this group has not; none where nothing is random."""
         return tuple(s for s in self.seeds if s not in group.seeds) if group.row.seeded else ()
 
     @property
@@ -162,6 +164,7 @@ def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
     """
     placed = [(found, r) for r in {r.run_id: r for r in records}.values() if (found := row_of(r.config, suite.rows))]
     seeded = {(canonical(_shared(r)), r.profile) for (number, _), r in placed if suite.rows[number].seeded}
+    expected = expected_seeds(records)
     single: dict[str, str] = {}  # data of unseeded methods only -> the first profile by name
     for (number, _), record in placed:
         if not suite.rows[number].seeded:
@@ -178,7 +181,28 @@ def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
     ordered = sorted(blocks.items(), key=lambda kv: (dataset_title(kv[1][0][2]), kv[0][1], kv[0][0]))
     names = _block_names([f"{dataset_title(runs[0][2])}, profile {profile}" for (_, profile), runs in ordered],
                          [_shared(runs[0][2]) for _, runs in ordered])
-    return [_block(name, profile, suite, runs) for name, ((_, profile), runs) in zip(names, ordered, strict=True)]
+    return [replace(_block(name, profile, suite, runs), expected=expected.get((data, profile), ()))
+            for name, ((data, profile), runs) in zip(names, ordered, strict=True)]
+
+
+def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Which seeds a row has to have, by data and profile, whatever suite it belongs to.
+
+    Those of the profile's file that any seeded run has, so that no suite calls a row whole which another calls
+    incomplete, and a single row with more seeds makes no other incomplete; of another profile every seed there is.
+    """
+    found: dict[tuple[str, str], set[int]] = {}
+    for record in records:
+        if is_seeded(record):
+            found.setdefault((canonical(_shared(record)), record.profile), set()).add(record.seed)
+    known = {p: set(declared.load_profile(p)["seeds"]) for p in declared.profile_names()}
+    return {(data, p): tuple(sorted(seeds & known.get(p, set()) or seeds)) for (data, p), seeds in found.items()}
+
+
+def is_seeded(record: RunRecord) -> bool:
+    """Whether another seed would give a run other numbers."""
+    name = (record.config.get("baseline") or {}).get("name")
+    return name not in declared.baseline_names() or declared.load_baseline(name)["seeded"]
 
 
 def _block_names(titles: list[str], shared: list[dict[str, Any]]) -> list[str]:

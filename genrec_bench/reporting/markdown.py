@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from genrec_bench import declared
@@ -14,7 +15,7 @@ from genrec_bench.errors import UserError, unknown
 from genrec_bench.records import RunRecord
 from genrec_bench.reporting import about, grades, printed_tables, sections, verdicts
 from genrec_bench.reporting.answer import answer
-from genrec_bench.reporting.figures.base import plates
+from genrec_bench.reporting.figures.base import Plate, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
 from genrec_bench.reporting.material import Material
@@ -24,14 +25,14 @@ from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rows import Suite, load_suite
 
 PAPERS = "papers"  # folder of the papers' tables
-PAPER_FILES = ("table-*.csv", "table-*.tex")
+PAPER_FILES = ("table-*.csv", "table-*.tex", "table-*.md")
 
 
 @dataclass(frozen=True)
 class Source:
     """What reports are made from. results: the folder of the records, for ranks, diagnoses and what else lies beside
     them; without it nothing is tested. suites: where suite files lie. jobs: processes that draw. drawn: False leaves
-    out all pictures.
+    out all pictures. reports: where earlier reports may lie, which the index then links too.
     """
 
     records: Sequence[RunRecord]
@@ -39,6 +40,7 @@ class Source:
     suites: Path | None = None
     jobs: int = 1
     drawn: bool = True
+    reports: Path | None = None
 
     def material(self, suite: Suite) -> Material:
         """What a suite's report is made from."""
@@ -54,7 +56,7 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
     the index. Nothing but the arguments and the suite, profile, paper, ledger and baseline files enters: equal records
     give equal bytes. Raises: UserError where no record belongs to the suite, and for a damaged file.
     """
-    pages, front = build(suite_name, Source(records, results, suites, jobs))
+    pages, front = build(suite_name, Source(records, results, suites, jobs, reports=reports))
     pages.write(reports)
     return reports / front
 
@@ -72,12 +74,15 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
         tables = {key: _tables(load_paper(key), every) for key in paper_names()}
         shown = {m.suite.name: _report(m, pages, source, drawn) for m in wanted}
     counts = {paper.short: _of_scores(paper, made) for paper, made, _ in tables.values()}
-    titles = {}
     for key, (paper, made, by) in tables.items():
-        if suite.includes or suite.paper == key:
+        if suite.includes or key in _papers_of(suite):
             pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, shown))
-            titles[key] = paper.short
-    pages.text("index.md", index(every, titles, counts, _corrected(every, source.results)))
+    links = {f"{m.suite.name}/report.md": m.suite.title for m in every}
+    links |= {f"{PAPERS}/{key}.md": f"{paper.short}: the paper's tables beside ours"
+              for key, (paper, *_) in tables.items()}
+    there = {name: title for name, title in links.items()
+             if name in pages.files or (source.reports and (source.reports / name).is_file())}
+    pages.text("index.md", index(every, there, counts, _corrected(every, source.results)))
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
 
 
@@ -95,15 +100,24 @@ def _tables(paper: Paper, materials: Sequence[Material]) -> tuple[Paper, list[Pr
     return paper, printed_tables.paper_tables(paper, by.blocks if by else (), better=_better(by)), by
 
 
+def _papers_of(suite: Suite) -> list[str]:
+    """The papers whose printed numbers or figures a suite is about."""
+    drawn = {plate.paper for plate in plates(suite)}
+    return [key for key in paper_names() if key == suite.paper or key in drawn]
+
+
 def _single(suites: Path | None) -> list[str]:
     """The suites with rows of their own."""
     return [name for name in declared.suite_names(suites) if not load_suite(name, suites).includes]
 
 
-def _better(material: Material | None) -> frozenset[tuple[str, str]]:
-    """(block, row) of what a declared comparison found better."""
-    return frozenset((t.block.name, t.group.label) for one in (material.families if material else ())
-                     for t in one.of("better"))
+def _better(material: Material | None) -> dict[tuple[str, str], tuple[str, ...]]:
+    """(block, row) of what declared comparisons found better, and than which rows."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for test in (t for one in (material.families if material else ()) for t in one.of("better")):
+        key = test.block.name, test.group.label
+        found[key] = (*found.get(key, ()), test.against.label)
+    return found
 
 
 def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
@@ -155,7 +169,7 @@ def _answer(material: Material) -> list[str]:
         parts = ["Verdicts of the declared comparisons, corrected within each family (how: `docs/statistics.md`); "
                  "everything else in this report is descriptive.",
                  "\n".join(verdicts.sentences(material.families))]
-    return [*parts, answer(material.blocks, tested)]
+    return [*parts, answer(material.suite, material.blocks, tested)]
 
 
 def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None, pages: Pages) -> str:
@@ -166,8 +180,7 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None
              f"cell: `reproduced ± SD (reported, Δ, grade)`. {grades.READING}"]
     for table in made:
         stem = f"{paper.key}/table-{table.number}"
-        pages.text(f"{PAPERS}/{stem}.csv", table.csv)
-        pages.text(f"{PAPERS}/{stem}.tex", table.latex)
+        _table(paper, table, pages)
         notes = "\n".join(f"- {note}" for note in table.notes)
         parts += [f"## Table {table.number}: {table.title}", table.markdown, notes,
                   f"[CSV]({stem}.csv), [LaTeX]({stem}.tex)."]
@@ -195,30 +208,30 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
     suite = load_suite(suite_name, source.suites)
     names = suite.includes or (suite.name,)
     materials = [m for m in (source.material(load_suite(name, source.suites)) for name in names) if m.blocks]
-    offered: dict[str, list] = {}
+    offered: dict[str, list[Callable[[Pages], list[str]]]] = {}
     for material in materials:
         for plate in plates(material.suite):
-            offered.setdefault(plate.key, []).append((material, plate))
-        for table in printed_tables.numbers(material.paper) if material.paper else ():
-            offered.setdefault(f"table:{table}", []).append((material, table))
+            offered.setdefault(plate.key, []).append(partial(_drawn, material, plate, source.jobs))
+    for key in paper_names() if suite.includes else _papers_of(suite):
+        paper, made, _ = _tables(load_paper(key), materials)
+        for table in made:
+            offered.setdefault(f"table:{table.number}", []).append(partial(_table, paper, table))
     for key in keys:
         if key not in offered:
             raise unknown("table or figure", key, offered, f"suite {suite_name}")
-    pages, undrawn = Pages(), []
-    for key in keys:
-        for material, what in offered[key]:
-            if isinstance(what, str):
-                _table(material, what, pages)
-            else:
-                with drawing([(material, [what])], source.jobs) as drawn:
-                    for plate, block, picture in drawn(material):
-                        text = place(pages, material.suite.name, plate, block, picture)
-                        undrawn += [text] if picture.files is None else []
-    return pages, undrawn
+    pages = Pages()
+    return pages, [line for key in keys for make in offered[key] for line in make(pages)]
 
 
-def _table(material: Material, number: str, pages: Pages) -> None:
-    made = printed_tables.paper_tables(material.paper, material.blocks, better=_better(material))
-    table = next(t for t in made if t.number == number)
+def _drawn(material: Material, plate: Plate, jobs: int, pages: Pages) -> list[str]:
+    """Add one figure; returns why it is not drawn."""
+    with drawing([(material, [plate])], jobs) as drawn:
+        texts = {place(pages, material.suite.name, *one): one[2].files for one in drawn(material)}
+    return [text for text, files in texts.items() if files is None]
+
+
+def _table(paper: Paper, table: PrintedTable, pages: Pages) -> list[str]:
+    """Add one table as files of its own."""
     for kind, text in (("csv", table.csv), ("tex", table.latex), ("md", table.markdown + "\n")):
-        pages.text(f"{PAPERS}/{material.paper.key}/table-{number}.{kind}", text)
+        pages.text(f"{PAPERS}/{paper.key}/table-{table.number}.{kind}", text)
+    return []

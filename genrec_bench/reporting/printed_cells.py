@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genrec_bench.records import RunRecord
 from genrec_bench.reporting.answer import METRIC
-from genrec_bench.reporting.grades import Grade, grade, grade_count, known_reasons, order_agrees
+from genrec_bench.reporting.grades import Grade, Order, grade, grade_count, known_reasons, order_of
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.printed import Standing, standings
@@ -23,6 +23,7 @@ EPOCHS = "the paper does not say how it counts; ours is the epoch that is kept"
 TAKEN = "taken from the paper's table"
 OTHERWISE = "our rows are set otherwise"
 UNGRADED = Grade("", "computed from the cells of its column")
+Better = Mapping[tuple[str, str], tuple[str, ...]]  # (block, label of a row) -> labels that a test found it better than
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Cell:
     """One printed cell and ours beside it.
 
     digits: decimals it is printed with. values: ours, (seed, value); not averaged where `whole` is False. order,
-    printed_order: 1 for the best of its column, 2 for the second, else 0. star: found better by a declared test.
+    printed_order: 1 for the best of its column, 2 for the second, else 0. better_than: labels of the rows that a
+    declared test found it better than.
     per_base, printed_per_base: multiples of the table's base, of costs. gain, among: our improvement, and how many
     methods stand behind it of how many that are printed. recomputed, spread: the improvement that the printed cells
     give, and the least and most that their rounding allows.
@@ -44,7 +46,7 @@ class Cell:
     grade: Grade = UNGRADED
     order: int = 0
     printed_order: int = 0
-    star: bool = False
+    better_than: tuple[str, ...] = ()
     per_base: float | None = None
     printed_per_base: float | None = None
     gain: float | None = None
@@ -68,8 +70,8 @@ class Cell:
         return not self.spread[0] - half <= self.reported.value <= self.spread[1] + half
 
 
-def fill(paper: Paper, layout: Layout, blocks: Sequence[Block], better: Collection[tuple[str, str]]) -> list[Cell]:
-    """The cells of a table in printed order. better: (block, label of the row) that get a star."""
+def fill(paper: Paper, layout: Layout, blocks: Sequence[Block], better: Better) -> list[Cell]:
+    """The cells of a table in printed order. better: what a declared test found better than what."""
     columns: dict[tuple[str, str, str], list[Reported]] = {}
     for reported in paper.reported:
         if reported.table == layout.number:
@@ -137,7 +139,7 @@ def _value(kind: str, metric: str, group: Group, record: RunRecord) -> float | N
     return record.metrics.get(f"id_{metric}", record.metrics.get(metric))
 
 
-def _finish(layout: Layout, column: list[Cell], better: Collection[tuple[str, str]]) -> list[Cell]:
+def _finish(layout: Layout, column: list[Cell], better: Better) -> list[Cell]:
     """What only the whole column tells: the order of the methods, the grades that rest on it, costs by the base."""
     if layout.kind == "costs":
         base = next(c for c in column if c.reported.method == layout.base)
@@ -149,22 +151,22 @@ def _finish(layout: Layout, column: list[Cell], better: Collection[tuple[str, st
     printed = {_name(c): c.reported.value for c in column}
     orders = _orders([c.ours.mean for c in column], column[0].digits)
     printed_orders = _orders(list(printed.values()), column[0].digits)
-    return [replace(c, order=a, printed_order=b, star=_starred(c, better), grade=_grade(
-                layout, c, order_agrees(_name(c), fair, printed) if _name(c) in fair else None))
+    return [replace(c, order=a, printed_order=b, better_than=_better_than(c, better), grade=_grade(
+                layout, c, order_of(_name(c), fair, printed) if _name(c) in fair else None))
             for c, a, b in zip(column, orders, printed_orders, strict=True)]
 
 
-def _grade(layout: Layout, cell: Cell, agrees: bool | None) -> Grade:
-    """The grade of a cell; agrees: see `order_agrees`."""
+def _grade(layout: Layout, cell: Cell, order: Order | None) -> Grade:
+    """The grade of a cell; order: see `order_of`."""
     value = cell.reported.value
     if not cell.values:
-        return grade(Summary(None, None, 0), value, digits=cell.digits, order_agrees=None, reason="")
+        return grade(Summary(None, None, 0), value, digits=cell.digits, reason="")
     reason = _why_not(cell)
     if layout.kind == "counts":
         return grade_count(cell.values[0][1], value, digits=cell.digits, reason=reason)
     if layout.kind == "settings":
         return Grade("", TAKEN if math.isclose(cell.values[0][1], value) else OTHERWISE)
-    return grade(summarise([v for _, v in cell.values]), value, digits=cell.digits, order_agrees=agrees, reason=reason,
+    return grade(summarise([v for _, v in cell.values]), value, digits=cell.digits, order=order, reason=reason,
                  known=known_reasons(cell.standing.group.row))
 
 
@@ -179,9 +181,10 @@ def _why_not(cell: Cell) -> str:
     return cell.standing.why_not or cost
 
 
-def _starred(cell: Cell, better: Collection[tuple[str, str]]) -> bool:
-    return (cell.reported.metric == METRIC and cell.standing is not None
-            and (cell.standing.block.name, cell.standing.group.label) in better)
+def _better_than(cell: Cell, better: Better) -> tuple[str, ...]:
+    if cell.reported.metric != METRIC or cell.standing is None:
+        return ()
+    return better.get((cell.standing.block.name, cell.standing.group.label), ())
 
 
 def _name(cell: Cell) -> str:

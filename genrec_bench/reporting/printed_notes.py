@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from genrec_bench.reporting.grades import NOT_COMPARABLE, NOT_REPRODUCED
+from genrec_bench.reporting.grades import DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED
 from genrec_bench.reporting.papers import IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.printed_cells import OTHERWISE, TAKEN, Cell
 
-STAR = ("Star: better by a test that this suite declares and makes on its own runs, corrected for all of its family; "
-        "it is not the paper's test.")
 COSTS = ("Seconds and epochs are those of the last stage, ours on our machine; our epochs are those up to the one that "
          "is kept. The multiples depend on the machine less than the seconds do.")
 
 
 def notes_of(paper: Paper, layout: Layout, cells: Sequence[Cell]) -> list[str]:
     """One line each, plain text."""
-    notes = [STAR] if any(c.star for c in cells) else []
-    notes += [COSTS] if layout.kind == "costs" else []
+    notes = [*_stars(cells), *([COSTS] if layout.kind == "costs" else [])]
     notes += _settings(cells) if layout.kind == "settings" else []
     notes += [*_rows(cells), *_reasons(cells), *_misprints(cells)]
     return notes + [f"{f['key']}: {f['text'].strip()}" for f in paper.findings if layout.number in f["tables"]]
+
+
+def _stars(cells: Sequence[Cell]) -> Iterator[str]:
+    """What the rows with a star are better than, a line for each that differs."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        if cell.better_than:
+            found.setdefault(cell.better_than, []).append(_place(cell.reported))
+    for others, places in found.items():
+        where = f" ({'; '.join(places)})" if len(found) > 1 else ""
+        yield (f"Star{where}: better than {' and '.join(others)} in a declared comparison of ours (Holm), not the "
+               "paper's test.")
 
 
 def _settings(cells: Sequence[Cell]) -> Iterator[str]:
@@ -47,14 +56,14 @@ def _rows(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _reasons(cells: Sequence[Cell]) -> Iterator[str]:
-    """What keeps cells from being compared or reproduced, a line a reason."""
-    for grade, head in ((NOT_COMPARABLE, "Not comparable"), (NOT_REPRODUCED, "Not reproduced")):
+    """What cells agree in, or what keeps them from being compared or reproduced, a line a reason."""
+    for grade in (DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED):
         places: dict[str, list[str]] = {}
         for cell in cells:
             if cell.grade.name == grade:
                 places.setdefault(cell.grade.why, []).append(_place(cell.reported))
         for why, where in places.items():
-            yield f"{head}, {'; '.join(dict.fromkeys(where))}: {why}."
+            yield f"{grade.capitalize()}, {'; '.join(dict.fromkeys(where))}: {why}."
 
 
 def _misprints(cells: Sequence[Cell]) -> Iterator[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.grades import GRADES
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.papers import IMPROVEMENT, Layout, Paper, Reported
-from genrec_bench.reporting.printed_cells import Cell, fill
+from genrec_bench.reporting.printed_cells import Better, Cell, fill
 from genrec_bench.reporting.printed_notes import notes_of
 from genrec_bench.reporting.tables import DASH, csv_text, mean_sd, number, pipe, title_of
 
@@ -64,11 +65,11 @@ LATEX = Style(lambda t: rf"\textbf{{{t}}}", lambda t: rf"\underline{{{t}}}", lat
 
 
 def paper_tables(paper: Paper, blocks: Sequence[Block], *,
-                 better: Collection[tuple[str, str]] = frozenset()) -> list[PrintedTable]:
+                 better: Better = MappingProxyType({})) -> list[PrintedTable]:
     """Every table that the paper's file lays out, with the runs that the blocks of its suite have for it.
 
-    better: (block, label of the row) that a declared test found better; their NDCG@10 gets a star. blocks may be
-    empty: every cell is then not run.
+    better: (name of a block, label of its row) -> labels of the rows that a declared test found it better than; its
+    NDCG@10 gets a star. blocks may be empty: every cell is then not run.
     """
     return [_table(paper, layout, fill(paper, layout, blocks, better)) for layout in paper.layouts]
 
@@ -180,7 +181,7 @@ def _ours(cell: Cell, style: Style) -> str:
     if unit in ("count", "hyperparameter"):
         return style.escape(_number(cell, cell.ours.mean))
     text = mean_sd(cell.ours, digits=cell.digits if unit == "fraction" else 1)
-    text = _marked(style.escape(text + ("*" if cell.star else "")), cell.order, style)
+    text = _marked(style.escape(text + ("*" if cell.better_than else "")), cell.order, style)
     return text + ("" if cell.per_base is None else f", {cell.per_base:.2f}x")
 
 

@@ -11,29 +11,36 @@ from genrec_bench.reporting.families import Test, Tested
 from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
 
 MOST_NAMED = 6  # tests that a sentence names
+ENOUGH = 5  # seeds that a claim on an objective needs
 CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", "metric", "seeds", "users", "mean",
               "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable",
-              "paired_t", "paired_t_p", "mcnemar_only_method", "mcnemar_only_against", "mcnemar_p",
-              "apao_one_sample_t", "apao_one_sample_p", "verdict")
+              "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high", "mcnemar_only_method",
+              "mcnemar_only_against", "mcnemar_p", "apao_one_sample_t", "apao_one_sample_p", "verdict")
 
 
 def sentences(families: Sequence[Tested]) -> list[str]:
     """One bullet a family: who is better or worse than what it is measured by, and what could have been found."""
-    return [_sentence(one) for one in families]
+    empty = [f"{one.family.name} (profile {one.profile})" for one in families if not one.tests]
+    return [*(_sentence(one) for one in families if one.tests),
+            *([f"- Declared, and nothing of it tested yet: {'; '.join(empty)}."] if empty else [])]
 
 
 def _sentence(one: Tested) -> str:
-    count = len(one.tests)
     parts = [f"{word}: {_named(one.of(word)) or 'none'}" for word in ("better", "worse")]
     quiet = one.of(None)
     if quiet:
-        sizes = [t.comparison.minimum_detectable for t in quiet]
+        sizes = [t.detectable for t in quiet]
         span = f"{min(sizes):.4f}" if min(sizes) == max(sizes) else f"{min(sizes):.4f} to {max(sizes):.4f}"
-        parts.append(f"no difference detected: {len(quiet)} of {count} (differences of {span} would have been found in "
-                     "4 of 5 cases)")
-    few = min(t.comparison.n_seeds for t in one.tests)
-    return (f"- **{_title(one)}** (profile {one.profile}, {title_of(one.family.metric)}, {count} "
-            f"test{'s' if count > 1 else ''}, {few} seed{'s' if few > 1 else ''}): {'; '.join(parts)}.")
+        parts.append(f"no difference detected: {len(quiet)} of {len(one.tests)} (a difference of {span} would have "
+                     "got a verdict in about 4 of 5 cases)")
+    count = f"{len(one.tests)} test{'s' if len(one.tests) > 1 else ''}"
+    return (f"- **{_title(one)}** (profile {one.profile}, {title_of(one.family.metric)}, {count}, "
+            f"{_seeds(one.tests)}): {'; '.join(parts)}.")
+
+
+def _seeds(tests: Sequence[Test]) -> str:
+    few, most = (f(t.comparison.n_seeds for t in tests) for f in (min, max))
+    return f"{few} seed{'s' if few > 1 else ''}" if few == most else f"{few} to {most} seeds"
 
 
 def _title(one: Tested) -> str:
@@ -61,16 +68,16 @@ def section(families: Sequence[Tested], declared: int) -> list[str]:
              "over the seeds' means, for whether other seeds would show it. McNemar: exact, of hits within the "
              "metric's length, seed by seed. APAO's test is the papers' own (one-sample t of the seeds against the "
              "other row's mean taken as a constant): it leaves out that row's variance, so it is no verdict here. "
-             "More: `docs/statistics.md`; unrounded: [tables/tests.csv](tables/tests.csv)."]
-    few = min((t.comparison.n_seeds for one in families for t in one.tests), default=0)
-    if few:
-        parts.append(_few(few))
+             "Detectable: the true difference that gets a verdict in about 4 of 5 cases. More: `docs/statistics.md`; "
+             "unrounded: [tables/tests.csv](tables/tests.csv)."]
+    parts += _few([t for one in families for t in one.tests])
     parts.append(_by_their_test(families))
     for one in families:
-        parts += [f"### {_title(one)}, profile {one.profile}", _table(one)]
-        if one.absent:
+        parts += [f"### {_title(one)}, profile {one.profile}", _table(one)] if one.tests else []
+        if one.absent and one.tests:
             parts.append(f"Declared and not tested yet: {_absent(one)}.")
-    return parts
+    empty = [f"- {one.family.name}, profile {one.profile}: {_absent(one)}." for one in families if not one.tests]
+    return [*parts, *(["### Declared, and nothing of it tested yet", "\n".join(empty)] if empty else [])]
 
 
 def _absent(one: Tested) -> str:
@@ -85,27 +92,30 @@ def _absent(one: Tested) -> str:
 
 
 def _by_their_test(families: Sequence[Tested]) -> str:
-    """How often the papers' own test would have spoken."""
-    theirs = [p for one in families for t in one.tests if (p := _theirs(t)) is not None]
-    ours = sum(t.verdict is not None for one in families for t in one.tests)
-    if not theirs:
+    """How often the papers' own test would have spoken, where there are seeds to take it over."""
+    both = [(t, theirs) for one in families for t in one.tests if (theirs := _theirs(t)) is not None]
+    if not both:
         return ""
-    found, strictly = (sum(p.p_value <= level for p in theirs) for level in (ALPHA, 0.01))
-    return (f"APAO's test would call {found} of these {len(theirs)} differences significant at {ALPHA} ({strictly} at "
-            f"the paper's 0.01); {ours} carry a verdict here.")
+    found, strictly = (sum(theirs.p_value <= level for _, theirs in both) for level in (ALPHA, 0.01))
+    ours = sum(t.verdict is not None for t, _ in both)
+    return (f"APAO's test would call {found} of these {len(both)} differences significant at {ALPHA} ({strictly} at "
+            f"the paper's 0.01); {ours} of them carry a verdict here.")
 
 
-def _few(seeds: int) -> str:
-    """What a number of seeds can and cannot show."""
-    if seeds == 1:
-        return ("With one seed the tests say whether other users would show the same between these two trained models; "
-                "they cannot say whether the objectives or the luck of the seeds made the difference.")
-    if seeds < 5:
-        return (f"With {seeds} seeds: the tests say whether other users would show the same; about other seeds the "
-                f"interval and the paired t know {seeds} values only. An effect that is found is one of these "
-                "networks; 5 seeds or more are needed to say it of the objective.")
-    return (f"With {seeds} seeds both questions are asked: would other users show the same (test), and other seeds "
-            "(interval).")
+def _few(tests: Sequence[Test]) -> list[str]:
+    """What the numbers of seeds can and cannot show, a paragraph each."""
+    single = [f"{t.group.label} on {t.block.dataset}" for t in tests if t.comparison.n_seeds == 1]
+    some = sorted({t.comparison.n_seeds for t in tests if 1 < t.comparison.n_seeds < ENOUGH})
+    parts = []
+    if single:
+        parts.append(f"With one seed ({', '.join(single)}) the tests say whether other users would show the same "
+                     "between these two trained models; they cannot say whether the objectives or the luck of the "
+                     "seeds made the difference.")
+    if some:
+        parts.append(f"With {' or '.join(map(str, some))} seeds the tests say whether other users would show the same; "
+                     "about other seeds the interval and the paired t know that few values. An effect that is found is "
+                     f"one of these networks; {ENOUGH} seeds or more are needed to say it of the objective.")
+    return parts
 
 
 def _table(one: Tested) -> str:
@@ -117,7 +127,7 @@ def _table(one: Tested) -> str:
         rows.append([t.block.dataset, t.group.label, t.against.label, str(c.n_seeds), f"{c.n_users:,}",
                      f"{c.mean_a:.4f}", f"{c.mean_b:.4f}",
                      f"{c.difference:+.4f} [{c.interval[0]:+.4f}, {c.interval[1]:+.4f}]", _plain(c.p_value),
-                     _plain(t.p_holm), f"{c.d_z:+.3f}", f"{c.minimum_detectable:.4f}",
+                     _plain(t.p_holm), f"{c.d_z:+.3f}", f"{t.detectable:.4f}",
                      DASH if c.paired_t is None else _plain(c.paired_t.p_value),
                      " / ".join(_plain(m.p_value) for m in t.hits),
                      DASH if theirs is None else _plain(theirs.p_value),
@@ -131,8 +141,8 @@ def _plain(p: float) -> str:
 
 def _theirs(t: Test) -> Any:
     """The papers' own test of the same two rows, or None for one seed."""
-    values = t.group.metric_values(t.metric)
-    return one_sample_t(values, t.against.metric(t.metric).mean) if len(values) > 1 else None
+    values = [r.metrics[t.metric] for r in t.group.records if r.seed in t.seeds and t.metric in r.metrics]
+    return one_sample_t(values, t.comparison.mean_b) if len(values) > 1 else None
 
 
 def tests_csv(families: Sequence[Tested]) -> str:
@@ -142,9 +152,9 @@ def tests_csv(families: Sequence[Tested]) -> str:
         for t in one.tests:
             c, theirs = t.comparison, _theirs(t)
             rows.append([one.family.name, one.profile, t.block.name, t.backbone, t.group.label, t.against.label,
-                         one.family.metric, " ".join(map(str, t.group.seeds)), c.n_users, c.mean_a, c.mean_b,
-                         c.difference, *c.interval, c.p_value, t.p_holm, c.d_z, c.minimum_detectable,
-                         *((c.paired_t.t, c.paired_t.p_value) if c.paired_t else (None, None)),
+                         one.family.metric, " ".join(map(str, t.seeds)), c.n_users, c.mean_a, c.mean_b,
+                         c.difference, *c.interval, c.p_value, t.p_holm, c.d_z, c.minimum_detectable, t.detectable,
+                         *((c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if c.paired_t else (None,) * 4),
                          *(" ".join(map(repr, column)) for column in zip(
                              *((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)),
                          *((theirs.t, theirs.p_value) if theirs else (None, None)),
