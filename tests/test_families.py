@@ -21,6 +21,7 @@ from genrec_bench.reporting.families import Tested
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.rows import Family, Suite, load_suite
+from genrec_bench.reporting.tables import missing_note
 from tests.small_records import record_of, suite_record
 
 USERS = 200
@@ -89,12 +90,19 @@ def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
 
 
 def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
-    """Seed 4 is not of the profile: it is left out of the test, and nobody lacks it."""
-    records = [*kept(tmp_path, runs((0, 1, 2, 4)), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5)]
+    """Seed 4 is not of the profile: that run is left out, which is said, and nobody lacks it. Two of three have it:
+    then it counts, and the third is incomplete."""
+    records = [*kept(tmp_path, runs((0, 1, 2, 4)), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5),
+               *kept(tmp_path, runs(**PAIRWISE), 0.2)]
     one, = families_of(records, tmp_path, FAMILY)
     assert one.tests[0].seeds == (0, 1, 2) and one.tests[0].comparison.n_seeds == 3
     without, = families_of([r for r in records if r.seed != 4], tmp_path, FAMILY)
     assert one.tests[0].comparison == without.tests[0].comparison
+    block, = arrange(load_suite("apao"), records)
+    assert block.left_out == ("seed 4 of TIGER + cross-entropy",) and "Left out, as most rows" in missing_note(block)
+    more, = families_of([*records, *kept(tmp_path, runs((4,), **POINTWISE), 0.5)], tmp_path, FAMILY)
+    assert [t.seeds for t in more.tests] == [(0, 1, 2, 4)]
+    assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 4") in more.absent
 
 
 def test_seeds_are_those_of_the_data_whatever_the_suite(tmp_path):

@@ -9,14 +9,14 @@ from itertools import combinations
 
 import numpy as np
 
+from genrec_bench.analysis.classical import LEVEL, ROUNDING
+from genrec_bench.analysis.draws import flipped, resampled
 from genrec_bench.analysis.pruning import Estimate, wilson
-from genrec_bench.analysis.significance import ALPHA, LEVEL, holm
+from genrec_bench.analysis.significance import ALPHA, holm
 from genrec_bench.seeds import stream_seed
 
 NUM_PERMUTATIONS = 4_999  # the smallest p is 0.0002, which Holm over 91 pairs of 14 methods makes 0.0182
 NUM_RESAMPLES = 1_000
-ROUNDING = 1e-12
-CELLS = 2**20  # random numbers in memory at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def all_pairs(values: Sequence[np.ndarray], *, num_permutations: int = NUM_PERMU
     pairs = list(combinations(range(len(values)), 2))
     averaged = np.stack([whole[owner].mean(axis=0) for owner in owners])
     p_holm = holm(_sign_flips(averaged, pairs, num_permutations, seed))
-    drawn = _resampled(whole, users, owners, num_resamples, seed)
+    drawn = resampled(whole, users, owners, num_resamples, _resampling(seed))
     matrix, apart = np.ones((len(values), len(values))), np.zeros((len(values), len(values)), dtype=bool)
     for (i, j), p in zip(pairs, p_holm, strict=True):
         low, high = _middle(drawn[:, i] - drawn[:, j])
@@ -65,7 +65,7 @@ def mean_interval(values: np.ndarray, *, num_resamples: int = NUM_RESAMPLES, see
     users, which bounds a mean of values up to 1. Raises: ValueError for another shape or no users.
     """
     whole, users, owners = _joined([values])
-    return _estimate(whole, users, _resampled(whole, users, owners, num_resamples, seed)[:, 0])
+    return _estimate(whole, users, resampled(whole, users, owners, num_resamples, _resampling(seed))[:, 0])
 
 
 def _joined(values: Sequence[np.ndarray]) -> tuple[np.ndarray, int, list[slice]]:
@@ -85,41 +85,18 @@ def _joined(values: Sequence[np.ndarray]) -> tuple[np.ndarray, int, list[slice]]
 
 
 def _sign_flips(averaged: np.ndarray, pairs: Sequence[tuple[int, int]], num: int, seed: int) -> list[float]:
-    """Two-sided p-value of each pair of (methods, users) rows. A flipped difference is the difference of two flipped
-    sums, so one sum a method is enough for all pairs."""
-    random = np.random.default_rng(stream_seed(seed, "sign flips"))
+    """Two-sided p-value of each pair of (methods, users) rows; one sum a method is enough for all pairs."""
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
     totals = averaged.sum(axis=1)
     seen = np.abs(totals[first] - totals[second]) - ROUNDING * max(1.0, float(np.abs(averaged).sum()))
     hits = np.zeros(len(pairs), dtype=np.int64)
-    for rows in _blocks(num, averaged.shape[1]):
-        signs = 2.0 * random.integers(2, size=(rows, averaged.shape[1]), dtype=np.int8) - 1.0
-        sums = signs @ averaged.T
+    for sums in flipped(averaged, num, np.random.default_rng(stream_seed(seed, "sign flips"))):
         hits += (np.abs(sums[:, first] - sums[:, second]) >= seen).sum(axis=0)
     return [(1 + int(h)) / (1 + num) for h in hits]
 
 
-def _resampled(whole: np.ndarray, users: int, owners: Sequence[slice], num: int, seed: int) -> np.ndarray:
-    """(num, methods) means over seeds and users drawn with replacement, the same ones for all methods.
-
-    whole: the users with any value; how many of a draw of all users fall on them is binomial.
-    """
-    random = np.random.default_rng(stream_seed(seed, "resamples"))
-    m, seeds = whole.shape[1], max(owner.stop - owner.start for owner in owners)
-    result = [np.zeros((0, len(owners)))]
-    for rows in _blocks(num, m):
-        sizes = random.binomial(users, m / users, size=rows)
-        drawn = random.integers(max(1, m), size=sizes.sum()) + np.repeat(m * np.arange(rows), sizes)
-        means = np.bincount(drawn, minlength=rows * m).reshape(rows, m) @ whole.T / users
-        chosen = random.integers(seeds, size=(rows, seeds))
-        result.append(np.stack([means[:, owner][np.arange(rows)[:, None], chosen % (owner.stop - owner.start)]
-                                .mean(axis=1) for owner in owners], axis=1))
-    return np.concatenate(result)
-
-
-def _blocks(num: int, width: int) -> Iterator[int]:
-    most = max(1, CELLS // max(1, width))
-    yield from (min(most, num - start) for start in range(0, num, most))
+def _resampling(seed: int) -> np.random.Generator:
+    return np.random.default_rng(stream_seed(seed, "resamples"))
 
 
 def _estimate(rows: np.ndarray, users: int, drawn: np.ndarray) -> Estimate:

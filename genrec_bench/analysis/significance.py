@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -20,12 +20,12 @@ from genrec_bench.analysis.classical import (
     paired_t,
     standard_deviation,
 )
+from genrec_bench.analysis.draws import flipped, resampled
 from genrec_bench.seeds import stream_seed
 
 ALPHA = 0.05
 NUM_PERMUTATIONS = NUM_RESAMPLES = 10_000
 DETECTABLE = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)  # in standard errors: 80% power, two-sided 5%
-CELLS = 2**16  # random numbers in memory at once: few enough to stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ def compare_values(a: np.ndarray, b: np.ndarray, *, num_permutations: int = NUM_
     per_user[:different.shape[1]] = different.mean(axis=0)
     difference = math.fsum(different.ravel()) / a.size
     deviation = standard_deviation(per_user, float(np.abs(per_user).max()))
-    resampled = _resampled(different, users, num_resamples, np.random.default_rng(stream_seed(seed, "resamples")))
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn = resampled(different, users, [slice(0, seeds)], num_resamples,
+                      np.random.default_rng(stream_seed(seed, "resamples")))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     means_a, means_b = _seed_means(a), _seed_means(b)
     return Comparison(
         difference, _sign_flips(per_user, num_permutations, np.random.default_rng(stream_seed(seed, "sign flips"))),
@@ -168,37 +169,6 @@ def _seed_means(values: np.ndarray) -> np.ndarray:
 def _sign_flips(per_user: np.ndarray, num: int, random: np.random.Generator) -> float:
     """Two-sided p-value: how often random signs give a mean as far from 0 as the one seen."""
     sizes = np.sort(np.abs(per_user[per_user != 0.0]))  # whatever the signs were, and users without a difference
-    if not len(sizes):
-        return 1.0
-    total, seen, width = sizes.sum(), abs(per_user.sum()), -(-len(sizes) // 8)
-    hits = 0
-    for rows in _blocks(num, len(sizes)):
-        bits = np.frombuffer(random.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
-        plus = np.unpackbits(bits, axis=1, count=len(sizes)) @ sizes
-        hits += int((np.abs(2.0 * plus - total) >= seen - ROUNDING * total).sum())
+    seen = abs(per_user.sum()) - ROUNDING * sizes.sum()
+    hits = sum(int((np.abs(sums) >= seen).sum()) for sums in flipped(sizes[None], num, random))
     return (1 + hits) / (1 + num)
-
-
-def _resampled(different: np.ndarray, users: int, num: int, random: np.random.Generator) -> np.ndarray:
-    """(num,) means over seeds and users drawn with replacement; the users drawn are the same for all seeds.
-
-    different: (seeds, m) differences of the m users that have any; the others add 0 to every sum, so that only the
-    number of draws that fall on the m, which is binomial, and the draws among them are needed.
-    """
-    seeds, m = different.shape
-    if m == 0:
-        return np.zeros(num)
-    means = []
-    for rows in _blocks(num, m):
-        sizes = random.binomial(users, m / users, size=rows)
-        drawn = random.integers(m, size=sizes.sum()) + np.repeat(m * np.arange(rows), sizes)
-        counts = np.bincount(drawn, minlength=rows * m).reshape(rows, m)
-        of_seeds = counts @ different.T / users
-        means.append(np.take_along_axis(of_seeds, random.integers(seeds, size=(rows, seeds)), axis=1).mean(axis=1))
-    return np.concatenate(means)
-
-
-def _blocks(num: int, width: int) -> Iterator[int]:
-    """`num` rows in blocks of at most CELLS cells."""
-    most = max(1, CELLS // width)
-    yield from (min(most, num - start) for start in range(0, num, most))

@@ -128,14 +128,7 @@ def _gap(name: str, group: Group | None, block: Block, family: Family, values: V
 
 
 def _tested(family: Family, block: Block, group: Group, against: Group, values: Values) -> Test:
-    sides = [g for g in (group, against) if g.row.seeded]
-    seeds = tuple(s for s in sides[0].seeds if all(s in g.seeds for g in sides)) if sides else ()
-    (a, b), hits = ([_of_seeds(values(g, metric, family.k), g, seeds) for g in (group, against)]
-                    for metric in (family.measure, "recall"))
+    (a, b), hits = ([values(g, metric, family.k) for g in (group, against)] for metric in (family.measure, "recall"))
     found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
+    seeds = next((g.seeds for g in (group, against) if g.row.seeded), ())
     return Test(block, group.row.spelling, group, against, compare_values(a, b), seeds, family.metric, hits=found)
-
-
-def _of_seeds(values: np.ndarray, group: Group, seeds: Sequence[int]) -> np.ndarray:
-    """The rows of some seeds; the one row of what is not seeded."""
-    return values[[group.seeds.index(s) for s in seeds]] if group.row.seeded else values[:1]

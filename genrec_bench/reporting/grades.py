@@ -21,8 +21,8 @@ TINY = 1e-12  # what two equal decimals may differ by in binary
 READING = f"""\
 Grades: {EXACT}, the printed number is within one standard error of our seeds (at least two) and half a unit of its
 last digit; {STATISTICAL}, within mean ± 2 SD of at least {ENOUGH} seeds; {DIRECTIONAL}, the method stands as printed to
-every other one of its column that was run, at least half of them and {FEWEST}; else {NOT_REPRODUCED}. {NOT_COMPARABLE.capitalize()}: data or settings are not the
-paper's, or seeds are missing. None of these is a test."""
+all others of its column that were run, at least half of those printed and {FEWEST}; else {NOT_REPRODUCED}.
+{NOT_COMPARABLE.capitalize()}: data or settings are not the paper's, or seeds are missing. None of these is a test."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Order:
             return ""
         count = f"{self.known} of the {self.others} others"
         if not self.agrees:
-            return f"not as printed to {count}, those that were run, together"
+            return f"another order than printed among it and {count}"
         if not self.enough:
             return f"order known to {count} only"
         return f"as printed to {count}" + ("; the rest was not run, or not comparably" if self.known < self.others

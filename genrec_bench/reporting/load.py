@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,8 @@ class Block:
 
     Baselines stand first, then the backbones one after the other, each in the order of the suite.
     Runs of a method that is not seeded may have been made by another profile, which changes nothing about them.
-    expected: the seeds that a whole row has, see `expected_seeds`; () = every seed that some row has.
+    expected: the seeds that a whole row has, see `expected_seeds`; () = every seed that some row has. left_out: runs
+    with other seeds, in words.
     """
 
     name: str
@@ -118,10 +119,11 @@ class Block:
     profile: str
     groups: tuple[Group, ...]
     expected: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that a whole row has; some may have more."""
+        """The seeds that a whole row has."""
         return self.expected or tuple(sorted({s for g in self.groups if g.row.seeded for s in g.seeds}))
 
     def missing(self, group: Group) -> tuple[int, ...]:
@@ -181,22 +183,29 @@ def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
     ordered = sorted(blocks.items(), key=lambda kv: (dataset_title(kv[1][0][2]), kv[0][1], kv[0][0]))
     names = _block_names([f"{dataset_title(runs[0][2])}, profile {profile}" for (_, profile), runs in ordered],
                          [_shared(runs[0][2]) for _, runs in ordered])
-    return [replace(_block(name, profile, suite, runs), expected=expected.get((data, profile), ()))
+    return [_block(name, profile, suite, runs, expected.get((data, profile), ()))
             for name, ((data, profile), runs) in zip(names, ordered, strict=True)]
 
 
 def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[int, ...]]:
     """Which seeds a row has to have, by data and profile, whatever suite it belongs to.
 
-    Those of the profile's file that any seeded run has, so that no suite calls a row whole which another calls
-    incomplete, and a single row with more seeds makes no other incomplete; of another profile every seed there is.
+    Those of the profile's file that any seeded run has, and those that half of the methods have: so no suite calls a
+    row whole which another calls incomplete, and a row with more seeds makes no other incomplete. Of a profile without
+    a file, and where no seed is such a one, every seed there is.
     """
-    found: dict[tuple[str, str], set[int]] = {}
+    found: dict[tuple[str, str], dict[int, set[str]]] = {}
     for record in records:
         if is_seeded(record):
-            found.setdefault((canonical(_shared(record)), record.profile), set()).add(record.seed)
+            seeds = found.setdefault((canonical(_shared(record)), record.profile), {})
+            seeds.setdefault(record.seed, set()).add(canonical(_own(record)))
     known = {p: set(declared.load_profile(p)["seeds"]) for p in declared.profile_names()}
-    return {(data, p): tuple(sorted(seeds & known.get(p, set()) or seeds)) for (data, p), seeds in found.items()}
+    expected = {}
+    for (data, profile), seeds in found.items():
+        methods = len(set().union(*seeds.values()))
+        common = [s for s, having in seeds.items() if s in known.get(profile, seeds) or 2 * len(having) >= methods]
+        expected[data, profile] = tuple(sorted(common or seeds))
+    return expected
 
 
 def is_seeded(record: RunRecord) -> bool:
@@ -212,7 +221,9 @@ def _block_names(titles: list[str], shared: list[dict[str, Any]]) -> list[str]:
     return _unique(titles, settings if enough else shared)
 
 
-def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed]) -> Block:
+def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed], expected: tuple[int, ...]) -> Block:
+    extra = [r for number, _, r in placed if suite.rows[number].seeded and r.seed not in expected]
+    placed = [one for one in placed if one[2] not in extra]
     groups: dict[tuple[int, str], list[RunRecord]] = {}
     changes: dict[tuple[int, str], dict[str, Any]] = {}
     for number, changed, record in placed:
@@ -228,7 +239,8 @@ def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed]) -> 
                      [_own(runs[0]) for runs in sets], [changes[key] for key in keys])
     return Block(name, dataset_title(sets[0][0]), profile,
                  tuple(Group(row, label, tuple(runs), changes[key])
-                       for row, label, runs, key in zip(rows, labels, sets, keys, strict=True)))
+                       for row, label, runs, key in zip(rows, labels, sets, keys, strict=True)), expected,
+                 tuple(sorted(f"seed {r.seed} of {r.label}" for r in extra)))
 
 
 def diagnoses_of(blocks: Sequence[Block], results: Path) -> dict[str, Diagnosis]:

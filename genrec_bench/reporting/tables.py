@@ -54,11 +54,14 @@ def seeds_cell(block: Block, group: Group) -> str:
 
 
 def missing_note(block: Block) -> str:
-    """The footnote of marked rows, or "" where none is."""
+    """The footnote of marked rows and of runs that are left out, or ""."""
     parts = [f"{g.label} lacks seed{'s' if len(block.missing(g)) > 1 else ''} "
              f"{', '.join(str(s) for s in block.missing(g))}" for g in block.groups if block.missing(g)]
-    return (f"{MARK} Incomplete: {'; '.join(parts)}. The row shows the seeds that there are, each by itself: a mean "
-            "over some of the seeds is not comparable with one over all.") if parts else ""
+    notes = [f"{MARK} Incomplete: {'; '.join(parts)}. The row shows the seeds that there are, each by itself: a mean "
+             "over some of the seeds is not comparable with one over all."] if parts else []
+    if block.left_out:
+        notes.append(f"Left out, as most rows have no such seed: {'; '.join(block.left_out)}.")
+    return " ".join(notes)
 
 
 def seeds_text(group: Group, metric: str) -> str:

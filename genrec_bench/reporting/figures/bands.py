@@ -82,7 +82,7 @@ def _figure(material: Material, block: Block, title: str, fact: str, xlabel: str
         return None
     facts = material.users(block)
     if facts is None:
-        return missing(f"{title}, {block.name}", "facts about the test users; a run on this split writes them, also "
+        return missing(title, "facts about the test users; a run on this split writes them, also "
                        f"where all is found done: `python benchmark.py --suite {material.suite.name} --profile "
                        f"{block.profile} --datasets {block.config['dataset']['name']}`")
     found = bands(getattr(facts, fact))
@@ -150,5 +150,5 @@ def _caption(block: Block, xlabel: str, found: Sequence[Band]) -> str:
     note = f"; bands of fewer than {FEW} users have no point" if few else ""
     some = "; those of count 0 stand apart" if found[0].high == 0 else ""
     return (f"{block.name}: NDCG@10 with 95 % interval over {seeds_text(block)} and the users of each band, by "
-            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test users{some}{note}; the baselines, "
-            "cross-entropy, and of the other rows those that are best in validation. Descriptive: no test")
+            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test users, joined where counts coincide{some}{note}"
+            f"{pale}; the baselines, cross-entropy, and of the other rows those that are best in validation. Descriptive: no test")

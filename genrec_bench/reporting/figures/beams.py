@@ -13,7 +13,16 @@ from genrec_bench.analysis import pruning
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.significance import compare_values
 from genrec_bench.reporting.figures.base import Picture, plate
-from genrec_bench.reporting.figures.panels import dodged, finished, grid, line, undiagnosed, whiskers
+from genrec_bench.reporting.figures.panels import (
+    dodged,
+    fewer_seeds,
+    finished,
+    fullest,
+    grid,
+    line,
+    undiagnosed,
+    whiskers,
+)
 from genrec_bench.reporting.figures.style import PALETTE, image_bytes, own_style
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.material import Material
@@ -22,7 +31,7 @@ from genrec_bench.reporting.printed import reported_cell, why_not
 from genrec_bench.reporting.pruning import BEAM, OWN, Diagnosed, Searched, plain, signed
 from genrec_bench.reporting.rows import Suite, objective_of
 
-SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)  # marked on the axis of catalogues
+SIZES = tuple(n * 10**e for e in range(2, 6) for n in (1, 2, 3, 5))  # that may be marked on the axis of catalogues
 WIDE = 100  # the beam at which the best baseline stands against APAO at BEAM (APAO, Figure 4)
 COSTS = {"one pass per item": ("s", PALETTE[7]), "all prefixes once": ("D", PALETTE[1]),
          f"least for exact top {BEAM}": ("^", PALETTE[2]), f"beam {BEAM}": ("o", PALETTE[0])}
@@ -44,25 +53,27 @@ def cost_figure(material: Material, block: Block | None = None) -> Picture | Non
     with own_style():
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         axes = figure.subplots()
-        drawn = False
+        drawn = []
         for one in found:
-            rows = [r for f in one.families() if (r := one.reference(f)) is not None] or list(one.rows[:1])
-            drawn |= _cost_column(axes, one, rows)
+            rows = {f: [r] for f in one.families() if (r := one.reference(f)) is not None} or {"": one.rows[:1]}
+            if _cost_column(axes, one, [row for same in rows.values() for row in same]):
+                drawn.append(f"{fewer_seeds(one, rows)} on {one.block.dataset}" if fewer_seeds(one, rows) else "")
         if not drawn:
             return undiagnosed(title, f"the exact top {BEAM}")
         _names_above(axes, found)
         axes.set(xscale="log", yscale="log", xlabel="Distinct semantic IDs in the catalogue",
                  ylabel="Decoder positions per user (prefixes read)")
         sizes = [r.catalogue("ids") for one in found for r in one.rows]
-        axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+        low, high = min(sizes) / 1.5, 1.5 * max(sizes)
+        axes.set_xticks(*zip(*((size, f"{size:,}") for size in SIZES if low <= size <= high), strict=True))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(min(900, min(sizes) / 1.5), max(2.2e4, 1.5 * max(sizes)))
+        axes.set_xlim(low, high)
         axes.set_ylim(top=4 * axes.get_ylim()[1])
         figure.suptitle("Decoder positions for one user, by the size of the catalogue", fontsize=11)
         for name, (marker, color) in COSTS.items():
             axes.plot([], [], marker=marker, color=color, linestyle="none", label=name)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        return Picture(text, image_bytes(figure))
+        return Picture(text + "".join(dict.fromkeys(drawn)), image_bytes(figure))
 
 
 def _cost_column(axes: Axes, found: Searched, rows: Sequence[Diagnosed]) -> bool:
@@ -109,7 +120,7 @@ def retention_figure(material: Material, block: Block) -> Picture | None:
         panels[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
         text = (f"share of the exact top {found.about['top']} whose prefix is in the beam of {BEAM} after each step, "
                 f"after {title}; mean over users and seeds with 95 % intervals")
-        return finished(found, figure, panels, text)
+        return finished(found, figure, panels, text, families)
 
 
 @plate("4", "beams", "APAO, Figure 4", **APAO)
@@ -124,21 +135,22 @@ def beams_figure(material: Material, block: Block) -> Picture | None:
         return undiagnosed(title, "two objectives on one backbone at two beams")
     with own_style():
         figure, panels = grid(found, families, [3.2, 2.0])
-        for (above, below), rows in zip(zip(*panels, strict=True), families.values(), strict=True):
-            for turn, row in enumerate(rows):
+        for (above, below), (family, rows) in zip(zip(*panels, strict=True), families.items(), strict=True):
+            own = [r for r in rows if _is_apao(r) or r is found.reference(family)]
+            for row in sorted(rows, key=lambda r: r in own):
                 values = [row.estimate(pruning.beam_metric, metric="ndcg", k=5, beam=b) for b in beams]
-                places = [b * 1.016 ** (turn - (len(rows) - 1) / 2) for b in beams]
-                line(above, places, values, row, look)
+                turn = own.index(row) - (len(own) - 1) / 2 if row in own else 0.0
+                line(above, [b * 1.03**turn for b in beams], values, row, look, bare=row not in own)
             below.set(xscale="log", yscale="log", xlabel="Beam (prefixes kept)")
             _positions(below, beams, rows[0])
             below.set_xticks(beams, [str(b) for b in beams])
             below.xaxis.set_minor_locator(NullLocator())
         panels[0][0].set_ylabel("NDCG@5 (fraction, ID-level)")
         panels[1][0].set_ylabel("Decoder positions\nper user")
-        text = (f"NDCG@5 and decoder positions by beam, after {title}; 95 % intervals. The paper says that APAO at "
-                f"beam {BEAM} is as good as the best baseline at {WIDE}, or better. "
-                f"{_pairs(found, families)}")
-        return finished(found, figure, panels, text.rstrip(" ."))
+        text = (f"NDCG@5 and decoder positions by beam, after {title}; 95 % intervals, drawn for cross-entropy and "
+                "APAO alone; the thin lines of the others have such too. The paper says that APAO at beam "
+                f"{BEAM} is as good as the best baseline at {WIDE}, or better. {_pairs(found, families)}")
+        return finished(found, figure, panels, text.rstrip(" ."), families)
 
 
 def _positions(axes: Axes, beams: Sequence[int], row: Diagnosed) -> None:
@@ -164,7 +176,7 @@ def _pairs(found: Searched, families: Mapping[str, Sequence[Diagnosed]]) -> str:
         if not ours or not others or not {BEAM, WIDE} <= set(found.beams):
             continue
         a, b = (max(same, key=lambda r, w=w: r.estimate(pruning.beam_metric, metric="ndcg", k=5, beam=w).value)
-                for same, w in ((ours, BEAM), (others, WIDE)))
+                for same, w in ((fullest(ours), BEAM), (fullest(others), WIDE)))
         seeds = [s for s in a.seeds if s in b.seeds]
         if not seeds:
             continue
@@ -217,7 +229,7 @@ def prefixes_figure(material: Material, block: Block) -> Picture | None:
                 "other's mean")
         if printed and paper and why_not(found.block, paper):
             text += f". Printed values are not to be compared with: {why_not(found.block, paper)}"
-        return finished(found, figure, panels, text)
+        return finished(found, figure, panels, text, families)
 
 
 def _survival(row: Diagnosed) -> list[Estimate]:
@@ -229,7 +241,7 @@ def _best_pair(found: Searched, family: str) -> tuple[Diagnosed, Diagnosed] | No
     kinds = _apao(found, family), [r for r in found.principal(family) if not _is_apao(r)]
     if not all(kinds):
         return None
-    ours, other = (max(rows, key=lambda r: _survival(r)[-1].value) for rows in kinds)
+    ours, other = (max(rows, key=lambda r: _survival(r)[-1].value) for rows in map(fullest, kinds))
     return (ours, other) if set(ours.seeds) & set(other.seeds) else None
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from genrec_bench.analysis import pruning
 from genrec_bench.reporting.figures.base import Picture, plate
-from genrec_bench.reporting.figures.panels import dodged, finished, grid, line, undiagnosed, whiskers
+from genrec_bench.reporting.figures.panels import dodged, fewer_seeds, finished, grid, line, undiagnosed, whiskers
 from genrec_bench.reporting.figures.style import PALETTE, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.material import Material
@@ -71,7 +71,7 @@ def accuracy_figure(material: Material, block: Block) -> Picture | None:
         figure.suptitle(f"{found.block.name}: beam {beam}", fontsize=11)
         text = (f"{found.block.name}: NDCG@10 and the lost share at beam {beam}, after {title}; 95 % intervals. The "
                 "values of the paper's figure are not in its text")
-        return Picture(text, image_bytes(figure))
+        return Picture(text + fewer_seeds(found, families), image_bytes(figure))
 
 
 @plate("4", "bear-causes", "BEAR, Figure 4", **BEAR)
@@ -107,7 +107,7 @@ def causes_figure(material: Material, block: Block) -> Picture | None:
                          f"cross-entropy, split by whether some token is not among the {beam} likeliest at its own "
                          f"prefix, after {title}; 95 % intervals. Printed: a language model that writes titles, lost "
                          "88.28 % (Book) and 84.39 % (Toy) in the text, where K is not said, and over 70 % with such a "
-                         "token in all settings")
+                         "token in all settings", families)
 
 
 def _cause_bars(above: Axes, below: Axes, row: Diagnosed, k: int, place: float, vocabulary: str, color: str) -> None:
@@ -122,8 +122,8 @@ def _cause_bars(above: Axes, below: Axes, row: Diagnosed, k: int, place: float, 
     above.bar([place], [lost.value - part], bottom=[part], width=0.3, color="0.75", linewidth=0)
     above.errorbar([place], [lost.value], yerr=whiskers([lost]), fmt="none", ecolor="0.1", capsize=3)
     if vocabulary == "flat":
-        above.annotate(f"{100 * lost.value:.1f} %\nof {lost.n:,}", (place + 0.17, lost.high), xytext=(0, 3),
-                       textcoords="offset points", ha="center", fontsize=7.5,
+        above.annotate(f"{100 * lost.value:.1f} %\nof {lost.n:,}", (place + 0.17, lost.high), xytext=(0, 5),
+                       textcoords="offset points", ha="center", va="bottom", fontsize=7.5,
                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
     if cause.n:
         below.errorbar([place], [cause.value], yerr=whiskers([cause]), color=color, capsize=3,
@@ -168,7 +168,7 @@ def rates_figure(material: Material, block: Block) -> Picture | None:
         absent = [f for f in families if not found.named(f, "msl")]
         if absent:
             text += f" MSL has no diagnosis on {' and '.join(absent)}."
-        return finished(found, figure, panels, text.rstrip(" ."))
+        return finished(found, figure, panels, text.rstrip(" ."), families)
 
 
 def _changes(found: Searched, families: Mapping[str, Sequence[Diagnosed]], tops: Sequence[int], beam: int) -> str:

@@ -33,12 +33,13 @@ def dodged(places: Sequence[int], turn: int, count: int, step: float = 0.07) -> 
 
 
 def line(axes: Axes, places: Sequence[float], values: Sequence[Estimate], row: Diagnosed, look: Look,
-          line: str | None = None) -> None:
-    """A row's estimates with intervals; places without cases are left out."""
+         line: str | None = None, bare: bool = False) -> None:
+    """A row's estimates with intervals, or bare and thin; places without cases are left out."""
     color, marker = look[row.row.key]
     shown = [(p, e) for p, e in zip(places, values, strict=True) if e.n]
-    axes.errorbar([p for p, _ in shown], [e.value for _, e in shown], yerr=whiskers([e for _, e in shown]),
-                  color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=1.0, capsize=2.5,
+    axes.errorbar([p for p, _ in shown], [e.value for _, e in shown],
+                  yerr=None if bare else whiskers([e for _, e in shown]), color=color, marker=marker,
+                  markersize=3.5 if bare else 5, linewidth=0.8 if bare else 1.5, elinewidth=1.0, capsize=2.5,
                   linestyle=line or ("--" if row.row.goes_on else "-"), label=row.name)
 
 
@@ -47,8 +48,9 @@ def whiskers(values: Sequence[Estimate]) -> list[list[float]]:
     return [[max(0.0, e.value - e.low) for e in values], [max(0.0, e.high - e.value) for e in values]]
 
 
-def finished(found: Searched, figure: Figure, panels: np.ndarray, text: str) -> Picture:
-    """The figure with title and one legend for all panels, each name once."""
+def finished(found: Searched, figure: Figure, panels: np.ndarray, text: str,
+             families: Mapping[str, Sequence[Diagnosed]]) -> Picture:
+    """The figure of some rows with title and one legend for all panels, each name once."""
     handles: dict[str, object] = {}
     for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -57,7 +59,26 @@ def finished(found: Searched, figure: Figure, panels: np.ndarray, text: str) -> 
     figure.suptitle(found.block.name, fontsize=11)
     figure.legend(list(handles.values()), [broken_label(label, 40) for label in handles], loc="outside lower center",
                   ncols=3, frameon=False)
-    return Picture(f"{found.block.name}: {text}", image_bytes(figure))
+    return Picture(f"{found.block.name}: {text}{fewer_seeds(found, families)}", image_bytes(figure))
+
+
+def fewer_seeds(found: Searched, families: Mapping[str, Sequence[Diagnosed]]) -> str:
+    """The end of a caption that says of how many seeds each row is diagnosed; "" where all are of all seeds."""
+    whole = len(found.block.seeds)
+    counts = {len(row.seeds) for rows in families.values() for row in rows}
+    if min(counts) >= whole:
+        return ""
+    if len(counts) == 1:
+        return f". Diagnosed: {counts.pop()} of {whole} seeds of each row"
+    texts = [f"{family}: " + ", ".join(f"{row.group.name} {len(row.seeds)}" for row in rows)
+             for family, rows in families.items()]
+    return f". Diagnosed, of {whole} seeds: {'; '.join(texts)}"
+
+
+def fullest(rows: Sequence[Diagnosed]) -> list[Diagnosed]:
+    """The rows with as many seeds as the one with the most: among others the best would be picked by luck."""
+    most = max((len(row.seeds) for row in rows), default=0)
+    return [row for row in rows if len(row.seeds) == most]
 
 
 def undiagnosed(title: str, what: str, beam: int | None = None) -> Picture:

@@ -49,7 +49,7 @@ def plane_figure(material: Material, block: Block) -> Picture | None:
     found = {f: by for f, by in found.items() if any(p.group.row.backbone for points in by.values() for p in points)}
     if not found:
         rows = [row for row in material.suite.rows if row.backbone is not None and row.grid == GRIDS[0]]
-        return needed(material, block, f"{TITLE}, {block.name}", lacking(block, [[row] for row in rows]))
+        return needed(material, block, TITLE, lacking(block, [[row] for row in rows]))
     shown = [kind for kind in LABELS if any(by[kind] for by in found.values())]
     free = [g for g in baselines if not _trained(g)]
     with own_style():

@@ -33,7 +33,7 @@ def ranking_figure(material: Material, block: Block) -> Picture | None:
     panels = {family: groups for family in block.families() if (groups := _compared(block, family))}
     if not panels:
         rows = [row for row in material.suite.rows if row.backbone is not None and row.grid == GRIDS[0]]
-        return needed(material, block, f"{TITLE}, {block.name}", lacking(block, [[row] for row in rows]))
+        return needed(material, block, TITLE, lacking(block, [[row] for row in rows]))
     pairs = {family: all_pairs([material.values(g) for g in groups]) for family, groups in panels.items()}
     with own_style():
         heights = [1.0 + sum(_lines(g) for g in groups) for groups in panels.values()]
@@ -50,7 +50,8 @@ def ranking_figure(material: Material, block: Block) -> Picture | None:
         most = max(len(p.together()) for p in pairs.values())
         grid[0, 1].set_xlim(-0.6, max(most, 4) - 0.4)
         figure.suptitle(f"{block.name}: test targets, item-level", fontsize=11)
-        figure.supxlabel("a bar joins methods (dots) of which no two were found to differ", fontsize=8, color="0.35")
+        figure.supxlabel("a bar joins methods (dots) of which no two were found to differ, corrected over all pairs;\n"
+                         "declared comparisons are corrected otherwise and may differ", fontsize=8, color="0.35")
         return Picture(_caption(block, panels), image_bytes(figure))
 
 
