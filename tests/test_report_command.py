@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -99,6 +100,32 @@ def test_figures_drawn_by_two_processes_are_the_same(results, monkeypatch):
         with pages.drawing([(material, some)], jobs) as of:
             drawn.append(of(material))
     assert len(drawn[0]) >= pages.FEW and drawn[0] == drawn[1]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_every_link_of_the_index_leads_to_a_page(results, tmp_path):
+    """After one suite alone its pages are linked and no others; after all of them, all; then one alone keeps them."""
+    words = ["report", "--results", str(results), "--reports", str(tmp_path)]
+    counts = []
+    for suite in ("apao", "all", "apao"):
+        assert main([*words, "--suite", suite]) == 0
+        links = re.findall(r"\]\(([^)]+)\)", (tmp_path / "index.md").read_text(encoding="utf-8"))
+        assert links and all((tmp_path / link).is_file() for link in links)
+        counts.append(len(links))
+    assert counts[0] == 2 and counts[1] == counts[2] > 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_page_of_before_goes_with_the_next_report(results, tmp_path):
+    words = ["report", "--suite", "apao", "--results", str(results), "--reports", str(tmp_path)]
+    assert main([*words, "--html"]) == 0 and (tmp_path / "index.html").is_file()
+    assert main(words) == 0 and not (tmp_path / "index.html").exists()
+
+
+def test_tables_of_all_papers(results, tmp_path):
+    assert main(["report", "--results", str(results), "--reports", str(tmp_path), "--only", "table:1"]) == 0
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.md")) == [
+        f"papers/{paper}/table-1.md" for paper in ("apao", "bear", "rankgr")]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -62,13 +62,15 @@ class Question:
 class Verdict:
     """A finished comparison: a sentence a stored baseline, where the report is, and the new runs' records.
 
-    missing: (label, command) of baselines that have no stored record.
+    missing: (label, command) of baselines that have no stored record. summary: all verdicts on each dataset in a
+    sentence or two.
     """
 
     sentences: tuple[str, ...]
     report: Path
     records: tuple[RunRecord, ...]
     missing: tuple[tuple[str, str], ...] = ()
+    summary: tuple[str, ...] = ()
 
 
 class BrokenContract(UserError):
@@ -118,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     except RunsFailed:  # each has been told as it failed
         return 1
-    print("\n".join(verdict.sentences) or "No stored baseline has the same data, split, evaluation and profile.")
+    print("\n".join(verdict.summary))
     if verdict.missing:
         print(f"No stored record yet: {'; '.join(label for label, _ in verdict.missing)}. The report has the commands.")
     print(f"report: {verdict.report}")
@@ -149,9 +151,8 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
     def ranks(record: RunRecord) -> Any:
         return stores.get(record.run_id, stored).read_ranks(record)
 
-    path, lines = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective,
-                                    missing=missing)
-    return Verdict(tuple(lines), path, tuple(new), tuple(missing))
+    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing)
+    return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
 
 
 def _checked(question: Question, check: bool) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from genrec_bench.identity import canonical
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.registry import datasets
 from genrec_bench.splits import leave_one_out
+
+if TYPE_CHECKING:
+    from genrec_bench.reporting.comparison import Rendered
+    from genrec_bench.reporting.pairs import Method
 
 MAX_K = 255
 
@@ -57,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            "Several files: one method with several seeds")
     what.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder of a run of this suite")
     parser.add_argument("--compare", action="store_true",
-                        help="test the rankings against every stored run on the same test targets, as `compare` does")
+                        help="test the rankings against the stored baselines and cross-entropy on the same test targets; "
+                             "other stored methods are described")
     parser.add_argument("--label", metavar="NAME", help="what the method is called (default: the first file's name)")
     parser.add_argument("--against", type=Path, metavar="DIR",
                         help="stored runs for --compare (default: results/reference)")
@@ -97,8 +102,9 @@ def _files(args: argparse.Namespace) -> dict[str, Any]:
         result["files"] = [{"file": str(f.path), "missing_users": f.missing, "metrics": f.metrics} for f in files]
         result["metrics"] = {key: fmean(f.metrics[key] for f in files) for key in files[0].metrics}
     if opponents is not None:
-        path, sentences = compare_files(files, split, opponents, common.reports_dir(args))
-        result["comparison"] = {"sentences": sentences, "report": str(path)}
+        told = compare_files(files, split, opponents, common.reports_dir(args))
+        result["comparison"] = {"summary": " ".join(told.summary), "sentences": list(told.sentences),
+                                "report": str(told.path)}
     return result
 
 
@@ -152,14 +158,11 @@ def _opponents(args: argparse.Namespace, text: str) -> Opponents:
     return Opponents(label, store, records)
 
 
-def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, reports: Path) -> tuple[Path, list[str]]:
-    """Test files of rankings against stored runs; returns the report and its sentences.
-
-    Raises: UserError where no stored run ranks the same test targets.
-    """
+def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, reports: Path) -> Rendered:
+    """Test files of rankings against stored runs. Raises: UserError where none ranks the same test targets."""
     from genrec_bench.reporting.comparison import render_comparison
     from genrec_bench.reporting.pages import slug
-    from genrec_bench.reporting.pairs import OUTSIDE, outside
+    from genrec_bench.reporting.pairs import OUTSIDE, beside, outside
 
     same = same_targets(opponents.records, split)
     if not same:
@@ -170,10 +173,13 @@ def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, r
     def ranks(record: RunRecord) -> Rankings:
         return files[record.seed - 1].rankings if OUTSIDE in record.config else opponents.store.read_ranks(record)
 
-    path, sentences = render_comparison(
-        outside(opponents.label, len(files), same), same, ranks,
-        reports / "evaluate" / (slug(opponents.label) or "rankings"), notes=_notes(files, opponents, len(same), split))
-    return path, sentences
+    taken, left = beside(same)
+    notes = _notes(files, opponents, split)
+    if apart := len(opponents.records) - len(same):
+        notes.append(f"{apart} stored runs of these data are left out: other test rows, or lists without the history.")
+    notes += _left_out(left)
+    return render_comparison(outside(opponents.label, len(files), taken), taken, ranks,
+                             reports / "evaluate" / (slug(opponents.label) or "rankings"), notes=notes)
 
 
 def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
@@ -195,7 +201,7 @@ def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
             and found[canonical(r.config["split"])] is not None]
 
 
-def _notes(files: Sequence[Scored], opponents: Opponents, compared: int, split: Split) -> list[str]:
+def _notes(files: Sequence[Scored], opponents: Opponents, split: Split) -> list[str]:
     """What a reader has to know about rankings that come from elsewhere."""
     total = len(split.test)
     told = "; ".join(f"{n}. {f.path.name}" + (f" ({f.missing} of {total} test users missing, which count as misses)"
@@ -205,8 +211,6 @@ def _notes(files: Sequence[Scored], opponents: Opponents, compared: int, split: 
              "difference may be one of training data.",
              "The stored runs compared here rank the same users' same test targets among all items: a user's history "
              "is not taken out of their lists. The files' lists are taken as they are."]
-    if left := len(opponents.records) - compared:
-        notes.append(f"{left} stored runs of these data are left out: other test rows, or lists without the history.")
     notes.append("Files and stored seeds have no randomness in common. They are paired by user, and matched in order: "
                  "the first file with the first seed, and so on; a single run of one side stands against each of the "
                  "other. Difference and test are of means over runs and do not depend on the order; the interval and "
@@ -214,6 +218,16 @@ def _notes(files: Sequence[Scored], opponents: Opponents, compared: int, split: 
                  "The one file stands against each stored seed. It says nothing of how its method varies from seed to "
                  "seed; give several files for that.")
     return notes
+
+
+def _left_out(left: Sequence[Method]) -> list[str]:
+    """A note for each kind of stored runs that rank the same targets and are not compared."""
+    kinds: dict[str, list[str]] = {}
+    for method in left:
+        kinds.setdefault(f"{method.where}, profile {method.first.profile}", []).append(method.label)
+    return [f"Left out though their test targets are the same: {', '.join(labels)} ({kind}). The files are put beside "
+            "the runs of one split and profile, those of most methods: a method that is stored with several would be "
+            "tested several times." for kind, labels in sorted(kinds.items())]
 
 
 def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
@@ -244,4 +258,4 @@ def _print(result: dict[str, Any]) -> None:
         values = (result["metrics"].get(f"{name}@{k}") for k in ks)
         print(" ".join([name.ljust(width), *(f"{value:8.4f}" if value is not None else " " * 8 for value in values)]))
     if "comparison" in result:
-        print("\n".join(["", *result["comparison"]["sentences"], f"report: {result['comparison']['report']}"]))
+        print("\n".join(["", result["comparison"]["summary"], f"report: {result['comparison']['report']}"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,23 @@ PARTS = ("tokenizer", "semantic_ids_fingerprint", "backbone", "training", "decod
 MACHINE = ("device", "cpu", "threads")
 LOOKS = {"better": (PALETTE[0], "o"), "worse": (PALETTE[3], "s"), None: ("0.35", "D")}
 CSV_HEADER = ("dataset", "profile", "new", "baseline", "seeds", "users", "ndcg@10_new", "ndcg@10_baseline",
-              "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable", "recall@10_new",
-              "recall@10_baseline", "train_seconds_ratio", "positions_ratio", "verdict", "declared", "baseline_seeds",
-              "t", "t_p_value", "t_low", "t_high")
+              "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable", "detectable",
+              "recall@10_new", "recall@10_baseline", "train_seconds_ratio", "positions_ratio", "verdict", "declared",
+              "baseline_seeds", "t", "t_p_value", "t_low", "t_high")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A written comparison: where it is, all verdicts on each dataset in a sentence or two, and a sentence a verdict."""
+
+    path: Path
+    summary: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord], ranks: Ranks, out: Path, *,
                       missing: Sequence[tuple[str, str]] = (), notes: Sequence[str] = (),
-                      num_permutations: int = NUM_PERMUTATIONS, seed: int = 0) -> tuple[Path, list[str]]:
+                      num_permutations: int = NUM_PERMUTATIONS, seed: int = 0) -> Rendered:
     """Compare new runs with every stored method on the same data and write `<out>/comparison.md`.
 
     new, baselines: records; those of one dataset, split, evaluation and profile are compared (a baseline without
@@ -39,8 +49,8 @@ def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord], 
     (label, command) of baselines that have no record yet. notes: what else the reader should know. seed: of the
     permutations and resamples.
     Only methods that the suites declare as ones to stand beside carry verdicts; the others are described. Writes
-    `comparison.csv` and `differences.png` and `.svg` beside it; equal records give equal bytes. Returns the path, and
-    a sentence a verdict and one for what is described. Raises: UserError where there is nothing new.
+    `comparison.csv` and `differences.png` and `.svg` beside it; equal records give equal bytes.
+    Raises: UserError where there is nothing new.
     """
     if not new:
         raise UserError("no run of the new objective to compare. Run it first.")
@@ -54,16 +64,9 @@ def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord], 
         write_atomically(out / f"differences.{kind}", content)
     text = _markdown(blocks, missing, notes, num_permutations, figure is not None)
     write_atomically(out / "comparison.md", text.encode())
-    return out / "comparison.md", [line for m, pairs in blocks for line in _sentences(m, pairs)]
-
-
-def _sentences(method: Method, pairs: Sequence[Pair]) -> list[str]:
-    """The verdicts, and how many methods stand in the report without one."""
-    lines, others = [_sentence(p) for p in pairs if p.declared], len(described(pairs))
-    if others:
-        lines.append(f"{method.label} on {method.where}: {others} other stored method{'s' * (others > 1)} in the "
-                     "report, with differences and intervals but without a verdict.")
-    return lines
+    return Rendered(out / "comparison.md",
+                    tuple(f"{_title(m)}: {_verdict(m, pairs, brief=True)}" for m, pairs in blocks),
+                    tuple(_sentence(p) for _, pairs in blocks for p in pairs if p.declared))
 
 
 def _part(record: RunRecord, name: str) -> Any:
@@ -130,10 +133,10 @@ def _sentence(pair: Pair) -> str:
 
 def _detectable(pairs: Sequence[Pair]) -> str:
     """What the data could have shown where nothing was detected: of several pairs, the weakest."""
-    size = max(p.ndcg.minimum_detectable for p in pairs)
+    size = max(p.detectable for p in pairs)
     if size == 0:
         return "every user has the same value in both"
-    return f"this data could have detected a difference of {size:.4f}"
+    return f"a difference of {size:.4f} would have got a verdict in about 4 of 5 cases"
 
 
 def _difference(c: Comparison) -> str:
@@ -167,10 +170,11 @@ def _csv_rows(blocks: Blocks) -> list[list[Any]]:
             c, t = pair.ndcg, pair.ndcg.paired_t if pair.declared else None
             p_values = (c.p_value, pair.p_holm) if pair.declared else (None, None)
             verdict = (pair.verdict or "no difference detected") if pair.declared else None
+            size = pair.detectable if pair.declared else None
             rows.append([dataset_title(method.first), method.first.profile, method.label, pair.baseline.label,
                          " ".join(map(str, pair.seeds)), c.n_users, c.mean_a, c.mean_b, c.difference, *c.interval,
-                         *p_values, c.d_z, c.minimum_detectable, *pair.recall, _ratio(pair, _seconds),
-                         _ratio(pair, _positions), verdict, "yes" if pair.declared else "no",
+                         *p_values, c.d_z, c.minimum_detectable, size, *pair.recall,
+                         _ratio(pair, _seconds), _ratio(pair, _positions), verdict, "yes" if pair.declared else "no",
                          " ".join(map(str, pair.against)), *((t.t, t.p_value, *t.interval) if t else [None] * 4)])
     return rows
 
@@ -178,7 +182,7 @@ def _csv_rows(blocks: Blocks) -> list[list[Any]]:
 def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], notes: Sequence[str], num_permutations: int,
               drawn: bool) -> str:
     sections = [f"# {' and '.join(dict.fromkeys(m.label for m, _ in blocks))} against the stored baselines",
-                " ".join(_verdict(m, pairs) for m, pairs in blocks)]
+                " ".join(f"**{_title(m)}:** {_verdict(m, pairs)}" for m, pairs in blocks)]
     for method, pairs in blocks:
         shown = [p for p in pairs if p.declared]
         if shown:
@@ -188,8 +192,8 @@ def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], notes: Sequenc
                         "95% intervals ([SVG](differences.svg)). Unrounded: [comparison.csv](comparison.csv).")
     for method, pairs in blocks:
         if others := described(pairs):
-            sections += [f"## Described only: {_title(method)}", "Methods that the suites do not declare as ones to "
-                         "stand beside, such as variants: differences without a test.", *_described(others)]
+            sections += [f"## Described only: {_title(method)}", f"Every stored method but {_standing(method)}: "
+                         "differences without a test.", *_described(others)]
     sections += ["## How this was computed", _method(blocks, notes, num_permutations)]
     if missing:
         sections += ["## Baselines without a record", "Nothing is known of these yet. What makes them:",
@@ -197,18 +201,28 @@ def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], notes: Sequenc
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _verdict(method: Method, pairs: Sequence[Pair]) -> str:
-    """All verdicts on one dataset in a sentence or two."""
+def _standing(method: Method) -> str:
+    """The methods that carry verdicts beside this one."""
+    if method.outside:
+        return "the suites' baselines and each backbone's plain cross-entropy, trained in one stage"
+    return "the suites' baselines and their rows outside the grid `full`, on the new method's backbone"
+
+
+def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> str:
+    """All verdicts on one dataset in a sentence or two. brief: what has none is counted, not named."""
     named = {v: [p.baseline.label for p in tested(pairs) if p.verdict == v] for v in ("better", "worse", None)}
     parts = [f"{v} than {_join(named[v])}" for v in ("better", "worse") if named[v]]
     if named[None]:
         undecided = [p for p in tested(pairs) if p.verdict is None]
-        parts.append(f"no difference detected from {_join(named[None])} ({_detectable(undecided)})")
+        which = f"{len(undecided)} of {len(tested(pairs))}" if brief else _join(named[None])
+        parts.append(f"no difference detected from {which} ({_detectable(undecided)})")
+    if apart := [p.baseline.label for p in pairs if p.declared and not p.ndcg]:
+        parts.append(f"no seed in common with {_join(apart)}")
     nothing = ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
                "no verdict, for no method with a record is one that the suites declare as one to stand beside"
                if described(pairs) else "no seed in common with a stored baseline")
     smoke = " Profile smoke only shows that everything works: these numbers mean nothing."
-    return f"**{_title(method)}:** {'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")
+    return f"{'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")
 
 
 def _join(names: Sequence[str]) -> str:
@@ -225,7 +239,7 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
         numbers = [tables.DASH] * 8 if c is None else [
             f"{c.mean_a:.4f}", f"{c.mean_b:.4f}", _difference(c), _p(pair.p_holm).removeprefix("p ").removeprefix("= "),
             _paired_t(c), f"{c.d_z:+.3f}", *(f"{value:.4f}" for value in pair.recall)]
-        verdict = "no common seed" if c is None else pair.verdict or f"none detected (≥ {c.minimum_detectable:.4f})"
+        verdict = "no common seed" if c is None else pair.verdict or f"none detected (≥ {pair.detectable:.4f})"
         rows.append([pair.baseline.label, _setup(pair), _paired_cell(pair), *numbers, _costs(pair), verdict])
     notes = [tables.pipe(header, rows, numeric_from=3)]
     if any(tables.MARK in row[-2] for row in rows):
@@ -275,9 +289,9 @@ def _method(blocks: Blocks, notes: Sequence[str], num_permutations: int) -> str:
              f"{', '.join(map(str, m.runs))}." for m, _ in blocks]
     lines += [f"- {note}" for note in notes]
     lines += [
-        "- Verdicts are for what the suite files declare as ones to stand beside: their baselines, and their rows "
-        "outside the grid `full`, on the new method's backbone where it has one. They are one family. Every other "
-        "stored method, such as a variant or a setting of a sweep, is described: difference and interval, no test.",
+        f"- Verdicts are for {_join(list(dict.fromkeys(_standing(m) for m, _ in blocks)))}. They are one family. Every "
+        "other stored method, such as a variant or a setting of a sweep, is described: difference and interval, no "
+        "test.",
         "- Values: NDCG@10 of each user's one test target is the primary metric; a target that shares its semantic ID "
         "or score with others is worth the mean over the places of its group. Recall@10 is shown without a test.",
         f"- Test: two-sided, paired by user: signs of the users' seed-averaged differences are flipped "
@@ -285,8 +299,9 @@ def _method(blocks: Blocks, notes: Sequence[str], num_permutations: int) -> str:
         f"- Interval: the middle 95% of {NUM_RESAMPLES:,} means over resampled seeds and users; it is not corrected "
         "for the number of comparisons.",
         f"- Verdict: better or worse where the corrected p is at most {ALPHA} and the interval leaves 0 out; otherwise "
-        "no difference detected, which is not the same as equal. The detectable difference (≥) is what a single "
-        "two-sided 5% test over these users finds in 80% of cases.",
+        "no difference detected, which is not the same as equal. The detectable difference (≥) is the true difference "
+        f"that gets a verdict among these {len(compared)} in about 4 of 5 cases, by the normal approximation; "
+        "`minimum_detectable` of the CSV file is that of a single uncorrected test over users.",
         "- Paired t over seeds: of the seeds' mean differences, n seeds; it asks about other seeds on these users, is "
         "not corrected, and is no part of the verdict: with few seeds it finds large differences only.",
         "- d_z: mean over standard deviation of the users' differences. Training time ratio: medians over seeds, new "

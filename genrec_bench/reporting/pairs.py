@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from genrec_bench import declared
-from genrec_bench.analysis.significance import Comparison, compare_values, holm, verdict
+from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
 from genrec_bench.contracts import Rankings
 from genrec_bench.identity import canonical
 from genrec_bench.metrics.base import expected_values
@@ -51,6 +52,7 @@ class Pair:
 
     seeds, against: of the new method's and of the stored one's runs, in the order in which they are paired; a single
     run stands against every other. declared: the pair carries a verdict. p_holm: corrected over all of these.
+    detectable: the true difference that gets a verdict among all of these in about 80% of cases.
     """
 
     new: Method
@@ -61,6 +63,7 @@ class Pair:
     ndcg: Comparison | None = None
     recall: tuple[float, float] = (0.0, 0.0)
     p_holm: float = 1.0
+    detectable: float = math.nan
 
     @property
     def verdict(self) -> str | None:
@@ -79,29 +82,37 @@ def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks
     randomness in every profile). ranks: the per-user ranks of a record.
     """
     blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored)]) for m in _methods(new)]
-    adjusted = iter(holm([p.ndcg.p_value for _, pairs in blocks for p in tested(pairs)]))
-    return [(m, [replace(p, p_holm=next(adjusted)) if p.declared and p.ndcg else p for p in pairs])
-            for m, pairs in blocks]
+    family = tested(pair for _, pairs in blocks for pair in pairs)
+    adjusted = iter(holm([p.ndcg.p_value for p in family]))
+    return [(m, [replace(p, p_holm=next(adjusted), detectable=detectable(p.ndcg, len(family)))
+                 if p.declared and p.ndcg else p for p in pairs]) for m, pairs in blocks]
+
+
+def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
+    """The stored runs that lists from elsewhere are put beside, and the methods that are left out.
+
+    Taken are the runs of one split, evaluation and profile: those of most methods. A method that is stored with
+    another split as well would otherwise be tested twice.
+    """
+    methods = _methods(stored)
+    parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
+    most = max(sorted(parts), key=lambda place: len({canonical(_own(m.first)) for m in parts[place]}))
+    return ([record for m in parts[most] for record in m.runs.values()],
+            [m for m in methods if m not in parts[most]])
 
 
 def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunRecord]:
-    """Records that stand for `count` files of somebody's lists, on the data of stored runs that they may be put beside.
+    """Records that stand for `count` files of somebody's lists, on the data of the stored runs that `beside` takes.
 
-    One a file and kind of stored runs: their data, split and profile. Seeds are the numbers of the files, from 1.
+    One a file: their data, split and profile. Seeds are the numbers of the files, from 1.
     """
-    kinds = {_place(r): r for r in sorted(stored, key=lambda r: (_is_seeded(r), r.run_id))}
-    trained = {canonical(_shared(r)) for r in stored if _is_seeded(r)}
-    kinds = {key: r for key, r in kinds.items() if _is_seeded(r) or canonical(_shared(r)) not in trained}
-    records = []
-    for number, (_, r) in enumerate(sorted(kinds.items())):
-        identity = {k: r.identity[k] for k in ("dataset", "split_fingerprint", "history_fingerprint", "engine")
-                    if k in r.identity}
-        for file in range(1, count + 1):
-            config = {"label": label, "profile": r.profile, "dataset": r.config["dataset"], "seed": file,
-                      "split": r.config["split"], "evaluation": r.config["evaluation"], OUTSIDE: label}
-            records.append(RunRecord(f"{label}, {number}, file {file}", label, r.profile, config, identity, {}, r.data,
-                                     {}, {}, {}, {}))
-    return records
+    r = min(stored, key=lambda r: (not _is_seeded(r), r.run_id))
+    identity = {k: r.identity[k] for k in ("dataset", "split_fingerprint", "history_fingerprint", "engine")
+                if k in r.identity}
+    config = {"label": label, "profile": r.profile, "dataset": r.config["dataset"], "split": r.config["split"],
+              "evaluation": r.config["evaluation"], OUTSIDE: label}
+    return [RunRecord(f"{label}, file {file}", label, r.profile, {**config, "seed": file}, identity, {}, r.data,
+                      {}, {}, {}, {}) for file in range(1, count + 1)]
 
 
 def tested(pairs: Iterable[Pair]) -> list[Pair]:
@@ -152,10 +163,14 @@ def _is_seeded(record: RunRecord) -> bool:
 
 def _pairs(new: Method, stored: Sequence[RunRecord]) -> list[Pair]:
     """The new method beside every other that may be compared with it."""
-    fitting = [r for r in stored if canonical(_shared(r)) == canonical(_shared(new.first))
-               and canonical(_own(r)) != canonical(_own(new.first))]
-    return [Pair(new, m, *_matched(new, m), _is_declared(new.first, m.first)) for m in _methods(fitting)
-            if m.first.profile == new.first.profile or not m.seeded]
+    fitting = [r for r in stored if _fits(r, new.first) and canonical(_own(r)) != canonical(_own(new.first))]
+    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first)) for m in _methods(fitting)]
+
+
+def _fits(record: RunRecord, other: RunRecord) -> bool:
+    """Whether a stored run may stand beside another: the same data, and the same profile where it is seeded."""
+    return (canonical(_shared(record)) == canonical(_shared(other))
+            and (record.profile == other.profile or not _is_seeded(record)))
 
 
 def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -170,14 +185,19 @@ def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ..
     return common, common
 
 
-def _is_declared(new: RunRecord, other: RunRecord) -> bool:
-    """Whether the suites name the other method as one to stand beside: their rows outside the grid `full`, as they
-    are written there, on the new method's backbone (on any, where it has none), and their baselines."""
+def _is_declared(new: Method, other: RunRecord) -> bool:
+    """Whether the suites name the other method as one to stand beside: their baselines, and their rows outside the
+    grid `full`, as they are written there, on the new method's backbone. Beside lists from elsewhere stand the
+    baselines and each backbone's plain cross-entropy: which of the objectives would be theirs is not known."""
     found = row_of(other.config, _rows())
     if found is None or found[1]:
         return False
-    row, backbone = _rows()[found[0]], (new.config.get("backbone") or {}).get("name")
-    return row.grid != "full" and (row.backbone is None or backbone in (None, row.backbone))
+    row = _rows()[found[0]]
+    if row.grid == "full" or row.baseline is not None:
+        return row.grid != "full"
+    if new.outside:
+        return row.stages == (("cross_entropy",),) and list(row.stated["objective"]) == [{"name": "cross_entropy"}]
+    return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
 
 
 @cache

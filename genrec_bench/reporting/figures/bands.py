@@ -23,6 +23,7 @@ MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
 QUARTERS = (0.25, 0.5, 0.75)
 FEW = 20  # a band of fewer users says nothing
+PALE = 0.3  # opacity of an interval of nothing found
 CHOSEN_BY = "valid_ndcg@10"
 
 
@@ -103,7 +104,8 @@ def _figure(material: Material, block: Block, title: str, fact: str, xlabel: str
         axes[0].set_xlim(-0.5, len(found) - 0.5)
         axes[-1].set_xlabel(xlabel)
         figure.suptitle(f"{block.name}: test targets, item-level", fontsize=11)
-        return Picture(_caption(block, xlabel, found), image_bytes(figure))
+        nothing = any(e is not None and e.value == 0.0 for estimates in shown.values() for e in estimates)
+        return Picture(_caption(block, xlabel, found, nothing), image_bytes(figure))
 
 
 def _compared(block: Block, family: str) -> list[Group]:
@@ -139,16 +141,21 @@ def _line(axes: Axes, group: Group, estimates: Sequence[Estimate | None], turn: 
     values = [e for e in estimates if e is not None]
     moved = dodged(places, turn, count)
     means = [e.value for e in values]
-    axes.errorbar(moved, means, yerr=whiskers(values), color=color, fmt="none", elinewidth=1.0, capsize=2.5,
-                  clip_on=False)
+    for place, one in zip(moved, values, strict=True):
+        axes.errorbar([place], [one.value], yerr=whiskers([one]), color=color, fmt="none", elinewidth=1.0, capsize=2.5,
+                      clip_on=False, alpha=None if one.value else PALE)
     axes.plot(moved, means, color=color, marker=marker, markersize=5.5, linewidth=0.7, clip_on=False,
               label=broken_label(group.name, 26))
 
 
-def _caption(block: Block, xlabel: str, found: Sequence[Band]) -> str:
+def _caption(block: Block, xlabel: str, found: Sequence[Band], nothing: bool) -> str:
+    """nothing: whether some method finds no target of some band."""
     few = [band for band in found if band.users.sum() < FEW]
     note = f"; bands of fewer than {FEW} users have no point" if few else ""
     some = "; those of count 0 stand apart" if found[0].high == 0 else ""
+    pale = ("; pale: no target of the band is found, and the interval is Wilson's for a share of none of its users"
+            if nothing else "")
     return (f"{block.name}: NDCG@10 with 95 % interval over {seeds_text(block)} and the users of each band, by "
-            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test users, joined where counts coincide{some}{note}"
-            f"{pale}; the baselines, cross-entropy, and of the other rows those that are best in validation. Descriptive: no test")
+            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test users, joined where counts coincide"
+            f"{some}{note}{pale}; the baselines, cross-entropy, and of the other rows those that are best in "
+            "validation. Descriptive: no test")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,12 +28,14 @@ from genrec_bench.reporting.rows import Row, Suite
 
 BEAR = {"paper": "bear", "objectives": ("bear",)}
 # What BEAR prints of run times, for a language model that writes titles: the text to Figure 5, with B = 10, and the
-# text to Figure 9 on CFT, S-DPO and SPRec.
+# text to Figure 9 on CFT, S-DPO and SPRec, in units of BEAR's time, which is printed as about SFT's.
 PRINTED_BEAM = 4.45
 PRINTED_RANGE = (2.0, 10.0)
 SFT, WITH_BEAR, WITH_BEAM = ((("cross_entropy", *more),) for more in ((), ("bear",), ("bear_beam",)))
 COSTS = {"Seconds per epoch": "seconds", "Decoder positions per epoch": "positions"}
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+ONE_SEED = ("seconds are not drawn: those of one seed may be stretched by whatever else ran; positions depend on no "
+            "machine")
 SPREAD = "geometric mean, divided and multiplied by the geometric SD over seeds, of ratios to SFT at its seed"
 
 
@@ -50,6 +52,15 @@ def per_epoch(group: Group, what: str) -> dict[int, float]:
     return found
 
 
+def costs(block: Block) -> dict[str, str]:
+    """The costs that a block's runs tell: seconds only where several seeds show how much they scatter."""
+    return {text: what for text, what in COSTS.items() if what != "seconds" or len(block.seeds) > 1}
+
+
+def _known(block: Block, group: Group) -> bool:
+    return any(per_epoch(group, what) for what in costs(block).values())
+
+
 def _first(suite: Suite, backbone: str | None, stages: tuple) -> list[Row]:
     return [row for row in suite.rows if row.backbone == backbone and row.stages == stages][:1]
 
@@ -61,7 +72,7 @@ def time_figure(material: Material, block: Block) -> Picture | None:
     for family, groups in block.families().items():
         wanted = [same for stages in (SFT, WITH_BEAR, WITH_BEAM)
                   if (same := _first(material.suite, groups[0].row.backbone, stages))]
-        found = [group for same in wanted if (group := complete(block, same)) and per_epoch(group, "seconds")]
+        found = [group for same in wanted if (group := complete(block, same)) and _known(block, group)]
         if len(wanted) == 3:
             absent += lacking(block, wanted)
             if len(found) > 1 and found[0].row.stages == SFT:
@@ -70,29 +81,32 @@ def time_figure(material: Material, block: Block) -> Picture | None:
         return needed(material, block, title, absent)
     beams = sorted({o["num_beams"] for groups in parts.values() for g in groups for o in g.config["objective"]
                     if "num_beams" in o})
-    text = (f"{block.name}: seconds and decoder positions of an epoch in units of SFT's, after {title}, "
-            f"{seeds_of(block)}. Printed for B = 10 and a language model that writes titles: (3.1) takes over "
+    timed = len(costs(block)) > 1
+    text = (f"{block.name}: {'seconds and ' if timed else ''}decoder positions of an epoch in units of SFT's, after "
+            f"{title}, {seeds_of(block)}. Printed for B = 10 and a language model that writes titles: (3.1) takes over "
             f"{PRINTED_BEAM} times as long as SFT, and BEAR about as long; here B = "
-            f"{', '.join(map(str, beams)) or 'not stated'}. {machines(parts.values())}; positions depend on no "
-            f"machine{not_drawn(absent)}")
+            f"{', '.join(map(str, beams)) or 'not stated'}. {_clock(block, parts.values())}{not_drawn(absent)}")
     return Picture(text, _bars(material, block, parts))
 
 
-def machines(parts: Sequence[Sequence[Group]]) -> str:
-    """Where the runs of a figure were timed; a sentence without its full stop."""
+def _clock(block: Block, parts: Collection[Sequence[Group]]) -> str:
+    """Where the runs of a figure were timed, or why their seconds are not drawn; a sentence without its full stop."""
+    if len(costs(block)) == 1:
+        return f"{ONE_SEED[0].upper()}{ONE_SEED[1:]}"
     places = sorted({", ".join(str(r.provenance.get(k, "unknown")) for k in ("cpu", "device")) for groups in parts
                      for g in groups for r in g.records})
     return (f"Seconds are those of {'several machines and no fair comparison' if len(places) > 1 else 'one machine'} "
-            f"({'; '.join(places)}) under whatever else ran")
+            f"({'; '.join(places)}) under whatever else ran; positions depend on no machine")
 
 
 def _bars(material: Material, block: Block, parts: dict[str, list[Group]]) -> dict[str, bytes]:
+    shown = costs(block)
     with own_style():
         heights = [ROW * (0.6 + len(groups)) for groups in parts.values()]
         figure = Figure(figsize=(8.6, 1.2 + sum(heights) + 0.4 * len(parts)), layout="constrained")
-        panels = figure.subplots(len(parts), len(COSTS), squeeze=False, sharex=True, height_ratios=heights)
+        panels = figure.subplots(len(parts), len(shown), squeeze=False, sharex=True, height_ratios=heights)
         for line, (family, groups) in zip(panels, parts.items(), strict=True):
-            for axes, what in zip(line, COSTS.values(), strict=True):
+            for axes, what in zip(line, shown.values(), strict=True):
                 unit = per_epoch(groups[0], what)
                 for place, group in enumerate(groups):
                     _ratio(axes, place, ratios(per_epoch(group, what), unit), material.look[group.row.key])
@@ -104,7 +118,7 @@ def _bars(material: Material, block: Block, parts: dict[str, list[Group]]) -> di
                 axes.set_ylim(len(groups) - 0.3, -0.5)
                 axes.grid(axis="y", visible=False)
             line[0].set_title(family, loc="left", fontweight="bold")
-        for axes, text in zip(panels[-1], COSTS, strict=True):
+        for axes, text in zip(panels[-1], shown, strict=True):
             axes.set_xlabel(f"{text} (SFT = 1)")
         _log_ratios(panels[0][0])
         for axes in panels.flat:
@@ -112,7 +126,7 @@ def _bars(material: Material, block: Block, parts: dict[str, list[Group]]) -> di
         figure.get_layout_engine().set(wspace=0.05)
         figure.suptitle(f"{block.name}: cost of an epoch", fontsize=11)
         notes = [f"small dots: one seed each; large: {SPREAD}"]
-        if any(g.row.stages == WITH_BEAM for groups in parts.values() for g in groups):
+        if len(shown) > 1 and any(g.row.stages == WITH_BEAM for groups in parts.values() for g in groups):
             notes.append(f"hollow diamond: printed for objective (3.1), over {PRINTED_BEAM} at B = 10")
         figure.supxlabel("\n".join(notes), fontsize=8, color="0.35")
         return image_bytes(figure)
@@ -143,12 +157,12 @@ def _log_ratios(axes: Axes) -> None:
 
 @plate("9", "bear-plane", "BEAR, Figure 9", **BEAR)
 def plane_figure(material: Material, block: Block) -> Picture | None:
-    """NDCG@10 against seconds per epoch in units of SFT's, a point a method (BEAR, 9)."""
+    """NDCG@10 against seconds per epoch in units of SFT's, or positions of one seed, a point a method (BEAR, 9)."""
     title, parts, absent = "BEAR, Figure 9", {}, []
     for family, groups in block.families().items():
         rows = own_methods(material.suite, groups[0].row.backbone)
         absent += lacking(block, [[row] for row in rows])
-        found = [g for row in rows if (g := complete(block, [row])) and per_epoch(g, "seconds")]
+        found = [g for row in rows if (g := complete(block, [row])) and _known(block, g)]
         trained = {g.row.stages for g in found}
         if SFT in trained and WITH_BEAR in trained:
             parts[family] = found
@@ -156,10 +170,13 @@ def plane_figure(material: Material, block: Block) -> Picture | None:
         return needed(material, block, title, absent)
     around = "95 % intervals over seeds and users; paired differences, as in the tests, are known better than that" \
         if material.results else "without ranks no intervals"
-    text = (f"{block.name}: item-level NDCG@10 of test targets by seconds per epoch in units of SFT's, after {title}, "
-            f"{seeds_of(block)}; time: {SPREAD}, of the last stage where there are two; NDCG@10: {around}. Grey band: "
-            "2 to 10 times BEAR's time, printed for CFT, S-DPO and SPRec; other values of the paper's figure are not "
-            f"in its text. {machines(parts.values())}{not_drawn(absent)}")
+    label, what = next(iter(costs(block).items()))
+    band = ("Grey band: 2 to 10 times BEAR's time, printed for CFT, S-DPO and SPRec; it starts from the paper's BEAR, "
+            "printed as about as fast as SFT; other" if what == "seconds" else "The")
+    text = (f"{block.name}: item-level NDCG@10 of test targets by {label[0].lower()}{label[1:]} in units of SFT's, "
+            f"after {title}, {seeds_of(block)}; cost: {SPREAD}, of the last stage where there are two; NDCG@10: "
+            f"{around}. {band} values of the paper's figure are not in its text. {_clock(block, parts.values())}"
+            f"{not_drawn(absent)}")
     return Picture(text, _plane(material, block, parts))
 
 
@@ -175,26 +192,26 @@ def own_methods(suite: Suite, backbone: str | None) -> list[Row]:
 
 
 def _plane(material: Material, block: Block, parts: dict[str, list[Group]]) -> dict[str, bytes]:
+    label, what = next(iter(costs(block).items()))
     with own_style():
         labels = [len(groups) + sum(broken_label(g.name).count("\n") for g in groups) for groups in parts.values()]
         heights = [max(2.8, 0.21 * lines + 0.4) for lines in labels]
         figure = Figure(figsize=(8.6, 0.8 + sum(heights) + 0.3 * len(parts)), layout="constrained")
         panels = figure.subplots(len(parts), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
         for axes, (family, groups) in zip(panels, parts.items(), strict=True):
-            unit = per_epoch(next(g for g in groups if g.row.stages == SFT), "seconds")
-            ours = next(g for g in groups if g.row.stages == WITH_BEAR)
-            start = geometric(ratios(per_epoch(ours, "seconds"), unit))[0]
-            axes.axvspan(*(start * edge for edge in PRINTED_RANGE), color="0.5", alpha=0.13, linewidth=0, zorder=0,
-                         label="printed: 2 to 10 × BEAR's time\n(CFT, S-DPO, SPRec)")
+            unit = per_epoch(next(g for g in groups if g.row.stages == SFT), what)
+            if what == "seconds":
+                axes.axvspan(*PRINTED_RANGE, color="0.5", alpha=0.13, linewidth=0, zorder=0,
+                             label="printed: 2 to 10 × BEAR's time\n(CFT, S-DPO, SPRec)")
             for group in groups:
-                _point(axes, material, group, ratios(per_epoch(group, "seconds"), unit))
+                _point(axes, material, group, ratios(per_epoch(group, what), unit))
             axes.set_title(family, loc="left", fontweight="bold")
             axes.set_ylabel("NDCG@10 (fraction)")
             axes.tick_params(labelbottom=True)
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, frameon=False)
         _log_ratios(panels[0])
-        panels[-1].set_xlabel("Seconds per epoch (SFT = 1)")
-        figure.suptitle(f"{block.name}: quality and time of training", fontsize=11)
+        panels[-1].set_xlabel(f"{label} (SFT = 1)")
+        figure.suptitle(f"{block.name}: quality and cost of training", fontsize=11)
         return image_bytes(figure)
 
 

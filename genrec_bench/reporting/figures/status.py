@@ -25,13 +25,14 @@ def status(material: Material, paper_key: str,
         pictures = list(blocks_of(made, material)) if found is None else [
             (block, picture) for plate, block, picture in found
             if (plate.paper, plate.number) == (made.paper, made.number)]
-        lines.append((made.number, made.title, _text(pictures)))
+        lines.append((made.number, made.title, _text(made.title, pictures)))
     return lines
 
 
-def _text(pictures: list[tuple[Block | None, Picture]]) -> str:
+def _text(title: str, pictures: list[tuple[Block | None, Picture]]) -> str:
     names = ["all data together" if block is None else block.name for block, p in pictures if p.files]
     if names:
         return f"drawn for {'; '.join(names)}"
-    reasons = [f"{'' if block is None else f'{block.name}: '}{p.text}" for block, p in pictures]
+    reasons = [f"{'' if block is None else f'{block.name}: '}{p.text.removeprefix(f'{title}: no picture; ')}"
+               for block, p in pictures]
     return f"not drawn: {' / '.join(reasons)}" if reasons else "not drawn: no run on data and backbone that it is about"
