@@ -62,16 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except PermissionError as error:
-        print(f"error: {error.filename}: permission denied. Choose another folder (--results, --reports) or mend its "
-              "rights.", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:  # no rights, a full disk, a folder that cannot be made
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {where}{error.strerror or error}. Choose another folder (--results, --reports), or "
+              "see to its rights and to free space.", file=sys.stderr)
+        return 2
 
 
 def _dispatch(words: list[str]) -> int:

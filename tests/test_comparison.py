@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genrec_bench.analysis.significance import compare_ranks, compare_values, holm
-from genrec_bench.config import EvaluationConfig
+from genrec_bench.analysis.significance import compare_ranks, compare_values, detectable, holm
+from genrec_bench.config import EvaluationConfig, SplitConfig
 from genrec_bench.contracts import Rankings
 from genrec_bench.errors import UserError
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.records import RunRecord
 from genrec_bench.reporting.comparison import render_comparison
-from genrec_bench.reporting.pairs import Pair, compared, outside
+from genrec_bench.reporting.pairs import Pair, beside, compared, outside
 from tests.small_records import record_of, suite_record
 
 USERS = 200
@@ -51,8 +51,8 @@ def made_up(rate_new: float = 0.3, ties: int = 1) -> Callable[[RunRecord], Ranki
 
 
 def text_of(tmp_path: Path, new: list[RunRecord], baselines: list[RunRecord], ranks=None, **options: Any) -> str:
-    path, _ = render_comparison(new, baselines, ranks or made_up(), tmp_path, **{**FEW, **options})
-    return path.read_text(encoding="utf-8")
+    told = render_comparison(new, baselines, ranks or made_up(), tmp_path, **{**FEW, **options})
+    return told.path.read_text(encoding="utf-8")
 
 
 def rows_of(tmp_path: Path) -> list[dict[str, str]]:
@@ -62,16 +62,42 @@ def rows_of(tmp_path: Path) -> list[dict[str, str]]:
 
 def test_better_worse_and_no_difference(tmp_path: Path) -> None:
     new, baselines = [fresh(s) for s in range(3)], stored("popularity", "sasrec", "tiger")
-    path, lines = render_comparison(new, baselines, made_up(0.3), tmp_path, **FEW)
-    assert path == tmp_path / "comparison.md" and len(lines) == 3
+    told = render_comparison(new, baselines, made_up(0.3), tmp_path, **FEW)
+    lines = told.sentences
+    assert told.path == tmp_path / "comparison.md" and len(lines) == 3
     assert re.fullmatch(r"Mine is better than Popularity \(ml-100k, 3 seeds, baseline not seeded\): NDCG@10 0\.\d{4} "
                         r"against 0\.\d{4}, \+0\.\d{4} \[\+0\.\d{4}, \+0\.\d{4}\], p = 0\.0060\.", lines[0])
     for line, other in zip(lines[1:], ("SASRec", "TIGER + cross-entropy"), strict=True):
         assert re.fullmatch(rf"No difference detected between Mine and {re.escape(other)} \(ml-100k, 3 seeds\): .*; "
-                            r"this data could have detected a difference of 0\.\d{4}\.", line)
-    _, lines = render_comparison(new, baselines, made_up(0.0), tmp_path, **FEW)
-    assert [line.split(" (")[0] for line in lines[1:]] == ["Mine is worse than SASRec",
-                                                           "Mine is worse than TIGER + cross-entropy"]
+                            r"a difference of 0\.\d{4} would have got a verdict in about 4 of 5 cases\.", line)
+    told = render_comparison(new, baselines, made_up(0.0), tmp_path, **FEW)
+    assert [line.split(" (")[0] for line in told.sentences[1:]] == ["Mine is worse than SASRec",
+                                                                    "Mine is worse than TIGER + cross-entropy"]
+
+
+def test_the_summary_counts_what_has_no_verdict(tmp_path: Path) -> None:
+    new, records = [fresh(s) for s in range(3)], stored("popularity", "sasrec", "tiger")
+    (line,) = render_comparison(new, records, made_up(0.3), tmp_path, **FEW).summary
+    assert re.fullmatch(r"Mine on ml-100k, profile quick: better than Popularity; no difference detected from 2 of 3 "
+                        r"\(a difference of 0\.\d{4} would have got a verdict in about 4 of 5 cases\)\.", line)
+    (line,) = render_comparison(new, records, made_up(0.0), tmp_path, **FEW).summary
+    assert "worse than SASRec and TIGER + cross-entropy" in line
+    (line,) = render_comparison([fresh(9)], records, made_up(0.0), tmp_path, **FEW).summary
+    assert line.endswith("; no seed in common with SASRec and TIGER + cross-entropy.")
+
+
+def test_what_would_have_been_detected_is_of_the_whole_family(tmp_path: Path) -> None:
+    """No less than the difference of one uncorrected test, and more the more methods are tested."""
+    new, records, ranks = [fresh(0)], stored("popularity", "sasrec", "tiger", seeds=(0,)), made_up(0.3)
+    a, b = (expected_values("ndcg", ranks(r), 10)[None] for r in (new[0], records[1]))
+    sizes = []
+    for count, some in ((1, records[1:2]), (3, records)):
+        text = text_of(tmp_path, new, some, ranks)
+        row = next(r for r in rows_of(tmp_path) if r["baseline"] == "SASRec")
+        sizes.append(float(row["detectable"]))
+        assert sizes[-1] == detectable(compare_values(a, b, num_permutations=499), count)
+        assert f"none detected (≥ {sizes[-1]:.4f})" in text
+    assert float(row["minimum_detectable"]) - 1e-12 <= sizes[0] < sizes[1]
 
 
 def test_the_verdict_stands_first_and_the_rest_in_order(tmp_path: Path) -> None:
@@ -80,8 +106,8 @@ def test_the_verdict_stands_first_and_the_rest_in_order(tmp_path: Path) -> None:
     paragraphs = text.split("\n\n")
     assert paragraphs[0] == "# Mine against the stored baselines"
     assert re.match(r"\*\*Mine on ml-100k, profile quick:\*\* better than Popularity; no difference detected from "
-                    r"SASRec and TIGER \+ cross-entropy \(this data could have detected a difference of 0\.\d{4}\)\.",
-                    paragraphs[1])
+                    r"SASRec and TIGER \+ cross-entropy \(a difference of 0\.\d{4} would have got a verdict in about "
+                    r"4 of 5 cases\)\.", paragraphs[1])
     heads = [p.splitlines()[0] for p in paragraphs if p.startswith("#")]
     assert heads[1:] == ["## Mine on ml-100k, profile quick", "## How this was computed",
                          "## Baselines without a record"]
@@ -250,24 +276,25 @@ def test_a_changed_setting_is_not_what_was_declared() -> None:
 
 def test_what_is_described_has_no_p_value(tmp_path: Path) -> None:
     new, records = [fresh(s) for s in range(2)], suite_rows("TIGER + cross-entropy", *VARIANTS, seeds=(0, 1))
-    path, lines = render_comparison(new, records, by_label(), tmp_path, **FEW)
-    text = path.read_text(encoding="utf-8")
+    told = render_comparison(new, records, by_label(), tmp_path, **FEW)
+    text = told.path.read_text(encoding="utf-8")
     before, after = text.split("## Described only: Mine on ml-100k, profile quick")
     table = after.split("## How")[0]
     assert all(label in table and label not in before for label in VARIANTS) and "p =" not in table
-    assert len(lines) == 2 and lines[1].startswith("Mine on ml-100k: 2 other stored methods in the report")
+    assert len(told.sentences) == 1 and "detected from 1 of 1" in told.summary[0]
     assert "all 1 comparisons of the family" in text
     for row in rows_of(tmp_path):
         told = row["declared"] == "yes"
-        assert [bool(row[k]) for k in ("p_value", "p_holm", "t", "verdict")] == [told] * 4
+        assert [bool(row[k]) for k in ("p_value", "p_holm", "t", "verdict", "detectable")] == [told] * 5
         assert told == (row["baseline"] == "TIGER + cross-entropy") and row["difference"] and row["low"]
 
 
 def test_nothing_declared_is_no_verdict(tmp_path: Path) -> None:
-    path, lines = render_comparison([fresh(0)], suite_rows(*VARIANTS, seeds=(0,)), by_label(), tmp_path, **FEW)
-    text = path.read_text(encoding="utf-8")
+    told = render_comparison([fresh(0)], suite_rows(*VARIANTS, seeds=(0,)), by_label(), tmp_path, **FEW)
+    text = told.path.read_text(encoding="utf-8")
     assert "no verdict, for no method with a record" in text.split("\n\n")[1]
-    assert len(lines) == 1 and not (tmp_path / "differences.png").exists() and "differences.png" not in text
+    assert not told.sentences and len(told.summary) == 1
+    assert not (tmp_path / "differences.png").exists() and "differences.png" not in text
 
 
 def test_the_paired_t_is_that_of_the_seeds_means(tmp_path: Path) -> None:
@@ -308,16 +335,38 @@ def test_files_are_matched_with_seeds_in_order(files: int, seeds: tuple[int, ...
     assert pair.ndcg.difference == pytest.approx(a.mean() - b.mean()) and pair.ndcg.n_seeds == count
 
 
-def test_lists_stand_beside_every_backbone_and_each_kind_of_runs() -> None:
-    """One block a split and profile of trained runs; what is not seeded needs no block of its own there."""
-    records = suite_rows("TIGER + cross-entropy", "Llama + cross-entropy", *VARIANTS, seeds=(0,))
-    records += stored("popularity", seeds=(0,)) + [record_of("ml-100k", "sasrec", 0, profile="paper"),
-                                                    record_of("ml-100k", "popularity", 0, profile="smoke")]
-    new = outside("Theirs", 2, records)
-    assert sorted((r.profile, r.seed) for r in new) == [("paper", 1), ("paper", 2), ("quick", 1), ("quick", 2)]
-    quick = pairs_of(new, records, block=1)
-    assert {label for label, p in quick.items() if p.declared} == {
-        "TIGER + cross-entropy", "Llama + cross-entropy", "Popularity"}
+def test_lists_stand_beside_baselines_and_the_cross_entropy_of_every_backbone() -> None:
+    """Other objectives, a summed cross-entropy, a second stage of it and variants are described."""
+    plain = ("TIGER + cross-entropy", "Llama + cross-entropy")
+    (first,) = suite_rows(plain[0], seeds=(0,))
+    summed = [record_of("ml-100k", "tiger", 0, label="TIGER + SFT",
+                        objective=({"name": "cross_entropy", "reduction": "sum"},))]
+    records = suite_rows(*plain, *VARIANTS, "TIGER + MSL", "TIGER + APAO-Pointwise", seeds=(0,)) + summed
+    records += [suite_record("TIGER + CE → CE", 0, 0.05, after=first), *stored("popularity", "sasrec", seeds=(0,))]
+    taken, left = beside(records)
+    pairs = pairs_of(outside("Theirs", 2, taken), taken)
+    assert not left and len(pairs) == len(records)
+    assert {label for label, p in pairs.items() if p.declared} == {*plain, "Popularity", "SASRec"}
+    own = pairs_of([fresh(0)], records)
+    assert {"TIGER + MSL", "TIGER + SFT", "TIGER + CE → CE"} <= {label for label, p in own.items() if p.declared}
+
+
+def test_lists_stand_beside_the_runs_of_one_split_and_profile() -> None:
+    """Those of most methods; what is not seeded counts in every profile, and a method counts once."""
+    short = {"split": SplitConfig(max_history=5)}
+    quick = [*suite_rows("TIGER + cross-entropy", seeds=(0, 1)), *stored("popularity", seeds=(0,))]
+    paper = [record_of("ml-100k", "sasrec", s, profile="paper") for s in range(5)]
+    other = [record_of("ml-100k", m, 0, **short) for m in ("sasrec", "popularity", "item_knn")]
+    taken, left = beside([*quick, *paper])
+    assert {r.run_id for r in taken} == {r.run_id for r in [*paper, quick[-1]]}, "the first of equals"
+    assert [(m.label, m.first.profile) for m in left] == [("TIGER + cross-entropy", "quick")]
+    for records in ([*quick, *paper, *other], [*other, *paper[::-1], *quick[::-1]]):
+        taken, left = beside(records)
+        assert {r.run_id for r in taken} == {r.run_id for r in other}
+        assert sorted(m.label for m in left) == ["Popularity", "SASRec", "TIGER + cross-entropy"]
+        assert len({m.where for m in left}) == 1 and "max_history" in left[0].where
+    new = outside("Theirs", 2, taken)
+    assert [(r.profile, r.seed, r.config["split"]["max_history"]) for r in new] == [("quick", 1, 5), ("quick", 2, 5)]
     alone = [record_of("ml-100k", "popularity", 0)]
     assert {"Popularity": True} == {k: p.declared for k, p in pairs_of(outside("Theirs", 1, alone), alone).items()}
 
@@ -325,8 +374,9 @@ def test_lists_stand_beside_every_backbone_and_each_kind_of_runs() -> None:
 def test_the_report_of_lists_says_what_stands_beside_what(tmp_path: Path) -> None:
     records = suite_rows("TIGER + cross-entropy") + stored("popularity", "sasrec", seeds=(0, 1))
     new = outside("Theirs", 3, records)
-    path, lines = render_comparison(new, records, by_label(), tmp_path, notes=["A note."], **FEW)
-    text = path.read_text(encoding="utf-8")
+    told = render_comparison(new, records, by_label(), tmp_path, notes=["A note."], **FEW)
+    text, lines = told.path.read_text(encoding="utf-8"), told.sentences
+    assert "each backbone's plain cross-entropy, trained in one stage. They are one family" in text
     assert "Theirs on ml-100k, beside profile quick" in text and "files 1, 2, 3." in text and "- A note." in text
     cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:4]] for line in text.splitlines()
              if line[:1] == "|"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from genrec_bench.records import RecordStore
 from tests.small_records import record_of, stored
 
 USERS, LEVELS, BEAMS = 4, 3, (5, 20)
-RECORD = record_of("ml-100k", "tiger", 0)
+RECORD = replace(record_of("ml-100k", "tiger", 0), metrics={"recall@10": 2 / 3})  # that of the ranks in `stored`
 
 
 def diagnosis(run_id: str = RECORD.run_id, users: int = USERS, **changes: Any) -> Diagnosis:

@@ -276,11 +276,14 @@ def test_a_stored_runs_own_lists_are_no_different(tmp_path: Path, capsys, toy: S
     assert code == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == f"report: {reports / 'my-method' / 'comparison.md'}"
-    (same,) = [line for line in out if "TIGER + cross-entropy (" in line]
+    assert out[-2] == ("My Method! on toy, beside profile quick: no difference detected from 1 of 1 (every user has "
+                       "the same value in both).")
+    text = (reports / "my-method" / "comparison.md").read_text(encoding="utf-8")
+    (same,) = [line for line in text.splitlines() if "and TIGER + cross-entropy (" in line]
     assert "No difference detected between My Method! and TIGER + cross-entropy (toy, 2 files, 2 seeds" in same
     assert "+0.0000 [+0.0000, +0.0000], p = 1.0000; every user has the same value in both." in same
-    text = (reports / "my-method" / "comparison.md").read_text(encoding="utf-8")
-    assert same in text and "in the order given: 1. 0.csv; 2. 1.csv." in text and "not which" not in text
+    assert "TIGER + MSL" in text.split("## Described only")[1] and "Left out" not in text
+    assert "in the order given: 1. 0.csv; 2. 1.csv." in text and "not which" not in text
     assert "matched in order" in text and str(tmp_path) not in text
     assert compared(tmp_path, *paths, "--label", "My  Method!")[0] == 0
     assert (reports / "my-method" / "comparison.md").read_text(encoding="utf-8") == text
@@ -293,6 +296,7 @@ def test_json_holds_the_verdicts(tmp_path: Path, capsys, toy: Split) -> None:
     result = json.loads(capsys.readouterr().out)
     assert result["metrics"]["recall@1"] == pytest.approx(1 / 12) and result["missing_users"] == 11
     (sentence,) = result["comparison"]["sentences"]
+    assert result["comparison"]["summary"] == "mine on toy, beside profile quick: worse than TIGER + cross-entropy."
     assert "mine" in sentence.split() and "(toy, 1 file, 1 seed of the baseline)" in sentence
     assert Path(result["comparison"]["report"]).is_file()
     text = Path(result["comparison"]["report"]).read_text(encoding="utf-8")
@@ -311,6 +315,20 @@ def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> No
     unnamed = dataclasses.replace(kept[0], identity={})
     assert command.same_targets([*kept, *left, other, unnamed], toy) == kept
     assert len({canonical(r.config["split"]) for r in kept}) == 3
+
+
+def test_a_method_that_is_stored_with_two_splits_is_tested_once(tmp_path: Path, capsys, toy: Split) -> None:
+    """The split of most methods is taken; the report names what is left out."""
+    store, short = RecordStore(tmp_path / "stored"), SplitConfig(max_history=2)
+    opponent(store, toy, drawn(3))
+    opponent(store, toy, drawn(3), config=short)
+    opponent(store, toy, drawn(4), config=short, label="TIGER + MSL", objective=({"name": "msl", "tau": 1.0},))
+    assert compared(tmp_path, lists(tmp_path, toy, drawn(0), "mine.csv"), "--json")[0] == 0
+    result = json.loads(capsys.readouterr().out)["comparison"]
+    text = Path(result["report"]).read_text(encoding="utf-8")
+    assert len(result["sentences"]) == 1 and "all 1 comparisons" in text
+    (note,) = [line for line in text.splitlines() if "Left out though" in line]
+    assert "are the same: TIGER + cross-entropy (toy, split.max_history=20, profile quick). " in note
 
 
 def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
@@ -349,12 +367,14 @@ def test_lists_for_ml_100k_against_the_stored_runs(tmp_path: Path, capsys, monke
     paths = [lists(tmp_path, split, store.read_ranks(stored[s]), f"{s}.csv") for s in sorted(stored)]
     assert command.run(arguments("--rankings", *paths, "--datasets", "ml-100k", "--compare", "--label", "theirs",
                                  "--against", store.root, "--results", tmp_path / "results")) == 0
-    out = capsys.readouterr().out
-    (same,) = [line for line in out.splitlines() if " and TIGER + cross-entropy (" in line]
+    summary, report = capsys.readouterr().out.splitlines()[-2:]
+    text = Path(report.removeprefix("report: ")).read_text(encoding="utf-8")
+    (same,) = [line for line in text.splitlines() if " and TIGER + cross-entropy (" in line]
     assert f"{len(paths)} files, {len(paths)} seeds of the baseline" in same and "+0.0000 [+0.0000, +0.0000]" in same
     mean = np.mean([r.metrics["ndcg@10"] for r in stored.values()])
     assert f"NDCG@10 {mean:.4f} against {mean:.4f}" in same
-    assert "theirs is worse than Item-kNN" in out and "theirs is worse than SASRec" in out
+    assert "worse than " in summary and "Item-kNN" in summary and "SASRec" in summary
+    assert "max_history=20" in text and text.count("theirs is worse than Item-kNN") == 1
 
 
 # Checkpoints of real runs

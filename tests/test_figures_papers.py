@@ -275,9 +275,34 @@ def test_ratios_of_the_cost_figure_are_per_seed(monkeypatch):
         assert [t.get_text() for t in axes.texts] == ["1.00", "2.00", "8.00"]
         assert axes.get_xlim()[1] > 8
     assert "here B = 20" in picture.text and "3 seeds" in picture.text
-    one = [r for r in records if r.seed == 0]
-    assert "one seed, so no SD over seeds" in figure_of(monkeypatch, efficiency, "bear-plane",
-                                                  material_of(suite, None, one))[0].text
+
+
+def test_seconds_of_one_seed_are_not_drawn(monkeypatch):
+    suite, names = suite_of("bear-sid"), ["SFT (summed cross-entropy)", "BEAR", "objective (3.1)"]
+    one = [run_of(suite, f"TIGER + {name}", seconds=factor, positions=600 * factor)
+           for name, factor in zip(names, (1, 3, 8), strict=True)]
+    material = material_of(suite, None, one)
+    picture, figure = figure_of(monkeypatch, efficiency, "bear-time", material)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["Decoder positions per epoch (SFT = 1)"]
+    assert [t.get_text() for t in figure.axes[0].texts] == ["1.00", "3.00", "8.00"]
+    assert len(figure.axes[0].lines) == 3 * 3 + 1  # a marker and two caps each, SFT's line; no printed time
+    plane, drawn_plane = figure_of(monkeypatch, efficiency, "bear-plane", material)
+    assert drawn_plane.axes[0].get_xlabel() == "Decoder positions per epoch (SFT = 1)"
+    assert not drawn_plane.axes[0].patches and "Grey band" not in plane.text
+    for text in (picture.text, plane.text):
+        assert "one seed, so no SD over seeds" in text and "Seconds are not drawn: those of one seed" in text
+        assert "by seconds" not in text and "seconds and" not in text
+
+
+def test_the_printed_band_starts_from_sft(monkeypatch):
+    """BEAR is measured at 3 times SFT here; the band of 2 to 10 times the paper's BEAR, which is about SFT, stays."""
+    suite = suite_of("bear-sid")
+    records = [run_of(suite, f"TIGER + {name}", seed, seconds=(seed + 1) * factor)
+               for name, factor in (("SFT (summed cross-entropy)", 1), ("BEAR", 3)) for seed in SEEDS]
+    picture, figure = figure_of(monkeypatch, efficiency, "bear-plane", material_of(suite, None, records))
+    (band,) = figure.axes[0].patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (2.0, 10.0)
+    assert "Grey band: 2 to 10 times BEAR's time" in picture.text
 
 
 def test_an_incomplete_row_is_never_averaged(tmp_path, monkeypatch):

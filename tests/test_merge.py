@@ -15,6 +15,7 @@ from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.errata import HEADER, Erratum, add_errata, errata
 from genrec_bench.errors import UserError
+from genrec_bench.evaluate import score
 from genrec_bench.provenance import own_version
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.results_index import index_text
@@ -24,7 +25,9 @@ from tests.test_diagnoses import diagnosis
 
 REFERENCE = RecordStore(Path(__file__).resolve().parents[1] / "results" / "reference")
 SPLIT = "ab" * 32
-RECORDS = [replace(record_of("ml-100k", "tiger", seed), identity={"split_fingerprint": SPLIT}) for seed in range(3)]
+STORED = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))  # what `stored` writes
+RECORDS = [replace(record_of("ml-100k", "tiger", seed), identity={"split_fingerprint": SPLIT}, metrics=score(STORED))
+           for seed in range(3)]
 FACTS = UserFacts(SPLIT, np.array([3, 4, 5]), np.array([7, 0, 9]), np.array([5, 6, 7]))
 WRONG = replace(RECORDS[1], metrics={**RECORDS[1].metrics, "ndcg@10": 0.25, "old@1": 0.5})
 
@@ -38,9 +41,13 @@ def contents(*folders: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def ranked(*places: int) -> Rankings:
+    return Rankings(*(np.array(places) for _ in range(3)))
+
+
 def with_ranks(folder: Path, record: RunRecord, *places: int) -> RecordStore:
     store = RecordStore(folder)
-    store.write(record, Rankings(*(np.array(places) for _ in range(3))))
+    store.write(record, ranked(*places))
     return store
 
 
@@ -82,7 +89,7 @@ def test_two_folders_that_disagree_are_refused(tmp_path: Path, capsys: Any, more
     before = contents(tmp_path)
     assert merge(RecordStore(tmp_path / "c"), one, other, more=more) == 2
     message = capsys.readouterr().err
-    assert all(word in message for word in (WRONG.run_id, str(one.root), str(other.root), "ndcg@10: 0.0"))
+    assert all(word in message for word in (WRONG.run_id, str(one.root), str(other.root), "ndcg@10: 0."))
     assert contents(tmp_path) == before
 
 
@@ -169,10 +176,52 @@ def test_a_reason_changes_nothing_where_numbers_are_equal(tmp_path: Path, capsys
 
 
 def test_ranks_alone_are_a_correction_too(tmp_path: Path) -> None:
-    source, target = with_ranks(tmp_path / "a", RECORDS[0], 1, 2), with_ranks(tmp_path / "c", RECORDS[0], 1, 2, 3)
+    record = replace(RECORDS[0], metrics={"ndcg@20": 0.5})
+    source, target = with_ranks(tmp_path / "a", record, 1, 2), with_ranks(tmp_path / "c", record, 1, 2, 3)
     assert merge(target, source, more=("--correct", "mended")) == 0
     (entry,) = errata(target.root)
     assert entry.changed == {} and entry.users == 3
+
+
+# Metrics and ranks of one run
+
+@pytest.mark.parametrize("metric", ["ndcg@10", "recall@10", "mrr@10"])
+@pytest.mark.parametrize("factor", [1.1, 1 - 1e-7, 0.0])
+@pytest.mark.parametrize("more", [(), ("--correct", "mended")])
+def test_metrics_that_are_not_those_of_the_ranks_are_refused(tmp_path: Path, capsys: Any, metric: str, factor: float,
+                                                             more: tuple[str, ...]) -> None:
+    told = RECORDS[1].metrics[metric] * factor
+    source = stored(tmp_path / "a", [RECORDS[0], replace(RECORDS[1], metrics={**RECORDS[1].metrics, metric: told})])
+    before = contents(tmp_path)
+    assert merge(RecordStore(tmp_path / "c"), source, more=more) == 2
+    message = capsys.readouterr().err
+    assert f"run {RECORDS[1].run_id} in {source.root} has {metric} = {told}, but its ranks give" in message
+    assert contents(tmp_path) == before and message.count("\n") == 1
+
+
+def test_a_tie_is_worth_the_mean_over_its_places_and_rounding_is_no_difference(tmp_path: Path) -> None:
+    """Places 1; none; 3, 4 and 5 in equal parts: recall@10 = 2/3, NDCG@10 by hand."""
+    ndcg = (1 + (1 / np.log2(4) + 1 / np.log2(5) + 1 / np.log2(6)) / 3) / 3
+    for n, (told, code) in enumerate(((ndcg, 0), (ndcg + 5e-10, 0), (ndcg - 5e-9, 2))):
+        record = replace(RECORDS[0], metrics={"ndcg@10": told, "recall@10": 2 / 3, "valid_ndcg@10": 0.9})
+        assert merge(RecordStore(tmp_path / f"c{n}"), stored(tmp_path / f"a{n}", [record])) == code
+
+
+def test_a_run_of_the_reference_is_refused_once_its_metric_is_raised(tmp_path: Path, capsys: Any) -> None:
+    record = REFERENCE.read_all()[0]
+    store, target = RecordStore(tmp_path / "a"), RecordStore(tmp_path / "c")
+    store.write(replace(record, metrics={**record.metrics, "ndcg@10": record.metrics["ndcg@10"] * 1.1}),
+                REFERENCE.read_ranks(record))
+    assert merge(target, store) == 2 and "but its ranks give" in capsys.readouterr().err and not target.root.exists()
+    store.remove(record)
+    store.write(record, REFERENCE.read_ranks(record))
+    assert merge(target, store) == 0 and target.read_all() == [record]
+
+
+def test_every_run_of_the_reference_has_the_metrics_of_its_ranks() -> None:
+    for record in REFERENCE.read_all():
+        expected = score(REFERENCE.read_ranks(record), ks=(10,), id_level=False)
+        assert {k: record.metrics[k] for k in expected} == pytest.approx(expected, abs=1e-9), record.run_id
 
 
 # The file

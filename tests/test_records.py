@@ -20,7 +20,7 @@ from tests.test_diagnoses import diagnosis
 
 NAME = "0123456789abcdef"
 RECORD = RunRecord(NAME, "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3}, identity={}, data={}, tokenizer={},
-                   metrics={"ndcg@10": 0.25}, training={}, timings={}, provenance={})
+                   metrics={"ndcg@10": 1 / 3}, training={}, timings={}, provenance={})
 RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]))
 
 

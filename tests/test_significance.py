@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from genrec_bench.analysis.classical import McNemar, TTest
-from genrec_bench.analysis.significance import Comparison, compare_ranks, compare_values, holm
+from genrec_bench.analysis.significance import Comparison, compare_ranks, compare_values, detectable, holm, verdict
 from genrec_bench.errors import UserError
 
 # The method card's example of five values each.
@@ -204,6 +204,48 @@ def test_the_minimum_detectable_difference_is_found_in_four_of_five_studies() ->
     found = sum(compare_values(*values(500 + seed, 3, 100, effect=size), num_permutations=199,
                                num_resamples=1).p_value <= 0.05 for seed in range(150))
     assert 0.68 <= found / 150 <= 0.92
+
+
+STUDY = Comparison(0.01, 0.2, (-0.01, 0.03), 0.1, 100, 3, 2.8015852 * 0.008, 0.05, 0.04)  # standard error 0.008
+
+
+@pytest.mark.parametrize(("half", "num_tests", "expected"), [
+    (0.02, 1, 0.02 + 0.8416212 * 0.008),  # the interval is wider than 1.96 * 0.008 = 0.01568
+    (0.01, 1, (1.9599640 + 0.8416212) * 0.008),
+    (0.01, 5, (2.5758293 + 0.8416212) * 0.008),  # .05 / 5 = .01, two-sided: z = 2.5758293
+    (0.02, 5, (2.5758293 + 0.8416212) * 0.008),
+    (0.03, 5, 0.03 + 0.8416212 * 0.008)])
+def test_the_detectable_difference_by_hand(half: float, num_tests: int, expected: float) -> None:
+    """Test and interval must both find it: the larger of z * SE and half the interval, and 0.84 SE for 80% power."""
+    around = replace(STUDY, interval=(0.01 - half, 0.01 + half))
+    assert detectable(around, num_tests) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_test_of_one_seed_detects_nearly_the_minimum() -> None:
+    result = compare_values(*values(12, 1, 2_000))
+    assert detectable(result) == pytest.approx(result.minimum_detectable, rel=0.02)
+    assert math.isnan(detectable(compare_values(np.ones((1, 1)), np.zeros((1, 1)), num_permutations=9)))
+    with pytest.raises(ValueError, match="at least one test"):
+        detectable(result, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_detectable_difference_grows_with_the_family(seed: int) -> None:
+    result = compare_values(*values(seed, 1 + seed, 80), num_permutations=1, num_resamples=400)
+    sizes = [detectable(result, n) for n in (1, 2, 3, 10, 50, 1000)]
+    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
+    assert sizes[0] >= (1 - 0.1) * result.minimum_detectable  # 400 resamples know the interval within a tenth
+
+
+@pytest.mark.parametrize(("seeds", "num_tests"), [(1, 1), (1, 5), (3, 1), (3, 20)])
+def test_a_detectable_difference_gets_a_verdict_in_four_of_five_studies(seeds: int, num_tests: int) -> None:
+    """160 studies with a planted difference of that size; 70 to 90% is within 3.2 standard errors."""
+    def study(seed: int, effect: float) -> Comparison:
+        return compare_values(*values(seed, seeds, 120, effect=effect), num_permutations=999, num_resamples=400)
+    size = np.mean([detectable(study(seed, 0.0), num_tests) for seed in range(40)])
+    found = sum(verdict(result, min(1.0, num_tests * result.p_value)) == "better"
+                for result in (study(1_000 + seed, size) for seed in range(160)))
+    assert 0.7 <= found / 160 <= 0.9
 
 
 def test_many_users_and_permutations_are_fast() -> None:

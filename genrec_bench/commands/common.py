@@ -62,12 +62,24 @@ def check_folder(option: str, folder: Path) -> None:
         raise UserError(f"{option} points at {folder}, but {there} is not a folder.")
 
 
-def reports_dir(args: argparse.Namespace) -> Path:
-    """Where reports go: as asked, else beside the records they are made from. Raises: UserError for a file."""
-    if args.reports is not None:
-        check_folder("--reports", args.reports)
-        return args.reports
-    return ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
+def check_writable(option: str, folder: Path) -> None:
+    """A folder that is there and may be written, or that can be made. Raises: UserError."""
+    check_folder(option, folder)
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or mend "
+                        "its rights.")
+
+
+def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
+    """Where reports go: as asked, else beside the records they are made from.
+
+    Raises: UserError for a file, and with `writes` for a folder that cannot be written.
+    """
+    own = ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
+    option, folder = ("--results", own) if args.reports is None else ("--reports", args.reports)
+    (check_writable if writes else check_folder)(option, folder)
+    return folder
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -153,9 +165,12 @@ def jobs(args: argparse.Namespace) -> int:
     return args.jobs or (max(1, cores // args.threads) if args.device == "cpu" else 1)
 
 
-def workspace(args: argparse.Namespace) -> Workspace:
-    """Where the runs of this command read and write. Raises: UserError where a folder is a file."""
-    check_folder("--results", args.results)
-    reports_dir(args)
+def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
+    """Where the runs of this command read and write.
+
+    Raises: UserError where a folder is a file, and with `writes` where one cannot be written.
+    """
+    (check_writable if writes else check_folder)("--results", args.results)
+    reports_dir(args, writes=writes)
     return Workspace(args.results, data_dir(args), device(args), threads(args),
                      tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]))

@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            "Several files: one method with several seeds")
     what.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder of a run of this suite")
     parser.add_argument("--compare", action="store_true",
-                        help="test the rankings against the stored baselines and cross-entropy on the same test targets; "
-                             "other stored methods are described")
+                        help="test the rankings against the stored baselines and plain cross-entropy on the same test "
+                             "targets, as `compare` does, and describe every other stored method")
     parser.add_argument("--label", metavar="NAME", help="what the method is called (default: the first file's name)")
     parser.add_argument("--against", type=Path, metavar="DIR",
                         help="stored runs for --compare (default: results/reference)")

@@ -15,11 +15,14 @@ from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.errata import NAME as ERRATA
 from genrec_bench.errata import Erratum, add_errata, errata
 from genrec_bench.errors import UserError
+from genrec_bench.evaluate import score
 from genrec_bench.provenance import own_version
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.results_index import NAME as INDEX
 from genrec_bench.results_index import write_index
 from genrec_bench.user_facts import UserFacts
+
+TOLERANCE = 1e-9  # of a metric beside the one that its ranks give: means may be summed in another order
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     everything = _found(_sources(args))
     moves = [_compared(found, target, _reason(args)) for found in _one_a_name(everything)]
+    for found in moves:
+        _check_metrics(found.record, found.source)
     users = _users(everything, target)
     errata(target.root)  # a damaged file is named before anything moves
     _move(moves, users, target)
@@ -129,6 +134,16 @@ def _compared(found: _Found, target: RecordStore, reason: str | None) -> _Found:
                         "Where the numbers there are wrong, give --correct \"what was wrong\".")
     users = _users_changed(target.read_ranks(known), source.read_ranks(record))
     return replace(found, known=known, erratum=Erratum.between(known, record, users, reason, own_version()))
+
+
+def _check_metrics(record: RunRecord, source: RecordStore) -> None:
+    """Raises: UserError where an item-level metric at 10 is not that of the record's own ranks."""
+    for name, value in score(source.read_ranks(record), ks=(10,), id_level=False).items():
+        told = record.metrics.get(name, value)
+        if not abs(told - value) <= TOLERANCE:
+            raise UserError(f"run {record.run_id} in {source.root} has {name} = {told}, but its ranks give {value}. "
+                            "Nothing was moved. One of its two files was changed: restore it, or delete both and run "
+                            "again.")
 
 
 def _users_of(diagnosis: Diagnosis | None) -> int:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the table and the estimate; without --save nothing below --results is written. Raises: UserError."""
     if args.save:
         _check_whole(args)
-    workspace = common.workspace(args)
+    workspace = common.workspace(args, writes=args.save)
     prepared = prepare_all(args, workspace, keep=False)
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
     wanted = [p for p in prepared if args.save or status[p.run_id] != "done"]

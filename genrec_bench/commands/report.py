@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from genrec_bench.reporting.rows import load_suite
 
     load_suite(args.suite)  # a wrong name is the first thing to say
-    reports = common.reports_dir(args)
+    reports = common.reports_dir(args, writes=not args.check)
     records = RecordStore(args.results).read_all() if args.results.is_dir() else []
     if not records:
         raise UserError(f"no records below {args.results} for suite {args.suite!r}; "

@@ -32,7 +32,7 @@ CSV_HEADER = ("dataset", "profile", "new", "baseline", "seeds", "users", "ndcg@1
 
 @dataclass(frozen=True)
 class Rendered:
-    """A written comparison: where it is, all verdicts on each dataset in a sentence or two, and a sentence a verdict."""
+    """A written comparison. summary: all verdicts on each dataset in a sentence or two; sentences: one a verdict."""
 
     path: Path
     summary: tuple[str, ...]

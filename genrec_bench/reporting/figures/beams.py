@@ -64,7 +64,7 @@ def cost_figure(material: Material, block: Block | None = None) -> Picture | Non
         axes.set(xscale="log", yscale="log", xlabel="Distinct semantic IDs in the catalogue",
                  ylabel="Decoder positions per user (prefixes read)")
         sizes = [r.catalogue("ids") for one in found for r in one.rows]
-        low, high = min(sizes) / 1.5, 1.5 * max(sizes)
+        low, high = min(sizes) / 2, 2 * max(sizes)
         axes.set_xticks(*zip(*((size, f"{size:,}") for size in SIZES if low <= size <= high), strict=True))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(low, high)
@@ -147,8 +147,8 @@ def beams_figure(material: Material, block: Block) -> Picture | None:
             below.xaxis.set_minor_locator(NullLocator())
         panels[0][0].set_ylabel("NDCG@5 (fraction, ID-level)")
         panels[1][0].set_ylabel("Decoder positions\nper user")
-        text = (f"NDCG@5 and decoder positions by beam, after {title}; 95 % intervals, drawn for cross-entropy and "
-                "APAO alone; the thin lines of the others have such too. The paper says that APAO at beam "
+        text = (f"NDCG@5 and decoder positions by beam, after {title}; 95 % intervals of cross-entropy and APAO; those "
+                "of the others, the thin lines, are left out to keep it legible. The paper says that APAO at beam "
                 f"{BEAM} is as good as the best baseline at {WIDE}, or better. {_pairs(found, families)}")
         return finished(found, figure, panels, text.rstrip(" ."), families)
 

@@ -33,6 +33,7 @@ PRINTED_BEAM = 4.45
 PRINTED_RANGE = (2.0, 10.0)
 SFT, WITH_BEAR, WITH_BEAM = ((("cross_entropy", *more),) for more in ((), ("bear",), ("bear_beam",)))
 COSTS = {"Seconds per epoch": "seconds", "Decoder positions per epoch": "positions"}
+NEAR = 1.04  # how far apart points of equal cost are drawn
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 ONE_SEED = ("seconds are not drawn: those of one seed may be stretched by whatever else ran; positions depend on no "
             "machine")
@@ -89,6 +90,10 @@ def time_figure(material: Material, block: Block) -> Picture | None:
     return Picture(text, _bars(material, block, parts))
 
 
+def _spread(block: Block) -> str:
+    return f"{SPREAD}, " if len(block.seeds) > 1 else ""
+
+
 def _clock(block: Block, parts: Collection[Sequence[Group]]) -> str:
     """Where the runs of a figure were timed, or why their seconds are not drawn; a sentence without its full stop."""
     if len(costs(block)) == 1:
@@ -125,7 +130,7 @@ def _bars(material: Material, block: Block, parts: dict[str, list[Group]]) -> di
             axes.tick_params(labelbottom=True)
         figure.get_layout_engine().set(wspace=0.05)
         figure.suptitle(f"{block.name}: cost of an epoch", fontsize=11)
-        notes = [f"small dots: one seed each; large: {SPREAD}"]
+        notes = [f"small dots: one seed each; large: {SPREAD}" if len(block.seeds) > 1 else seeds_of(block)]
         if len(shown) > 1 and any(g.row.stages == WITH_BEAM for groups in parts.values() for g in groups):
             notes.append(f"hollow diamond: printed for objective (3.1), over {PRINTED_BEAM} at B = 10")
         figure.supxlabel("\n".join(notes), fontsize=8, color="0.35")
@@ -171,11 +176,12 @@ def plane_figure(material: Material, block: Block) -> Picture | None:
     around = "95 % intervals over seeds and users; paired differences, as in the tests, are known better than that" \
         if material.results else "without ranks no intervals"
     label, what = next(iter(costs(block).items()))
-    band = ("Grey band: 2 to 10 times BEAR's time, printed for CFT, S-DPO and SPRec; it starts from the paper's BEAR, "
-            "printed as about as fast as SFT; other" if what == "seconds" else "The")
+    band = ("Grey band: 2 to 10 times BEAR's time, printed for CFT, S-DPO and SPRec, from SFT's as the paper's BEAR "
+            "is about as fast; other" if what == "seconds" else "The")
+    near = "" if what == "seconds" else "; points of equal cost are drawn side by side"
     text = (f"{block.name}: item-level NDCG@10 of test targets by {label[0].lower()}{label[1:]} in units of SFT's, "
-            f"after {title}, {seeds_of(block)}; cost: {SPREAD}, of the last stage where there are two; NDCG@10: "
-            f"{around}. {band} values of the paper's figure are not in its text. {_clock(block, parts.values())}"
+            f"after {title}, {seeds_of(block)}; cost: {_spread(block)}of the last stage where there are two; NDCG@10: "
+            f"{around}{near}. {band} values of the paper's figure are not in its text. {_clock(block, parts.values())}"
             f"{not_drawn(absent)}")
     return Picture(text, _plane(material, block, parts))
 
@@ -203,8 +209,10 @@ def _plane(material: Material, block: Block, parts: dict[str, list[Group]]) -> d
             if what == "seconds":
                 axes.axvspan(*PRINTED_RANGE, color="0.5", alpha=0.13, linewidth=0, zorder=0,
                              label="printed: 2 to 10 × BEAR's time\n(CFT, S-DPO, SPRec)")
-            for group in groups:
-                _point(axes, material, group, ratios(per_epoch(group, what), unit))
+            times = [ratios(per_epoch(group, what), unit) for group in groups]
+            for turn, (group, own) in enumerate(zip(groups, times, strict=True)):
+                same = [i for i, other in enumerate(times) if other == own]
+                _point(axes, material, group, own, NEAR ** (same.index(turn) - (len(same) - 1) / 2))
             axes.set_title(family, loc="left", fontweight="bold")
             axes.set_ylabel("NDCG@10 (fraction)")
             axes.tick_params(labelbottom=True)
@@ -215,12 +223,13 @@ def _plane(material: Material, block: Block, parts: dict[str, list[Group]]) -> d
         return image_bytes(figure)
 
 
-def _point(axes: Axes, material: Material, group: Group, times: Sequence[float]) -> None:
+def _point(axes: Axes, material: Material, group: Group, times: Sequence[float], moved: float) -> None:
+    """A row by its cost and score. moved: a factor that keeps rows of equal cost apart."""
     color, marker = material.look[group.row.key]
     score, around = group.metric("ndcg@10").mean, alone(material, group, "ndcg@10")
     if not times or score is None:
         return
-    mean, low, high = geometric(times)
+    mean, low, high = (moved * cost for cost in geometric(times))
     axes.errorbar([mean], [score], xerr=[[mean - low], [high - mean]], yerr=whiskers([around]) if around else None,
                   color=color, marker=marker, markersize=7, elinewidth=1.0, capsize=2.5, linestyle="none",
                   label=broken_label(group.name))

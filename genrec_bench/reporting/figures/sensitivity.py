@@ -134,7 +134,7 @@ def _draw(material: Material, block: Block, plan: Plan, drawn: Mapping[str, Mapp
             for axes, setting in zip(line, columns, strict=True):
                 axes.set_xlabel(plan.settings[setting])
         figure.get_layout_engine().set(wspace=0.04)
-        figure.suptitle(f"{block.name}: one setting varied at a time, item-level", fontsize=11)
+        figure.suptitle(f"{block.name}\none setting varied at a time, item-level", fontsize=11)
         handles = {label: handle for axes in panels.flat
                    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         notes = f"{SPREAD}; hollow dots: seeds of an incomplete row" + (f"\n{INTERVAL}" if None in kinds else "")

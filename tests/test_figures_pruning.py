@@ -1,0 +1,83 @@
+"""Figures of diagnoses: of how many seeds each row is, which rows count as best, and what is drawn of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from genrec_bench.reporting import pruning
+from genrec_bench.reporting.figures import beams, lost, panels
+from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.pruning import Searched
+from tests.small_diagnoses import diagnosis_of
+from tests.test_figures_papers import figure_of, run_of, suite_of
+
+CE, MSL, POINT, PAIR = (f"TIGER + {name}" for name in ("cross-entropy", "MSL", "APAO-Pointwise", "APAO-Pairwise"))
+SFT = "TIGER + SFT (summed cross-entropy)"
+
+
+def diagnosed(seeds: dict[str, int], skill: dict[str, float] | None = None, runs: int = 3,
+              suite: str = "apao") -> Searched:
+    """A block whose rows have so many `runs`, of which the first have a diagnosis. skill: the higher, the better."""
+    records = [run_of(suite_of(suite), label, seed) for label in seeds for seed in range(runs)]
+    found = {r.run_id: diagnosis_of(r, skill=(skill or {}).get(r.label, 2.0)) for r in records
+             if r.seed < seeds[r.label]}
+    (block,) = arrange(suite_of(suite), records)
+    return pruning.searched(block, found)
+
+
+def material_of(found: Searched, suite: str = "apao") -> Material:
+    material = Material(suite_of(suite), (found.block,))
+    material.__dict__["searched"] = {found.block.name: found}
+    return material
+
+
+@pytest.mark.parametrize(("seeds", "text"), [
+    ({CE: 3, PAIR: 3}, ""),
+    ({CE: 1, PAIR: 1}, ". Diagnosed: 1 of 3 seeds of each row"),
+    ({CE: 3, PAIR: 1}, ". Diagnosed, of 3 seeds: TIGER: cross-entropy 3, APAO-Pairwise 1")])
+def test_captions_say_of_how_many_seeds_a_row_is(seeds, text, monkeypatch):
+    found = diagnosed(seeds)
+    assert panels.fewer_seeds(found, found.families()) == text
+    monkeypatch.setattr(panels, "image_bytes", lambda figure: {})
+    for draw in (beams.retention_figure, beams.beams_figure):
+        assert draw(material_of(found), found.block).text.endswith(text)
+    assert ("Diagnosed" in beams.prefixes_figure(material_of(found), found.block).text) == bool(text)
+    ours = beams.cost_figure(material_of(found)).text
+    assert ours.endswith(". Diagnosed: 1 of 3 seeds of each row on ml-100k" if seeds[CE] == 1 else "per semantic ID")
+
+
+def test_captions_of_bear_say_it_too(monkeypatch):
+    found = diagnosed({SFT: 2, "TIGER + BEAR": 1}, suite="bear-sid")
+    monkeypatch.setattr(lost, "image_bytes", lambda figure: {})
+    text = lost.accuracy_figure(material_of(found, "bear-sid"), found.block).text
+    assert text.endswith("Diagnosed, of 3 seeds: TIGER: SFT (summed cross-entropy) 2, BEAR 1")
+
+
+def test_the_best_row_is_one_of_those_with_most_seeds():
+    """Pairwise finds far more, but of one seed; of MSL and cross-entropy, with two each, MSL is better."""
+    found = diagnosed({CE: 2, MSL: 2, POINT: 2, PAIR: 1}, {PAIR: 9.0, MSL: 6.0, CE: 0.5}, runs=2)
+    assert [r.group.label for r in panels.fullest(found.rows)] == [CE, MSL, POINT]
+    assert [r.group.label for r in beams._best_pair(found, "TIGER")] == [POINT, MSL]
+    said = beams._pairs(found, {"TIGER": found.principal("TIGER")})
+    assert "TIGER: APAO-Pointwise at 20" in said and ", MSL at 100" in said
+    whole = diagnosed({CE: 2, MSL: 2, POINT: 2, PAIR: 2}, {PAIR: 9.0, MSL: 6.0, CE: 0.5}, runs=2)
+    assert [r.group.label for r in beams._best_pair(whole, "TIGER")] == [PAIR, MSL]
+    assert panels.fullest([]) == []
+
+
+def test_intervals_by_beam_are_those_of_cross_entropy_and_apao(monkeypatch):
+    found = diagnosed({label: 1 for label in (CE, MSL, "TIGER + CE → S-DPO", POINT, PAIR)}, runs=1)
+    picture, figure = figure_of(monkeypatch, panels, "beams", material_of(found))
+    drawn = {c.get_label(): c.has_yerr for c in figure.axes[0].containers}
+    assert drawn == {"cross-entropy": True, "APAO-Pointwise": True, "APAO-Pairwise": True, "MSL": False,
+                     "CE → S-DPO": False}
+    assert "95 % intervals of cross-entropy and APAO; those of the others" in picture.text
+
+
+def test_the_axis_of_catalogues_ends_at_twice_the_largest(monkeypatch):
+    found = diagnosed({CE: 1}, runs=1)
+    ids = found.rows[0].catalogue("ids")
+    _, figure = figure_of(monkeypatch, beams, "cost", material_of(found))
+    assert figure.axes[0].get_xlim() == pytest.approx((ids / 2, 2 * ids))
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["100", "200", "300"]  # 150 semantic IDs
