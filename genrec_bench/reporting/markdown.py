@@ -116,7 +116,7 @@ def _better(material: Material | None) -> dict[tuple[str, str], tuple[str, ...]]
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for test in (t for one in (material.families if material else ()) for t in one.of("better")):
         key = test.block.name, test.group.label
-        found[key] = (*found.get(key, ()), test.against.label)
+        found[key] = tuple(dict.fromkeys((*found.get(key, ()), test.against.label)))
     return found
 
 
