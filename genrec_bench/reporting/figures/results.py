@@ -17,7 +17,7 @@ from genrec_bench.reporting.printed import comparable_rows
 from genrec_bench.reporting.tables import title_of
 
 METRICS = ("recall@10", "ndcg@10")
-MOST_ROWS = 60  # rows of a figure; of a block with more only those of the smaller grids are drawn
+MOST_ROWS = 24  # rows of a figure; of a block with more only those of the smaller grids are drawn
 
 
 @plate("results", "results", "Results by method")

@@ -17,9 +17,13 @@ from matplotlib.figure import Figure
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.rows import objective_of
 
-DPI = 150
+DPI = 120
 ROW = 0.42  # inches of a method with a label of one or two lines
-STYLE = {"svg.hashsalt": "genrec-bench", "font.family": "DejaVu Sans", "font.size": 9.0, "axes.titlesize": 10.0,
+# DejaVu Sans comes with matplotlib. Text in SVG stays text, to be searched and edited; a viewer without the font takes
+# the next one.
+FONTS = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]
+STYLE = {"svg.hashsalt": "genrec-bench", "svg.fonttype": "none", "font.family": "sans-serif",
+         "font.sans-serif": FONTS, "font.size": 9.0, "axes.titlesize": 10.0,
          "axes.labelsize": 9.0, "legend.fontsize": 8.5, "figure.facecolor": "white", "savefig.facecolor": "white"}
 # The palette "colorblind" of seaborn 0.13; as the colours below, safe for the colour-blind.
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
@@ -78,8 +82,9 @@ def image_bytes(figure: Figure) -> dict[str, bytes]:
     for axes in figure.axes:
         axes.set_position([round(float(edge), 5) for edge in axes.get_position().bounds])
     result = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for kind, more in (("png", {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 1}}),
+                       ("svg", {"metadata": {"Date": None, "Creator": None}})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI, **more)
         result[kind] = buffer.getvalue()
     return result
