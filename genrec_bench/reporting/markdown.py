@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from genrec_bench import declared
 from genrec_bench.errata import errata
 from genrec_bench.errors import UserError, unknown
@@ -70,7 +72,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     if not wanted:
         raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
     pages = Pages()
-    with _drawing(wanted, source) as drawn:
+    with threadpool_limits(1), _drawing(wanted, source) as drawn:  # more would fight with the processes that draw
         tables = {key: _tables(load_paper(key), every) for key in paper_names()}
         shown = {m.suite.name: _report(m, pages, source, drawn) for m in wanted}
     counts = {paper.short: _of_scores(paper, made) for paper, made, _ in tables.values()}

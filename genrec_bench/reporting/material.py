@@ -77,9 +77,12 @@ class Material:
         return RecordStore(self.results).read_ranks(record)
 
     def values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
-        """(seeds, users) item-level values of a row, not to be changed; None where its ranks are not at hand."""
+        """(seeds, users) item-level values of a row, not to be changed; None where its ranks are not at hand.
+
+        What is not seeded has one row, whatever it was run with.
+        """
         rows = []
-        for record in group.records:
+        for record in group.records if group.row.seeded else group.records[:1]:
             key = record.run_id, metric, k
             if key not in self._values:
                 if self.results is None or RecordStore(self.results).find(record.run_id) is None:

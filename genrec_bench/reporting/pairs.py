@@ -9,13 +9,12 @@ from functools import cache
 
 import numpy as np
 
-from genrec_bench import declared
 from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
 from genrec_bench.contracts import Rankings
 from genrec_bench.identity import canonical
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.records import RunRecord
-from genrec_bench.reporting.load import _block_names, _own, _shared, _unique, dataset_title
+from genrec_bench.reporting.load import _block_names, _own, _shared, _unique, dataset_title, is_seeded
 from genrec_bench.reporting.rows import Row, load_suite, row_of
 
 K = 10
@@ -106,7 +105,7 @@ def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunReco
 
     One a file: their data, split and profile. Seeds are the numbers of the files, from 1.
     """
-    r = min(stored, key=lambda r: (not _is_seeded(r), r.run_id))
+    r = min(stored, key=lambda r: (not is_seeded(r), r.run_id))
     identity = {k: r.identity[k] for k in ("dataset", "split_fingerprint", "history_fingerprint", "engine")
                 if k in r.identity}
     config = {"label": label, "profile": r.profile, "dataset": r.config["dataset"], "split": r.config["split"],
@@ -139,7 +138,7 @@ def _methods(records: Sequence[RunRecord]) -> list[Method]:
         labels |= zip(inside, _unique([firsts[i].label for i in inside], [_own(firsts[i]) for i in inside]),
                       strict=True)
     where = _wheres(firsts)
-    return [Method(labels[i], where[canonical(_shared(firsts[i]))], group, _is_seeded(firsts[i]))
+    return [Method(labels[i], where[canonical(_shared(firsts[i]))], group, is_seeded(firsts[i]))
             for i, group in enumerate(runs)]
 
 
@@ -156,11 +155,6 @@ def _place(record: RunRecord) -> str:
     return canonical([dataset_title(record), record.profile, _shared(record)])
 
 
-def _is_seeded(record: RunRecord) -> bool:
-    name = (record.config.get("baseline") or {}).get("name")
-    return name not in declared.baseline_names() or declared.load_baseline(name)["seeded"]
-
-
 def _pairs(new: Method, stored: Sequence[RunRecord]) -> list[Pair]:
     """The new method beside every other that may be compared with it."""
     fitting = [r for r in stored if _fits(r, new.first) and canonical(_own(r)) != canonical(_own(new.first))]
@@ -170,7 +164,7 @@ def _pairs(new: Method, stored: Sequence[RunRecord]) -> list[Pair]:
 def _fits(record: RunRecord, other: RunRecord) -> bool:
     """Whether a stored run may stand beside another: the same data, and the same profile where it is seeded."""
     return (canonical(_shared(record)) == canonical(_shared(other))
-            and (record.profile == other.profile or not _is_seeded(record)))
+            and (record.profile == other.profile or not is_seeded(record)))
 
 
 def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ...]]:
