@@ -154,11 +154,11 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
             "## Budget and tuning", *sections.budget(blocks), *sections.grids(folder, source.results, source.suites),
             "## Settings, data and machines", *sections.settings(material, pages, folder),
             *sections.not_covered(material)]
-    searched = sections.searched(material)
+    searched = sections.searched(material, pages, folder)
     shown = drawn(material)
     parts = [*first, *sections.figures(shown, pages, folder, "tests"),
              "## Figures", *sections.figures(shown, pages, folder, "figures"),
-             *sections.beam(material, searched, pages, folder, shown), *last]
+             *sections.beam(searched, pages, folder, shown), *last]
     pages.text(f"{folder}/report.md", "\n\n".join(part for part in parts if part) + "\n")
     pages.whole[folder] = OWNED
     return shown

@@ -28,7 +28,7 @@ READ_ME = ("For each sampled test user: the exact rank of the target, by the sum
            "from resampled seeds and users; Wilson's for a share of one seed, of none or of all. Descriptive: no test, "
            "no verdict. Lost: among the exact best K, and not in the beam; every method is asked about its own such "
            "targets, which are not the same ones. A beam loses competitors of the target too, so that it may do better "
-           "than full sorting. All numbers, rounded at the sixth decimal: "
+           "than full sorting. All numbers of these tables, rounded at the sixth decimal: "
            "[tables/pruning.csv](tables/pruning.csv).")
 
 

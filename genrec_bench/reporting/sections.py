@@ -94,18 +94,21 @@ def figures(drawn: Drawn, pages: Pages, folder: str, section: str) -> list[str]:
     return [place(pages, folder, plate, block, picture) for plate, block, picture in drawn if plate.section == section]
 
 
-def searched(material: Material) -> tuple[list[str], dict[str, list[str]]]:
+def searched(material: Material, pages: Pages, folder: str) -> tuple[list[str], dict[str, list[str]]]:
     """What beam search throws away, or how to measure it: sentences, and tables by block; empty without generation."""
     blocks = material.blocks
     if material.results is None or not any(g.row.backbone for b in blocks for g in b.groups):
         return [], {}
     every = [material.searched[block.name] for block in blocks]
-    return (["## What beam search throws away", *pruning.section(material.suite, blocks, every)],
-            {one.block.name: pruning.block_tables(one) for one in every if one})
+    parts = ["## What beam search throws away", *pruning.section(material.suite, blocks, every)]
+    tables_of = {one.block.name: pruning.block_tables(one) for one in every if one}
+    if tables_of:  # before any figure computes more, which depends on who draws
+        pages.table(f"{folder}/tables/pruning.csv", pruning.CSV_HEADER,
+                    [row for one in every if one for row in pruning.csv_rows(one)])
+    return parts, tables_of
 
 
-def beam(material: Material, text: tuple[list[str], dict[str, list[str]]], pages: Pages, folder: str,
-         drawn: Drawn) -> list[str]:
+def beam(text: tuple[list[str], dict[str, list[str]]], pages: Pages, folder: str, drawn: Drawn) -> list[str]:
     """The text of `searched` with the figures of each block after its tables."""
     parts, tables_of = text
     if not tables_of:
@@ -114,8 +117,6 @@ def beam(material: Material, text: tuple[list[str], dict[str, list[str]]], pages
         if plate.section == "pruning":
             tables_of.setdefault("" if block is None else block.name, []).append(
                 place(pages, folder, plate, block, picture))
-    pages.table(f"{folder}/tables/pruning.csv", pruning.CSV_HEADER,
-                [row for one in material.searched.values() if one for row in pruning.csv_rows(one)])
     return [*parts, *(line for lines in tables_of.values() for line in lines)]
 
 
