@@ -122,7 +122,8 @@ def test_small_page_is_well_formed(parts):
 
 def test_page_of_the_repositorys_reports():
     files = sorted((ROOT / "reports").glob("*/*.md"))
-    text = html_page("Reports", [("Index", ROOT / "reports" / "index.md"), *((p.parent.name, p) for p in files)])
+    files = [ROOT / "reports" / "index.md", *files]
+    text = html_page("Reports", [(f"{p.parent.name} {p.stem}", p) for p in files])
     page = Page(text)
     check_structure(page)
     pictures = sum(p.read_text(encoding="utf-8").count("![") for p in files)

@@ -65,7 +65,8 @@ def cost_figure(material: Material, block: Block | None = None) -> Picture | Non
                  ylabel="Decoder positions per user (prefixes read)")
         sizes = [r.catalogue("ids") for one in found for r in one.rows]
         low, high = min(sizes) / 2, 2 * max(sizes)
-        axes.set_xticks(*zip(*((size, f"{size:,}") for size in SIZES if low <= size <= high), strict=True))
+        marks = [size for size in SIZES if low <= size <= high] or sorted({round(size) for size in sizes})
+        axes.set_xticks(marks, [f"{size:,}" for size in marks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(low, high)
         axes.set_ylim(top=4 * axes.get_ylim()[1])
