@@ -338,7 +338,7 @@ def test_figures_of_rankgr_come_with_the_first_suite_that_has_ldpo(tmp_path, mon
     for name, values in (("rankgr-kept", ["5", "20", "50", "1400"]), ("rankgr-alpha", ["0.5", "1", "2"])):
         picture, figure = figure_of(monkeypatch, sensitivity, name, material)
         assert picture.files is not None and [t.get_text() for t in figure.axes[0].get_xticklabels()] == values
-        assert any(line.get_label().startswith("printed as best") for line in figure.axes[0].lines)
+        assert any(line.get_label().startswith("printed, ") for line in figure.axes[0].lines)
         assert (figure.axes[0].get_xscale() == "log") == (name == "rankgr-kept")
     none = ldpo_suite(1.0)
     material = material_of(none, None, [run_of(none, none.rows[0].label)])

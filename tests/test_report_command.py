@@ -16,6 +16,7 @@ from genrec_bench.cli import main
 from genrec_bench.errata import Erratum, add_errata
 from genrec_bench.records import RecordStore
 from genrec_bench.reporting import markdown, pages
+from genrec_bench.reporting.figures import base
 from genrec_bench.reporting.figures.base import plates
 from tests import golden_report
 
@@ -103,6 +104,17 @@ def test_figures_drawn_by_two_processes_are_the_same(results, monkeypatch):
         with pages.drawing([(material, some)], jobs) as of:
             drawn.append(of(material))
     assert len(drawn[0]) >= pages.FEW and drawn[0] == drawn[1]
+
+
+def test_a_figure_of_ones_own_is_one_function(monkeypatch):
+    """Registered under a new word it is found, after our own and before the papers'; one word twice is refused."""
+    before = [p.key for p in plates()]
+    monkeypatch.setattr(base, "_PLATES", dict(base._PLATES))
+    base.plate("mine", "mine", "Mine")(lambda material, block: None)
+    keys = [p.key for p in plates()]
+    assert sorted(keys) == sorted([*before, "figure:mine"]) and keys[7] == "figure:mine"
+    with pytest.raises(ValueError, match="registered twice"):
+        base.plate("mine", "other", "Other")(lambda material, block: None)
 
 
 @pytest.mark.usefixtures("undrawn")

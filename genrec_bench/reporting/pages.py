@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import os
 import re
@@ -137,10 +136,3 @@ def place(pages: Pages, folder: str, plate: Plate, block: Block | None, picture:
         pages.files[f"{folder}/{stem}.{kind}"] = content
     title = plate.title if block is None else f"{block.name}: {plate.title}"
     return f"![{title}]({stem}.png)\n\n{picture.text} ([SVG]({stem}.svg))."
-
-
-def read_table(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table of an earlier report, none where it is not there."""
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)

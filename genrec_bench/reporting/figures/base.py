@@ -91,10 +91,11 @@ def plates(suite: Suite | None = None, paper: str | None = None) -> list[Plate]:
 
 def _place(made: Plate) -> tuple:
     digits = "".join(c for c in made.number if c.isdigit())
-    return made.paper or "", int(digits or 0), made.number if digits else ORDER.index(made.number)
+    first = ORDER.index(made.number) if made.number in ORDER else len(ORDER)
+    return made.paper or "", int(digits or 0), 0 if digits else first, made.number
 
 
-ORDER = ("results", "forest", "ranking", "curves", "plane", "popularity", "history")  # of our own figures
+ORDER = ("results", "forest", "ranking", "curves", "plane", "popularity", "history")  # of our own; others after them
 
 
 def missing(title: str, what: str) -> Picture:

@@ -245,7 +245,7 @@ def _own_and_printed(axes: Axes, sweep: Sweep, printed: float | None, look: tupl
               label=f"own value of {_name(sweep)}", **common)
     if printed is not None and min(sweep.rows) <= printed <= max(sweep.rows):
         axes.plot([places.get(printed, printed)], [0.07], marker=look[1], markersize=10, markerfacecolor="none",
-                  markeredgewidth=1.3, label=f"printed as best, {_name(sweep)}", **common)
+                  markeredgewidth=1.3, label=f"printed, {_name(sweep)}", **common)
 
 
 def _table_5(sweep: Sweep, dataset: str) -> float | None:
