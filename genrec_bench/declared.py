@@ -15,6 +15,7 @@ from typing import Any
 
 from genrec_bench import settings
 from genrec_bench.errors import UserError, unknown
+from genrec_bench.seeds import MAX_SEED
 from genrec_bench.settings import setting
 
 _HERE = Path(__file__).resolve().parent
@@ -97,7 +98,7 @@ class ProfileFile:
     """A profile file; the parts that settings name are checked where runs are planned."""
 
     title: str = setting(REQUIRED, "one line for people")
-    seeds: tuple[int, ...] = setting(REQUIRED, "seeds of every run", low=0)
+    seeds: tuple[int, ...] = setting(REQUIRED, "seeds of every run", low=0, high=MAX_SEED)
     datasets: tuple[str, ...] = setting(REQUIRED, "datasets where the user names none")
     tuning: str | None = setting(None, "how the settings were chosen, with the number of trials; reports print it")
     grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)

@@ -26,6 +26,7 @@ from genrec_bench.declared import (  # noqa: F401  (suite_names and profile_name
     with_preset,
 )
 from genrec_bench.errors import UserError, unknown
+from genrec_bench.seeds import check_seeds
 
 Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
 
@@ -72,7 +73,7 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunCon
     """Every run of some rows, as a suite's file holds them; what a selection says of suite and rows is not read."""
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
-    seeds = tuple(profile["seeds"]) if selection.seeds is None else selection.seeds
+    seeds = tuple(profile["seeds"]) if selection.seeds is None else check_seeds(selection.seeds, "seeds")
     runs: dict[str, RunConfig] = {}
     for text in selection.datasets or profile["datasets"]:
         spec = _dataset(text, selection.overrides)

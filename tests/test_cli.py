@@ -88,6 +88,8 @@ MISTAKES = {
                "item_knn", "no run"),
     "unused tokenizer": ((*RUN, "--set", "given.codebook_size=4"), "given", "no run"),
     "seeds": ((*RUN, "--seeds", "x"), "x", "0,1,2"),
+    "seed beyond 64 bits": ((*RUN, "--seeds", f"0,{2**63}"), "9223372036854775808", "to 9223372036854775807"),
+    "seed of thousands of digits": ((*RUN, "--seeds", "9" * 5000), "9" * 40, "to 9223372036854775807"),
     "negative seed": ((*RUN, "--seeds=-1"), "-1", "0,1,2"),
     "empty seeds": ((*RUN, "--seeds", ","), "empty", "Leave the option out"),
     "empty datasets": ((*RUN, "--datasets", ","), "empty", "Leave the option out"),

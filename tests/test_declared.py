@@ -79,6 +79,7 @@ WRONG = {
     "key of a profile": ("profile", "seeds =", "seed =", ["'seed'", "'seeds'"]),
     "seeds no list": ("profile", "[0]", "0", ["seeds must be a list"]),
     "no seeds": ("profile", "[0]", "[]", ["seeds is empty"]),
+    "seed beyond 64 bits": ("profile", "[0]", "[9223372036854775808]", ["seeds must be at most"]),
     "negative seed": ("profile", "[0]", "[-1]", ["seeds must be at least 0"]),
     "settings a number": ("profile", "[settings.training]\nepochs = 3", "[settings]\nepochs = 3",
                           ["settings.epochs", "a table"]),

@@ -17,6 +17,7 @@ from genrec_bench.commands.export import METRICS, USERS, metric_lines
 from genrec_bench.contracts import Rankings
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.records import RecordStore
+from genrec_bench.seeds import MAX_SEED
 from genrec_bench.user_facts import UserFacts, path_of, write_users
 from tests.small_records import all_records, record_of, stored
 
@@ -72,6 +73,15 @@ def test_a_line_by_hand() -> None:
     assert {name: table[name][0] for name in ("dataset", "profile", "method", "backbone", "objectives", "seed")} == {
         "dataset": "ml-100k", "profile": "quick", "method": "TIGER + cross-entropy", "backbone": "tiger",
         "objectives": "cross_entropy", "seed": 2}
+
+
+def test_the_largest_seed_fits_into_both_kinds_of_file(tmp_path: Path) -> None:
+    record = record_of("ml-100k", "tiger", MAX_SEED)
+    stored(tmp_path / "r", [record])
+    for ending in ("csv", "parquet"):
+        assert export(tmp_path / "r", tmp_path / f"x.{ending}") == 0
+    assert set(read_table(tmp_path / "x.parquet")["seed"].to_pylist()) == {MAX_SEED} == {
+        int(line["seed"]) for line in lines(tmp_path / "x.csv")}
 
 
 @pytest.mark.parametrize("more", [(), ("--users",)])

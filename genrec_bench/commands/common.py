@@ -12,6 +12,7 @@ from genrec_bench.declared import GRIDS
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection, parse_overrides
 from genrec_bench.runner import Workspace
+from genrec_bench.seeds import check_seeds
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -115,12 +116,7 @@ def _tuple(values: list[str] | None, none: str = "") -> tuple[str, ...] | None:
 
 def seeds(values: list[str] | None) -> tuple[int, ...] | None:
     """The numbers after `--seeds`, None where it was not given. Raises: UserError."""
-    if values is None:
-        return None
-    wrong = [v for v in values if not (v.isascii() and v.isdecimal())]
-    if wrong or not values:
-        raise UserError(f"--seeds takes whole numbers from 0 such as 0,1,2; got {', '.join(wrong) or 'nothing'}.")
-    return tuple(int(v) for v in values)
+    return None if values is None else check_seeds(values, "--seeds")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
