@@ -1,12 +1,17 @@
-"""Files of anybody's rankings: reading them, and one clear message for whatever is wrong with one."""
+"""Files of anybody's rankings: reading them, and one clear message for whatever is wrong with one.
+
+Ids are taken as written, blanks included, as in data files. Scores keep the order and the ties that they have as
+written: what a 64-bit float cannot hold is not rounded.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +21,16 @@ from genrec_bench.contracts import Interactions
 from genrec_bench.errors import UserError, nearest
 
 COLUMNS = ("user_id", "item_id", "score")
+WHOLE = 2**53  # up to here a 64-bit float holds every whole number
 FORMAT = f"Expected the header {','.join(COLUMNS)} and one item of one user's ranking a line."
 
 
 @dataclass(frozen=True)
 class RankingFile:
-    """The rows of a file: numbers of users and items, scores, and the line (or row) each stands on, all (M,)."""
+    """The rows of a file: numbers of users and items, scores, and the line (or row) each is on, all (M,).
+
+    scores: as written, or where floats cannot hold one of them exactly, the place of each among the file's scores.
+    """
 
     users: np.ndarray
     items: np.ndarray
@@ -37,6 +46,7 @@ def read_rankings(path: Path, interactions: Interactions) -> RankingFile:
     user_numbers = {user: n for n, user in enumerate(interactions.user_ids)}
     item_numbers = {item: n for n, item in enumerate(interactions.item_ids)}
     users, items, scores, lines = array("q"), array("q"), array("d"), array("q")
+    beyond: dict[int, int | Decimal] = {}  # row -> a score that `scores` holds rounded
     for line, user, item, value in _parquet_rows(path) if parquet else _csv_rows(path):
         where = f"{path}, {word} {line}, user {user!r}"
         if user not in user_numbers:
@@ -45,11 +55,15 @@ def read_rankings(path: Path, interactions: Interactions) -> RankingFile:
             raise _no_such("item", item, item_numbers, where, interactions.name)
         users.append(user_numbers[user])
         items.append(item_numbers[item])
-        scores.append(_score(value, where))
+        score, exact = _score(value, where)
+        if exact != score:
+            beyond[len(scores)] = exact
+        scores.append(score)
         lines.append(line)
     if not lines:
         raise UserError(f"{path} holds no rankings. {FORMAT}")
-    rows = RankingFile(*(np.array(column) for column in (users, items, scores, lines)))
+    columns = (users, items, _in_order(scores, beyond) if beyond else scores, lines)
+    rows = RankingFile(*(np.array(column) for column in columns))
     _refuse_repeats(path, word, rows, interactions)
     return rows
 
@@ -76,7 +90,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
                 if len(row) != len(COLUMNS):
                     raise UserError(f"{path}, line {reader.line_num}: {len(row)} values instead of {len(COLUMNS)}. "
                                     f"{FORMAT}")
-                user, item, value = (row[place].strip() for place in order)
+                user, item, value = (row[place] for place in order)
                 yield reader.line_num, user, item, value
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
@@ -120,21 +134,35 @@ def _check_header(path: Path, header: list[str]) -> None:
     raise UserError(f"{path}, line 1: {problem}. {FORMAT}")
 
 
-def _score(value: Any, where: str) -> float:
-    """The score as a float; NaN and infinity have no place in a ranking."""
+def _score(value: Any, where: str) -> tuple[float, float | int | Decimal]:
+    """The score as a float, and as written where floats have gaps: beyond 2**53, and in a column of decimals.
+
+    NaN and infinity have no place in a ranking.
+    """
     try:
         # Python reads "1_0" as ten, which no writer of a CSV file means.
         number = float("" if isinstance(value, str) and "_" in value else value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: the score {value!r} is not a number.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: the score {repr(value)[:80]} is not a number.") from None
     if not math.isfinite(number):
-        raise UserError(f"{where}: the score is {value!r}; scores must be finite numbers.")
-    return number
+        raise UserError(f"{where}: the score is {repr(value)[:80]}; scores must be finite numbers.")
+    if isinstance(value, Decimal) or abs(number) < WHOLE:
+        return number, value if isinstance(value, Decimal) else number
+    return number, Decimal(value) if isinstance(value, str) else value
+
+
+def _in_order(scores: array, beyond: Mapping[int, int | Decimal]) -> list[int]:
+    """The place of each score among all distinct ones, by their exact values; Python compares kinds of numbers so."""
+    exact = [beyond.get(row, score) for row, score in enumerate(scores)]
+    place = {value: n for n, value in enumerate(sorted(set(exact)))}
+    return [place[value] for value in exact]
 
 
 def _no_such(kind: str, wrong: str, known: Iterable[str], where: str, dataset: str) -> UserError:
     match = nearest(wrong, known)
     hint = f" Did you mean {match!r}?" if match else ""
+    if wrong != wrong.strip():
+        hint += " Blanks are part of an id."
     return UserError(f"{where}: unknown {kind} {wrong[:80]!r}; dataset {dataset!r} has no such {kind}.{hint} "
                      "Use the ids of the dataset's own files.")
 
