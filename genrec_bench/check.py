@@ -128,9 +128,11 @@ def planted(seed: int) -> Planted:
     """A random small problem, float64; equal seeds give equal ones."""
     draw = np.random.default_rng(seed)
     codes = np.stack([np.arange(IDS) % FIRST_CODES, *draw.integers(0, CODES, size=(2, IDS))], axis=1)
+    codes[:len(LENGTHS), 1] = np.where(np.array(LENGTHS) == 2, 0, codes[:len(LENGTHS), 1].clip(min=1))
+    ends = np.stack([codes[:, 0] % 5 == 4, codes[:, 1] == 0], axis=1)  # these codes end an ID: none goes on from another
+    ended = np.pad(np.logical_or.accumulate(ends, axis=1), ((0, 0), (1, 0)))
     tokens = 2 + codes + np.array([0, FIRST_CODES, FIRST_CODES + CODES])
-    lengths = np.where(np.arange(IDS) < len(LENGTHS), np.resize(LENGTHS, IDS), draw.choice([1, 2, 3, 3, 3], size=IDS))
-    trie = Trie.from_codes(np.where(np.arange(3) < lengths[:, None], tokens, PAD))
+    trie = Trie.from_codes(np.where(ended, PAD, tokens))
     catalogue = Catalogue.from_trie(trie, 2 + FIRST_CODES + 2 * CODES)
     targets = trie.id_of_item[:len(LENGTHS)]
     negatives = np.stack([draw.permutation(np.delete(np.arange(trie.num_ids), t))[:NUM_NEGATIVES] for t in targets])

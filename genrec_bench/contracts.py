@@ -17,6 +17,7 @@ import numpy as np
 PAD = 0
 EOS = 1
 NUM_SPECIAL_TOKENS = 2
+PREFIX_REMEDY = "Give the items IDs of which none goes on from another, such as IDs of equal length."
 
 
 def digest(*parts: np.ndarray | str | bytes) -> str:
@@ -33,11 +34,24 @@ def digest(*parts: np.ndarray | str | bytes) -> str:
     return total.hexdigest()
 
 
+def prefix_pair(tokens: np.ndarray) -> tuple[int, int] | None:
+    """Two rows of which the first is the beginning of the second and shorter, or None where there are none.
+
+    tokens: (I, T) ids, shorter rows end in PAD. A search would put the shorter one first whatever the network says:
+    nothing tells the probability that an ID ends, so both would count as certain to be complete.
+    """
+    order = np.lexsort(tokens.T[::-1])  # PAD is the smallest id, so what goes on from a row comes right behind it
+    above, below = tokens[order[:-1]], tokens[order[1:]]
+    begins = ((above == below) | (above == PAD)).all(axis=1) & (above != below).any(axis=1)
+    found = np.flatnonzero(begins)
+    return (int(order[found[0]]), int(order[found[0] + 1])) if len(found) else None
+
+
 @dataclass(frozen=True)
 class SemanticIds:
     """One semantic ID an item, as token ids in one flat vocabulary.
 
-    tokens: (I, T) int64; shorter IDs end in PAD. codebook_sizes: codes available at each level, so that code c
+    tokens: (I, T) int64; shorter IDs end in PAD, and none is the beginning of another. codebook_sizes: codes available at each level, so that code c
     of level l is token `NUM_SPECIAL_TOKENS + sum(codebook_sizes[:l]) + c`. table: what the tokenizer has to say
     about itself for the record (collisions, utilisation, reconstruction error).
     """

@@ -66,7 +66,7 @@ class TokenRanks:
         self.prefixes, self.targets = path[:, :-1], token[path[:, 1:]]
         widest = max(trie.max_children(level) for level in range(trie.depth))
         children, exists = children_of(child_start, self.prefixes, widest)
-        self.children, self.valid = token[children], exists & (token[children] != PAD)
+        self.children, self.valid = token[children], exists
         self.flat, self.trie = torch.ones_like(self.targets), torch.ones_like(self.targets)
         self.vocab_size = 0
 

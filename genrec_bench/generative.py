@@ -17,7 +17,7 @@ import torch
 from genrec_bench import checkpoints, registry
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.config import RunConfig, TrainingConfig, from_dict
-from genrec_bench.contracts import Job, Outcome, Rankings, SemanticIds, Split
+from genrec_bench.contracts import PREFIX_REMEDY, Job, Outcome, Rankings, SemanticIds, Split, prefix_pair
 from genrec_bench.datasets.base import dataset_label
 from genrec_bench.decode import beam_search, users_per_pass
 from genrec_bench.errors import UserError
@@ -197,6 +197,10 @@ def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dic
     if "config" not in about or "semantic_ids" not in tensors:
         raise UserError(f"{path} is not a checkpoint of a generative run.")
     ids = SemanticIds(tensors["semantic_ids"].numpy(), tuple(about["codebook_sizes"]))
+    pair = prefix_pair(ids.tokens)
+    if pair is not None:
+        raise UserError(f"{path} cannot be used: the semantic ID of item number {pair[0]} is the beginning of that of "
+                        f"item number {pair[1]} (from 0). {PREFIX_REMEDY}")
     model = registry.backbones.build(about["config"]["backbone"]).build(ids.vocab_size, 0)
     model.load_state_dict(checkpoints.unnamed("model", tensors))
     return model.to(device).eval(), ids, about

@@ -38,7 +38,7 @@ def child_logps(logits: Tensor, tokens: Tensor, exists: Tensor, normaliser: str)
     if normaliser == "flat":
         total = logits.logsumexp(dim=2, keepdim=True)
     else:
-        total = chosen.masked_fill(~exists | (tokens == PAD), -torch.inf).logsumexp(dim=2, keepdim=True)
+        total = chosen.masked_fill(~exists, -torch.inf).logsumexp(dim=2, keepdim=True)
     total = total.masked_fill(total.isneginf(), 0.0)  # -inf - -inf would be NaN
     return (chosen - total).masked_fill(tokens == PAD, 0.0).masked_fill(~exists, -torch.inf)
 

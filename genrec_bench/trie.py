@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec_bench.contracts import PAD
+from genrec_bench.contracts import PAD, prefix_pair
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Trie:
     node n are `item_order[item_start[n]:item_end[n]]`.
 
     A semantic ID shorter than T goes on with PAD nodes down to level T, so that every ID ends at level T and a
-    decoder needs no special case: a PAD child costs nothing. PAD nodes are not counted as prefixes.
+    decoder needs no special case: a PAD child costs nothing, and has no siblings, because no ID is the beginning of
+    another. PAD nodes are not counted as prefixes.
     """
 
     token: np.ndarray
@@ -36,7 +37,7 @@ class Trie:
         """Build from (I, T) token ids, one row an item, shorter IDs padded with PAD at the end.
 
         Equal rows are one semantic ID. Raises: ValueError for an empty array, a non-integer type, negative ids,
-        a row of PAD alone, or a token after PAD.
+        a row of PAD alone, a token after PAD, or a shorter row that is the beginning of another.
         """
         codes = _checked(codes)
         rows, depth = codes.shape
@@ -142,4 +143,7 @@ def _checked(codes: np.ndarray) -> np.ndarray:
     wrong = ended[:, 0] | (ended[:, :-1] & ~ended[:, 1:]).any(axis=1)
     if wrong.any():
         raise ValueError(f"row {int(np.flatnonzero(wrong)[0])} of codes has no token, or a token after PAD")
+    pair = prefix_pair(codes)
+    if pair is not None:
+        raise ValueError(f"row {pair[0]} of codes is the beginning of row {pair[1]}")
     return codes

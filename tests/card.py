@@ -18,6 +18,7 @@ from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD
 from genrec_bench.objectives.base import ObjectiveInputs
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.trie import Trie
+from tests.tables import ending
 
 VOCAB = 9
 ITEMS = ((0, 3, 6), (0, 3, 7), (0, 4, 6), (1, 3, 6), (1, 5, 8), (2, 4, 7))  # in lexicographic order, as IDs are
@@ -90,7 +91,7 @@ def random_inputs(seed: int, users: int = 5, negatives: int = 6, *, ragged: bool
     random = np.random.default_rng(seed)
     codes = random.integers(2, 7, size=(30, 4))
     if ragged:
-        codes[np.arange(4) >= random.integers(1, 5, size=30)[:, None]] = PAD
+        codes = ending(codes, codes == 2)
     ids = Catalogue.from_trie(Trie.from_codes(codes), 8)
     target = torch.from_numpy(random.integers(len(ids.tokens), size=users))
     sampled = torch.from_numpy(random.integers(len(ids.tokens), size=(users, negatives)))

@@ -57,14 +57,19 @@ def whole_table(seed: int) -> Table:
 
 
 def ragged_codes(seed: int, rows: int = 40) -> np.ndarray:
-    """Random IDs of unequal length, some of them prefixes of others, with collisions and single-child chains."""
+    """Random IDs of unequal length with collisions and single-child chains; each level has its own tokens."""
     random = np.random.default_rng(seed)
-    codes = random.integers(0, TOKENS, size=(rows, LEVELS)) + 2 + TOKENS * np.arange(LEVELS)
+    codes = random.integers(0, TOKENS, size=(rows, LEVELS))
+    codes[0] = 2, 3, 4
     codes[: rows // 4, 1:] = codes[0, 1:]
     codes[-3:] = codes[0]
-    lengths = random.integers(1, LEVELS + 1, size=rows)
-    lengths[0] = LEVELS
-    return np.where(np.arange(LEVELS) < lengths[:, None], codes, PAD)
+    return ending(codes + 2 + TOKENS * np.arange(LEVELS), codes < 2)
+
+
+def ending(codes: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Codes cut behind their first token that `ends`: where equal tokens do, no row is the beginning of another."""
+    goes_on = np.cumsum(ends, axis=1) - ends == 0
+    return np.where(goes_on, codes, PAD)
 
 
 def histories(users: int) -> Tensor:

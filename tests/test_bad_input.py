@@ -97,6 +97,8 @@ BAD_GENERATIVE = {
     "code nested": (_first_codes("[0, [1]]"), "item 0, level 2: code a list"),
     "code beyond the bound": (_first_codes('["<a_0>", "<b_65536>"]'), "0..65535"),
     "too many levels": (_first_codes(json.dumps([0] * 27)), "item 0: holds 27 codes"),
+    "code of one that goes on in another": (_index('{"0": [0, 1, 2], "1": [1], "2": [0, 1]}'),
+                                            "item 2: its codes are the beginning of those of item 0. Give the items"),
     "text for an item missing": (_item('{"0": "a", "2": "c"}'), "item 1: has no text"),
     "text a number": (_item('{"0": 5}'), "item 0: holds a number"),
     "field twice": (_item('{"0": {"title": "a", "title": "b"}}'), "item 0, field 'title': stands twice"),

@@ -14,6 +14,7 @@ from genrec_bench.contracts import PAD
 from genrec_bench.decode import Beams, beam_search
 from genrec_bench.errors import UserError
 from genrec_bench.trie import Trie
+from tests.tables import ragged_codes
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -65,16 +66,6 @@ def random_table(seed: int, vocab: int, integer: bool) -> Table:
         return torch.tensor(values, dtype=torch.float64)
 
     return Table(row)
-
-
-def ragged_codes(seed: int, rows: int = 40, depth: int = 3, tokens: int = 5) -> np.ndarray:
-    """Random IDs of unequal length with collisions and single-child chains; each level has its own tokens."""
-    random = np.random.default_rng(seed)
-    codes = random.integers(0, tokens, size=(rows, depth)) + 2 + tokens * np.arange(depth)
-    codes[: rows // 4, 1:] = codes[0, 1:]  # chains: one child below many first tokens
-    lengths = random.integers(1, depth + 1, size=rows)
-    lengths[0] = depth
-    return np.where(np.arange(depth) < lengths[:, None], codes, PAD)
 
 
 def distinct(codes: np.ndarray) -> list[tuple[int, ...]]:

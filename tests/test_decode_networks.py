@@ -17,6 +17,7 @@ from genrec_bench.decode import CACHED_ROWS, beam_search, users_per_pass
 from genrec_bench.generative import Ranker
 from genrec_bench.splits import leave_one_out
 from genrec_bench.trie import Trie
+from tests.tables import ending
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -24,8 +25,8 @@ torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 def trie_of(seed: int) -> Trie:
     """Random IDs of one to three tokens, some of them shared."""
     random = np.random.default_rng(seed)
-    codes = random.integers(0, 5, size=(40, 3)) + 2 + 5 * np.arange(3)
-    return Trie.from_codes(np.where(np.arange(3) < random.integers(1, 4, size=40)[:, None], codes, PAD))
+    codes = random.integers(0, 5, size=(40, 3))
+    return Trie.from_codes(ending(codes + 2 + 5 * np.arange(3), codes < 2))
 
 
 def tiger(vocab: int = 17, seed: int = 3) -> Tiger:

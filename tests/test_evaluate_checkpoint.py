@@ -108,3 +108,13 @@ def test_weights_that_cannot_be_scored(tmp_path: Path) -> None:
 def test_a_wrong_device_is_named(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         command.run(arguments("--checkpoint", tmp_path, *words))
+
+
+def test_a_checkpoint_whose_ids_go_on_from_each_other_is_refused(finished: tuple[Path, Path, dict],
+                                                                 tmp_path: Path) -> None:
+    tensors, about = checkpoints.read(finished[1] / "best.safetensors")
+    ids = tensors["semantic_ids"]
+    ids[7] = torch.cat([ids[4, :2], torch.zeros(1, dtype=ids.dtype)])
+    checkpoints.write(tmp_path / "best.safetensors", tensors, about)
+    with pytest.raises(UserError, match="best.safetensors cannot be used: .* item number 7 is the beginning of that of"):
+        command.run(arguments("--checkpoint", tmp_path, "--threads", "1"))

@@ -198,8 +198,8 @@ def test_only_the_beam_and_what_any_exact_search_needs_is_read(seed: int, k: int
         goes_on = {p[:-1] for p in scores if p and p[-1] != PAD}
         needed = {p for p in goes_on if scores[p] >= last}
         level, beam = {()}, {()}
-        for length in (1, 2):
-            level = set(sorted((p for p in scores if len(p) == length and p[:-1] in level),
+        for length in (1, 2):  # an ID that has ended is known with its last token
+            level = set(sorted((p for p in scores if len(p) == length and (p[:-1] in level or p[-1] == PAD)),
                                key=lambda p: -scores[p])[:k])
             beam |= level & goes_on
         mine = {names[node] for who, node in read if who == user}

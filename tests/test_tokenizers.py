@@ -78,6 +78,7 @@ def test_given_pads_shorter_ids() -> None:
     (np.array([[0, 1], [0, 0], [1, -2], [1, 1]]), {}, "item '2' has the codes"),
     (np.array([[0, -1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0]]), {}, "item '0' has the codes"),
     (GIVEN, {"codebook_size": 3}, "item '2' has code 3"),
+    (np.array([[0, 1], [2, -1], [1, 1], [2, 0]]), {}, "of item '1' is the beginning of that of item '3'. Give the items"),
 ])
 def test_given_refuses(codes, spec, text: str) -> None:
     with pytest.raises(UserError, match=text):

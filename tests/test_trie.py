@@ -7,9 +7,10 @@ import pytest
 
 from genrec_bench.contracts import PAD
 from genrec_bench.trie import Trie
+from tests.tables import ending
 
-# Rows 0 and 4 collide; (2,) is a prefix of (2, 9) and of (2, 9, 4); (3, 7) has a single-child chain below (3,).
-HAND = np.array([[2, 5, 8], [2, 6, 8], [3, 7, 0], [2, 0, 0], [2, 5, 8], [2, 9, 0], [2, 9, 4]])
+# Rows 0 and 4 collide; (4,) and (2, 9) are shorter; (3, 7) has a single-child chain below (3,).
+HAND = np.array([[2, 5, 8], [2, 6, 8], [3, 7, 0], [4, 0, 0], [2, 5, 8], [2, 9, 0], [3, 7, 0]])
 
 
 def ids_of(codes: np.ndarray) -> list[tuple[int, ...]]:
@@ -18,34 +19,31 @@ def ids_of(codes: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def random_codes(seed: int, rows: int = 60, depth: int = 4, tokens: int = 4) -> np.ndarray:
-    """Ragged rows with many collisions, chains and IDs that are prefixes of others."""
-    random = np.random.default_rng(seed)
-    codes = random.integers(1, tokens + 1, size=(rows, depth))
-    lengths = random.integers(1, depth + 1, size=rows)
-    return np.where(np.arange(depth) < lengths[:, None], codes, PAD)
+    """Ragged rows with many collisions and chains; the first token of a level's own ends an ID."""
+    codes = np.random.default_rng(seed).integers(1, tokens + 1, size=(rows, depth))
+    return ending(codes, codes == 1 + np.arange(depth) % tokens)
 
 
 def test_by_hand() -> None:
     trie = Trie.from_codes(HAND)
-    assert (trie.depth, trie.num_prefixes, trie.num_ids) == (3, [2, 4, 3], 6)
-    assert trie.children(()).tolist() == [2, 3]
-    assert trie.children((2,)).tolist() == [5, 6, 9]  # the end of the ID (2,) is no child
+    assert (trie.depth, trie.num_prefixes, trie.num_ids) == (3, [3, 4, 2], 5)
+    assert trie.children(()).tolist() == [2, 3, 4]
+    assert trie.children((2,)).tolist() == [5, 6, 9]
     assert trie.children((3,)).tolist() == [7]
-    assert trie.children((2, 9)).tolist() == [4]
-    assert trie.children((3, 7)).tolist() == []
+    assert trie.children((3, 7)).tolist() == trie.children((4,)).tolist() == []  # an ID's end is no child
     assert trie.children((2, 5, 8)).tolist() == []
     assert trie.items(()).tolist() == list(range(7))
-    assert trie.items((2,)).tolist() == [0, 1, 3, 4, 5, 6]
-    assert trie.items((2, 9)).tolist() == [5, 6]
+    assert trie.items((2,)).tolist() == [0, 1, 4, 5]
+    assert trie.items((2, 9)).tolist() == [5]
     assert trie.items((2, 5, 8)).tolist() == [0, 4]
-    assert trie.items((3, 7)).tolist() == [2]
-    # a padded row of the codes: what ends there, not what goes on
-    assert trie.items((2, 0, 0)).tolist() == [3] == trie.items((2, 0)).tolist()
-    assert trie.items(HAND[5]).tolist() == [5] and trie.items((3, 7, 0)).tolist() == [2]
-    assert not len(trie.children((2, 0, 0))) and not len(trie.children((2, 0))) and trie.find((2, 0)) == -1
-    # distinct IDs in lexicographic order: (2) (2,5,8) (2,6,8) (2,9) (2,9,4) (3,7)
-    assert trie.id_of_item.tolist() == [1, 2, 5, 0, 1, 3, 4]
-    assert trie.id_sizes.tolist() == [1, 2, 1, 1, 1, 1]
+    assert trie.items((3, 7)).tolist() == [2, 6]
+    # a padded row of the codes is its ID
+    assert trie.items((4, 0, 0)).tolist() == [3] == trie.items((4, 0)).tolist()
+    assert trie.items(HAND[5]).tolist() == [5] and trie.items((3, 7, 0)).tolist() == [2, 6]
+    assert not len(trie.children((4, 0, 0))) and not len(trie.children((4, 0))) and trie.find((4, 0)) == -1
+    # distinct IDs in lexicographic order: (2,5,8) (2,6,8) (2,9) (3,7) (4)
+    assert trie.id_of_item.tolist() == [0, 1, 3, 4, 0, 2, 3]
+    assert trie.id_sizes.tolist() == [2, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("prefix", [(9,), (2, 7), (3, 5), (2, 5, 9), (2, 5, 8, 1), (0,), (3, 0), (3, 0, 0), (100,),
@@ -107,10 +105,10 @@ def test_flat_arrays_fit_together(seed: int) -> None:
 
 
 def test_a_shorter_id_goes_on_with_pad_nodes() -> None:
-    trie = Trie.from_codes(np.array([[2, 0, 0], [2, 3, 4]]))
-    assert trie.token.tolist() == [PAD, 2, PAD, 3, PAD, 4]
-    assert trie.parent.tolist() == [-1, 0, 1, 1, 2, 3]
-    assert trie.num_prefixes == [1, 1, 1]
+    trie = Trie.from_codes(np.array([[2, 0, 0], [3, 3, 4]]))
+    assert trie.token.tolist() == [PAD, 2, 3, PAD, 3, PAD, 4]
+    assert trie.parent.tolist() == [-1, 0, 0, 1, 2, 3, 4]
+    assert trie.num_prefixes == [2, 1, 1]
 
 
 def test_all_rows_equal_and_one_level() -> None:
@@ -124,7 +122,7 @@ def test_input_is_not_changed_and_any_integer_type_will_do() -> None:
     for dtype in (np.int32, np.uint8, np.int64):
         codes = HAND.astype(dtype)
         trie = Trie.from_codes(codes)
-        assert trie.items((2, 9)).tolist() == [5, 6]
+        assert trie.items((3, 7)).tolist() == [2, 6]
         assert (codes == HAND).all() and codes.dtype == dtype
 
 
@@ -146,6 +144,9 @@ def test_order_of_rows_does_not_matter() -> None:
     (np.array([[1, 2], [1, 1], [0, 0]]), "row 2 of codes has no token"),
     (np.array([[1, 2, 3], [1, 0, 3]]), "row 1 of codes"),
     (np.array([[0, 2, 3]]), "row 0 of codes"),
+    (np.array([[2, 3, 4], [5, 6, 0], [2, 4, 0], [2, 4, 0], [3, 4, 5], [2, 4, 5]]), "row 3 of codes .* beginning of row 5"),
+    (np.array([[2, 3, 4], [3, 0, 0], [2, 0, 0]]), "row 2 of codes is the beginning of row 0"),
+    (np.array([[i % 4, i // 4 % 5, i // 20] for i in range(40)]) + [[2, 6, 0]], "row 0 of codes .* of row 20"),
 ])
 def test_bad_codes_are_refused(codes: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from genrec_bench.contracts import Interactions
+from genrec_bench.contracts import PREFIX_REMEDY, Interactions, prefix_pair
 from genrec_bench.datasets import base
 from genrec_bench.datasets.base import Dataset, problem
 from genrec_bench.errors import unknown
@@ -118,8 +118,8 @@ def _item_number(path: Path, key: str) -> int:
 def read_index(path: Path, *, codebook_size: int, ragged: bool) -> dict[int, tuple[int, ...]]:
     """Item number -> codes from 0, one a level.
 
-    ragged: IDs may differ in length. Raises: UserError naming item and level for a code that is malformed, at the
-    wrong level or not within 0..codebook_size - 1.
+    ragged: IDs may differ in length, but none may be the beginning of another. Raises: UserError naming item and level
+    for a code that is malformed, at the wrong level or not within 0..codebook_size - 1, and both items of such a pair.
     """
     index = {_item_number(path, key): _codes(path, f"item {key}", value, codebook_size)
              for key, value in read_json(path, "item").items()}
@@ -130,6 +130,10 @@ def read_index(path: Path, *, codebook_size: int, ragged: bool) -> dict[int, tup
     if short is not None and not ragged:
         raise problem(path, f"item {short}", f"has {len(index[short])} codes, others have {depth}",
                       "Give every item a code for each level.")
+    pair = prefix_pair(_code_array(list(index.values())) + 1)
+    if pair is not None:
+        a, b = (list(index)[row] for row in pair)
+        raise problem(path, f"item {a}", f"its codes are the beginning of those of item {b}", PREFIX_REMEDY)
     return index
 
 

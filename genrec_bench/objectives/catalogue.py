@@ -64,8 +64,7 @@ class Catalogue:
             tokens = self.child_token[child.clamp(max=len(self.child_token) - 1)].masked_fill(~exists, PAD)
             result[..., level, :].scatter_(-1, tokens, True)
         result[..., PAD] = False
-        ended = self.tokens[ids] == PAD
-        return result & ~ended[..., None]
+        return result
 
     def distinct(self, ids: Tensor) -> Tensor:
         """(B, C, T) bool: candidate c is the first of its row with this prefix of length 1..T (PAD levels: False).

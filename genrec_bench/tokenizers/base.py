@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genrec_bench import registry
-from genrec_bench.contracts import Interactions, SemanticIds, digest
+from genrec_bench.contracts import PREFIX_REMEDY, Interactions, SemanticIds, digest, prefix_pair
+from genrec_bench.errors import UserError
 from genrec_bench.identity import canonical
 from genrec_bench.records import write_atomically
 
@@ -73,19 +74,22 @@ def fit_cached(spec: Mapping[str, Any], interactions: Interactions, cache_dir: P
     """Fit the tokenizer of `spec`, or read what an equal fit on equal item data left in `cache_dir`.
 
     The file is named by the settings, the item texts and the given codes, so that nothing has to be invalidated;
-    a damaged file is fitted again and replaced. cache_dir=None: always fit. Raises: UserError from `fit`.
+    a damaged file is fitted again and replaced. cache_dir=None: always fit.
+    Raises: UserError from `fit`, or naming two items where the ID of one is the beginning of the other's.
     """
     tokenizer = registry.tokenizers.build(spec)
-    if cache_dir is None:
-        return tokenizer.fit(interactions)
-    path = cache_dir / f"{tokenizer.name}-{_cache_key(spec, tokenizer, interactions)[:16]}.npz"
-    cached = _read(path, interactions.num_items)
-    if cached is not None:
-        return cached
-    fitted = tokenizer.fit(interactions)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _pack(fitted))
-    return fitted
+    path = cache_dir and cache_dir / f"{tokenizer.name}-{_cache_key(spec, tokenizer, interactions)[:16]}.npz"
+    cached = path and _read(path, interactions.num_items)
+    ids = cached or tokenizer.fit(interactions)
+    pair = prefix_pair(ids.tokens)
+    if pair is not None:
+        a, b = (interactions.item_ids[row] for row in pair)
+        raise UserError(f"dataset {interactions.name!r}, tokenizer {tokenizer.name!r}: the semantic ID of item {a!r} is "
+                        f"the beginning of that of item {b!r}. {PREFIX_REMEDY}")
+    if path and not cached:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, _pack(ids))
+    return ids
 
 
 def _cache_key(spec: Mapping[str, Any], tokenizer: Tokenizer, interactions: Interactions) -> str:
