@@ -90,7 +90,9 @@ class Interactions:
     """A dataset as read: every user's items, oldest first.
 
     sequences: one int64 array of item numbers a user. item_texts: one string an item, or None where the data
-    has none. given_codes: (I, T) codes from an index file counted from 0 (-1 = none), or None.
+    has none. given_codes: (I, T) codes from an index file counted from 0 (-1 = none), or None. times: one array a user
+    with the time of each of its interactions, int64 or float64 in the data's own unit, or None where there are none.
+    repeats_dropped: interactions left out because another has the same user, item and time.
     """
 
     name: str
@@ -100,6 +102,8 @@ class Interactions:
     item_texts: tuple[str, ...] | None = None
     given_codes: np.ndarray | None = None
     source: str = ""
+    times: tuple[np.ndarray, ...] | None = None
+    repeats_dropped: int = 0
 
     @property
     def num_users(self) -> int:

@@ -192,10 +192,10 @@ def _selected(rows: list[dict[str, Any]], selection: Selection) -> list[dict[str
 
 
 def _dataset(text: str, overrides: Overrides) -> dict[str, Any]:
-    spec = dataset_spec(text)
+    spec = dataset_spec(text, overrides)
     if spec["name"] == "folder":
         spec["label"] = dataset_label(spec)
-    return registry.datasets.resolved(registry.datasets.build({**spec, **overrides.get(spec["name"], {})}))
+    return registry.datasets.resolved(registry.datasets.build(spec))
 
 
 def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:

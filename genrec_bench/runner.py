@@ -17,6 +17,7 @@ from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, score
+from genrec_bench.order import order_facts
 from genrec_bench.provenance import device_name, provenance
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.splits import history_fingerprint, leave_one_out, summary
@@ -230,7 +231,8 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds:
     ks = tuple(k for k in KS if k <= config.evaluation.max_k)
     metrics = {**score(outcome.test, ks=ks), **{f"valid_{k}": v for k, v in score(outcome.valid, ks=ks).items()}}
     data = {"name": config.dataset["name"], **summary(prepared.split, ids.num_distinct if ids else None),
-            "train_interactions": sum(len(s) for s in prepared.split.train_sequences)}
+            "train_interactions": sum(len(s) for s in prepared.split.train_sequences),
+            "order": order_facts(prepared.split)}
     tokenizer = {"name": config.tokenizer["name"], **ids.table, "fingerprint": ids.fingerprint} if ids else {}
     timings = {"peak_memory_bytes": float(memory.peak_bytes()), **outcome.timings, "total_seconds": seconds}
     return RunRecord(prepared.run_id, config.label, config.profile, config.to_dict(), prepared.identity,

@@ -47,7 +47,8 @@ def _first_users(interactions: Interactions, max_users: int) -> Interactions:
     if not max_users or max_users >= interactions.num_users:
         return interactions
     return replace(interactions, user_ids=interactions.user_ids[:max_users],
-                   sequences=interactions.sequences[:max_users])
+                   sequences=interactions.sequences[:max_users],
+                   times=interactions.times and interactions.times[:max_users])
 
 
 def _check(interactions: Interactions, lengths: np.ndarray) -> None:

@@ -30,7 +30,7 @@ from tests.small_records import record_of
 USERS, ITEMS = 12, 30
 HEADER = "user_id,item_id,score\n"
 ROOT = Path(__file__).resolve().parents[1]
-REAL_LOAD, REAL_SPEC = command.load_split, command.dataset_spec
+REAL_LOAD, REAL_SPECS = command.load_split, common.dataset_specs
 
 
 def toy_split() -> Split:
@@ -46,7 +46,7 @@ def toy_split() -> Split:
 def toy(monkeypatch: pytest.MonkeyPatch) -> Split:
     split = toy_split()
     monkeypatch.setattr(command, "load_split", lambda name, data_dir: split)
-    monkeypatch.setattr(command, "dataset_spec", lambda text: {"name": text})
+    monkeypatch.setattr(common, "dataset_specs", lambda args, names: [{"name": name} for name in names])
     return split
 
 
@@ -235,7 +235,7 @@ def test_exactly_one_of_rankings_and_checkpoint(tmp_path: Path, capsys) -> None:
             arguments(*words)
     with pytest.raises(UserError, match="not a folder"):
         command.run(arguments("--checkpoint", tmp_path / "none"))
-    with pytest.raises(UserError, match="leave --datasets out"):
+    with pytest.raises(UserError, match="leave --datasets and --set out"):
         command.run(arguments("--checkpoint", tmp_path, "--datasets", "toy"))
 
 
@@ -407,13 +407,13 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
 def test_lists_for_ml_100k_against_the_stored_runs(tmp_path: Path, capsys, monkeypatch) -> None:
     """What a newcomer does; the lists are those of a stored method, so that the answer is known."""
     monkeypatch.setattr(command, "load_split", REAL_LOAD)
-    monkeypatch.setattr(command, "dataset_spec", REAL_SPEC)
+    monkeypatch.setattr(common, "dataset_specs", REAL_SPECS)
     reference, store = RecordStore(common.REFERENCE), RecordStore(tmp_path / "stored")
     for record in reference.read_all():  # a few, for speed
         if record.dataset == "ml-100k" and record.label.startswith(("TIGER + cross-entropy", "Item-kNN", "SASRec")):
             store.write(record, reference.read_ranks(record))
     stored = {r.seed: r for r in store.read_all() if r.label == "TIGER + cross-entropy"}
-    split = REAL_LOAD("ml-100k", None)
+    split = REAL_LOAD({"name": "ml-100k"}, None)
     paths = [lists(tmp_path, split, store.read_ranks(stored[s]), f"{s}.csv") for s in sorted(stored)]
     assert command.run(arguments("--rankings", *paths, "--datasets", "ml-100k", "--compare", "--label", "theirs",
                                  "--against", store.root, "--results", tmp_path / "results")) == 0

@@ -6,8 +6,11 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.declared import GRIDS
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection, parse_overrides
@@ -34,6 +37,22 @@ def add_data(parser: argparse.ArgumentParser) -> None:
                         help="folder of downloaded data (default: the environment variable GENREC_BENCH_DATA)")
     parser.add_argument("--datasets", type=comma_list, default=None, metavar="A,B",
                         help="dataset names (see `list datasets`) or folders of your own")
+
+
+def add_set(parser: argparse.ArgumentParser, text: str) -> None:
+    """`--set`, with what it is good for here."""
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help=text)
+
+
+def dataset_specs(args: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The datasets named, with what `--set` changes of them. Raises: UserError for a name or part that is not there."""
+    changed = parse_overrides(args.overrides)
+    specs = [dataset_spec(name, changed) for name in names]
+    used = {spec["name"] for spec in specs}
+    for part in changed:
+        if part not in used:
+            raise UserError(f"--set {part}...: this command reads {', '.join(sorted(used))} and no {part}.")
+    return specs
 
 
 def comma_list(text: str) -> list[str]:
@@ -98,8 +117,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
                         help="seeds (default: as the profile says)")
     parser.add_argument("--grid", choices=GRIDS, default=None,
                         help="which rows of the suite: core, backbones or full (default: as the profile says)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-                        help="change one setting of a section, component or baseline, such as training.epochs=5")
+    add_set(parser, "change one setting of a section, component or baseline, such as training.epochs=5")
 
 
 def selection(args: argparse.Namespace) -> Selection:

@@ -93,8 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_data(parser)
     parser.add_argument("--seeds", type=common.comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: those of the stored runs)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides",
-                        help="change one setting of the objective, such as my_loss.tau=2, or of what it runs in")
+    common.add_set(parser, "change one setting of the objective, such as my_loss.tau=2, or of what it runs in")
     parser.add_argument("--reference", type=Path, default=common.REFERENCE, metavar="DIR",
                         help="stored baselines (default: results/reference)")
     parser.add_argument("--no-check", action="store_true", help="train even where a contract check fails")

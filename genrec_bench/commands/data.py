@@ -13,8 +13,9 @@ import numpy as np
 from genrec_bench.commands import common
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions
-from genrec_bench.datasets.base import Dataset, dataset_label, dataset_spec
+from genrec_bench.datasets.base import Dataset, dataset_label
 from genrec_bench.errors import UserError
+from genrec_bench.order import order_facts, order_sentences, same_but_for_blanks
 from genrec_bench.registry import datasets
 from genrec_bench.splits import leave_one_out, summary
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        ("fetch", "say where to get each dataset and where to put it")):
         action = actions.add_parser(name, help=text, description=text)
         common.add_data(action)
+        common.add_set(action, "change one setting of a dataset, such as folder.drop_repeats=true")
         common.add_results(action)
         if name == "check":
             action.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -40,13 +42,12 @@ def run(args: argparse.Namespace) -> int:
     return actions[args.action](args, common.data_dir(args))
 
 
-def _instances(names: list[str] | None) -> list[Dataset]:
+def _instances(args: argparse.Namespace) -> list[Dataset]:
     """The datasets asked for, or all that need no path of the user's own."""
+    names = args.datasets
     if names is None:
         names = [name for name in datasets.names() if not datasets.get(name).needs_path]
-    elif not names:
-        raise UserError("--datasets names no dataset. See `data list`.")
-    return [datasets.build(dataset_spec(name)) for name in names]
+    return [datasets.build(spec) for spec in common.dataset_specs(args, names)]
 
 
 def _labels(chosen: list[Dataset]) -> list[str]:
@@ -57,7 +58,7 @@ def _labels(chosen: list[Dataset]) -> list[str]:
 
 
 def _list(args: argparse.Namespace, data_dir: Path | None) -> int:
-    chosen = _instances(args.datasets)
+    chosen = _instances(args)
     rows = [[label, "no" if d.missing_files(data_dir) else "yes", d.preferred_tokenizer(), d.location(data_dir)]
             for label, d in zip(_labels(chosen), chosen, strict=True)]
     if args.datasets is None:
@@ -68,22 +69,35 @@ def _list(args: argparse.Namespace, data_dir: Path | None) -> int:
 
 
 def _check(args: argparse.Namespace, data_dir: Path | None) -> int:
-    chosen = _instances(args.datasets)
+    chosen = _instances(args)
     if args.datasets is None:
         chosen = [d for d in chosen if not d.missing_files(data_dir)]
         if not chosen:
             raise UserError("no dataset is present. `data fetch` says where to get them.")
     counts: dict[str, dict[str, int | None]] = {}
+    told: list[str] = []
     for label, dataset in zip(_labels(chosen), chosen, strict=True):
         print(f"checking {label} ({dataset.location(data_dir)})", file=sys.stderr)
         interactions = dataset.load(data_dir)
-        counts[label] = summary(leave_one_out(interactions, SplitConfig()), _distinct(interactions))
+        split = leave_one_out(interactions, SplitConfig())
+        counts[label] = summary(split, _distinct(interactions))
+        told += [f"{label}: {line}" for line in (*order_sentences(order_facts(split)), *_blanks(interactions))]
     if args.json:
+        print(*told, sep="\n", file=sys.stderr)
         print(json.dumps(counts, indent=1, ensure_ascii=False))
     else:
         rows = [[label, *("-" if row[c] is None else f"{row[c]:,}" for c in COUNTS)] for label, row in counts.items()]
         _table(["dataset", *(c.replace("_", " ") for c in COUNTS)], rows)
+        print("", *told, sep="\n")
     return 0
+
+
+def _blanks(interactions: Interactions) -> list[str]:
+    """A sentence for each kind of id of which some differ only by blanks."""
+    kinds = {"users": interactions.user_ids, "items": interactions.item_ids}
+    found = {kind: same_but_for_blanks(ids) for kind, ids in kinds.items()}
+    return [f"{kind.capitalize()} {pairs[0][0]!r} and {pairs[0][1]!r} differ only by blanks and are two "
+            f"({len(pairs)} such {kind})." for kind, pairs in found.items() if pairs]
 
 
 def _distinct(interactions: Interactions) -> int | None:
@@ -93,7 +107,7 @@ def _distinct(interactions: Interactions) -> int | None:
 
 def _fetch(args: argparse.Namespace, data_dir: Path | None) -> int:
     print("Nothing is downloaded: every dataset has terms of its own. Get the files and put them here:")
-    chosen = _instances(args.datasets)
+    chosen = _instances(args)
     for label, dataset in zip(_labels(chosen), chosen, strict=True):
         missing = dataset.missing_files(data_dir)
         print(f"\n{label}: {'present' if not missing else 'missing'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,7 @@ from genrec_bench.commands import common
 from genrec_bench.commands.ranking_files import check_file, read_rankings
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Rankings, Split
-from genrec_bench.datasets.base import dataset_label, dataset_spec
+from genrec_bench.datasets.base import dataset_label
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import rankings_from_pairs, score
 from genrec_bench.identity import canonical
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     common.add_device(parser)
     common.add_data(parser)
+    common.add_set(parser, "change one setting of the dataset, such as folder.drop_repeats=true")
     common.add_results(parser)
 
 
@@ -88,12 +89,13 @@ def _files(args: argparse.Namespace) -> dict[str, Any]:
     if len(names) != 1:
         raise UserError(f"evaluate --rankings scores one dataset; --datasets names "
                         f"{', '.join(names) or 'none'}. Give --datasets NAME.")
-    label = dataset_label(dataset_spec(names[0]))  # a wrong name is reported before anything is read
+    (spec,) = common.dataset_specs(args, names)  # a wrong name is reported before anything is read
+    label = dataset_label(spec)
     _check_files(args.rankings)
-    opponents = _opponents(args, names[0]) if args.compare else None
+    opponents = _opponents(args, spec) if args.compare else None
     if args.against and not args.compare:
         raise UserError("--against names stored runs to compare with; give --compare as well.")
-    split = load_split(names[0], common.data_dir(args))
+    split = load_split(spec, common.data_dir(args))
     files = [evaluate_file(path, split) for path in args.rankings]
     result: dict[str, Any] = {"dataset": label, "users": len(split.test)}
     if len(files) == 1:
@@ -115,9 +117,9 @@ def _check_files(paths: Sequence[Path]) -> None:
             raise UserError(f"--rankings names {path} twice; every file counts as another seed.")
 
 
-def load_split(name: str, data_dir: Path | None) -> Split:
+def load_split(spec: Mapping[str, Any], data_dir: Path | None) -> Split:
     """The dataset under the suite's split rule; its test rows are what a ranking is scored on."""
-    return leave_one_out(datasets.build(dataset_spec(name)).load(data_dir), SplitConfig())
+    return leave_one_out(datasets.build(spec).load(data_dir), SplitConfig())
 
 
 def evaluate_file(path: Path, split: Split) -> Scored:
@@ -137,14 +139,14 @@ def evaluate_file(path: Path, split: Split) -> Scored:
     return Scored(path, rankings, missing, score(rankings, id_level=False))
 
 
-def _opponents(args: argparse.Namespace, text: str) -> Opponents:
+def _opponents(args: argparse.Namespace, spec: Mapping[str, Any]) -> Opponents:
     """The stored records of the data, and the label. Raises: UserError."""
     folder = args.against or common.REFERENCE
     if not folder.is_dir():
         raise UserError(f"no folder of stored runs at {folder}. Give another with --against.")
     common.check_folder("--results", args.results)
     common.reports_dir(args)
-    store, spec = RecordStore(folder), dataset_spec(text)
+    store = RecordStore(folder)
     title, stored = dataset_label(spec), store.read_all()
     records = tuple(r for r in stored if r.dataset == title and (r.config["dataset"]["name"] == "folder")
                     == (spec["name"] == "folder"))
@@ -234,8 +236,8 @@ def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     if args.compare:
         raise UserError("evaluate --compare takes files of rankings: give --rankings. What the run of a checkpoint has "
                         "ranked is in its record.")
-    if args.datasets:
-        raise UserError("evaluate --checkpoint knows its dataset; leave --datasets out.")
+    if args.datasets or args.overrides:
+        raise UserError("evaluate --checkpoint knows its dataset; leave --datasets and --set out.")
     if not args.checkpoint.is_dir():
         raise UserError(f"--checkpoint points at {args.checkpoint}, which is not a folder.")
     # The runner brings in torch, which scoring a file does not need.

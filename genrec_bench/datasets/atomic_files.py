@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from genrec_bench.contracts import Interactions
 from genrec_bench.datasets import base
@@ -88,19 +91,39 @@ def _timestamp(path: Path, line: int, text: str) -> int | float:
                   "Write seconds, such as 881250949.")
 
 
-def read_interactions(path: Path) -> dict[str, list[str]]:
-    """User id -> item ids by time, equal times in file order; users in user order.
+def read_interactions(path: Path, *, drop_repeats: bool = False) -> tuple[dict[str, list[str]], dict[str, Any], int]:
+    """User id -> item ids by time, equal times in file order; user id -> their times as an array; repeats left out.
 
-    Raises: UserError naming the line, or the user with too few interactions.
+    Users are in user order. A line that repeats user, item and time of an earlier one is refused, or with
+    `drop_repeats` left out. Raises: UserError naming the line, or the user with too few interactions.
     """
     table = _read_table(path, _INTER)
     users, items = _check_ids(table, "user_id"), _check_ids(table, "item_id")
     times = [_timestamp(path, line, text) for line, text in enumerate(table.column("timestamp"), 2)]
+    repeats = _repeats(path, users, items, times, drop_repeats)
     sequences: dict[str, list[str]] = {user: [] for user in base.ordered_ids(set(users))}
-    for row in sorted(range(len(times)), key=times.__getitem__):
+    stamps: dict[str, list[int | float]] = {user: [] for user in sequences}
+    for row in sorted(set(range(len(times))) - repeats, key=lambda row: (times[row], row)):
         sequences[users[row]].append(items[row])
+        stamps[users[row]].append(times[row])
     base.check_lengths(path, sequences)
-    return sequences
+    whole = all(type(t) is int and -2**63 <= t < 2**63 for t in times)
+    kind = np.int64 if whole else np.float64
+    return sequences, {user: np.array(t, dtype=kind) for user, t in stamps.items()}, len(repeats)
+
+
+def _repeats(path: Path, users: list[str], items: list[str], times: list[int | float], drop: bool) -> set[int]:
+    """Rows that repeat user, item and time of an earlier one. Raises: UserError where they are not to be dropped."""
+    first: dict[tuple[str, str, int | float], int] = {}
+    rows = list(zip(users, items, times, strict=True))
+    repeats = [row for row, key in enumerate(rows) if first.setdefault(key, row) != row]
+    if repeats and not drop:
+        user, item, _ = rows[repeats[0]]
+        raise problem(path, f"line {repeats[0] + 2}, user {user[:80]!r}, item {item[:80]!r}",
+                      f"the same at the same time as line {first[rows[repeats[0]]] + 2} ({len(repeats)} such lines of "
+                      f"{len(rows)})", "Remove repeats from the file, or leave them out with --set "
+                      "folder.drop_repeats=true.")
+    return set(repeats)
 
 
 def read_texts(path: Path, fields: Sequence[str] = ()) -> dict[str, str]:
@@ -127,12 +150,12 @@ def read_texts(path: Path, fields: Sequence[str] = ()) -> dict[str, str]:
 
 
 def read_folder(name: str, inter: Path, item: Path | None, *, text_fields: Sequence[str] = (),
-                allow_missing_text: bool = False, source: str = "") -> Interactions:
+                allow_missing_text: bool = False, drop_repeats: bool = False, source: str = "") -> Interactions:
     """Interactions from an `.inter` file and, where it is there, an `.item` file.
 
     Raises: UserError for anything wrong in a file, or between the two.
     """
-    sequences = read_interactions(inter)
+    sequences, times, dropped = read_interactions(inter, drop_repeats=drop_repeats)
     catalogue = base.ordered_ids({i for items in sequences.values() for i in items})
     texts = read_texts(item, text_fields) if item else None
     if texts is not None and not allow_missing_text:
@@ -142,4 +165,4 @@ def read_folder(name: str, inter: Path, item: Path | None, *, text_fields: Seque
     if item_texts is not None:
         base.note_empty_texts(item, catalogue, item_texts)
     return Interactions(name, tuple(sequences), tuple(catalogue), base.number_items(sequences.values(), catalogue),
-                        item_texts, None, source)
+                        item_texts, None, source, tuple(times.values()), dropped)

@@ -35,6 +35,9 @@ class Folder(Dataset):
     codebook_size: int = setting(65536, "codes allowed at each level of an index", low=1, high=2**24)
     allow_missing_text: bool = setting(False, "items that the file of texts lacks get an empty text")
 
+    drop_repeats: bool = setting(False, "atomic files: leave out what repeats user, item and time of an earlier line",
+                                 added=True)
+
     default_tokenizer: ClassVar[str] = "rq_kmeans"
     needs_path: ClassVar[bool] = True
     how_to_get: ClassVar[str] = f"your own: a folder with {_WANTED}"
@@ -78,6 +81,9 @@ class Folder(Dataset):
         options = {"text_fields": self.text_fields, "allow_missing_text": self.allow_missing_text,
                    "source": f"folder {label}"}
         if is_json:
+            if self.drop_repeats:
+                raise problem(folder, "setting drop_repeats", "JSON files have no times to tell repeats by",
+                              "Leave the setting out.")
             item = base.find_file(folder, f"{prefix}item.json") or base.find_file(folder, f"{prefix}title.json")
             return generative_format.read_folder(
                 label, base.find_file(folder, f"{prefix}inter.json"), self._index(folder, prefix), item,
@@ -86,7 +92,8 @@ class Folder(Dataset):
             raise problem(folder, f"index {self.index!r}", "atomic files have no index",
                           "Leave the setting index out, or write the data as X.inter.json and X.index.json.")
         return atomic_files.read_folder(label, base.find_file(folder, f"{prefix}inter"),
-                                        base.find_file(folder, f"{prefix}item"), **options)
+                                        base.find_file(folder, f"{prefix}item"), drop_repeats=self.drop_repeats,
+                                        **options)
 
     def _index(self, folder: Path, prefix: str) -> Path | None:
         files = _indices(folder, prefix)

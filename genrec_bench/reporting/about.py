@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genrec_bench.order import order_sentences
 from genrec_bench.records import RunRecord
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import flatten
@@ -23,6 +24,8 @@ def rules(block: Block) -> str:
     """The sentences that hold for every method of a block alike."""
     split, evaluation = block.config.get("split", {}), block.config.get("evaluation", {})
     parts = [f"Leave-one-out; at most {split.get('max_history', DASH)} items of history."]
+    order = next((r.data["order"] for g in block.groups for r in g.records if "order" in r.data), None)
+    parts += order_sentences(order) if order else []
     targets, users = split.get("train_targets_per_user", 0), split.get("max_users", 0)
     if targets:
         parts.append(f"Training data thinned: the newest {targets} training targets of each user are kept, "

@@ -1,0 +1,77 @@
+"""How the interactions of a data set are ordered, and what in that order is not what it seems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from genrec_bench.contracts import Interactions, Split
+
+BY_TIME, AS_GIVEN = "ties as in the file", "order as given"
+# Times since 1970 by their size: seconds stay below the first number until the year 5138.
+UNITS = {"seconds": 1e11, "milliseconds": 1e14, "microseconds": 1e17, "nanoseconds": np.inf}
+
+
+def order_facts(split: Split) -> dict[str, Any]:
+    """What is worth knowing of a split's order, as plain data for the record.
+
+    rule: BY_TIME or AS_GIVEN (no times). users, neighbours: users, and pairs of interactions that follow each other.
+    newest_again: test targets that equal the newest item of their history. Of data with times also: equal_times,
+    neighbours of equal time; tied_targets, test targets whose time is that of the interaction before; repeats, what
+    repeats user, item and time of another; dropped, such repeats that were left out; units, how many times are of the
+    size of which unit since 1970.
+    """
+    interactions, test = split.interactions, split.test
+    facts: dict[str, Any] = {
+        "rule": AS_GIVEN, "users": len(test), "neighbours": interactions.num_interactions - interactions.num_users,
+        "newest_again": int((test.items[test.offsets[1:] - 1] == test.targets).sum())}
+    if interactions.times is None:
+        return facts
+    return {**facts, "rule": BY_TIME, "equal_times": sum(int((t[1:] == t[:-1]).sum()) for t in interactions.times),
+            "tied_targets": sum(int(interactions.times[user][-1] == interactions.times[user][-2])
+                                for user in test.users),
+            "repeats": _repeats(interactions), "dropped": interactions.repeats_dropped,
+            "units": _units(np.concatenate(interactions.times))}
+
+
+def _repeats(interactions: Interactions) -> int:
+    users = np.repeat(np.arange(interactions.num_users), [len(s) for s in interactions.sequences])
+    columns = users, np.concatenate(interactions.sequences), np.concatenate(interactions.times)
+    order = np.lexsort(columns)
+    return int(np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns]).sum())
+
+
+def _units(times: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(np.searchsorted(list(UNITS.values()), np.abs(times.astype(float)), side="right"),
+                         minlength=len(UNITS))
+    return {unit: int(count) for unit, count in zip(UNITS, counts, strict=True) if count}
+
+
+def order_sentences(facts: Mapping[str, Any]) -> list[str]:
+    """What `order_facts` found, for people."""
+    users, neighbours = facts["users"], facts["neighbours"]
+    again = f"{_share(facts['newest_again'], users)} test targets equal the newest item of their history."
+    if facts["rule"] == AS_GIVEN:
+        return [f"The data have no times: {AS_GIVEN}.", again]
+    told = [f"Interactions are in the order of their times, {BY_TIME}: {_share(facts['equal_times'], neighbours)} "
+            f"neighbouring ones of a user have equal times, and the file's order alone picks "
+            f"{_share(facts['tied_targets'], users)} test targets.", again]
+    if facts["repeats"] or facts["dropped"]:
+        told.append(f"Exact repeats of user, item and time: {facts['repeats']:,} kept, {facts['dropped']:,} left out.")
+    if len(facts["units"]) > 1:
+        sizes = ", ".join(f"{count:,} {unit}" for unit, count in facts["units"].items())
+        told.append(f"Times are of different units, by their size: {sizes}; such an order means nothing.")
+    return told
+
+
+def same_but_for_blanks(ids: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Pairs of ids that differ only by blanks, each with the first id that reads alike."""
+    first: dict[str, str] = {}
+    pairs = ((first.setdefault("".join(name.split()), name), name) for name in ids)
+    return [(one, other) for one, other in pairs if one != other]
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} of {total:,}" + (f" ({count / total:.0%})" if total else "")

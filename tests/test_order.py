@@ -1,0 +1,130 @@
+"""What the order of a data set hides: equal times, repeats, mixed units, ids that differ by blanks; and who says so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec_bench.cli import main
+from genrec_bench.commands import data
+from genrec_bench.config import SplitConfig
+from genrec_bench.contracts import Interactions
+from genrec_bench.errors import UserError
+from genrec_bench.order import AS_GIVEN, BY_TIME, order_facts, order_sentences, same_but_for_blanks
+from genrec_bench.registry import datasets
+from genrec_bench.splits import leave_one_out
+
+HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
+ROWS = [("u", "a", 1), ("u", "b", 2), ("u", "c", 2), ("u", "d", 3), ("u ", "a", 4), ("u ", "b", 5), ("u ", "c", 6),
+        ("u ", "c", 6.5)]
+
+
+def written(folder: Path, rows: list[tuple[str, str, float]] = ROWS) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "X.inter").write_text(HEADER + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in rows), encoding="utf-8")
+    return folder
+
+
+def facts(interactions: Interactions, **changes: int) -> dict:
+    return order_facts(leave_one_out(interactions, SplitConfig(**changes)))
+
+
+def test_facts_by_hand(tmp_path: Path) -> None:
+    """Of six pairs one has equal times, in no user the last two; the second user's target is what came before it."""
+    read = datasets.build({"name": "folder", "path": str(written(tmp_path))}).load(None)
+    assert [t.tolist() for t in read.times] == [[1, 2, 2, 3], [4, 5, 6, 6.5]] and read.times[0].dtype == np.float64
+    found = facts(read)
+    assert found == {"rule": BY_TIME, "users": 2, "neighbours": 6, "equal_times": 1, "tied_targets": 0,
+                     "newest_again": 1, "repeats": 0, "dropped": 0, "units": {"seconds": 8}}
+    json.dumps(found)
+    assert facts(read, max_users=1)["neighbours"] == 3, "of the users kept"
+    told = order_sentences(found)
+    assert len(told) == 2 and "ties as in the file: 1 of 6 (17%) neighbouring" in told[0]
+    assert told[1] == "1 of 2 (50%) test targets equal the newest item of their history."
+    moved = replace(read, times=(np.array([1, 1, 7, 7]), np.array([10**18, 10**18 + 1, 10**18 + 2, 10**18 + 2])))
+    assert (facts(moved)["equal_times"], facts(moved)["tied_targets"]) == (3, 2), "nanoseconds fit"
+    assert facts(moved)["repeats"] == 1 and "1 kept, 0 left out" in " ".join(order_sentences(facts(moved)))
+
+
+def test_data_without_times_are_in_the_order_given(toy_interactions: Interactions) -> None:
+    found = facts(toy_interactions)
+    assert set(found) == {"rule", "users", "neighbours", "newest_again"} and found["rule"] == AS_GIVEN
+    assert order_sentences(found)[0] == "The data have no times: order as given."
+
+
+def test_ml_100k_shares_seconds() -> None:
+    dataset = datasets.build({"name": "ml-100k"})
+    if dataset.missing_files(None):
+        pytest.skip("recbole is not installed")
+    read = dataset.load(None)
+    found = facts(read)
+    assert read.times[0].dtype == np.int64 and (found["equal_times"], found["neighbours"]) == (50561, 99057)
+    assert (found["tied_targets"], found["newest_again"], found["repeats"]) == (415, 0, 0)
+
+
+def test_times_do_not_change_a_split(toy_interactions: Interactions) -> None:
+    timed = replace(toy_interactions, times=tuple(np.arange(len(s)) for s in toy_interactions.sequences))
+    for config in (SplitConfig(), SplitConfig(max_users=7)):
+        assert leave_one_out(timed, config).fingerprint == leave_one_out(toy_interactions, config).fingerprint
+
+
+def test_mixed_units_are_told(tmp_path: Path) -> None:
+    rows = [(u, i, t * 1000 if i == "b" else t) for u, i, t in [(u, i, 1_500_000_000 + t) for u, i, t in ROWS[:-1]]]
+    found = facts(datasets.build({"name": "folder", "path": str(written(tmp_path, rows))}).load(None))
+    assert found["units"] == {"seconds": 5, "milliseconds": 2}
+    assert order_sentences(found)[-1].startswith("Times are of different units, by their size: 5 seconds, 2 millis")
+
+
+def test_a_doubled_file_is_refused_with_the_option_that_drops_repeats(tmp_path: Path, capsys) -> None:
+    folder = written(tmp_path / "shop", ROWS + ROWS)
+    assert main(["data", "check", "--datasets", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert f"{folder / 'X.inter'}: line 10, user 'u', item 'a': the same at the same time as line 2" in told
+    assert "(8 such lines of 16)" in told and "--set folder.drop_repeats=true" in told
+    assert main(["data", "check", "--datasets", str(folder), "--set", "folder.drop_repeats=true"]) == 0
+    assert "shop: Exact repeats of user, item and time: 0 kept, 8 left out." in capsys.readouterr().out
+    spec = {"name": "folder", "path": str(folder), "drop_repeats": True}
+    once = datasets.build({"name": "folder", "path": str(written(tmp_path / "once"))}).load(None)
+    assert leave_one_out(datasets.build(spec).load(None), SplitConfig()).fingerprint == \
+        leave_one_out(once, SplitConfig()).fingerprint
+    assert "drop_repeats" not in datasets.identity({**spec, "drop_repeats": False})
+
+
+def test_the_report_states_the_rule_with_its_counts(tmp_path: Path) -> None:
+    words = ["--suite", "apao", "--profile", "smoke", "--objectives", "none", "--baselines", "popularity", "--datasets",
+             str(written(tmp_path / "shop", ROWS + ROWS)), "--set", "folder.drop_repeats=true"]
+    assert main(["run", *words, "--results", str(tmp_path / "r"), "--jobs", "1"]) == 0
+    (record,) = (tmp_path / "r" / "shop").glob("*.json")
+    assert json.loads(record.read_text())["data"]["order"]["equal_times"] == 1
+    text = (tmp_path / "r" / "reports" / "apao" / "report.md").read_text()
+    assert "ties as in the file: 1 of 6 (17%) neighbouring ones" in text and "0 kept, 8 left out" in text
+
+
+def test_a_setting_that_nothing_reads_is_refused(toy_folder: Path, tmp_path: Path, capsys) -> None:
+    with pytest.raises(UserError, match="drop_repeats: JSON files have no times"):
+        datasets.build({"name": "folder", "path": str(toy_folder), "drop_repeats": True}).load(None)
+    lists = tmp_path / "mine.csv"
+    lists.write_text("user_id,item_id,score\n0,1,1\n")
+    for words in (("data", "check"), ("evaluate", "--rankings", str(lists))):
+        for change, message in (("ml-100k.x=1", "unknown setting 'x'"),
+                                ("training.epochs=3", "this command reads folder and no training"),
+                                ("folder.drop_repeat=true", "Did you mean 'drop_repeats'")):
+            assert main([*words, "--datasets", str(toy_folder), "--set", change]) == 2
+            assert message in capsys.readouterr().err
+
+
+def test_check_names_ids_that_differ_only_by_blanks(tmp_path: Path, capsys) -> None:
+    assert same_but_for_blanks(("a b", "ab", "c", "a  b", "b")) == [("a b", "ab"), ("a b", "a  b")]
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    words = ["check", "--datasets", str(written(tmp_path / "shop"))]
+    assert data.run(parser.parse_args(words)) == 0
+    assert capsys.readouterr().out.endswith("shop: Users 'u' and 'u ' differ only by blanks and are two (1 such users).\n")
+    assert data.run(parser.parse_args([*words, "--json"])) == 0
+    captured = capsys.readouterr()
+    assert list(json.loads(captured.out)["shop"]) == list(data.COUNTS) and "differ only by blanks" in captured.err
