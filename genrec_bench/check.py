@@ -129,7 +129,7 @@ def planted(seed: int) -> Planted:
     draw = np.random.default_rng(seed)
     codes = np.stack([np.arange(IDS) % FIRST_CODES, *draw.integers(0, CODES, size=(2, IDS))], axis=1)
     codes[:len(LENGTHS), 1] = np.where(np.array(LENGTHS) == 2, 0, codes[:len(LENGTHS), 1].clip(min=1))
-    ends = np.stack([codes[:, 0] % 5 == 4, codes[:, 1] == 0], axis=1)  # these codes end an ID: none goes on from another
+    ends = np.stack([codes[:, 0] % 5 == 4, codes[:, 1] == 0], axis=1)  # these codes end an ID: none begins another
     ended = np.pad(np.logical_or.accumulate(ends, axis=1), ((0, 0), (1, 0)))
     tokens = 2 + codes + np.array([0, FIRST_CODES, FIRST_CODES + CODES])
     trie = Trie.from_codes(np.where(ended, PAD, tokens))

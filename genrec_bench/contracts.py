@@ -51,9 +51,9 @@ def prefix_pair(tokens: np.ndarray) -> tuple[int, int] | None:
 class SemanticIds:
     """One semantic ID an item, as token ids in one flat vocabulary.
 
-    tokens: (I, T) int64; shorter IDs end in PAD, and none is the beginning of another. codebook_sizes: codes available at each level, so that code c
-    of level l is token `NUM_SPECIAL_TOKENS + sum(codebook_sizes[:l]) + c`. table: what the tokenizer has to say
-    about itself for the record (collisions, utilisation, reconstruction error).
+    tokens: (I, T) int64; shorter IDs end in PAD, and none is the beginning of another. codebook_sizes: codes available
+    at each level, so that code c of level l is token `NUM_SPECIAL_TOKENS + sum(codebook_sizes[:l]) + c`. table: what
+    the tokenizer has to say about itself for the record (collisions, utilisation, reconstruction error).
     """
 
     tokens: np.ndarray

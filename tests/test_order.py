@@ -124,7 +124,8 @@ def test_check_names_ids_that_differ_only_by_blanks(tmp_path: Path, capsys) -> N
     data.add_arguments(parser)
     words = ["check", "--datasets", str(written(tmp_path / "shop"))]
     assert data.run(parser.parse_args(words)) == 0
-    assert capsys.readouterr().out.endswith("shop: Users 'u' and 'u ' differ only by blanks and are two (1 such users).\n")
+    told = "shop: Users 'u' and 'u ' differ only by blanks and are two (1 such users).\n"
+    assert capsys.readouterr().out.endswith(told)
     assert data.run(parser.parse_args([*words, "--json"])) == 0
     captured = capsys.readouterr()
     assert list(json.loads(captured.out)["shop"]) == list(data.COUNTS) and "differ only by blanks" in captured.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD, Interactions
 from genrec_bench.errors import UserError
 from genrec_bench.tokenizers import base
 from genrec_bench.tokenizers.base import describe, fit_cached, positions_in_groups
-from genrec_bench.tokenizers.rq_kmeans import RQKMeans
+from genrec_bench.tokenizers.rq_kmeans import RQKMeans, words_of
 
 WORDS = [f"word{n}" for n in range(40)]
 GIVEN = np.array([[0, 1, 2], [0, 1, 2], [0, 3, 0], [2, 0, 1]])
@@ -78,7 +79,7 @@ def test_given_pads_shorter_ids() -> None:
     (np.array([[0, 1], [0, 0], [1, -2], [1, 1]]), {}, "item '2' has the codes"),
     (np.array([[0, -1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0]]), {}, "item '0' has the codes"),
     (GIVEN, {"codebook_size": 3}, "item '2' has code 3"),
-    (np.array([[0, 1], [2, -1], [1, 1], [2, 0]]), {}, "of item '1' is the beginning of that of item '3'. Give the items"),
+    (np.array([[0, 1], [2, -1], [1, 1], [2, 0]]), {}, "of item '1' is the beginning of that of item '3'. Give"),
 ])
 def test_given_refuses(codes, spec, text: str) -> None:
     with pytest.raises(UserError, match=text):
@@ -158,6 +159,36 @@ def test_the_number_of_levels_does_not_depend_on_collisions() -> None:
 def test_no_texts_is_an_error_with_a_remedy(texts) -> None:
     with pytest.raises(UserError, match="'toy' has no item texts.*'given'"):
         RQKMeans().fit(with_items(3, item_texts=texts))
+
+
+def test_words_of_scripts_without_spaces_are_pairs_of_characters() -> None:
+    """Chinese, Japanese, Thai with its marks; other scripts as one word between what is no letter, as ever."""
+    assert words_of("红色棉衬衫") == ["红色", "色棉", "棉衬", "衬衫"] and words_of("茶, 𠮷野") == ["茶", "𠮷野"]
+    assert words_of("東京タワー・iphone15用 ケース") == ["東京", "京タ", "タワ", "ワー", "iphone15", "用", "ケー", "ース"]
+    assert words_of("ที่ดี") == ["ที", "ี่", "่ด", "ดี"]
+    plain = "don't über_size x 42 Ёлка 한국어 שלום नमस्ते ½ café\u0301 a-b"
+    assert words_of(plain) == re.findall(r"(?u)\b\w+\b", plain)
+
+
+def test_titles_without_spaces_are_clustered_by_what_they_name(capsys: pytest.CaptureFixture) -> None:
+    """The first code tells the product's kind as well as it does for the same titles in English."""
+    kinds = {"衬衫": "shirt", "牛仔裤": "jeans", "咖啡机": "coffee maker", "洗发水": "shampoo", "铅笔": "pencil",
+             "电动牙刷": "electric toothbrush"}
+    colours = {"红色": "red", "蓝色": "blue", "黑色": "black", "白色": "white", "绿色": "green"}
+    brands = [("张李王赵陈杨黄周吴徐"[n % 10] + "福德隆盛丰"[n // 10], f"brand{n}") for n in range(40)]
+    draw = np.random.default_rng(0)
+    rows = [(brands[draw.integers(40)], list(colours.items())[draw.integers(5)], list(kinds.items())[draw.integers(6)])
+            for _ in range(240)]
+
+    def told(titles: list[str]) -> float:
+        ids = RQKMeans(levels=1, codebook_size=6).fit(with_items(240, item_texts=tuple(titles)))
+        first = ids.tokens[:, 0]
+        groups = [[rows[n][2] for n in np.flatnonzero(first == code)] for code in np.unique(first)]
+        assert f"{ids.table['words_in_one_text']} of {ids.table['words']} words occur in one" in capsys.readouterr().err
+        return sum(max(map(group.count, group)) for group in groups) / 240
+
+    english = told([" ".join(part[1] for part in row) for row in rows])
+    assert told(["".join(part[0] for part in row) for row in rows]) > 0.8 * english > 0.6
 
 
 def test_texts_without_words() -> None:

@@ -167,7 +167,8 @@ def data_folder(name: str, data_dir: Path | None, below: str) -> Path:
 def dataset_spec(text: str, changed: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """The spec a `--datasets` value means: a registered name, or a folder of the user's own.
 
-    changed: settings by registered name, as `--set` gives them. A value with a path separator, or an existing folder that no dataset is named like, is a folder.
+    changed: settings by registered name, as `--set` gives them. A value with a path separator, or an existing folder
+    that no dataset is named like, is a folder.
     Raises: UserError with the nearest name for anything else.
     """
     if "/" not in text and "\\" not in text and (text in datasets.names() or not Path(text).is_dir()):

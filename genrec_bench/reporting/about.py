@@ -101,7 +101,17 @@ def tokenizer_table(blocks: Sequence[Block]) -> str:
     alone = Counter(block for block, *_ in methods)
     rows = [[block, f"all {len(names)} generative rows" if alone[block] == 1 and len(names) > 1 else ", ".join(names),
              *(fact or DASH for fact in facts)] for (block, *facts), names in methods.items()]
-    return pipe(header, rows, numeric_from=3) if rows else ""
+    return "\n\n".join([pipe(header, rows, numeric_from=3), *_words(blocks)]) if rows else ""
+
+
+def _words(blocks: Sequence[Block]) -> list[str]:
+    """A sentence for each block about words of item texts that no two items share, where they were counted."""
+    told = []
+    for block in blocks:
+        tables = (r.tokenizer for g in block.groups for r in g.records if "words_in_one_text" in r.tokenizer)
+        told += [f"{block.name}: {n} of {m} words occur in one text only."
+                 for n, m in dict.fromkeys((t["words_in_one_text"], t["words"]) for t in tables)]
+    return told
 
 
 def settings(block: Block) -> str:

@@ -84,8 +84,8 @@ def fit_cached(spec: Mapping[str, Any], interactions: Interactions, cache_dir: P
     pair = prefix_pair(ids.tokens)
     if pair is not None:
         a, b = (interactions.item_ids[row] for row in pair)
-        raise UserError(f"dataset {interactions.name!r}, tokenizer {tokenizer.name!r}: the semantic ID of item {a!r} is "
-                        f"the beginning of that of item {b!r}. {PREFIX_REMEDY}")
+        raise UserError(f"dataset {interactions.name!r}, tokenizer {tokenizer.name!r}: the semantic ID of item {a!r} "
+                        f"is the beginning of that of item {b!r}. {PREFIX_REMEDY}")
     if path and not cached:
         cache_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, _pack(ids))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,13 @@ from genrec_bench.registry import tokenizers
 from genrec_bench.seeds import stream_seed
 from genrec_bench.settings import setting
 from genrec_bench.tokenizers.base import Tokenizer, describe, positions_in_groups
+
+# Letters and marks of scripts without spaces between words, for a class of a regular expression: Thai to Khmer,
+# kana, Han. Korean has spaces.
+_UNSPACED = ("\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3"
+             "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+             "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff")
+_WORD = re.compile(f"([{_UNSPACED}]+)|[^\\W{_UNSPACED}]+")
 
 
 @tokenizers.register("rq_kmeans")
@@ -50,7 +59,8 @@ class RQKMeans(Tokenizer):
                             "baselines alone: --objectives none.")
         encoded = self._encode(texts) if self.features == "sentence_transformer" else None
         with _one_thread():
-            vectors = _unit_length(self._tfidf(texts) if encoded is None else encoded, texts)
+            features, about = self._tfidf(texts) if encoded is None else (encoded, {})
+            vectors = _unit_length(features, texts)
             codes, sizes, errors = self._quantise(vectors)
         before = describe(codes, tuple(sizes))
         if self.deduplicate:
@@ -61,35 +71,40 @@ class RQKMeans(Tokenizer):
         table["reconstruction_error"] = errors
         table["collisions_before_deduplication"] = {
             k: before[k] for k in ("distinct_semantic_ids", "colliding_items", "largest_group")}
-        table["feature_dimensions"] = vectors.shape[1]
+        table |= {**about, "feature_dimensions": vectors.shape[1]}
         table["items_without_text"] = sum(not text.strip() for text in texts)
         return SemanticIds.from_codes(codes, tuple(sizes), table)
 
     def depends_on(self) -> str:
-        """Versions of the libraries that fit, and name, size and time of the files of a local text encoder."""
+        """Versions of what fits and splits words, and name, size and time of a local text encoder's files."""
         names = ["numpy", "scipy", "scikit-learn"]
         if self.features == "sentence_transformer":
             names += ["torch", "transformers", "sentence-transformers"]
-        parts = [f"{name}=={_version(name)}" for name in names]
+        parts = [f"{name}=={_version(name)}" for name in names] + ["words 2"]
         folder = Path(self.model).expanduser()
         if self.features == "sentence_transformer" and folder.is_dir():
             stats = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
             parts += [f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats]
         return " ".join(parts)
 
-    def _tfidf(self, texts: tuple[str, ...]) -> np.ndarray:
+    def _tfidf(self, texts: tuple[str, ...]) -> tuple[np.ndarray, dict[str, int]]:
+        """Features of the texts, and how many words there are and occur in one text only."""
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         try:
-            counts = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+            counts = TfidfVectorizer(sublinear_tf=True, tokenizer=words_of, token_pattern=None).fit_transform(texts)
         except ValueError:
             raise UserError("tokenizer 'rq_kmeans': the item texts hold no words.") from None
+        single = int((np.bincount(counts.indices) == 1).sum())
+        about = {"words": counts.shape[1], "words_in_one_text": single}
+        print(f"note: tokenizer rq_kmeans: {single} of {counts.shape[1]} words occur in one text only and tell nothing "
+              "of what items have in common.", file=sys.stderr, flush=True)
         rank = min(self.dimensions, *counts.shape)
         if rank == min(counts.shape):
-            return counts.toarray()
+            return counts.toarray(), about
         svd = TruncatedSVD(rank, algorithm="randomized", n_iter=10, random_state=self._random_state("features"))
-        return svd.fit_transform(counts)
+        return svd.fit_transform(counts), about
 
     def _encode(self, texts: tuple[str, ...]) -> np.ndarray:
         if not self.model:
@@ -134,6 +149,15 @@ class RQKMeans(Tokenizer):
 
     def _random_state(self, part: int | str) -> int:
         return stream_seed(self.seed, "tokenizer", part) % 2**32
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text; of scripts without spaces the pairs of neighbouring characters, or a character alone."""
+    words: list[str] = []
+    for found in _WORD.finditer(text):
+        word = found[0]
+        words += [word[n:n + 2] for n in range(max(1, len(word) - 1))] if found[1] else [word]
+    return words
 
 
 def _one_thread() -> Any:
