@@ -141,9 +141,9 @@ def _writes_nothing(objective: Objective, problem: Planted) -> None:
     names = inputs.written(before) + ([] if inputs.state is state else ["state"])
     same_state = {f"state.{name}": tensor for name, tensor in same.state.items()}
     for watched in (before, inputs.made):  # a property of something that changed is another one, too
-        # torch does not count writes through numpy and .data
-        names = names or [name for name, (tensor, _) in watched.items()
-                          if not torch.equal(tensor, same_state[name] if name in same_state else attrgetter(name)(same))]
+        if not names:  # torch does not count writes through numpy and .data
+            names = [name for name, (tensor, _) in watched.items() if not torch.equal(
+                tensor, same_state[name] if name in same_state else attrgetter(name)(same))]
     _expect(not names, "a loss that writes into nothing of its inputs and replaces nothing but entries of state, for "
                        "other objectives and the decoder read the same tensors", f"{', '.join(names)} changed")
     if error is not None:

@@ -337,10 +337,11 @@ def _row_loss(objective: Objective, inputs: ObjectiveInputs) -> Tensor:
         written = inputs.written(before) + ([] if inputs.state is state else ["state"])
         if written:
             raise UserError(f"objective {name_of(objective)} writes into its inputs or replaces them: "
-                            f"{', '.join(written)}. The other objectives of a run and the decoder read the same tensors. "
-                            "Let loss compute on a copy, such as logits.masked_fill(...) for logits.masked_fill_(...).")
+                            f"{', '.join(written)}. The other objectives of a run and the decoder read the same "
+                            "tensors. Let loss compute on a copy, such as logits.masked_fill(...) for "
+                            "logits.masked_fill_(...).")
     if not isinstance(losses, Tensor) or losses.shape != (rows,):
         seen = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(losses)
-        raise UserError(f"objective {name_of(objective)} must return a loss a row, a tensor of shape {(rows,)} for this "
-                        f"batch, but returned {seen[:200]}. Do not reduce over rows.")
+        raise UserError(f"objective {name_of(objective)} must return a loss a row, a tensor of shape {(rows,)} for "
+                        f"this batch, but returned {seen[:200]}. Do not reduce over rows.")
     return losses
