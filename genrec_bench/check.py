@@ -18,8 +18,8 @@ from torch import Tensor
 from genrec_bench import registry, settings
 from genrec_bench.contracts import PAD
 from genrec_bench.errors import UserError
-from genrec_bench.inputs import check_needs, check_needs_type
-from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs
+from genrec_bench.inputs import check_needs
+from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, check_needs_type
 from genrec_bench.planted import LENGTHS, Planted, copied, planted
 
 EXACT = 1e-12

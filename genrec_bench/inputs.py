@@ -17,7 +17,14 @@ from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError, unknown
 from genrec_bench.micro_batches import in_parts, kept_bytes, users_at_once
-from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, node_token_logps
+from genrec_bench.objectives.base import (
+    NEEDS,
+    Objective,
+    ObjectiveInputs,
+    check_needs_type,
+    name_of,
+    node_token_logps,
+)
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.seeds import stream_seed
 from genrec_bench.trie import Trie
@@ -148,19 +155,6 @@ def check_needs(objectives: Iterable[Objective]) -> None:
         asked = {name_of(o): of(o) for o in objectives if need in o.needs}
         if len(set(asked.values())) > 1:
             raise UserError(f"the objectives of one run share one {need}, but ask for {asked}. Set them alike.")
-
-
-def check_needs_type(objective: Objective) -> None:
-    """Refuse `needs` that is no set of names. Raises: UserError."""
-    needs = objective.needs
-    if not isinstance(needs, (set, frozenset)) or not all(isinstance(need, str) for need in needs):
-        raise UserError(f"objective {name_of(objective)}: needs must be a set of names, such as "
-                        f"needs = frozenset({{'trie'}}), got {needs!r}.")
-
-
-def name_of(objective: Objective) -> str:
-    """The registered name, or the class's where it is not registered yet."""
-    return getattr(objective, "name", type(objective).__name__)
 
 
 class InputFeed:

@@ -288,13 +288,15 @@ def test_files_that_cannot_be_used(text: str, expected: tuple[str, ...], world: 
     refused(world, capsys, expected)
 
 
-def test_needs_that_are_no_set_are_one_line_without_checks_too(world: World, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("needs", ["('trie',)", "None"])
+def test_needs_that_are_no_set_are_one_line_without_checks_too(needs: str, world: World, tmp_path: Path,
+                                                               capsys: Any) -> None:
     (tmp_path / "my_loss.py").write_text(
-        "from genrec_bench.objectives.base import Objective\n\nclass MyLoss(Objective):\n    needs = ('trie',)\n"
-        "    def loss(self, inputs):\n        return -inputs.target_token_logps.sum(dim=1)\n")
+        "from genrec_bench.objectives.base import Objective\n\nclass MyLoss(Objective):\n"
+        f"    needs = {needs}\n    def loss(self, inputs):\n        return -inputs.target_token_logps.sum(dim=1)\n")
     assert world.compare("--no-check", objective=f"{tmp_path / 'my_loss.py'}:MyLoss") == 2
     err = capsys.readouterr().err
-    assert "error: objective my_loss: needs must be a set of names" in err and "('trie',)" in err, err
+    assert "error: objective my_loss: needs must be a set of names" in err and f"got {needs}." in err, err
     assert "Traceback" not in err and not world.results.exists()
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
+from genrec_bench.errors import UserError
 from genrec_bench.objectives.catalogue import Catalogue
 
 # What `needs` may name, and what it costs.
@@ -204,3 +205,16 @@ class Objective:
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         """(B,) loss a row, unreduced."""
         raise TypeError(f"{type(self).__name__} must define loss")
+
+
+def name_of(objective: Objective) -> str:
+    """The registered name, or the class's where it is not registered yet."""
+    return getattr(objective, "name", type(objective).__name__)
+
+
+def check_needs_type(objective: Objective) -> None:
+    """Refuse `needs` that is no set of names. Raises: UserError."""
+    needs = objective.needs
+    if not isinstance(needs, (set, frozenset)) or not all(isinstance(need, str) for need in needs):
+        raise UserError(f"objective {name_of(objective)}: needs must be a set of names, such as "
+                        f"needs = frozenset({{'trie'}}), got {needs!r}.")
