@@ -17,7 +17,14 @@ from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
 from genrec_bench.decode import beam_search
 from genrec_bench.errors import UserError, unknown
 from genrec_bench.micro_batches import in_parts, kept_bytes, users_at_once
-from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, node_token_logps
+from genrec_bench.objectives.base import (
+    NEEDS,
+    Objective,
+    ObjectiveInputs,
+    check_needs_type,
+    name_of,
+    node_token_logps,
+)
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.seeds import stream_seed
 from genrec_bench.trie import Trie
@@ -134,6 +141,7 @@ def check_needs(objectives: Iterable[Objective]) -> None:
     """
     objectives = list(objectives)
     for objective in objectives:
+        check_needs_type(objective)
         name = name_of(objective)
         for need in sorted(objective.needs - set(NEEDS)):
             raise unknown("need", need, NEEDS, f"objective {name}")
@@ -147,11 +155,6 @@ def check_needs(objectives: Iterable[Objective]) -> None:
         asked = {name_of(o): of(o) for o in objectives if need in o.needs}
         if len(set(asked.values())) > 1:
             raise UserError(f"the objectives of one run share one {need}, but ask for {asked}. Set them alike.")
-
-
-def name_of(objective: Objective) -> str:
-    """The registered name, or the class's where it is not registered yet."""
-    return getattr(objective, "name", type(objective).__name__)
 
 
 class InputFeed:
@@ -308,9 +311,31 @@ def _eos_logps(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> Tensor:
-    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries."""
+    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries.
+
+    Raises: UserError for an objective that writes into the inputs or does not return a loss a row.
+    """
     total = 0
     for (weight, objective), state in zip(objectives, states, strict=True):
         inputs.state = state
-        total = total + weight * objective.loss(inputs)
+        total = total + weight * _row_loss(objective, inputs)
     return total
+
+
+def _row_loss(objective: Objective, inputs: ObjectiveInputs) -> Tensor:
+    """(B,) loss a row of one objective, which leaves the inputs as they are for the next. Raises: UserError."""
+    before, state, rows = inputs.watch(), inputs.state, len(inputs.targets)
+    try:
+        losses = objective.loss(inputs)
+    finally:  # a loss that raises may do so because of what it wrote
+        written = inputs.written(before) + ([] if inputs.state is state else ["state"])
+        if written:
+            raise UserError(f"objective {name_of(objective)} writes into its inputs or replaces them: "
+                            f"{', '.join(written)}. The other objectives of a run and the decoder read the same "
+                            "tensors. Let loss compute on a copy, such as logits.masked_fill(...) for "
+                            "logits.masked_fill_(...).")
+    if not isinstance(losses, Tensor) or losses.shape != (rows,):
+        seen = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(losses)
+        raise UserError(f"objective {name_of(objective)} must return a loss a row, a tensor of shape {(rows,)} for "
+                        f"this batch, but returned {seen[:200]}. Do not reduce over rows.")
+    return losses

@@ -251,8 +251,12 @@ def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Override
 
 def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> dict[str, Any]:
     """The resolved objectives of a stage, and the settings of negatives where one of them needs any."""
+    from genrec_bench.objectives.base import check_needs_type  # with torch, which not every plan needs
+
     resolved = tuple(_component(registry.objectives, spec, layers) for spec in specs)
     built = [registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}) for spec in resolved]
+    for objective in built:
+        check_needs_type(objective)
     sampled = any("negatives" in objective.needs for objective in built)
     return {"objective": resolved, "negatives": _section("negatives", layers) if sampled else None}
 

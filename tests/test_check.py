@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,17 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench import cli, registry
-from genrec_bench.check import CHECKS, LENGTHS, NUM_NEGATIVES, check_objective, planted, planted_inputs
+from genrec_bench.check import CHECKS, check_objective
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.errors import UserError
+from genrec_bench.inputs import check_needs
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
+from genrec_bench.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
 from genrec_bench.plugin_file import load_objective
 from genrec_bench.settings import setting
 
 torch.set_num_threads(1)
 
-(COMPONENT, SHAPE, GRADIENT, PADDING, DETERMINISTIC, ORDER, ALONE, RISES, LEARNS, STATE, LIMITS, EXTREMES) = CHECKS
+(COMPONENT, WRITES, SHAPE, GRADIENT, PADDING, DETERMINISTIC, ORDER, ALONE, RISES, LEARNS, STATE, LIMITS,
+ EXTREMES) = CHECKS
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,83 @@ def test_each_fault_is_found(objective: type[Objective], check: str, words: str)
     assert re.search(words, found[check].detail) and "\n" not in found[check].detail
 
 
+def masks_in_place(self, inputs):
+    inputs.logits.masked_fill_(~inputs.valid, -1e9)
+    return plain(self, inputs)
+
+
+def halves(self, inputs):
+    inputs.logits.div_(2)
+    return plain(self, inputs)
+
+
+def ignores(self, inputs):
+    inputs.targets[inputs.targets == PAD] = -100
+    return F.cross_entropy(inputs.logits.transpose(1, 2), inputs.targets, ignore_index=-100, reduction="none").sum(1)
+
+
+def ignores_and_raises(self, inputs):
+    inputs.targets[inputs.targets == PAD] = -100
+    return plain(self, inputs)
+
+
+def shifts_the_trie(self, inputs):
+    inputs.catalogue.child_token[1:].add_(1)
+    return plain(self, inputs)
+
+
+def through_data(self, inputs):
+    inputs.logits.data *= 0.5
+    return plain(self, inputs)
+
+
+def through_numpy(self, inputs):
+    inputs.logits.detach().numpy()[:] *= 0.5
+    return plain(self, inputs)
+
+
+def clears_a_property(self, inputs):
+    inputs.valid[:, :, PAD + 2] = False
+    inputs.is_token.logical_and_(inputs.is_token)
+    return plain(self, inputs)
+
+
+def replaces(self, inputs):
+    inputs.logits, inputs.state = inputs.logits * 0.5, {}
+    return plain(self, inputs)
+
+
+def counts_in_place(self, inputs):
+    inputs.state["mean"].add_(1.0)
+    return plain(self, inputs)
+
+
+@pytest.mark.parametrize(("loss", "written", "members"), [
+    (masks_in_place, "logits", {"needs": {"trie"}}), (halves, "logits", {}), (ignores, "targets", {}),
+    (shifts_the_trie, "catalogue.child_token", {"needs": {"trie"}}), (through_data, "logits", {}),
+    (through_numpy, "logits", {}), (clears_a_property, "valid, is_token", {"needs": {"trie"}}),
+    (replaces, "logits, state", {}), (counts_in_place, "state.mean", {"initial_state": zero_state})])
+def test_a_loss_that_writes_into_its_inputs_is_told_so_and_nothing_else(loss: Any, written: str, members: dict) -> None:
+    (finding,) = [f for f in check_objective(broken(loss, **members)) if not f.passed]
+    assert finding.name == WRITES and finding.detail.endswith(f"saw {written} changed")
+
+
+def test_a_write_is_told_where_the_loss_raises_because_of_it() -> None:
+    found = {f.name: f for f in check_objective(broken(ignores_and_raises))}
+    assert found[WRITES].detail.endswith("saw targets changed") and "raised" in found[SHAPE].detail
+
+
+@pytest.mark.parametrize("needs", [("trie",), "trie", ["trie"], {1}, None])
+def test_needs_that_are_no_set_of_names_are_the_one_finding(needs: Any) -> None:
+    mine = broken(plain, needs=needs)
+    for objective in (mine, mine()):
+        (finding,) = check_objective(objective)
+        assert finding.detail == ("objective cross_entropy: needs must be a set of names, such as needs = "
+                                  f"frozenset({{'trie'}}), got {needs!r}.")
+    with pytest.raises(UserError, match="must be a set of names"):
+        check_needs([mine()])
+
+
 def test_coupled_rows_relax_that_check_alone() -> None:
     declared = broken(centred, couples_rows=True)
     assert failed(broken(centred)) == {ALONE} and failed(declared) == set()
@@ -261,6 +341,7 @@ def test_checking_leaves_global_random_numbers_alone() -> None:
 PLUGIN = '''
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
+from genrec_bench.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
 
 
 class MyNLLLoss(Objective):

@@ -111,7 +111,7 @@ def test_the_example_from_end_to_end(world: World, capsys: Any) -> None:
     out, err = capsys.readouterr()
     summary, missing, report = out.splitlines()
     sentences = [line.removeprefix("- ") for line in world.report().splitlines() if line.startswith("- ")][:3]
-    assert "label_smoothing: 12 contract checks, none failed." in err
+    assert "label_smoothing: 13 contract checks, none failed." in err
     assert [(r.label, r.seed) for r in world.records] == [("TIGER + label_smoothing", s) for s in (0, 1)]
     assert len(sentences) == 3 and all(any(name in s for s in sentences) for name in ("Popularity", "Item-kNN", CLOSE))
     for sentence in sentences:
@@ -288,10 +288,22 @@ def test_files_that_cannot_be_used(text: str, expected: tuple[str, ...], world: 
     refused(world, capsys, expected)
 
 
+@pytest.mark.parametrize("needs", ["('trie',)", "None"])
+def test_needs_that_are_no_set_are_one_line_without_checks_too(needs: str, world: World, tmp_path: Path,
+                                                               capsys: Any) -> None:
+    (tmp_path / "my_loss.py").write_text(
+        "from genrec_bench.objectives.base import Objective\n\nclass MyLoss(Objective):\n"
+        f"    needs = {needs}\n    def loss(self, inputs):\n        return -inputs.target_token_logps.sum(dim=1)\n")
+    assert world.compare("--no-check", objective=f"{tmp_path / 'my_loss.py'}:MyLoss") == 2
+    err = capsys.readouterr().err
+    assert "error: objective my_loss: needs must be a set of names" in err and f"got {needs}." in err, err
+    assert "Traceback" not in err and not world.results.exists()
+
+
 @pytest.mark.parametrize(("text", "told"), [
     ("return -inputs.target_token_logps.mean()", "FAILED  gives a finite loss a row: expected a tensor of shape (6,)"),
     ("return torch.nan * inputs.target_token_logps.sum(dim=1)", "expected finite losses"),
-    ("return inputs.no_such_thing", "(and 8 more checks): raised AttributeError"),
+    ("return inputs.no_such_thing", "(and 9 more checks): raised AttributeError"),
     ("return -inputs.logits.log_softmax(-1).max(-1).values.sum(1)", "FAILED"),
 ])
 def test_a_broken_contract_trains_nothing(text: str, told: str, world: World, tmp_path: Path, capsys: Any) -> None:

@@ -297,6 +297,21 @@ def test_nothing_declared_is_no_verdict(tmp_path: Path) -> None:
     assert not (tmp_path / "differences.png").exists() and "differences.png" not in text
 
 
+def test_one_test_user_allows_no_test_and_the_report_says_so(tmp_path: Path) -> None:
+    def ranks(record: RunRecord) -> Rankings:
+        return Rankings(*(np.array([n]) for n in (record.seed + ("mine" in str(record.config)), 1, 0)))
+
+    new, records = [fresh(s) for s in (0, 1, 2)], [*stored("item_knn", "sasrec"), *suite_rows("TIGER + APAO-Pointwise")]
+    told = render_comparison(new, records, ranks, tmp_path, **FEW)
+    text, sheet = told.path.read_text(encoding="utf-8"), (tmp_path / "comparison.csv").read_text(encoding="utf-8")
+    assert told.summary == ("Mine on ml-100k, profile quick: no verdict, for one test user allows no test.",)
+    assert not told.sentences and not re.search(r"\b(nan|None)\b", text + sheet, re.I) and "no difference" not in text
+    assert "Every stored method, for one test user allows no test: differences without a test." in text
+    assert "Nothing was tested." in text and "1 seeds" not in text and len(rows_of(tmp_path)) == 3
+    for row in rows_of(tmp_path):
+        assert [row[k] for k in ("p_value", "d_z", "minimum_detectable", "detectable", "verdict")] == [""] * 5
+
+
 def test_the_paired_t_is_that_of_the_seeds_means(tmp_path: Path) -> None:
     new, records, ranks = [fresh(s) for s in range(3)], stored("sasrec"), made_up(0.35)
     text = text_of(tmp_path, new, records, ranks)

@@ -89,6 +89,13 @@ def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
     assert "APAO-Pointwise without ranks" in verdicts.section([one], 1)[-1]
 
 
+def test_one_test_user_is_not_tested(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_families.USERS", 1)
+    one, = families_of([*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5)], tmp_path, FAMILY)
+    alone = "with one test user, who allows no test"
+    assert not one.tests and ("ml-100k, TIGER", f"APAO-Pointwise {alone} and cross-entropy {alone}") in one.absent
+
+
 def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
     """Seed 4 is not of the profile: that run is left out, which is said, and nobody lacks it. Two of three have it:
     then it counts, and the third is incomplete."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.config import NegativesConfig, SplitConfig
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
 from genrec_bench.errors import UserError
-from genrec_bench.inputs import PASSES, InputFeed, TokenisedInstances, check_needs, training_batches
+from genrec_bench.inputs import PASSES, InputFeed, TokenisedInstances, check_needs, row_losses, training_batches
 from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
+from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.splits import leave_one_out
 from genrec_bench.trie import Trie
 
@@ -199,6 +201,51 @@ def test_passes_are_counted(toy_interactions: Interactions) -> None:
     feed = toy.feed(Asks("beam", num_beams=4))
     feed.inputs(toy.rows)
     assert feed.passes == dict(zip(PASSES, (12, 12, 36, 12 * (1 + 4 + 4)), strict=True))
+
+
+@dataclass(frozen=True)
+class Does(Objective):
+    """Cross-entropy after something it is told to do."""
+
+    name: ClassVar[str] = "does"
+    needs: ClassVar[set] = {"trie"}
+    first: Any = None
+
+    def loss(self, inputs: ObjectiveInputs) -> Any:
+        result = self.first(inputs)
+        return CrossEntropy().loss(inputs) if result is None or result is inputs.logits else result
+
+
+@pytest.mark.parametrize(("first", "named"), [
+    (lambda i: i.logits.masked_fill_(~i.valid, -1e9), "logits"),
+    (lambda i: i.logits.div_(2), "logits"),
+    (lambda i: i.targets[:, :1].fill_(-100) and None, "targets"),  # where the loss raises because of it
+    (lambda i: i.catalogue.child_token[2:3].add_(1) and None, "catalogue.child_token"),
+    (lambda i: i.is_token.logical_not_() and None, "is_token"),
+    (lambda i: i.valid.zero_() and None, "valid"),
+    (lambda i: setattr(i, "logits", i.logits * 0.5), "logits"),
+    (lambda i: setattr(i, "state", {}), "state"),
+    (lambda i: i.state["n"].add_(1) and None, "state.n"),
+])
+@pytest.mark.parametrize("at", [0, 1])
+def test_training_stops_at_a_loss_that_writes_into_its_inputs(toy_interactions: Interactions, first: Any, named: str,
+                                                              at: int) -> None:
+    pair = [(1.0, CrossEntropy())]
+    pair.insert(at, (0.5, Does(first)))
+    states = [{"n": torch.ones(())}, {"n": torch.ones(())}]
+    inputs = Toy(toy_interactions).inputs(*(objective for _, objective in pair))
+    with pytest.raises(UserError, match=rf"objective does writes into its inputs or replaces them: {named}\. The"):
+        row_losses(pair, states, inputs)
+
+
+@pytest.mark.parametrize(("returned", "named"), [
+    (lambda i: i.target_token_logps.sum(), r"of shape \(\)"), (lambda i: i.target_token_logps, r"of shape \(12, 3\)"),
+    (lambda i: 1.0, "1.0")])
+def test_training_stops_at_a_loss_that_is_not_one_a_row(toy_interactions: Interactions, returned: Any,
+                                                        named: str) -> None:
+    objective = Does(returned)
+    with pytest.raises(UserError, match=rf"objective does must return .* of shape \(12,\) .* returned .*{named}\."):
+        row_losses([(1.0, objective)], [{}], Toy(toy_interactions).inputs(objective))
 
 
 def test_two_objectives_must_ask_for_the_same_reference_and_beam() -> None:

@@ -255,6 +255,13 @@ def test_ranking_is_by_mean_and_of_complete_rows(material: Material, figures: li
     assert ranking.ranking_figure(Material.of(apao(), made_up()), material.blocks[0]) is None
 
 
+def test_ranking_of_one_test_user_is_none(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = Material.values
+    monkeypatch.setattr(Material, "values", lambda self, group: values(self, group)[:, :1])
+    picture = ranking.ranking_figure(material, material.blocks[0])
+    assert picture.files is None and picture.text.endswith("it needs more than one test user: one allows no test")
+
+
 def test_ranking_of_one_method_says_what_is_missing(tmp_path: Path) -> None:
     records = [r for r in made_up() if r.label == "TIGER + MSL"]
     alone = Material.of(apao(), records, stored_records(tmp_path, records).root)

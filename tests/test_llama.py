@@ -155,6 +155,24 @@ def test_other_llama_checkpoints_are_refused(transformers: Any, changes: dict[st
         from_huggingface(huggingface(transformers, **changes))
 
 
+def test_relatives_of_llama_and_weights_of_its_own_are_refused(transformers: Any) -> None:
+    for kind in ("Qwen2", "Mistral"):
+        config = getattr(transformers, f"{kind}Config")(vocab_size=VOCAB, hidden_size=8, intermediate_size=8,
+                                                        num_hidden_layers=1, num_attention_heads=2, head_dim=4)
+        with pytest.raises(UserError, match=f"LlamaForCausalLM with model_type 'llama', got a {kind}ForCausalLM"):
+            from_huggingface(getattr(transformers, f"{kind}ForCausalLM")(config))
+    theirs = huggingface(transformers)
+    theirs.lm_head.bias = torch.nn.Parameter(torch.ones(VOCAB))
+    with pytest.raises(UserError, match=r"does not have: lm_head\.bias\."):
+        from_huggingface(theirs)
+    theirs = huggingface(transformers)
+    theirs.model.layers[1].mlp.act_fn = torch.nn.GELU()
+    with pytest.raises(UserError, match="on a random batch their logits differ"):
+        from_huggingface(theirs)
+    small_one = huggingface(transformers, max_position_embeddings=5)
+    assert from_huggingface(small_one).settings.max_positions == 5
+
+
 def test_rotation_of_an_example() -> None:
     """Width 4, base 100: pairs (0, 2) and (1, 3) turn by p and p / 10."""
     turn = rotary(torch.tensor([[2, 5]]), 4, 100.0)

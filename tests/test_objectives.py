@@ -166,6 +166,28 @@ def test_msl_means_over_all_tokens_or_over_those_with_an_alternative() -> None:
     assert float(all_tokens.mean()) == pytest.approx(0.8620068503, abs=1e-9)
     assert float((3 * chosen[0] + 2 * chosen[1]) / 5) == pytest.approx(1.0344082204, abs=1e-9)
     assert chosen.tolist() == pytest.approx([float(all_tokens[0]), 1.5 * float(all_tokens[1])], abs=1e-12)
+    together = Msl(skip_forced=True, average="batch").loss(card.inputs([0, 4]))
+    assert float(together.mean()) == pytest.approx(1.0344082204, abs=1e-9)
+    assert together.tolist() == pytest.approx([1.2 * float(chosen[0]), 0.8 * float(chosen[1])], abs=1e-12)
+    assert Msl(average="batch").couples_rows and settings.identity_dict(Msl()).get("average") is None
+    with pytest.raises(UserError, match="Did you mean 'batch'"):
+        msl_loss(card.logits(), card.tokens(), card.valid(), tau=1, average="bach")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_released_preset_of_msl_is_a_naive_mean_over_the_free_tokens_of_the_batch(seed: int) -> None:
+    released = settings.build(Msl, load_presets("msl")["released"], "objective msl")
+    inputs = card.random_inputs(seed, users=6 + seed)
+    inputs.state.update(released.initial_state(4))
+    losses = released.loss(inputs).detach()
+    tau, costs = float(inputs.state["tau"]), []
+    for row, tokens, valid in zip(inputs.logits.tolist(), inputs.targets.tolist(), inputs.valid.tolist(), strict=True):
+        for logits, token, allowed in zip(row, tokens, valid, strict=True):
+            scores = [z / tau for z, ok in zip(logits, allowed, strict=True) if ok]
+            if len(scores) > 1:
+                costs.append(math.log(sum(map(math.exp, scores))) - logits[token] / tau)
+    assert float(losses.mean()) == pytest.approx(tau * sum(costs) / len(costs), abs=1e-12)
+    assert len(costs) % len(inputs.targets) and losses.shape == (6 + seed,) and released.couples_rows
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -183,6 +183,47 @@ def test_an_untied_output_is_refused_whatever_the_configuration_says(transformer
         from_huggingface(theirs)
 
 
+def with_a_table(side: str) -> Any:
+    """What gives the encoder or the decoder an embedding table of its own."""
+    def change(model: Any) -> None:
+        getattr(model, side).embed_tokens = torch.nn.Embedding.from_pretrained(torch.randn(VOCAB, 24))
+    return change
+
+
+def with_a_bias(model: Any) -> None:
+    model.lm_head.bias = torch.nn.Parameter(torch.ones(VOCAB))
+
+
+def with_another_activation(model: Any) -> None:
+    model.decoder.block[0].layer[2].DenseReluDense.act = torch.nn.GELU()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (with_a_table("encoder"), r"does not have: encoder\.embed_tokens\.weight\."),
+    (with_a_table("decoder"), r"does not have: decoder\.embed_tokens\.weight\."),
+    (with_a_bias, r"does not have: lm_head\.bias\."),
+    (lambda model: model.resize_token_embeddings(VOCAB + 1) and setattr(model.config, "vocab_size", VOCAB),
+     r"another shape: shared\.weight\."),
+    (with_another_activation, "on a random batch their logits differ"),
+])
+def test_weights_and_computations_of_its_own_are_refused(transformers: Any, change: Any, message: str) -> None:
+    theirs = huggingface(transformers)
+    change(theirs)
+    with pytest.raises(UserError, match=message):
+        from_huggingface(theirs)
+
+
+@pytest.mark.parametrize("kind", ["MT5", "UMT5"])
+def test_relatives_and_wrappers_of_t5_are_refused(transformers: Any, kind: str) -> None:
+    config = getattr(transformers, f"{kind}Config")(vocab_size=VOCAB, d_model=8, d_kv=4, d_ff=8, num_layers=1,
+                                                    num_heads=2, feed_forward_proj="relu", decoder_start_token_id=PAD)
+    relative = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    with pytest.raises(UserError, match=f"T5ForConditionalGeneration with model_type 't5', got a {kind}"):
+        from_huggingface(relative)
+    with pytest.raises(UserError, match="got a OptimizedModule .*give the model inside"):
+        from_huggingface(torch.compile(huggingface(transformers)))
+
+
 @pytest.mark.parametrize("width", [2, 6, 50])
 def test_beam_scores_are_teacher_forced_sums(transformers: Any, width: int) -> None:
     theirs = huggingface(transformers)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone, BackboneSettings
 from genrec_bench.backbones.folding import PrefixTree
+from genrec_bench.backbones.huggingface import LEVELS, check_class, check_logits, check_settings, copy_weights
 from genrec_bench.backbones.inference import ROOM, Lineage, Rows, apart, attend, joined, normed, search_floats
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.errors import DoesNotFit, UserError
@@ -317,20 +318,38 @@ class LlamaState:
 def from_huggingface(model: Any) -> Llama:
     """Our network with the weights of a `LlamaForCausalLM`, float32, in eval mode.
 
-    Raises: UserError for a configuration that this network does not have (another activation, biases, shared keys and
-    values, untied output, scaled rotary positions, dropout, another pad id).
+    Raises: UserError for another class (such as Qwen2 or Mistral), for a configuration or weights that this network
+    does not have (another activation, biases, shared keys and values, untied output, scaled rotary positions, dropout,
+    another pad id), and where the logits differ on a random batch.
     """
-    config = model.config
-    _refuse(model)
+    check_class(model, "LlamaForCausalLM", "llama")
+    config, rope = model.config, _rope(model.config)
+    tied = config.tie_word_embeddings and torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    check_settings({
+        "hidden_act is not silu": config.hidden_act != "silu",
+        "attention_bias or mlp_bias is set": bool(config.attention_bias or getattr(config, "mlp_bias", False)),
+        "num_key_value_heads differs from num_attention_heads":
+            config.num_key_value_heads != config.num_attention_heads,
+        "output and input embeddings are not tied": not tied,
+        "rotary positions are scaled": rope.get("type", rope.get("rope_type")) != "default"
+                                       or rope.get("partial_rotary_factor", 1.0) != 1.0,
+        "attention_dropout is not 0": bool(config.attention_dropout),
+        "pad_token_id is not 0": (config.pad_token_id or 0) != PAD,
+    }, "Llama")
     settings = LlamaSettings(
         width=config.hidden_size, num_layers=config.num_hidden_layers, num_heads=config.num_attention_heads,
         head_width=_head_width(config), feed_forward_width=config.intermediate_size, norm_eps=config.rms_norm_eps,
-        rope_theta=float(_rope(config)["rope_theta"]), max_positions=config.max_position_embeddings)
+        rope_theta=float(rope["rope_theta"]), max_positions=config.max_position_embeddings)
     settings.check()
-    ours = Llama(settings, config.vocab_size)
-    known = ours.state_dict()
-    ours.load_state_dict({k: v.detach().float() for k, v in model.state_dict().items() if k in known})
-    return ours.eval()
+    ours = Llama(settings, config.vocab_size).eval()
+    copy_weights(ours, model, "model.embed_tokens.weight")
+    check_logits(ours, model, _teacher_forced, longest=settings.max_positions - LEVELS)
+    return ours
+
+
+def _teacher_forced(model: Any, histories: Tensor, candidates: Tensor) -> Tensor:
+    logits = model(input_ids=torch.cat([histories, candidates[:, :-1]], dim=1)).logits
+    return logits[:, histories.shape[1] - 1:]
 
 
 def _head_width(config: Any) -> int:
@@ -342,26 +361,6 @@ def _rope(config: Any) -> dict[str, Any]:
     if getattr(config, "rope_parameters", None):
         return dict(config.rope_parameters)
     return {"rope_theta": config.rope_theta, "rope_type": "default", **(config.rope_scaling or {})}
-
-
-def _refuse(model: Any) -> None:
-    config, rope = model.config, _rope(model.config)
-    tied = config.tie_word_embeddings and torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
-    faults = {
-        "model_type is not llama": config.model_type != "llama",
-        "hidden_act is not silu": config.hidden_act != "silu",
-        "attention_bias or mlp_bias is set": bool(config.attention_bias or getattr(config, "mlp_bias", False)),
-        "num_key_value_heads differs from num_attention_heads":
-            config.num_key_value_heads != config.num_attention_heads,
-        "output and input embeddings are not tied": not tied,
-        "rotary positions are scaled": rope.get("type", rope.get("rope_type")) != "default"
-                                       or rope.get("partial_rotary_factor", 1.0) != 1.0,
-        "attention_dropout is not 0": bool(config.attention_dropout),
-        "pad_token_id is not 0": (config.pad_token_id or 0) != PAD,
-    }
-    wrong = [name for name, fault in faults.items() if fault]
-    if wrong:
-        raise UserError(f"this checkpoint is not a Llama of ours: {'; '.join(wrong)}.")
 
 
 def to_huggingface(backbone: Llama) -> Any:

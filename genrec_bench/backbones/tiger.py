@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from genrec_bench.backbones.base import Backbone, BackboneSettings
 from genrec_bench.backbones.dropout import Dropout, dropout, is_cheap, relu_dropout
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
+from genrec_bench.backbones.huggingface import check_class, check_logits, check_settings, copy_weights
 from genrec_bench.backbones.inference import search_floats
 from genrec_bench.backbones.tiger_state import TigerState
 from genrec_bench.contracts import EOS, PAD
@@ -266,37 +267,36 @@ def from_huggingface(model: Any) -> Tiger:
     """Our network with the weights of a `T5ForConditionalGeneration`, float32, in eval mode.
 
     Histories are read as they come (the caller ends them with EOS), attention covers ids other than 0, the decoder
-    starts from id 0. Raises: UserError for a configuration that this network does not have (gated feed-forward,
-    untied output, another start or pad id, encoder and decoder of different depth).
+    starts from id 0. Raises: UserError for another class (such as MT5), for a configuration or weights that this
+    network does not have (gated feed-forward, untied output, another start or pad id, encoder and decoder of different
+    depth), and where the logits differ on a random batch.
     """
-    config = model.config
-    _refuse(model)
-    settings = TigerSettings(
-        width=config.d_model, num_layers=config.num_layers, num_heads=config.num_heads, head_width=config.d_kv,
-        feed_forward_width=config.d_ff, dropout=config.dropout_rate, num_buckets=config.relative_attention_num_buckets,
-        max_distance=config.relative_attention_max_distance, norm_eps=config.layer_norm_epsilon)
-    scale = getattr(config, "scale_decoder_outputs", None)
-    ours = Tiger(settings, config.vocab_size, scale_output=True if scale is None else scale)
-    known = ours.state_dict()
-    ours.load_state_dict({k: v.detach().float() for k, v in model.state_dict().items() if k in known})
-    return ours.eval()
-
-
-def _refuse(model: Any) -> None:
+    check_class(model, "T5ForConditionalGeneration", "t5")
     config = model.config
     # transformers 5 always says "tied", also of a checkpoint whose two matrices differ
     tied = config.tie_word_embeddings and torch.equal(model.lm_head.weight, model.shared.weight)
-    depth = config.num_decoder_layers or config.num_layers
-    faults = {
+    check_settings({
         "feed_forward_proj is not relu": getattr(config, "feed_forward_proj", "relu") != "relu",
         "output and input embeddings are not tied": not tied,
         "decoder_start_token_id is not 0": (config.decoder_start_token_id or 0) != PAD,
         "pad_token_id is not 0": (config.pad_token_id or 0) != PAD,
-        "num_decoder_layers differs from num_layers": depth != config.num_layers,
-    }
-    wrong = [name for name, fault in faults.items() if fault]
-    if wrong:
-        raise UserError(f"this T5 checkpoint is not a TIGER: {'; '.join(wrong)}.")
+        "num_decoder_layers differs from num_layers":
+            (config.num_decoder_layers or config.num_layers) != config.num_layers,
+    }, "TIGER")
+    settings = TigerSettings(
+        width=config.d_model, num_layers=config.num_layers, num_heads=config.num_heads, head_width=config.d_kv,
+        feed_forward_width=config.d_ff, dropout=config.dropout_rate, num_buckets=config.relative_attention_num_buckets,
+        max_distance=config.relative_attention_max_distance, norm_eps=config.layer_norm_epsilon)
+    settings.check()
+    scale = getattr(config, "scale_decoder_outputs", None)
+    ours = Tiger(settings, config.vocab_size, scale_output=True if scale is None else scale).eval()
+    copy_weights(ours, model, "shared.weight")
+    check_logits(ours, model, _teacher_forced)
+    return ours
+
+
+def _teacher_forced(model: Any, histories: Tensor, candidates: Tensor) -> Tensor:
+    return model(input_ids=histories, decoder_input_ids=F.pad(candidates, (1, -1), value=PAD)).logits
 
 
 def to_huggingface(backbone: Tiger) -> Any:

@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
         detail = f": {finding.detail}" if not finding.passed else f" ({finding.detail})" if finding.detail else ""
         print(f"{'ok    ' if finding.passed else 'FAILED'}  {finding.name}{detail}")
     failed = sum(not finding.passed for finding in findings)
-    print(f"{name}: {len(findings)} checks, {failed or 'none'} failed.")
+    print(f"{name}: {len(findings)} check{'s' if len(findings) > 1 else ''}, {failed or 'none'} failed.")
     return 1 if failed else 0

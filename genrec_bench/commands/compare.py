@@ -167,7 +167,7 @@ def _checked(question: Question, check: bool) -> str:
         print(f"FAILED  {names[0]}{more}: {detail}", file=sys.stderr)
     if broken and check:
         raise BrokenContract(f"objective {question.objective} breaks its contract (above), so nothing was trained. "
-                             "Mend it, or train it as it is with --no-check (in Python check=False).")
+                             "Fix it, or train it as it is with --no-check (in Python check=False).")
     return f"{question.objective}: {len(CHECKS)} contract checks, {sum(map(len, broken.values())) or 'none'} failed."
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
+from genrec_bench.errors import UserError
 from genrec_bench.objectives.catalogue import Catalogue
 
 # What `needs` may name, and what it costs.
@@ -24,9 +25,25 @@ NEEDS = {
 }
 
 
+Watched = dict[str, tuple[Tensor, int]]  # tensors by name, each with torch's count of writes into it
+
+
+class shared(cached_property):  # noqa: N801  used like the property it is
+    """Computed when first asked for, then the same for all objectives; its tensor is watched from then on."""
+
+    def __get__(self, inputs: Any, owner: type | None = None) -> Any:
+        value = super().__get__(inputs, owner)
+        if inputs is not None:
+            inputs.made[self.attrname] = (value, value._version)
+        return value
+
+
 @dataclass(eq=False)
 class ObjectiveInputs:
     """One batch as an objective sees it. What it did not name in `needs` is None.
+
+    All objectives of a run see the same tensors, some of them views of the decoder's trie: nothing here may be written
+    into or replaced but entries of `state`, which are replaced.
 
     targets: (B, T) token ids of the target items, PAD where a semantic ID is shorter. logits: (B, T, V)
     teacher-forced logits of the targets, float32, with gradient.
@@ -56,6 +73,7 @@ class ObjectiveInputs:
     beam_thresholds: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
     closes_step: bool = True
+    made: Watched = field(default_factory=dict, init=False, repr=False)  # the shared properties asked for so far
 
     @classmethod
     def from_logits(cls, catalogue: Catalogue, target_ids: Tensor, logits: Tensor, negative_ids: Tensor | None = None,
@@ -69,52 +87,68 @@ class ObjectiveInputs:
         return cls(catalogue.tokens[target_ids], logits, catalogue=catalogue, target_ids=target_ids,
                    negative_ids=negative_ids, node_logits=flat, negative_nodes=nodes, **rest)
 
-    @cached_property
+    @shared
     def is_token(self) -> Tensor:
         """(B, T) bool: the target has a code at this level."""
         return self.targets != PAD
 
-    @cached_property
+    @shared
     def target_token_logps(self) -> Tensor:
         """(B, T) natural-log probabilities of the target's tokens over the whole vocabulary, 0 at PAD."""
         logps = F.log_softmax(self.logits, dim=-1).gather(2, self.targets[:, :, None])[:, :, 0]
         return logps.masked_fill(~self.is_token, 0.0)
 
-    @cached_property
+    @shared
     def valid(self) -> Tensor:
         """(B, T, V) bool: tokens that may follow the target's prefix ("trie")."""
         return self.catalogue.valid(self.target_ids)
 
-    @cached_property
+    @shared
     def negatives(self) -> Tensor:
         """(B, N, T) token ids of the negatives, PAD where shorter ("negatives")."""
         return self.catalogue.tokens[self.negative_ids]
 
-    @cached_property
+    @shared
     def negative_token_logps(self) -> Tensor:
         """(B, N, T) log-probabilities of the negatives' tokens over the whole vocabulary, 0 at PAD ("negatives")."""
         return node_token_logps(self.node_logits, self.negative_nodes, self.negatives)
 
-    @cached_property
+    @shared
     def negative_logits(self) -> Tensor:
         """(B, N, T, V) logits along each negative's own path ("negatives"); large, so only where they are needed."""
         index = self.negative_nodes.flatten(1)[:, :, None].expand(-1, -1, self.node_logits.shape[2])
         return self.node_logits.gather(1, index).unflatten(1, self.negative_nodes.shape[1:])
 
-    @cached_property
+    @shared
     def negative_valid(self) -> Tensor:
         """(B, N, T, V) bool: tokens that may follow each negative's prefix ("trie" and "negatives")."""
         return self.catalogue.valid(self.negative_ids)
 
-    @cached_property
+    @shared
     def keep(self) -> Tensor:
         """(B, N, T) bool: the negative's prefix is neither the target's nor an earlier negative's ("negatives")."""
         return self.catalogue.distinct(torch.cat([self.target_ids[:, None], self.negative_ids], dim=1))[:, 1:]
 
-    @cached_property
+    @shared
     def is_other(self) -> Tensor:
         """(B, N) bool: the negative is not the target itself ("negatives")."""
         return self.negative_ids != self.target_ids[:, None]
+
+    def watch(self) -> Watched:
+        """Every tensor that is here by now, by names such as "logits", "catalogue.tokens" and "state.weights"."""
+        parts = {"": vars(self), "catalogue.": vars(self.catalogue) if self.catalogue else {}, "state.": self.state}
+        return {prefix + name: (tensor, tensor._version) for prefix, part in parts.items()
+                for name, tensor in part.items() if isinstance(tensor, Tensor)}
+
+    def written(self, before: Watched) -> list[str]:
+        """Names of the tensors that were written into since, or replaced where that is not allowed.
+
+        before: what `watch` said. Not seen is what torch does not count: writes through `.data` and numpy.
+        """
+        now = self.watch()
+        return [name for name, (tensor, version) in {**before, **self.made}.items()
+                if tensor._version != version
+                or not name.startswith("state.") and now.get(name, (None, 0))[0] is not tensor]
 
 
 def node_token_logps(node_logits: Tensor, nodes: Tensor, tokens: Tensor) -> Tensor:
@@ -171,3 +205,16 @@ class Objective:
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         """(B,) loss a row, unreduced."""
         raise TypeError(f"{type(self).__name__} must define loss")
+
+
+def name_of(objective: Objective) -> str:
+    """The registered name, or the class's where it is not registered yet."""
+    return getattr(objective, "name", type(objective).__name__)
+
+
+def check_needs_type(objective: Objective) -> None:
+    """Refuse `needs` that is no set of names. Raises: UserError."""
+    needs = objective.needs
+    if not isinstance(needs, (set, frozenset)) or not all(isinstance(need, str) for need in needs):
+        raise UserError(f"objective {name_of(objective)}: needs must be a set of names, such as "
+                        f"needs = frozenset({{'trie'}}), got {needs!r}.")

@@ -10,23 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
-from genrec_bench.errors import UserError
+from genrec_bench.errors import UserError, unknown
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.registry import objectives
 from genrec_bench.settings import setting
 
 
-def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Tensor,
-             skip_forced: bool = False) -> Tensor:
+AVERAGES = ("item", "batch")
+
+
+def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Tensor, skip_forced: bool = False,
+             average: str = "item") -> Tensor:
     """Mean negative log-probability over an item's tokens, normalised over the valid ones. MSL (SIGIR'25).
 
     logits: (B, T, V). targets: (B, T) token ids; a level does not count where the target is PAD and PAD is no valid
     token. valid: (B, T, V) bool, True at the target's own tokens. tau: temperature that divides the logits.
     skip_forced: average over the tokens that have an alternative only; forced ones (a single valid token) cost 0 and
-    have no gradient either way. Returns (B,), unreduced; 0 where nothing counts.
-    Differs from the paper: none known; the formula is that of its released code, which averages over the tokens of a
-    batch instead of an item's.
+    have no gradient either way. average: "item" = over each item's tokens; "batch" = what an item's tokens cost, times
+    B by the tokens that count in the batch, so that the mean of the result is the mean over the batch's tokens.
+    Returns (B,), unreduced; 0 where nothing counts.
+    Raises: UserError for another average.
+    Differs from the paper: none known; the formula is that of its released code, which has average = "batch".
     """
+    if average not in AVERAGES:
+        raise unknown("average", average, AVERAGES, "msl_loss")
     tokens = targets[:, :, None]
     counts = (targets != PAD) | valid.gather(2, tokens)[:, :, 0]
     scores = (logits / tau).masked_fill(~valid, -math.inf)
@@ -34,7 +41,10 @@ def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Ten
     losses = -F.log_softmax(scores, dim=2).gather(2, tokens)[:, :, 0]
     if skip_forced:
         counts = counts & (valid.sum(dim=2) > 1)
-    return losses.masked_fill(~counts, 0.0).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    costs = losses.masked_fill(~counts, 0.0).sum(dim=1)
+    if average == "batch":
+        return len(costs) * costs / counts.sum().clamp(min=1)
+    return costs / counts.sum(dim=1).clamp(min=1)
 
 
 @torch.no_grad()
@@ -70,6 +80,9 @@ class Msl(Objective):
     tau: float = setting(1.0, "temperature that divides the logits", low=0.01)
     skip_forced: bool = setting(False, "average over the tokens that have an alternative only; with `adaptive` always, "
                                        "as in MSL's released code")
+    # The code takes the mean over all tokens of a forward pass, whose items have unequal numbers of them.
+    average: str = setting("item", "over the tokens of each item and then over items, or over all tokens of a forward "
+                                   "pass, as MSL's released code", choices=AVERAGES, added=True)
     adaptive: bool = setting(False, "temperature from the first level's logits, the loss multiplied by it")
     initial_tau: float = setting(1.5, "adaptive: the temperature training starts with", low=0.01)
     eta: float = setting(0.25, "adaptive: share of the valid first tokens that count as competitors", low=0.0,
@@ -82,8 +95,8 @@ class Msl(Objective):
 
     @property
     def couples_rows(self) -> bool:
-        """The adaptive temperature is estimated over the batch."""
-        return self.adaptive
+        """The adaptive temperature is estimated over the batch, and a batch's tokens may be averaged together."""
+        return self.adaptive or self.average == "batch"
 
     def check(self) -> None:
         """Refuse a temperature that nothing reads, and bounds in the wrong order. Raises: UserError."""
@@ -101,8 +114,8 @@ class Msl(Objective):
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         batch = inputs.logits, inputs.targets, inputs.valid
         if not self.adaptive:
-            return msl_loss(*batch, tau=self.tau, skip_forced=self.skip_forced)
+            return msl_loss(*batch, tau=self.tau, skip_forced=self.skip_forced, average=self.average)
         tau = adaptive_temperature(inputs.state["tau"], *batch, eta=self.eta, rate=self.rate, low=self.lowest_tau,
                                    high=self.highest_tau)
         inputs.state["tau"] = tau
-        return tau * msl_loss(*batch, tau=tau, skip_forced=True)
+        return tau * msl_loss(*batch, tau=tau, skip_forced=True, average=self.average)

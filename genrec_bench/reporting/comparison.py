@@ -173,7 +173,8 @@ def _csv_rows(blocks: Blocks) -> list[list[Any]]:
             size = pair.detectable if pair.declared else None
             rows.append([dataset_title(method.first), method.first.profile, method.label, pair.baseline.label,
                          " ".join(map(str, pair.seeds)), c.n_users, c.mean_a, c.mean_b, c.difference, *c.interval,
-                         *p_values, c.d_z, c.minimum_detectable, size, *pair.recall,
+                         *p_values, *((c.d_z, c.minimum_detectable) if c.n_users > 1 else (None, None)), size,
+                         *pair.recall,
                          _ratio(pair, _seconds), _ratio(pair, _positions), verdict, "yes" if pair.declared else "no",
                          " ".join(map(str, pair.against)), *((t.t, t.p_value, *t.interval) if t else [None] * 4)])
     return rows
@@ -192,8 +193,10 @@ def _markdown(blocks: Blocks, missing: Sequence[tuple[str, str]], notes: Sequenc
                         "95% intervals ([SVG](differences.svg)). Unrounded: [comparison.csv](comparison.csv).")
     for method, pairs in blocks:
         if others := described(pairs):
-            sections += [f"## Described only: {_title(method)}", f"Every stored method but {_standing(method)}: "
-                         "differences without a test.", *_described(others)]
+            which = "Every stored method, for one test user allows no test" if _one_user(others) else \
+                f"Every stored method but {_standing(method)}"
+            sections += [f"## Described only: {_title(method)}", f"{which}: differences without a test.",
+                         *_described(others)]
     sections += ["## How this was computed", _method(blocks, notes, num_permutations)]
     if missing:
         sections += ["## Baselines without a record", "Nothing is known of these yet. What makes them:",
@@ -219,10 +222,16 @@ def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> s
     if apart := [p.baseline.label for p in pairs if p.declared and not p.ndcg]:
         parts.append(f"no seed in common with {_join(apart)}")
     nothing = ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
+               "no verdict, for one test user allows no test" if _one_user(described(pairs)) else
                "no verdict, for no method with a record is one that the suites declare as one to stand beside"
                if described(pairs) else "no seed in common with a stored baseline")
     smoke = " Profile smoke only shows that everything works: these numbers mean nothing."
     return f"{'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")
+
+
+def _one_user(pairs: Sequence[Pair]) -> bool:
+    """Whether there is but one test user, whose difference has nothing to be measured by."""
+    return any(p.ndcg.n_users == 1 for p in pairs)
 
 
 def _join(names: Sequence[str]) -> str:
@@ -288,16 +297,19 @@ def _method(blocks: Blocks, notes: Sequence[str], num_permutations: int) -> str:
              f"`{m.first.identity.get('split_fingerprint', 'unknown')[:12]}`, {'files' if m.outside else 'seeds'} "
              f"{', '.join(map(str, m.runs))}." for m, _ in blocks]
     lines += [f"- {note}" for note in notes]
+    lines.append("- Values: NDCG@10 of each user's one test target is the primary metric; a target that shares its "
+                 "semantic ID or score with others is worth the mean over the places of its group. Recall@10 is shown "
+                 "without a test.")
+    interval = f"- Interval: the middle 95% of {NUM_RESAMPLES:,} means over resampled seeds and users"
+    if not compared:
+        return "\n".join([*lines, f"{interval}. Nothing was tested."])
     lines += [
         f"- Verdicts are for {_join(list(dict.fromkeys(_standing(m) for m, _ in blocks)))}. They are one family. Every "
         "other stored method, such as a variant or a setting of a sweep, is described: difference and interval, no "
         "test.",
-        "- Values: NDCG@10 of each user's one test target is the primary metric; a target that shares its semantic ID "
-        "or score with others is worth the mean over the places of its group. Recall@10 is shown without a test.",
         f"- Test: two-sided, paired by user: signs of the users' seed-averaged differences are flipped "
         f"{num_permutations:,} times. p is Holm-corrected over all {len(compared)} comparisons of the family.",
-        f"- Interval: the middle 95% of {NUM_RESAMPLES:,} means over resampled seeds and users; it is not corrected "
-        "for the number of comparisons.",
+        f"{interval}; it is not corrected for the number of comparisons.",
         f"- Verdict: better or worse where the corrected p is at most {ALPHA} and the interval leaves 0 out; otherwise "
         "no difference detected, which is not the same as equal. The detectable difference (≥) is the true difference "
         f"that gets a verdict among these {len(compared)} in about 4 of 5 cases, by the normal approximation; "
@@ -312,7 +324,7 @@ def _method(blocks: Blocks, notes: Sequence[str], num_permutations: int) -> str:
 
 def _few_seeds(compared: Sequence[Pair]) -> str:
     """What this number of seeds can show."""
-    count = min((len(p.seeds) for p in compared), default=0)
+    count = min(len(p.seeds) for p in compared)
     text = ("The test asks whether other users would show the same difference between these trained models; only the "
             "interval asks about other seeds.")
     if count == 1 and compared[0].new.outside:
@@ -320,7 +332,7 @@ def _few_seeds(compared: Sequence[Pair]) -> str:
     if count == 1:
         return f"{text} With one seed it cannot: a difference may be that of two lucky or unlucky runs."
     if count < 5:
-        return f"{text} With {count or 'no'} seeds it is somewhat too narrow where seeds differ much; take 5 or more."
+        return f"{text} With {count} seeds it is somewhat too narrow where seeds differ much; take 5 or more."
     return text
 
 

@@ -124,7 +124,10 @@ def _gap(name: str, group: Group | None, block: Block, family: Family, values: V
         return f"{name} not run"
     if block.missing(group):
         return f"{group.name} lacks seeds {', '.join(map(str, block.missing(group)))}"
-    return "" if values(group, family.measure, family.k) is not None else f"{group.name} without ranks"
+    ranked = values(group, family.measure, family.k)
+    if ranked is None:
+        return f"{group.name} without ranks"
+    return "" if ranked.shape[1] > 1 else f"{group.name} with one test user, who allows no test"
 
 
 def _tested(family: Family, block: Block, group: Group, against: Group, values: Values) -> Test:

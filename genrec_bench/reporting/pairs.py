@@ -50,8 +50,9 @@ class Pair:
     """The new method and a stored one on the runs that are paired; ndcg is None where no two can be.
 
     seeds, against: of the new method's and of the stored one's runs, in the order in which they are paired; a single
-    run stands against every other. declared: the pair carries a verdict. p_holm: corrected over all of these.
-    detectable: the true difference that gets a verdict among all of these in about 80% of cases.
+    run stands against every other. declared: the pair carries a verdict, which one test user never does. p_holm:
+    corrected over all of these. detectable: the true difference that gets a verdict among all of these in about 80% of
+    cases.
     """
 
     new: Method
@@ -209,4 +210,5 @@ def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:
                     for metric in ("ndcg", "recall"))
     ours = np.repeat(ndcg[0], len(ndcg[1]), axis=0) if len(ndcg[0]) == 1 else ndcg[0]
     comparison = compare_values(ours, ndcg[1], num_permutations=num_permutations, seed=seed)
-    return replace(pair, ndcg=comparison, recall=tuple(float(side.mean()) for side in recall))
+    return replace(pair, ndcg=comparison, declared=pair.declared and comparison.n_users > 1,
+                   recall=tuple(float(side.mean()) for side in recall))

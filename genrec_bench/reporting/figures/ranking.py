@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from genrec_bench.analysis.ranking import AllPairs, all_pairs
 from genrec_bench.declared import GRIDS
-from genrec_bench.reporting.figures.base import Picture, plate
+from genrec_bench.reporting.figures.base import Picture, missing, plate
 from genrec_bench.reporting.figures.results import principal, seeds_text
 from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn
 from genrec_bench.reporting.figures.style import ROW, broken_label, image_bytes, own_style
@@ -35,6 +35,8 @@ def ranking_figure(material: Material, block: Block) -> Picture | None:
         rows = [row for row in material.suite.rows if row.backbone is not None and row.grid == GRIDS[0]]
         return needed(material, block, TITLE, lacking(block, [[row] for row in rows]))
     pairs = {family: all_pairs([material.values(g) for g in groups]) for family, groups in panels.items()}
+    if next(iter(pairs.values())).means[0].n == 1:
+        return missing(TITLE, "more than one test user: one allows no test")
     with own_style():
         heights = [1.0 + sum(_lines(g) for g in groups) for groups in panels.values()]
         figure = Figure(figsize=(8.6, 0.9 + ROW * sum(heights) + 0.5 * len(panels)), layout="constrained")
