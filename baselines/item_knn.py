@@ -15,8 +15,8 @@ from genrec_bench.registry import systems
 from genrec_bench.settings import setting
 from genrec_bench.splits import seen_items
 
-# Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by n * 2e-16 at most;
-# scores that differ on paper come as near as this once in a hundred million lists.
+# Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by some n * 1e-16;
+# scores that differ on paper hardly ever come so near.
 ROUNDING = 1e-12
 
 

@@ -78,9 +78,9 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
 
     objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file
-    and of the modules of yours that it imports, as in the command. beside: objectives that are trained with it. data_dir: None = GENREC_BENCH_DATA. jobs: runs at a
-    time; more than 1 needs `FILE.py:CLASS` or a registered name, which other processes can load. settings: changed
-    ones by component, such as `my_loss={"tau": 2.0}`.
+    and of the modules of yours that it imports, as in the command. beside: objectives that are trained with it.
+    data_dir: None = GENREC_BENCH_DATA. jobs: runs at a time; more than 1 needs `FILE.py:CLASS` or a registered name,
+    which other processes can load. settings: changed ones by component, such as `my_loss={"tau": 2.0}`.
     Raises: UserError for whatever is wrong with these, or a broken contract; RunsFailed.
     """
     name = _registered(objective)

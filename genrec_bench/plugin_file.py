@@ -45,9 +45,9 @@ def register_class(cls: type[Objective], digest: str, where: str) -> str:
     source is no longer what it was when the class was first registered.
     """
     if vars(cls).get("source_digest", digest) != digest:
-        raise UserError(f"{where}: the code of {cls.__name__}, or of a module that it imports, was changed after it was "
-                        "imported, and what is in memory is the old one. Start Python again, or give \"FILE.py:CLASS\", "
-                        "which is read anew each time.")
+        raise UserError(f"{where}: the code of {cls.__name__}, or of a module that it imports, was changed after it "
+                        "was imported, and what is in memory is the old one. Start Python again, or give "
+                        "\"FILE.py:CLASS\", which is read anew each time.")
     if not issubclass(cls, Objective):
         raise UserError(f"{where}: {cls.__name__} is no objective. Let it inherit from "
                         "genrec_bench.objectives.base.Objective and define loss.")

@@ -1,4 +1,4 @@
-"""The modules that a plug-in file imports from outside the library: found without running them, run as they were read."""
+"""The modules that a plug-in file imports from outside the library: found by reading, run as they were read."""
 
 from __future__ import annotations
 

@@ -194,7 +194,8 @@ def _read_whole(path: Path) -> RunRecord:
     """A record whose ranks can be read too. Raises: Damaged naming the file that is not what it has to be."""
     record = read_record(path)
     if record.run_id != path.stem:
-        raise Damaged(f"{path} holds run {record.run_id}, but a record's file is named by its run. Rename or delete it.")
+        raise Damaged(f"{path} holds run {record.run_id}, but a record's file is named by its run. Rename or "
+                      "delete it.")
     read_ranks(_ranks_path(path))
     return record
 

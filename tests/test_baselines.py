@@ -66,7 +66,7 @@ def test_item_knn_by_hand() -> None:
 
 
 def test_item_knn_ties_that_are_equal_on_paper(tmp_path: Path) -> None:
-    """Users 10 and 11 have seen item 0 alone; its cosine with item 1 is 1 / sqrt(3 * 1), with item 2 3 / sqrt(3 * 9)."""
+    """Users 10 and 11 have seen item 0 alone; its cosines are 1 / sqrt(3 * 1) with item 1, 3 / sqrt(3 * 9) with 2."""
     sequences = [[0, 1, 2, 8, 8], *[[0, 2, 8, 8]] * 2, *[[2, 7, 8, 8]] * 6, [0, 8, 1], [0, 8, 2]]
     outcome = run({"name": "item_knn", "decay": 0.6}, tmp_path, interactions=made_of(sequences, 9))
     assert outcome.test.places[-2:].tolist() == [1, 1] and outcome.test.ties[-2:].tolist() == [2, 2]

@@ -62,7 +62,8 @@ def test_a_whole_pair_stays(store: RecordStore) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 40, -30])
-@pytest.mark.parametrize(("ending", "words"), [("ranks.npz", "is not a file of ranks"), ("json", "is not a run record")])
+@pytest.mark.parametrize(("ending", "words"), [("ranks.npz", "is not a file of ranks"),
+                                               ("json", "is not a run record")])
 def test_a_damaged_pair_is_no_record_and_is_written_again(keep: int, ending: str, words: str, store: RecordStore,
                                                           capsys: Any) -> None:
     path = store.root / "toy" / f"{NAME}.{ending}"
@@ -131,7 +132,8 @@ def test_two_files_of_one_name_are_an_error_that_names_both(store: RecordStore, 
         with pytest.raises(UserError) as caught:
             ask()
         assert all(name in str(caught.value) for name in names)
-    for verb in (["report"], ["export", "--users", "--to", str(tmp_path / "x.csv")], ["merge", "--into", str(tmp_path)]):
+    for verb in (["report"], ["export", "--users", "--to", str(tmp_path / "x.csv")],
+                 ["merge", "--into", str(tmp_path / "into")]):
         assert main([*verb, "--results", str(store.root)]) == 2
         told = capsys.readouterr()
         assert all(name in told.err for name in names) and "Traceback" not in told.err and not told.out

@@ -92,7 +92,8 @@ def _sources(args: argparse.Namespace) -> list[RecordStore]:
         if option == "--from" and not folder.is_dir():
             raise UserError(f"--from names {folder}, which is not a folder.")
     places = {folder.resolve(): folder for folder in folders}
-    return [RecordStore(folder, frozenset({*places, args.into.resolve()} - {place})) for place, folder in places.items()]
+    apart = {*places, args.into.resolve()}
+    return [RecordStore(folder, frozenset(apart - {place})) for place, folder in places.items()]
 
 
 def _reason(args: argparse.Namespace) -> str | None:
