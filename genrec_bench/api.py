@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Selection
 from genrec_bench.plugin_file import is_file, load_objective, register_class
+from genrec_bench.plugin_sources import read_sources
 from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.runner import Workspace
@@ -77,10 +77,10 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
             **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
 
-    objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file,
-    as in the command. beside: objectives that are trained with it. data_dir: None = GENREC_BENCH_DATA. jobs: runs at a
-    time; more than 1 needs `FILE.py:CLASS` or a registered name, which other processes can load. settings: changed
-    ones by component, such as `my_loss={"tau": 2.0}`.
+    objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file
+    and of the modules of yours that it imports, as in the command. beside: objectives that are trained with it.
+    data_dir: None = GENREC_BENCH_DATA. jobs: runs at a time; more than 1 needs `FILE.py:CLASS` or a registered name,
+    which other processes can load. settings: changed ones by component, such as `my_loss={"tau": 2.0}`.
     Raises: UserError for whatever is wrong with these, or a broken contract; RunsFailed.
     """
     name = _registered(objective)
@@ -118,7 +118,7 @@ def _registered(objective: type | str) -> str:
     except (OSError, TypeError):
         raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
-    return register_class(objective, hashlib.sha256(data).hexdigest(), str(path))
+    return register_class(objective, read_sources(path, data).digest, str(path))
 
 
 def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -8,13 +8,13 @@ import importlib.util
 import re
 import sys
 import traceback
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 
 from genrec_bench import registry
 from genrec_bench.errors import UserError, nearest, unknown
 from genrec_bench.objectives.base import Objective
+from genrec_bench.plugin_sources import BytesLoader, Sources, read_sources, serve
 
 
 def is_file(text: str) -> bool:
@@ -26,22 +26,28 @@ def load_objective(text: str) -> str:
     """Run `FILE.py:CLASS`, or `FILE.py` with one objective in it, and return the name it is registered under.
 
     A class that registers itself keeps its name; another gets its own in snake case. A plain class without fields is
-    made the frozen dataclass it has to be. `source_digest`, the sha256 of the file's bytes, is put on the class, so
-    that a changed file names other runs. Loading a file again replaces what it registered.
+    made the frozen dataclass it has to be. `source_digest`, of the file and of the user's own modules that it imports
+    (`plugin_sources`), is put on the class, so that changed code names other runs; data files are out of its reach.
+    Loading a file again reads all of it again and replaces what it registered.
     Raises: UserError for a file or class that is not there, that does not run, or that takes another's name.
     """
     path, wanted = _split(text)
-    data = _read(path)
+    sources = read_sources(path, _read(path))
     registry.objectives.names()  # ours are registered first: a name that is taken is the file's mistake
-    module = _run(path, data)
-    return register_class(_class(module, path, wanted), hashlib.sha256(data).hexdigest(), str(path))
+    serve(sources)
+    return register_class(_class(_run(sources), path, wanted), sources.digest, str(path))
 
 
 def register_class(cls: type[Objective], digest: str, where: str) -> str:
     """Register an objective of the user's and return its name; `digest` stands for its source in the names of runs.
 
-    Raises: UserError, beginning with `where`, for a class that is no objective or takes another's name.
+    Raises: UserError, beginning with `where`, for a class that is no objective, that takes another's name, or whose
+    source is no longer what it was when the class was first registered.
     """
+    if vars(cls).get("source_digest", digest) != digest:
+        raise UserError(f"{where}: the code of {cls.__name__}, or of a module that it imports, was changed after it "
+                        "was imported, and what is in memory is the old one. Start Python again, or give "
+                        "\"FILE.py:CLASS\", which is read anew each time.")
     if not issubclass(cls, Objective):
         raise UserError(f"{where}: {cls.__name__} is no objective. Let it inherit from "
                         "genrec_bench.objectives.base.Objective and define loss.")
@@ -77,22 +83,12 @@ def _read(path: Path) -> bytes:
         raise UserError(f"cannot read the plug-in file {path}: {error.strerror}.{hint}") from None
 
 
-class _Loader(SourceFileLoader):
-    """Runs the very bytes that were read; neither reads nor leaves a compiled file."""
-
-    def __init__(self, name: str, path: str, data: bytes) -> None:
-        super().__init__(name, path)
-        self.data = data
-
-    def get_code(self, fullname: str) -> CodeType:
-        """The code of those bytes."""
-        return self.source_to_code(self.data, self.path)
-
-
-def _run(path: Path, data: bytes) -> ModuleType:
+def _run(sources: Sources) -> ModuleType:
     """The module, under a name that belongs to the path. Raises: UserError with file, line and error."""
-    name = f"genrec_bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    loader = _Loader(name, str(path), data)
+    path = sources.path
+    own = f"genrec_bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{sources.package}.{own}" if sources.package else own  # so that relative imports find its package
+    loader = BytesLoader(name, str(path), sources.data)
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     sys.modules[name] = module  # dataclasses look their annotations up there
     try:
@@ -108,7 +104,7 @@ def _run(path: Path, data: bytes) -> ModuleType:
 
 def _line(error: BaseException, path: Path) -> str:
     """Where in the file it happened: the innermost of its own lines."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno},"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f", line {lines[-1]}," if lines else ""

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ class Workspace:
     _splits: dict[str, Split] = field(default_factory=dict, repr=False)
     _ids: dict[str, SemanticIds] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def store(self) -> RecordStore:
+        """The records below `results`."""
         return RecordStore(self.results)
 
     def folder(self, run_id: str) -> Path:
@@ -100,9 +102,12 @@ class Workspace:
         return self._ids[key]
 
     def status(self, run_id: str) -> str:
-        """done, failed, interrupted (begun, not finished) or missing."""
+        """done, damaged (finished once, its files cannot be read), failed, interrupted (begun, not finished) or
+        missing."""
         if self.store.find(run_id):
             return "done"
+        if self.store.damage(run_id):
+            return "damaged"
         folder = self.folder(run_id)
         if (folder / FAILURE).exists():
             return "failed"

@@ -55,13 +55,21 @@ def path_of(store: RecordStore, dataset: str, fingerprint: str) -> Path:
     return store.root / dataset / f"{fingerprint[:16]}.users.npz"
 
 
+def stored_path(store: RecordStore, dataset: str, fingerprint: str) -> Path | None:
+    """The file that holds the facts of a split, or None: where it is written, else in whatever folder of records."""
+    path = path_of(store, dataset, fingerprint)
+    if path.exists():
+        return path
+    return next((other for folder in store.folders() if (other := folder / path.name).exists()), None)
+
+
 def find_users(store: RecordStore, dataset: str, fingerprint: str) -> UserFacts | None:
     """The facts of a split, or None. dataset, fingerprint: as a record states them.
 
     Raises: UserError for a file that is damaged or another split's.
     """
-    path = path_of(store, dataset, fingerprint)
-    if not path.exists():
+    path = stored_path(store, dataset, fingerprint)
+    if path is None:
         return None
     facts = read_users(path)
     if facts.fingerprint != fingerprint:

@@ -20,7 +20,7 @@ ROWS = {0: "errors seeds settings registry contracts config declared identity re
            "user_facts errata results_index provenance memory progress order",
         1: "datasets tokenizers backbones objectives metrics splits trie",
         2: "inputs micro_batches checkpoints train search_steps node_scores exact decode diagnose evaluate generative "
-           "check planted plugin_file",
+           "check planted plugin_file plugin_sources",
         3: "plan runner workers tracking",
         4: "cli commands api"}
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}

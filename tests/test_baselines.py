@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from baselines import recbole_adapter
 from baselines._common import flat_histories
@@ -62,6 +63,27 @@ def test_item_knn_by_hand() -> None:
     assert np.allclose(similarity.toarray(), expected, atol=1e-15)
     scores = system.scores(similarity, split, "valid", np.array([0]))
     assert np.allclose(scores, [[0.5 * near + near, 0.25 * near + 0.5, 0.25 * near + 0.25, 0, 0]], atol=1e-15)
+
+
+def test_item_knn_ties_that_are_equal_on_paper(tmp_path: Path) -> None:
+    """Users 10 and 11 have seen item 0 alone; its cosines are 1 / sqrt(3 * 1) with item 1, 3 / sqrt(3 * 9) with 2."""
+    sequences = [[0, 1, 2, 8, 8], *[[0, 2, 8, 8]] * 2, *[[2, 7, 8, 8]] * 6, [0, 8, 1], [0, 8, 2]]
+    outcome = run({"name": "item_knn", "decay": 0.6}, tmp_path, interactions=made_of(sequences, 9))
+    assert outcome.test.places[-2:].tolist() == [1, 1] and outcome.test.ties[-2:].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_item_knn_sums_in_another_order_are_equal(seed: int) -> None:
+    """Candidates 10 to 19 have the same cosines with the ten items of a history, each in an order of its own."""
+    random = np.random.default_rng(seed)
+    near = random.random(10)
+    similarity = np.zeros((20, 20))
+    for candidate in range(10, 20):
+        similarity[:10, candidate] = random.permutation(near)
+    similarity[:10, 19] = np.append(near[:9], near[9] * (1 + 1e-9))  # greater indeed
+    split = leave_one_out(made_of([[*range(10), 11, target] for target in range(10, 20)], 20), SplitConfig())
+    scores = ItemKnn(decay=1.0).scores(sparse.csr_array(similarity), split, "valid", np.arange(10))
+    assert (scores[:, 11:12] == scores[:, 10:19]).all() and (scores[:, 19] > scores[:, 11]).all()
 
 
 def slow_knn(split: Split, part: str, system: ItemKnn) -> np.ndarray:

@@ -379,6 +379,27 @@ def test_ctrl_c_loses_nothing(toy_folder: Path, tmp_path: Path) -> None:
     assert ranks[0] == ranks[1]
 
 
+def test_a_run_whose_files_were_cut_short_is_not_done(finished: tuple[Path, Path], tmp_path: Path,
+                                                      capsys: Any) -> None:
+    """`plan` says damaged, reports and exports leave it out and name the file, `run` makes it again."""
+    folder, results = finished[0], copy_of(finished[1], tmp_path / "results")
+    path = next(p for p in results.rglob("*.json") if "item_knn" in p.read_text()).with_suffix(".ranks.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    words = grid(folder, results)
+    assert call("plan", *words[1:], "--no-probe") == 0
+    told = capsys.readouterr()
+    assert "2 done, 1 damaged, 0 failed" in told.out and f"left out: {path}" in told.err
+    for verb in (("report", "--suite", "apao", "--ledger"), ("export", "--to", tmp_path / "runs.csv")):
+        assert call(*verb, "--results", results) == 0
+        told = capsys.readouterr()
+        assert f"left out: {path} is not a file of ranks" in told.err and "Traceback" not in told.err
+    assert "of 2 runs" in told.out
+    assert call(*words) == 0
+    assert f"{path} is not a file of ranks" in capsys.readouterr().err and path.read_bytes() == whole
+    assert len(RecordStore(results).read_all()) == 3 and "left out" not in capsys.readouterr().err
+
+
 def test_stores_read_what_the_command_wrote(finished: tuple[Path, Path]) -> None:
     store = RecordStore(finished[1])
     found = store.read_all()

@@ -107,6 +107,16 @@ def test_mistakes_are_named_before_anything_moves(tmp_path: Path, capsys: Any) -
     assert f"entry {RECORDS[0].run_id}: not an entry" in capsys.readouterr().err and contents(tmp_path) == before
 
 
+def test_folders_one_inside_the_other_are_told_apart(tmp_path: Path) -> None:
+    """Records are read from everything below a folder; what is below two belongs to the inner one."""
+    outer, inner = stored(tmp_path, RECORDS[:2]), stored(tmp_path / "inner", RECORDS[2:])
+    target = RecordStore(tmp_path / "into")
+    assert merge(target, outer, inner) == 0 and target.read_all() == sorted(RECORDS, key=lambda r: r.run_id)
+    assert merge(outer, inner := stored(tmp_path / "inner", RECORDS[:1]), target) == 0
+    assert outer.read_all() == sorted(RECORDS, key=lambda r: r.run_id)
+    assert not inner.read_all() and not target.read_all()
+
+
 def test_a_folder_named_twice_is_read_once(tmp_path: Path, capsys: Any) -> None:
     one = stored(tmp_path / "a", RECORDS)
     assert merge(RecordStore(tmp_path / "c"), one, RecordStore(tmp_path / "a" / ".." / "a")) == 0

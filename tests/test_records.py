@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec_bench import diagnoses, records
+from genrec_bench import diagnoses, records, user_facts
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.errors import UserError
 from genrec_bench.provenance import provenance
-from genrec_bench.records import RecordStore, RunRecord, read_ranks, read_record, upgraded
+from genrec_bench.records import Damaged, RecordStore, RunRecord, read_ranks, read_record, upgraded
 from tests.test_diagnoses import diagnosis
 
 NAME = "0123456789abcdef"
@@ -26,7 +26,7 @@ RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]
 
 @pytest.fixture()
 def store(tmp_path: Path) -> RecordStore:
-    store = RecordStore(tmp_path)
+    store = RecordStore(tmp_path / "store")
     store.write(RECORD, RANKS)
     return store
 
@@ -62,11 +62,89 @@ def test_a_whole_pair_stays(store: RecordStore) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 40, -30])
-def test_a_damaged_file_of_ranks_is_named(keep: int, store: RecordStore) -> None:
+@pytest.mark.parametrize(("ending", "words"), [("ranks.npz", "is not a file of ranks"),
+                                               ("json", "is not a run record")])
+def test_a_damaged_pair_is_no_record_and_is_written_again(keep: int, ending: str, words: str, store: RecordStore,
+                                                          capsys: Any) -> None:
+    path = store.root / "toy" / f"{NAME}.{ending}"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:keep])
+    with pytest.raises(Damaged, match=f"{NAME}.{ending} {words}"):
+        (read_ranks if ending == "ranks.npz" else read_record)(path)
+    assert store.find(NAME) is None and words in store.damage(NAME) and not capsys.readouterr().err
+    assert store.read_all() == [] and f"left out: {path} {words}" in capsys.readouterr().err
+    store.write(RECORD, RANKS)
+    assert path.read_bytes() == whole and store.read_all() == [RECORD] and not store.damage(NAME)
+
+
+def test_a_damaged_half_of_ranks_is_seen(store: RecordStore) -> None:
+    """Arrays of other lengths, and a byte that is not what was written."""
     path = store.root / "toy" / f"{NAME}.ranks.npz"
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=f"{NAME}.ranks.npz is not a file of ranks"):
-        read_ranks(path)
+    whole = path.read_bytes()
+    np.savez(path, ranks=RANKS.places, ties=RANKS.ties[:2], id_ranks=RANKS.id_places)
+    assert "shapes (3,), (2,), (3,)" in store.damage(NAME)
+    at = whole.index(b"PK\x01\x02") - 3  # in the last array
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+    assert store.find(NAME) is None and store.damage(NAME)
+
+
+def test_a_newer_record_is_not_taken_for_a_damaged_one(store: RecordStore) -> None:
+    """It would be written over."""
+    path = store.path(RECORD)
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    for ask in (lambda: store.find(NAME), store.read_all, lambda: store.write(RECORD, RANKS)):
+        with pytest.raises(UserError, match="Update genrec-bench"):
+            ask()
+
+
+# Where records are
+
+def test_a_renamed_folder_is_read_rightly(store: RecordStore) -> None:
+    diagnoses.write(diagnoses.path_of(store, RECORD), diagnosis(NAME))
+    fingerprint = "ab" * 32
+    users = user_facts.UserFacts(fingerprint, *(np.array([1, 2, 3]) for _ in range(3)))
+    user_facts.write_users(user_facts.path_of(store, "toy", fingerprint), users)
+    (store.root / "of machine").mkdir()
+    (store.root / "toy").rename(store.root / "of machine" / "B")
+    for fresh in (store, RecordStore(store.root)):
+        (record,) = fresh.read_all()
+        assert record == RECORD and record.path == store.root / "of machine" / "B" / f"{NAME}.json" == fresh.find(NAME)
+        assert equal(fresh.read_ranks(record), RANKS) and diagnoses.find(fresh, record).run_id == NAME
+        assert user_facts.find_users(fresh, "toy", fingerprint).num_users == 3
+    fresh.remove(record)
+    assert fresh.find(NAME) is None
+
+
+def test_folders_that_hold_no_records_are_not_read(store: RecordStore) -> None:
+    for name in ("work", "cache", "reports", "deep/work"):
+        RecordStore(store.root / name / "x").write(RECORD, RANKS)
+    assert store.find(NAME) == store.path(RECORD) and store.read_all() == [RECORD]
+    RecordStore(store.root / "deep" / "er").write(replace(RECORD, run_id="f" * 16), RANKS)
+    assert [r.run_id for r in store.read_all()] == [NAME, "f" * 16] and store.find("f" * 16)
+
+
+def test_two_files_of_one_name_are_an_error_that_names_both(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
+    """Two machines' results side by side: neither may be taken for the other."""
+    other = store.root / "B" / "toy"
+    RecordStore(other.parent).write(RECORD, replace(RANKS, places=RANKS.places + 1))
+    fresh, names = RecordStore(store.root), [str(f / f"{NAME}.json") for f in (store.root / "toy", other)]
+    for ask in (fresh.read_all, lambda: fresh.find(NAME), lambda: fresh.read(NAME)):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert all(name in str(caught.value) for name in names)
+    for verb in (["report"], ["export", "--users", "--to", str(tmp_path / "x.csv")],
+                 ["merge", "--into", str(tmp_path / "into")]):
+        assert main([*verb, "--results", str(store.root)]) == 2
+        told = capsys.readouterr()
+        assert all(name in told.err for name in names) and "Traceback" not in told.err and not told.out
+    (other / f"{NAME}.ranks.npz").write_bytes(b"")
+    assert RecordStore(store.root).find(NAME) == store.path(RECORD)
+
+
+def test_a_copy_under_another_name_is_left_out(store: RecordStore, capsys: Any) -> None:
+    for ending in ("json", "ranks.npz"):
+        (store.root / "toy" / f"copy.{ending}").write_bytes((store.root / "toy" / f"{NAME}.{ending}").read_bytes())
+    assert store.read_all() == [RECORD] and f"copy.json holds run {NAME}" in capsys.readouterr().err
 
 
 def test_merge_compares_ranks_not_how_they_are_packed(store: RecordStore, tmp_path: Path, capsys: Any) -> None:

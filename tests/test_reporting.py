@@ -23,7 +23,7 @@ from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import why_not, why_not_group
 from genrec_bench.reporting.rows import Row, load_suite
-from tests.small_records import all_records, record_of, stored, table_rows, unseeded_elsewhere
+from tests.small_records import all_records, config_of, record_of, stored, table_rows, unseeded_elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,6 +101,11 @@ def test_why_not_beside_the_paper():
     assert "thinned" in reason(split=SplitConfig(train_targets_per_user=5))
     assert "tokenizer rq_kmeans" in reason(tokenizer={"name": "rq_kmeans"})
     assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason(training=TrainingConfig(epochs=5))
+    assert "training.weight_decay is 0.1, 0.01 where the paper's" in reason(training=TrainingConfig(weight_decay=0.1))
+    assert "decoding.temperature is 2.0, 1.0 where" in reason(decoding=DecodingConfig(temperature=2.0))
+    assert reason(decoding=DecodingConfig(batch_size=7)) == ""
+    later = {**config_of("apao_office", "tiger", 0).backbone, "gates": 3}
+    assert "tiger.gates is 3, and no table of papers/apao.toml says" in reason(backbone=later)
     block, = arrange(suite, [record_of("apao_office", "sasrec", 0)])
     assert why_not(block, paper) == "no row of the paper has been run"
     assert "prints no row for SASRec" in why_not_group(block.groups[0], paper)

@@ -1,6 +1,8 @@
 """Reports of many rows: two backbones, rows of two stages, printed numbers that rows share, what grids cost."""
 
 import csv
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,12 +13,12 @@ from genrec_bench.reporting import cost, markdown, tables
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures import curves
 from genrec_bench.reporting.figures.style import looks
-from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.load import Group, arrange
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
-from genrec_bench.reporting.printed import comparable_rows, coverage
-from genrec_bench.reporting.rows import load_suite, row_of
+from genrec_bench.reporting.printed import NO_MATTER, _settings, comparable_rows, coverage, why_not_group
+from genrec_bench.reporting.rows import Row, load_suite, row_of
 from tests.small_records import SEEDS, record_of, suite_record, table_rows
 
 CE, CONTROL = "{} + cross-entropy", "{} + CE → CE"
@@ -236,3 +238,53 @@ def test_a_damaged_plan_is_named(tmp_path, text):
     (tmp_path / cost.PLAN).write_text(text)
     with pytest.raises(UserError, match="plan.csv is not a saved plan"):
         cost.read_plan(tmp_path / cost.PLAN)
+
+
+OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.125, str: lambda v: v + "x",
+         list: lambda v: [*v, 1.0]}
+
+
+def changed(data: Any, place: list[str]) -> Any:
+    """A copy of a configuration with one setting at another value."""
+    head, rest = place[0], place[1:]
+    if isinstance(data, list):
+        number = int(head) if len(data) > 1 else 0
+        inner = rest if len(data) > 1 else place
+        return [changed(item, inner) if n == number else item for n, item in enumerate(data)]
+    return {**data, head: changed(data[head], rest) if rest else OTHER[type(data[head])](data[head])}
+
+
+def test_every_setting_of_every_printed_row_counts():
+    """As planned a run may be compared; with any one setting changed, whichever there is, it may not."""
+    suite, paper, seen = load_suite("apao"), load_paper("apao"), set()
+
+    def reason(row: Row, config: dict[str, Any]) -> str:
+        record = replace(record_of("apao_office", "tiger", 0), config=config)
+        return why_not_group(Group(row, config["label"], (record,)), paper)
+
+    printed = tuple(row.label for row in suite.rows if row.paper_row)
+    for run in expand(Selection("apao", "paper", datasets=("apao_office", "apao_yelp"), rows=printed, baselines=(),
+                                seeds=(0,))):
+        config = run.to_dict()
+        found = row_of(config, suite.rows)
+        if found is None:  # a first stage that is no row
+            continue
+        row = suite.rows[found[0]]
+        assert not found[1] and reason(row, config) == "", run.label
+        for place, spelled, _ in _settings(config):
+            if spelled in seen or spelled.replace("second_stage", "training") in NO_MATTER or place in row.wanted:
+                continue
+            seen.add(spelled)
+            assert f"{run.label}: {spelled} is " in reason(row, changed(config, place.split("."))), spelled
+    assert {"apao.num_negatives", "decoding.normaliser", "training.weight_decay", "second_stage.epochs",
+            "llama.num_heads", "negatives.pool", "apao_yelp.index"} <= seen and len(seen) > 60
+
+
+def test_an_ablation_has_its_whole_methods_best_values():
+    """Every row that leaves something out of APAO, dropped prefixes too, on every dataset that has best values."""
+    rows = {row.label: row for row in load_suite("apao").rows}
+    for form in ("Pointwise", "Pairwise"):
+        whole = rows[f"Llama + APAO-{form}"].best
+        assert whole["apao_office"] != whole["apao_beauty"]
+        for k in range(1, 5):
+            assert rows[f"Llama + APAO-{form}, drop_prefix = {k}"].best == whole

@@ -17,7 +17,7 @@ from genrec_bench.errata import Erratum, add_errata, errata
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import score
 from genrec_bench.provenance import own_version
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.records import Damaged, RecordStore, RunRecord
 from genrec_bench.results_index import NAME as INDEX
 from genrec_bench.results_index import write_index
 from genrec_bench.user_facts import UserFacts
@@ -56,13 +56,15 @@ def run(args: argparse.Namespace) -> int:
     A diagnosis goes with its record, also where the record is there already; one of more users stays in its place.
     The facts about test users go with the records of their split. The target's index is written again.
     """
-    target = RecordStore(args.into)
     if args.index:
+        target = RecordStore(args.into)
         if not target.read_all():
             raise UserError(f"no records below {args.into} to write an index of.")
         print(write_index(target))
         return 0
-    everything = _found(_sources(args))
+    sources = _sources(args)
+    target = RecordStore(args.into, frozenset(source.root.resolve() for source in sources))
+    everything = _found(sources)
     moves = [_compared(found, target, _reason(args)) for found in _one_a_name(everything)]
     for found in moves:
         _check_metrics(found.record, found.source)
@@ -71,21 +73,27 @@ def run(args: argparse.Namespace) -> int:
     _move(moves, users, target)
     for found in everything:
         _remove(found.source, found.record)
-        user_facts.path_of(found.source, found.record.dataset, found.record.split_fingerprint).unlink(missing_ok=True)
+        if users_file := user_facts.stored_path(found.source, found.record.dataset, found.record.split_fingerprint):
+            users_file.unlink()
         (found.source.root / INDEX).unlink(missing_ok=True)
     _tell(moves, args.into)
     return 0
 
 
 def _sources(args: argparse.Namespace) -> list[RecordStore]:
-    """The folders to take records from, each once. Raises: UserError where one receives them."""
+    """The folders to take records from, each once; what is below two of them belongs to the inner one alone.
+
+    Raises: UserError where one of them receives the records.
+    """
     option, folders = ("--from", args.sources) if args.sources else ("--results", [args.results])
     for folder in folders:
         if folder.resolve() == args.into.resolve():
             raise UserError(f"{option} and --into are the same folder, {args.into}.")
         if option == "--from" and not folder.is_dir():
             raise UserError(f"--from names {folder}, which is not a folder.")
-    return [RecordStore(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+    places = {folder.resolve(): folder for folder in folders}
+    apart = {*places, args.into.resolve()}
+    return [RecordStore(folder, frozenset(apart - {place})) for place, folder in places.items()]
 
 
 def _reason(args: argparse.Namespace) -> str | None:
@@ -97,11 +105,15 @@ def _reason(args: argparse.Namespace) -> str | None:
 
 def _found(sources: list[RecordStore]) -> list[_Found]:
     found = [_Found(record, source, diagnoses.find(source, record)) for source in sources
-             for record in source.read_all()]
+             for record in source.read_all(_refuse)]
     if not found:
         raise UserError(f"no records below {', '.join(str(s.root) for s in sources)}. Run a suite first, or give "
                         "--results or --from.")
     return found
+
+
+def _refuse(error: Damaged) -> None:
+    raise UserError(f"{error} Nothing was moved.")
 
 
 def _one_a_name(found: list[_Found]) -> list[_Found]:
@@ -126,7 +138,7 @@ def _compared(found: _Found, target: RecordStore, reason: str | None) -> _Found:
     known = target.read(record.run_id)
     what = _difference(known, target, record, source)
     if what is None:
-        more = _users_of(diagnoses.find(target, record)) > _users_of(found.diagnosis)
+        more = _users_of(diagnoses.find(target, known)) > _users_of(found.diagnosis)
         return replace(found, known=known, diagnosis=None if more else found.diagnosis)
     if reason is None:
         raise UserError(f"run {record.run_id} is in {target.root} with other numbers ({what}). Nothing was moved. An "
@@ -183,10 +195,12 @@ def _move(moves: list[_Found], users: dict[Path, UserFacts], target: RecordStore
     for found in moves:
         if found.erratum:
             _remove(target, found.known)
+        fresh = replace(found.record, path=None)  # it will be of the target, wherever it was read
         if found.erratum or found.known is None:
-            target.write(found.record, found.source.read_ranks(found.record))
+            target.write(fresh, found.source.read_ranks(found.record))
         if found.diagnosis is not None:
-            diagnoses.write(diagnoses.path_of(target, found.record), found.diagnosis)
+            there = fresh if found.erratum or found.known is None else found.known
+            diagnoses.write(diagnoses.path_of(target, there), found.diagnosis)
     for path, facts in users.items():
         user_facts.write_users(path, facts)
     write_index(target)

@@ -1,4 +1,4 @@
-"""`plan`: which runs are done, failed, interrupted or missing, and how long the rest takes."""
+"""`plan`: which runs are done, damaged, failed, interrupted or missing, and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
         rows.append([item.run_id, item.dataset, item.config.label, item.config.seed, status[item.run_id],
                      _duration(estimate) if estimate is not None else ""])
     print(tabulate(rows, headers=["run", "dataset", "method", "seed", "status", "at most"]))
-    counts = [f"{sum(s == name for s in status.values())} {name}" for name in
-              ("done", "failed", "interrupted", "missing")]
+    found = list(status.values())
+    counts = [f"{found.count(name)} {name}" for name in ("done", "damaged", "failed", "interrupted", "missing")
+              if name != "damaged" or name in found]
     unknown = sum(1 for p in prepared if status[p.run_id] != "done" and seconds[_kind(p.identity)] is None)
     print(f"\n{', '.join(counts)}. Time left: at most about {_duration(left)}"
           + (f", without {unknown} runs that nothing is known of." if unknown else "."))

@@ -83,15 +83,19 @@ def _fitting(prepared: list[runner.Prepared], check_fit: Callable[[RunConfig, in
 
 def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: int = 1) -> int:
     """Run what is not done; a failed run does not stop the others. Returns the number of failures."""
-    missing = [p for p in prepared if workspace.status(p.run_id) != "done"]
+    status = {p.run_id: workspace.status(p.run_id) for p in prepared}
+    missing = [p for p in prepared if status[p.run_id] != "done"]
     for item in prepared:
-        if workspace.store.find(item.run_id):  # an older version left none beside it
+        if status[item.run_id] == "done":  # an older version left none beside it
             user_facts.keep_users(workspace.store, workspace.store.read(item.run_id).dataset, item.split)
     show = _Show(workspace, Bars(len(prepared), len(prepared) - len(missing)))
     again = {p.first.run_id: p.first for p in missing if p.first is not None
              and workspace.status(p.first.run_id) == "done" and not runner.has_weights(p.first, workspace)}
     if len(missing) < len(prepared):
         show.bars.say(f"{len(prepared) - len(missing)} of {len(prepared)} runs are done already.")
+    for item in missing:
+        if status[item.run_id] == "damaged":
+            show.bars.say(f"{_name(item)}: {workspace.store.damage(item.run_id)}")
     if again:
         show.bars.say(f"{len(again)} first stages are made again: their records are there, their weights are not.")
     missing = [*again.values(), *missing]

@@ -12,11 +12,11 @@ from genrec_bench.contracts import Interactions
 from genrec_bench.datasets import atomic_files, base, generative_format
 from genrec_bench.datasets.base import Dataset, problem
 from genrec_bench.errors import UserError, unknown
+from genrec_bench.records import APART
 from genrec_bench.registry import datasets
 from genrec_bench.settings import setting
 
 _INTER = re.compile(r"(?:(?P<json>.+)\.)?inter\.json(\.gz)?|(?P<atomic>.+)\.inter(\.gz)?")
-_TAKEN = ("work", "cache", "reports")  # folders beside the records
 _WANTED = "X.inter.json (object: user -> item numbers) or X.inter (RecBole's atomic file), plain or .gz"
 
 
@@ -46,11 +46,11 @@ class Folder(Dataset):
         """A label names a folder of records. Raises: UserError for one that cannot."""
         own = Path(self.path).expanduser().resolve().name
         label = self.label or own
-        if label in _TAKEN or not label.strip() or label.startswith(".") or not label.isprintable() \
+        if label in APART or not label.strip() or label.startswith(".") or not label.isprintable() \
                 or any(mark in label for mark in "/\\"):
             whose = f"the folder's name {own!r}" if label == own else f"folder.label = {label!r}"
             raise UserError(f"{self.path}: {whose} cannot name a folder of records: it must not be empty, start with a "
-                            f"dot, hold a separator, or be {', '.join(_TAKEN[:-1])} or {_TAKEN[-1]}. Give another, "
+                            f"dot, hold a separator, or be {', '.join(APART[:-1])} or {APART[-1]}. Give another, "
                             "such as --set folder.label=mine.")
 
     def location(self, data_dir: Path | None) -> str:

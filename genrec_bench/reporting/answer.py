@@ -127,8 +127,8 @@ def _against(a: Summary, other: Group, b: Summary) -> str:
     spread = "; within the seeds' spread" if covered(a, b) else ""
     change = 100 * (a.mean - b.mean) / b.mean
     side = "level with" if a.mean == b.mean else f"{abs(change):.1f} % {'above' if change > 0 else 'below'}"
-    if change > 400:  # as a percentage such a number is hard to read
-        side = f"{a.mean / b.mean:.0f} times as high as"
+    if change > 400:  # a ratio to a number near 0 says little
+        side = "more than 5 times as high as"
     return f"{side} {other.label} ({value_text(b)}{spread})"
 
 

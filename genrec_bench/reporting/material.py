@@ -70,7 +70,7 @@ class Material:
     def ranked(self) -> bool:
         """Whether the ranks of all its runs are at hand."""
         return self.results is not None and all(
-            RecordStore(self.results).find(r.run_id) for b in self.blocks for g in b.groups for r in g.records)
+            RecordStore(self.results).holds(r) for b in self.blocks for g in b.groups for r in g.records)
 
     def ranks(self, record: RunRecord) -> Rankings:
         """The per-user ranks of a run. Raises: UserError for a damaged file."""
@@ -85,7 +85,7 @@ class Material:
         for record in group.records if group.row.seeded else group.records[:1]:
             key = record.run_id, metric, k
             if key not in self._values:
-                if self.results is None or RecordStore(self.results).find(record.run_id) is None:
+                if self.results is None or not RecordStore(self.results).holds(record):
                     return None
                 self._values[key] = expected_values(metric, self.ranks(record), k)
             rows.append(self._values[key])

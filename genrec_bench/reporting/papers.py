@@ -62,6 +62,7 @@ class Layout:
 @dataclass(frozen=True)
 class Paper:
     """One paper as it stands. datasets: our name -> the paper's. protocol: name -> {"value", "source"}.
+    settings: part -> setting -> what a run has to have beside them where the protocol has no fact for it.
 
     findings: inconsistencies of the paper, each {"key", "tables", "text"}. layouts: its tables, in order. reported:
     all printed cells, in order. url: "" where the paper has no address.
@@ -72,6 +73,7 @@ class Paper:
     url: str
     datasets: Mapping[str, str]
     protocol: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Mapping[str, Any]]
     not_stated: Mapping[str, str]
     findings: tuple[Mapping[str, Any], ...]
     layouts: tuple[Layout, ...]
@@ -138,7 +140,7 @@ def load_paper(key: str) -> Paper:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         return Paper(data["key"], data["title"], data["url"], data["datasets"], data["protocol"],
-                     data.get("not_stated", {}), tuple(data.get("finding", ())),
+                     data.get("settings", {}), data.get("not_stated", {}), tuple(data.get("finding", ())),
                      tuple(_layout(table, path) for table in data.get("table", ())),
                      tuple(cell for block in data["reported"] for cell in _cells(block)))
     except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genrec_bench.identity import canonical
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.papers import Paper, Reported
-from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.rows import Row, Suite, flatten
 
 PROFILE = "paper"
 PROFILES = (PROFILE, "quick")  # which runs stand in a printed table, the first that there are; smoke never
 TOKENIZER = "given"
 
-# Fact of a paper's protocol -> where the same number stands in a run's settings. What a paper says of training holds
-# for the first stage where there are two.
-FACTS = {"max_history": "split.max_history", "learning_rate": "training.learning_rate",
-         "warmup_ratio": "training.warmup_ratio", "epochs": "training.epochs", "patience": "training.patience",
-         "batch_size": "training.batch_size", "accumulation": "training.accumulation",
-         "num_beams": "decoding.num_beams", "width": "backbone.width"}
-BACKBONE_FACTS = {"tiger": {"tiger_encoder_layers": "backbone.num_layers", "tiger_heads": "backbone.num_heads",
-                            "tiger_head_width": "backbone.head_width"},
-                  "llama": {"llama_layers": "backbone.num_layers"}}
+# Every setting of a run counts, as `--set` spells it: what the suite's row states, what a fact of the paper's protocol
+# states (here), and what the paper's file has under `settings`, where the paper is silent. A setting that none of them
+# has makes a run not comparable, so that one which comes later cannot be forgotten.
+FACTS = {"split.max_history": "max_history", "decoding.num_beams": "num_beams",
+         **{f"training.{name}": name for name in ("learning_rate", "warmup_ratio", "epochs", "patience", "batch_size",
+                                                  "accumulation")},
+         **{f"{name}.width": "width" for name in ("tiger", "llama")}, "llama.num_layers": "llama_layers",
+         "tiger.num_layers": "tiger_encoder_layers", "tiger.num_heads": "tiger_heads",
+         "tiger.head_width": "tiger_head_width",
+         **{f"{name}.num_negatives": "num_negatives" for name in ("apao", "dmpo", "s_dpo")}}
+# How a pass is cut into parts: the numbers are those of another order of adding up.
+NO_MATTER = ("decoding.batch_size", "decoding.memory_gib", "training.memory_gib")
+NO_SETTING = ("label", "profile", "seed")  # parts of a run's configuration
 
 
 def why_not(block: Block, paper: Paper) -> str:
@@ -58,19 +63,37 @@ def why_not_group(group: Group, paper: Paper) -> str:
     name = (group.config.get("tokenizer") or {}).get("name")
     if name != TOKENIZER:
         return f"{group.label}: semantic IDs from tokenizer {name}, not the paper's"
-    facts = {**FACTS, **BACKBONE_FACTS.get(group.config["backbone"]["name"], {})}
-    for fact, place in facts.items():
-        ours, theirs = _at(group.config, place), paper.protocol.get(fact, {}).get("value")
-        if theirs is not None and ours is not None and ours != theirs:
-            return f"{group.label}: {place} is {ours}, the paper's {theirs} ({paper.protocol[fact]['source']})"
+    found = [(spelled, value) for place, spelled, value in _settings(group.config) if place not in group.row.wanted]
+    for spelled, value in sorted(found, key=lambda one: one[0] not in FACTS):
+        if why := _why_not_value(spelled, value, paper):
+            return f"{group.label}: {spelled} is {value}, {why}"
     return ""
 
 
-def _at(config: Mapping[str, Any], place: str) -> Any:
-    section, key = place.split(".")
-    if section == "training" and config.get("first_stage"):
-        config = config["first_stage"]
-    return (config.get(section) or {}).get(key)
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(place, spelling in `--set`, value) of every setting of a run but its seed; names of parts are none."""
+    flat = flatten({part: value for part, value in config.items() if part not in NO_SETTING})
+    for place, value in flat.items():
+        part, _, key = place.rpartition(".")
+        owner = flat.get(f"{part}.name", part.rpartition(".")[2])
+        if owner == "training" and part == "training" and (config.get("first_stage") or {}).get("continues", False):
+            owner = "second_stage"
+        if key != "name" and place != "first_stage.negatives":  # absent: a stage that draws none
+            yield place, f"{owner}.{key}", value
+
+
+def _why_not_value(spelled: str, value: Any, paper: Paper) -> str:
+    """Why a setting is not the paper's, or "". What holds for training holds for a second stage as well."""
+    section, _, key = spelled.replace("second_stage.", "training.").rpartition(".")
+    name = f"{section}.{key}"
+    if name in NO_MATTER:
+        return ""
+    if fact := paper.protocol.get(FACTS.get(name, "")):
+        return "" if canonical(value) == canonical(fact["value"]) else f"the paper's {fact['value']} ({fact['source']})"
+    if key not in paper.settings.get(section, {}):
+        return f"and no table of papers/{paper.key}.toml says what it has to be"
+    wanted = paper.settings[section][key]
+    return "" if canonical(value) == canonical(wanted) else f"{wanted} where the paper's numbers are to be reproduced"
 
 
 def comparable_rows(block: Block, paper: Paper) -> list[tuple[Group, str, Reported]]:
