@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from baselines._common import flat_histories, rank_in_batches, selection_value
 from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
+from genrec_bench.ending import begin_child
 from genrec_bench.memory import peak_bytes
 from genrec_bench.records import dump_json, write_atomically
 
@@ -277,8 +278,9 @@ def run(folder: Path, lines: IO[str]) -> None:
 
 
 def main() -> None:
-    """Entry point: the run's folder is the only argument, and RecBole must not see it."""
-    folder = Path(sys.argv[1])
+    """Entry point: the arguments are the run's folder and the parent's process id, and RecBole must not see them."""
+    folder, parent = Path(sys.argv[1]), int(sys.argv[2])
+    begin_child(parent)
     del sys.argv[1:]  # RecBole's Config lets `--a=b` win over what it is given
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)  # anything RecBole prints would break the protocol

@@ -225,7 +225,7 @@ def log_tail(path: Path) -> str:
 @contextmanager
 def _child(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen]:
     """Run the child in its own session, so that Ctrl-C reaches only us; end it on the way out."""
-    command = [sys.executable, "-P", "-m", "baselines._recbole_child", str(folder)]
+    command = [sys.executable, "-P", "-m", "baselines._recbole_child", str(folder), str(os.getpid())]
     with open(folder / LOG, "wb") as log:
         child = subprocess.Popen(command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=log, start_new_session=True, encoding="utf-8")

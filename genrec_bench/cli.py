@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from genrec_bench.ending import exit_code, signals_as_ctrl_c
 from genrec_bench.errors import UserError, nearest
 
 VERBS = {
@@ -55,16 +56,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 a run failed, 2 a mistake of the user's, 130 Ctrl-C."""
+    """Run one command; returns the exit code: 0 done, 1 a run failed, 2 a mistake of the user's, 130 Ctrl-C.
+
+    SIGTERM (143) and SIGHUP (129) end it like Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        with signals_as_ctrl_c():
+            return _dispatch(words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print("\ninterrupted. What is done stays; the same command goes on.", file=sys.stderr)
+        return exit_code(stopped)
     except BrokenPipeError:
         sys.stderr.close()
         return 0

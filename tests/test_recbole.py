@@ -17,7 +17,9 @@ from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions, Split
 from genrec_bench.errors import UserError
 from genrec_bench.splits import leave_one_out, seen_items
+from tests.processes import is_alive, until
 from tests.small_jobs import Quiet, job_of, papers_data, run, toy
+from tests.test_cli import ROOT, environment
 
 TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
 TINY_BERT = {**TINY, "model": "BERT4Rec"}
@@ -311,3 +313,24 @@ def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         run({"name": "recbole", **TINY, "epochs": 10_000, "patience": 10_000}, tmp_path)
     assert len(children) == 1 and children[0].returncode < 0
     assert not (tmp_path / "output.result").exists()
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from tests.small_jobs import run
+run({"name": "recbole", "model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 100_000,
+     "patience": 100_000}, Path(sys.argv[1]))
+"""
+
+
+@needs_recbole
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_the_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], cwd=ROOT, env=environment())
+    until(lambda: (tmp_path / "run.log").exists() and (tmp_path / "run.log").stat().st_size)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) == 1 and is_alive(int(children[0]))
+    parent.kill()
+    parent.wait()
+    until(lambda: not is_alive(int(children[0])), 20)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from genrec_bench import plan, runner, tracking, user_facts
 from genrec_bench.commands import common
 from genrec_bench.config import RunConfig
+from genrec_bench.ending import exit_code
 from genrec_bench.errors import DoesNotFit
 from genrec_bench.progress import Bars, One
 from genrec_bench.reporting.markdown import render_suite
@@ -100,12 +101,12 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: 
             run_parallel(missing, workspace, jobs, Events(show.began, show.step, show.ended), set(again))
         else:
             _run_in_turn(missing, workspace, show, set(again))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         show.bars.close()
         left = sum(workspace.status(p.run_id) != "done" for p in prepared)
         print(f"\ninterrupted: {len(prepared) - left} of {len(prepared)} runs are done and stay. To go on (our "
               f"networks from their last epoch, RecBole's from their start):\n  {workspace.command}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(exit_code(stopped)) from None
     finally:
         show.bars.close()
     return show.failed
