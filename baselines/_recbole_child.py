@@ -168,9 +168,17 @@ def set_up(spec: dict[str, Any], rows: dict[str, Instances], folder: Path) -> Se
     init_seed(config["seed"], config["reproducibility"])
     name = spec["settings"]["model"]
     kind = BERT4REC[spec["settings"]["protocol"]] if name == "BERT4Rec" else get_model(name)
+    if name == "BERT4Rec" and spec["settings"]["loss_type"] == "CE":
+        train_data.transform._neg_sample = _no_item
     model = kind(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     return Setup(model, trainer, train_data, dataset.tables)
+
+
+def _no_item(row: list[int], items: int) -> int:
+    """For RecBole's negative of a masked position, which CE never reads: a row with all items would be drawn for ever.
+    """
+    return 0
 
 
 @dataclass

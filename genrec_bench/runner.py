@@ -225,6 +225,15 @@ def _system(config: RunConfig) -> Any:
     return registry.systems.build({**spec, "name": config.baseline["system"]})
 
 
+def check_fit(prepared: Prepared) -> None:
+    """Whether a run's method can work on its data. Raises: DoesNotFit."""
+    system = _system(prepared.config)
+    if prepared.config.baseline is None:
+        system.check_fit(prepared.config, prepared.semantic_ids.tokens.shape[1])
+    elif hasattr(system, "check_fit"):
+        system.check_fit(prepared.config, prepared.split)
+
+
 def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds: float) -> RunRecord:
     ids, config = prepared.semantic_ids, prepared.config
     ks = tuple(k for k in KS if k <= config.evaluation.max_k)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from genrec_bench import plan, runner, tracking, user_facts
@@ -52,26 +51,23 @@ def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: 
 
 def prepare_configs(configs: list[RunConfig], workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
     """The runs of some configurations, ready to start; whatever is wrong with one is said now. Raises: UserError."""
-    generative = any(c.baseline is None for c in configs)
-    if generative:
-        from genrec_bench.generative import build_objectives, check_fit
+    if any(c.baseline is None for c in configs):
+        from genrec_bench.generative import build_objectives
 
         for config in configs:
             build_objectives(config)
     # two passes: a bad dataset must be found before a tokenizer of another one is fitted and cached
     for config in configs:
         workspace.split(config)
-    prepared = [workspace.prepare(config, keep=keep) for config in configs]
-    return _fitting(prepared, check_fit) if generative else prepared
+    return _fitting([workspace.prepare(config, keep=keep) for config in configs])
 
 
-def _fitting(prepared: list[runner.Prepared], check_fit: Callable[[RunConfig, int], None]) -> list[runner.Prepared]:
-    """Without the methods that the semantic IDs rule out, which are named. Raises: DoesNotFit where none is left."""
+def _fitting(prepared: list[runner.Prepared]) -> list[runner.Prepared]:
+    """Without the methods that their data rule out, which are named. Raises: DoesNotFit where none is left."""
     kept, unfit = [], {}
     for item in prepared:
         try:
-            if item.semantic_ids is not None:
-                check_fit(item.config, item.semantic_ids.tokens.shape[1])
+            runner.check_fit(item)
             kept.append(item)
         except DoesNotFit as error:
             unfit[f"{item.config.label}, {item.dataset}"] = error
