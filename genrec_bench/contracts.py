@@ -161,7 +161,7 @@ class Rankings:
 
 
 class Progress(Protocol):
-    """Where a system tells how far it is; quiet unless a terminal listens."""
+    """Where a system tells how far it is."""
 
     def step(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` epochs are over; `note` is a short text such as the last validation value."""
