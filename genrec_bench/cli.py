@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM (143) and SIGHUP (129) end it like Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the output has no code for is written as its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         with signals_as_ctrl_c():
             return _dispatch(words)
@@ -81,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    for word in words:
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes that are no text
+            raise UserError(f"{word!r} is not UTF-8 text, which records are written in. Rename the file or folder, or "
+                            "set PYTHONUTF8=1 where the name is right and the locale is not.")
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
         words = ["run", *words]
     if not words or words[0].startswith("-"):

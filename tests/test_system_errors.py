@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,29 @@ def test_other_signals_are_like_ctrl_c(number: int, capsys: Any, monkeypatch: py
         assert call("list", "suites") == 0 and signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, signal.SIG_DFL)
+
+
+def test_an_output_without_the_letters_is_no_error(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written by their numbers, and JSON stays JSON."""
+    folder = toy_folder.rename(toy_folder.with_name("tïny"))
+
+    def printed(*words: str | Path) -> str:
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert call(*words) == 0
+        stream.flush()
+        return stream.buffer.getvalue().decode("ascii")
+
+    assert "t\\xefny" in printed("data", "check", "--datasets", folder)
+    assert list(json.loads(printed("data", "check", "--json", "--datasets", folder))) == ["tïny"]
+    assert "TIGER + CE \\u2192 CE" in printed("plan", "--suite", "apao", "--profile", "smoke", "--no-probe", "--row",
+                                             "TIGER + CE → CE", "--datasets", folder)
+
+
+def test_a_name_that_is_no_text_is_refused(capsys: Any) -> None:
+    """A record could not hold it."""
+    assert call("run", "--suite", "apao", "--results", "bad\udcef") == 2
+    assert capsys.readouterr().err.startswith("error: 'bad\\udcef' is not UTF-8 text")
 
 
 PARENT = """

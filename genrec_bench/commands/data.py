@@ -79,7 +79,7 @@ def _check(args: argparse.Namespace, data_dir: Path | None) -> int:
         interactions = dataset.load(data_dir)
         counts[label] = summary(leave_one_out(interactions, SplitConfig()), _distinct(interactions))
     if args.json:
-        print(json.dumps(counts, indent=1, ensure_ascii=False))
+        print(json.dumps(counts, indent=1))
     else:
         rows = [[label, *("-" if row[c] is None else f"{row[c]:,}" for c in COUNTS)] for label, row in counts.items()]
         _table(["dataset", *(c.replace("_", " ") for c in COUNTS)], rows)
