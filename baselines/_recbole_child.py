@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +28,8 @@ from safetensors.torch import save_file
 from baselines._common import flat_histories, rank_in_batches, selection_value
 from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
-from genrec_bench.memory import peak_bytes
+from genrec_bench.ending import begin_child
+from genrec_bench.meter import Meter
 from genrec_bench.records import dump_json, write_atomically
 
 NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}  # gone in numpy 2
@@ -167,9 +167,17 @@ def set_up(spec: dict[str, Any], rows: dict[str, Instances], folder: Path) -> Se
     init_seed(config["seed"], config["reproducibility"])
     name = spec["settings"]["model"]
     kind = BERT4REC[spec["settings"]["protocol"]] if name == "BERT4Rec" else get_model(name)
+    if name == "BERT4Rec" and spec["settings"]["loss_type"] == "CE":
+        train_data.transform._neg_sample = _no_item
     model = kind(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     return Setup(model, trainer, train_data, dataset.tables)
+
+
+def _no_item(row: list[int], items: int) -> int:
+    """For RecBole's negative of a masked position, which CE never reads: a row with all items would be drawn for ever.
+    """
+    return 0
 
 
 @dataclass
@@ -223,16 +231,17 @@ class Clock:
     validation: list[float] = field(default_factory=list)
 
 
-def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str]) -> tuple[Best, dict[str, Any], Clock]:
+def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str],
+        meter: Meter) -> tuple[Best, dict[str, Any], Clock]:
     """RecBole's epochs under the suite's stopping rule. Returns the best epoch, `training` and the times."""
     best, curve, clock = Best(), [], Clock()
     while len(curve) < settings["epochs"] and len(curve) - best.epoch < settings["patience"]:
-        epoch, started = len(curve) + 1, time.perf_counter()
+        epoch, started = len(curve) + 1, meter.seconds()
         loss = setup.trainer._train_epoch(setup.train_data, epoch - 1, show_progress=False)
-        trained = time.perf_counter()
+        trained = meter.seconds()
         places = valid.rank()
         clock.training.append(trained - started)
-        clock.validation.append(time.perf_counter() - trained)
+        clock.validation.append(meter.seconds() - trained)
         total = sum(loss) if isinstance(loss, tuple) else loss
         point = {"epoch": epoch, "loss": total / len(setup.train_data), "valid_ndcg@10": selection_value(places)}
         curve.append(point)
@@ -250,7 +259,7 @@ def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str]) -
 def run(folder: Path, lines: IO[str]) -> None:
     """Train, rank, and write the results into `folder`."""
     spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
-    settings = spec["settings"]
+    settings, meter = spec["settings"], Meter("cuda" if spec["gpu"] else "cpu")
     torch.set_num_threads(spec["threads"])
     if spec["gpu"]:
         if not torch.cuda.is_available():  # RecBole would go on with the CPU and say nothing
@@ -260,11 +269,11 @@ def run(folder: Path, lines: IO[str]) -> None:
     setup = set_up(spec, rows, folder)
     scorers = {part: Scorer(setup.model, setup.tables[part], rows[part].targets, seen[part], spec["max_k"],
                             settings["eval_batch_size"]) for part in PARTS[1:]}
-    best, training, clock = fit(setup, scorers["valid"], settings, lines)
+    best, training, clock = fit(setup, scorers["valid"], settings, lines, meter)
     setup.model.load_state_dict(best.weights)
-    started = time.perf_counter()
+    started = meter.seconds()
     ranked = {"valid": best.valid, "test": scorers["test"].rank()}
-    decode_seconds = time.perf_counter() - started
+    decode_seconds = meter.seconds() - started
     save_file({k: v.contiguous().cpu() for k, v in best.weights.items()}, folder / WEIGHTS)
     np.savez(folder / PLACES, **{f"{part}_{name}": getattr(places, name) for part, places in ranked.items()
                                  for name in ("places", "ties", "id_places")})
@@ -272,13 +281,14 @@ def run(folder: Path, lines: IO[str]) -> None:
                "seconds_per_epoch": statistics.median(clock.training[1:] or clock.training),
                "validation_seconds": statistics.median(clock.validation),
                "decode_users_per_second": len(rows["test"]) / decode_seconds,
-               "peak_memory_bytes": float(peak_bytes())}
+               "peak_memory_bytes": float(meter.peak_bytes())}
     write_atomically(folder / RESULT, dump_json({"training": training, "timings": timings}).encode())
 
 
 def main() -> None:
-    """Entry point: the run's folder is the only argument, and RecBole must not see it."""
-    folder = Path(sys.argv[1])
+    """Entry point: the arguments are the run's folder and the parent's process id, and RecBole must not see them."""
+    folder, parent = Path(sys.argv[1]), int(sys.argv[2])
+    begin_child(parent)
     del sys.argv[1:]  # RecBole's Config lets `--a=b` win over what it is given
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)  # anything RecBole prints would break the protocol

@@ -23,8 +23,8 @@ import numpy as np
 
 from genrec_bench import settings
 from genrec_bench.config import RunConfig
-from genrec_bench.contracts import Instances, Job, Outcome, Rankings
-from genrec_bench.errors import UserError, unknown
+from genrec_bench.contracts import Instances, Job, Outcome, Rankings, Split
+from genrec_bench.errors import DoesNotFit, UserError, unknown
 from genrec_bench.records import dump_json
 from genrec_bench.registry import systems
 from genrec_bench.seeds import stream_seed
@@ -72,6 +72,7 @@ class RecBole:
     """
 
     resumes: ClassVar[bool] = False
+    version: ClassVar[int] = 2  # BERT4Rec with CE draws no negatives, so its masks are other ones
 
     model: str = setting(dataclasses.MISSING, "RecBole's class", choices=tuple(MODEL_SETTINGS))
     loss_type: str = setting("CE", "softmax over all items, or one sampled negative", choices=("CE", "BPR"))
@@ -130,7 +131,7 @@ class RecBole:
         """
         if importlib.util.find_spec("recbole") is None:
             raise UserError("system recbole needs RecBole: pip install --no-deps recbole==1.2.1 (see the README).")
-        self.check(job.config)
+        self.check_fit(job.config, job.split)
         folder = job.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         for name in (RESULT, PLACES, WEIGHTS):
@@ -147,12 +148,26 @@ class RecBole:
                                f"{folder / LOG}:\n{log_tail(folder / LOG)}")
         return read_outcome(folder)
 
-    def check(self, config: RunConfig) -> None:
-        """Refuse settings that do not fit the rest of the run. Raises: UserError."""
-        width = config.split.max_history + (self.protocol == "target_appended")
+    def check_fit(self, config: RunConfig, split: Split) -> None:
+        """Refuse settings that do not fit the rest of the run, or its data. Raises: DoesNotFit."""
+        appended = self.protocol == "target_appended"
+        width = config.split.max_history + appended
         if self.mask_ratio is not None and int(self.mask_ratio * width) < 1:
-            raise UserError(f"system recbole: mask_ratio = {self.mask_ratio} masks no item of a sequence of {width}; "
-                            f"it must be at least {1 / width:.2g}.")
+            raise DoesNotFit(f"system recbole: mask_ratio = {self.mask_ratio} masks no item of a sequence of {width}; "
+                             f"it must be at least {1 / width:.2g}.")
+        full = self._full_rows(split, appended) if self.loss_type == "BPR" else 0
+        if full:  # RecBole would draw for ever
+            raise DoesNotFit(f"system recbole: loss_type = BPR draws an item that a row does not have, but {full} "
+                             f"training rows have all of the {split.num_items} items. Use loss_type = CE.")
+
+    def _full_rows(self, split: Split, appended: bool) -> int:
+        """How many training rows leave no item to draw. BERT4Rec draws outside a whole row, others take any other item.
+        """
+        rows, items = split.train, split.num_items
+        if self.model != "BERT4Rec":
+            return len(rows) if items < 2 else 0
+        return sum(len({*rows.history(n), *rows.targets[n:n + appended]}) == items
+                   for n in np.flatnonzero(rows.lengths + appended >= items))
 
     def child_settings(self) -> dict[str, Any]:
         """The settings that apply to this model, as plain data."""
@@ -225,7 +240,7 @@ def log_tail(path: Path) -> str:
 @contextmanager
 def _child(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen]:
     """Run the child in its own session, so that Ctrl-C reaches only us; end it on the way out."""
-    command = [sys.executable, "-P", "-m", "baselines._recbole_child", str(folder)]
+    command = [sys.executable, "-P", "-m", "baselines._recbole_child", str(folder), str(os.getpid())]
     with open(folder / LOG, "wb") as log:
         child = subprocess.Popen(command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=log, start_new_session=True, encoding="utf-8")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
+from genrec_bench.ending import exit_code, signals_as_ctrl_c
 from genrec_bench.errors import UserError, nearest
 
 VERBS = {
@@ -55,16 +57,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 a run failed, 2 a mistake of the user's, 130 Ctrl-C."""
+    """Run one command; returns the exit code: 0 done, 1 a run failed, 2 a mistake of the user's, 130 Ctrl-C.
+
+    SIGTERM (143) and SIGHUP (129) end it like Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the output has no code for is written as its number
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(words)
+        with signals_as_ctrl_c():
+            return _dispatch(words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print("\ninterrupted. What is done stays; the same command goes on.", file=sys.stderr)
+        return exit_code(stopped)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -76,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    for word in words:
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes that are no text
+            raise UserError(f"{word!r} is not UTF-8 text, which records are written in. Rename the file or folder, or "
+                            "set PYTHONUTF8=1 where the name is right and the locale is not.")
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
         words = ["run", *words]
     if not words or words[0].startswith("-"):

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from genrec_bench.meter import Meter
+
 PAD = 0
 EOS = 1
 NUM_SPECIAL_TOKENS = 2
@@ -179,7 +181,7 @@ class Rankings:
 
 
 class Progress(Protocol):
-    """Where a system tells how far it is; quiet unless a terminal listens."""
+    """Where a system tells how far it is."""
 
     def step(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` epochs are over; `note` is a short text such as the last validation value."""
@@ -191,7 +193,7 @@ class Job:
 
     folder: the run's own working folder (checkpoints, logs); nothing may be written elsewhere.
     scalars: takes the numbers of an epoch by `add_scalar(name, value, epoch)`; None = nobody asks for them.
-    first_stage: the checkpoint that the first stage left, where there is one.
+    first_stage: the checkpoint that the first stage left, where there is one. meter: counts what the run costs.
     """
 
     config: Any
@@ -204,12 +206,13 @@ class Job:
     progress: Progress
     scalars: Any = None
     first_stage: Path | None = None
+    meter: Meter = field(default_factory=Meter)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a system returns. `training`: equal for equal runs (curves, epochs, parameters);
-    `timings`: seconds, users/s, bytes, which are not."""
+    `timings`: seconds and users/s by the job's meter, bytes, which are not."""
 
     valid: Rankings
     test: Rankings

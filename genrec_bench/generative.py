@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,13 +133,13 @@ def _run(job: Job) -> Outcome:
         return entry
 
     trained = train(model, feed("train"), objectives, config=config.training, validate=validate,
-                    seed=job.seed, folder=job.folder, progress=job.progress, scalars=job.scalars,
+                    seed=job.seed, folder=job.folder, progress=job.progress, meter=job.meter, scalars=job.scalars,
                     about={"config": config.to_dict(), "codebook_sizes": list(ids.codebook_sizes),
                            "split_fingerprint": job.split.fingerprint},
                     attached={"semantic_ids": torch.from_numpy(ids.tokens)})
-    began = time.perf_counter()
+    began = job.meter.seconds()
     test = ranker["test"].rank(model)
-    seconds = time.perf_counter() - began
+    seconds = job.meter.seconds() - began
     timings = {"train_seconds": sum(trained.seconds), "seconds_per_epoch": median_seconds(trained.seconds),
                "validation_seconds": statistics.median(trained.validation_seconds),
                "decode_users_per_second": len(test.places) / seconds}

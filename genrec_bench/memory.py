@@ -10,7 +10,7 @@ from pathlib import Path
 def reset_peak() -> None:
     """Count the peak from now on, where the system allows it."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
     except OSError:
         pass
 

@@ -1,41 +1,82 @@
-"""Progress bars on a terminal, nothing elsewhere."""
+"""Progress bars on a terminal, lines elsewhere, and on both a line about a run that has been silent for long."""
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
+LINE_SECONDS = 60.0  # outside a terminal a line an epoch, but not more than one a minute
+SILENT_SECONDS = 600.0
+
+
+@dataclass
+class _Run:
+    """A run under way. told, heard: when its last line was written and its last epoch ended; patience: seconds."""
+
+    name: str
+    bar: tqdm
+    told: float
+    heard: float
+    patience: float
+    last: str = "its start"
+
 
 class Bars:
-    """Bars with ETA: runs of the grid, epochs of each run under way. Outside a terminal one line a finished run."""
+    """Bars with ETA: runs of the grid, epochs of each run under way. Outside a terminal lines."""
 
     def __init__(self, total: int, done: int) -> None:
         self.terminal = sys.stderr.isatty()
         self._grid = tqdm(total=total, initial=done, desc="runs", unit="run", position=0, disable=not self.terminal)
-        self._runs: dict[str, tqdm] = {}
+        self._runs: dict[str, _Run] = {}
+        self._closed = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
 
     def began(self, key: str, name: str) -> None:
         """Show one run, by a key of the caller's."""
-        taken = {bar.pos for bar in self._runs.values()}
+        taken = {run.bar.pos for run in self._runs.values()}
         position = next(n for n in range(1, len(taken) + 2) if -n not in taken)
-        self._runs[key] = tqdm(desc=name, unit="epoch", position=position, leave=False, disable=not self.terminal)
+        bar = tqdm(desc=name, unit="epoch", position=position, leave=False, disable=not self.terminal)
+        now = time.monotonic()
+        self._runs[key] = _Run(name, bar, now, now, SILENT_SECONDS)
+        if self._listener.ident is None:
+            self._listener.start()
 
     def ended(self, key: str) -> None:
         """Take one run's bar away."""
-        self._runs.pop(key).close()
+        self._runs.pop(key).bar.close()
 
     def step(self, key: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total` epochs of a run are over."""
-        bar = self._runs.get(key)
-        if bar is None or bar.disable:
+        run = self._runs.get(key)
+        if run is None:
             return
+        run.heard, run.patience, run.last = time.monotonic(), SILENT_SECONDS, f"epoch {done} of {total}"
+        if not self.terminal:
+            if run.heard - run.told >= LINE_SECONDS:
+                run.told = run.heard
+                self.say(f"{run.name}: {run.last}" + (f", {note}" if note else ""))
+            return
+        bar = run.bar
         bar.total = total
         if bar.n == 0 and done > 1:  # a resumed run: the epochs before this one cost no time now
             bar.initial = done - 1
         bar.set_postfix_str(note, refresh=False)
         bar.n = done
         bar.refresh()
+
+    def _listen(self) -> None:
+        """Say of runs that nothing has been heard of them for long; each time after twice as long as before."""
+        while not self._closed.wait(SILENT_SECONDS / 10):
+            for run in list(self._runs.values()):
+                silent = time.monotonic() - run.heard
+                if silent >= run.patience:
+                    run.patience *= 2
+                    self.say(f"{run.name}: nothing for {silent / 60:.0f} minutes, since {run.last}. It is slow, or it "
+                             "hangs.")
 
     def finished(self, text: str) -> None:
         """One run of the grid is over."""
@@ -48,8 +89,9 @@ class Bars:
 
     def close(self) -> None:
         """Take the bars away."""
-        for bar in self._runs.values():
-            bar.close()
+        self._closed.set()
+        for run in self._runs.values():
+            run.bar.close()
         self._grid.close()
 
 

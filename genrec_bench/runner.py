@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
 from genrec_bench.errors import UserError
 from genrec_bench.evaluate import KS, score
+from genrec_bench.meter import Meter
 from genrec_bench.order import order_facts
 from genrec_bench.provenance import device_name, provenance
 from genrec_bench.records import RecordStore, RunRecord
@@ -177,13 +177,12 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
          told: tracking.Tracked) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
     config, first = prepared.config, prepared.first
-    job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
-              workspace.threads, progress, told, first and _best(first, workspace))
-    began = time.perf_counter()
     memory.reset_peak()
+    job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
+              workspace.threads, progress, told, first and _best(first, workspace), Meter(workspace.device))
     try:
         outcome = _system(config).run(job)
-        record = _record(prepared, outcome, workspace, time.perf_counter() - began)
+        record = _record(prepared, outcome, workspace, job.meter)
         if first is not None:
             record = _with_first_stage(record, workspace.store.read(first.run_id))
         workspace.store.write(record, outcome.test)
@@ -231,7 +230,16 @@ def _system(config: RunConfig) -> Any:
     return registry.systems.build({**spec, "name": config.baseline["system"]})
 
 
-def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds: float) -> RunRecord:
+def check_fit(prepared: Prepared) -> None:
+    """Whether a run's method can work on its data. Raises: DoesNotFit."""
+    system = _system(prepared.config)
+    if prepared.config.baseline is None:
+        system.check_fit(prepared.config, prepared.semantic_ids.tokens.shape[1])
+    elif hasattr(system, "check_fit"):
+        system.check_fit(prepared.config, prepared.split)
+
+
+def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: Meter) -> RunRecord:
     ids, config = prepared.semantic_ids, prepared.config
     ks = tuple(k for k in KS if k <= config.evaluation.max_k)
     metrics = {**score(outcome.test, ks=ks), **{f"valid_{k}": v for k, v in score(outcome.valid, ks=ks).items()}}
@@ -239,7 +247,7 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, seconds:
             "train_interactions": sum(len(s) for s in prepared.split.train_sequences),
             "order": order_facts(prepared.split)}
     tokenizer = {"name": config.tokenizer["name"], **ids.table, "fingerprint": ids.fingerprint} if ids else {}
-    timings = {"peak_memory_bytes": float(memory.peak_bytes()), **outcome.timings, "total_seconds": seconds}
+    timings = {"peak_memory_bytes": float(meter.peak_bytes()), **outcome.timings, "total_seconds": meter.seconds()}
     return RunRecord(prepared.run_id, config.label, config.profile, config.to_dict(), prepared.identity,
                      dict(sorted(metrics.items())), data, tokenizer, outcome.training, timings,
                      provenance(workspace.device, workspace.threads, workspace.command))

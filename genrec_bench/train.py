@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from genrec_bench.config import TrainingConfig
 from genrec_bench.contracts import Progress
 from genrec_bench.errors import UserError
 from genrec_bench.inputs import InputFeed, States, TokenisedInstances, row_losses, training_batches
+from genrec_bench.meter import Meter
 from genrec_bench.objectives.base import Objective
 from genrec_bench.seeds import stream_seed
 
@@ -48,13 +48,14 @@ def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
 
 def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], *,
           config: TrainingConfig, validate: Callable[[States], dict[str, float]], seed: int, folder: Path,
-          progress: Progress, about: dict[str, Any], attached: dict[str, torch.Tensor], scalars: Any = None) -> Trained:
+          progress: Progress, meter: Meter, about: dict[str, Any], attached: dict[str, torch.Tensor],
+          scalars: Any = None) -> Trained:
     """Train to the best validation value and leave the model with the weights of that epoch.
 
     objectives: (weight, objective) pairs, added up. validate: what goes into the curve, computed on the model in eval
     mode: "valid_ndcg@10" and, where the selection is by loss, "valid_loss". folder: where `state.safetensors` (the
     last epoch, to go on from) and `best.safetensors` live; an existing state is continued, bit for bit as if never
-    interrupted, on the same device and thread count.
+    interrupted, on the same device and thread count. meter: of the whole run, which goes on like the state.
     about, attached: plain data and tensors that make `best.safetensors` complete in itself.
     scalars: a TensorBoard writer or None.
     Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
@@ -70,27 +71,28 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
         checkpoints.load_training(tensors, model, optimiser)
         states = checkpoints.unnumbered("run_state", tensors, len(objectives), feed.data.device)
         feed.passes.update(state.get("passes", {}))
+        meter.go_on(state.get("cost", {}))
     steps = math.ceil(len(feed.data) / (config.batch_size * config.accumulation)) * config.epochs
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
         epoch = state["epoch"] + 1
-        began = time.perf_counter()
+        began = meter.seconds()
         loss = one_epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)
         entry = {"epoch": epoch, "loss": loss}
         entry |= _logged(objectives, states)
-        state["seconds"].append(time.perf_counter() - began)
+        state["seconds"].append(meter.seconds() - began)
         if epoch % config.valid_every == 0 or epoch == config.epochs:
-            began = time.perf_counter()
+            began = meter.seconds()
             model.eval()
             entry |= validate(states)
             value = entry["valid_ndcg@10"] if config.selection == "ndcg@10" else -entry["valid_loss"]
-            state["validation_seconds"].append(time.perf_counter() - began)
+            state["validation_seconds"].append(meter.seconds() - began)
             state["waited"] += 1
             if state["best"] is None or value > state["best"]:
                 state |= {"best": value, "best_epoch": epoch, "waited": 0}
                 checkpoints.write(folder / BEST, checkpoints.named("model", model.state_dict()) | attached,
                                   {**about, "epoch": epoch, "valid_ndcg@10": entry["valid_ndcg@10"]})
         state["curve"].append(entry)
-        state |= {"epoch": epoch, "passes": dict(feed.passes)}
+        state |= {"epoch": epoch, "passes": dict(feed.passes), "cost": meter.state()}
         tensors = checkpoints.training_tensors(model, optimiser) | checkpoints.numbered("run_state", states)
         checkpoints.write(folder / STATE, tensors, state)
         _tell(entry, scalars, progress, config.epochs)

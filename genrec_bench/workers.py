@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from genrec_bench.config import RunConfig
-from genrec_bench.errors import UserError
+from genrec_bench.ending import begin_child, raise_ended
 from genrec_bench.plugin_file import load_objective
 from genrec_bench.runner import Prepared, Workspace, run_one
 
@@ -71,15 +71,18 @@ class _Queue:
 
 def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events: Events,
                  again: Set[str] = frozenset()) -> None:
-    """Run all items, `jobs` at a time; a failed run does not stop the others. again: names of finished runs among them
-    that are made again for their weights.
+    """Run all items, `jobs` at a time; a failed run does not stop the others, nor does a process that dies. again:
+    names of finished runs among them that are made again for their weights.
 
     Every process reads the data and tokenizers itself, so that a run's numbers are those it has alone. Raises:
     KeyboardInterrupt after ending all processes.
     """
     queue = _Queue(list(items))
-    with _workers(min(jobs, len(items)), workspace) as workers:
+    bare = dataclasses.replace(workspace, _interactions={}, _splits={}, _ids={})
+    with _workers() as workers:
         while True:
+            while len(workers) < min(jobs, sum(w.item is not None for w in workers) + len(queue.items)):
+                workers.append(_start(bare))
             for worker in workers:
                 if worker.item is None and (item := queue.take()) is not None:
                     worker.item = item
@@ -89,7 +92,8 @@ def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events:
             if not busy:
                 return
             for connection in wait(list(busy)):
-                _hear(busy[connection], queue, events)
+                if not _hear(busy[connection], queue, events):
+                    workers.remove(busy[connection])
 
 
 def _give(worker: _Worker, item: Prepared, weights: bool) -> None:
@@ -99,17 +103,17 @@ def _give(worker: _Worker, item: Prepared, weights: bool) -> None:
         pass
 
 
-def _hear(worker: _Worker, queue: _Queue, events: Events) -> None:
-    died = None
+def _hear(worker: _Worker, queue: _Queue, events: Events) -> bool:
+    """Take what a worker says; False where it has died, which costs the run that it had."""
+    alive = True
     try:
         kind, *rest = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        kind, died = FAILED, _death(worker.process.exitcode)
-        rest = [died]
+        alive, kind, rest = False, FAILED, [_death(worker.process.exitcode)]
     if kind == STEP:
         events.step(worker.item, *rest)
-        return
+        return alive
     item, worker.item = worker.item, None
     error = rest[0] if kind == FAILED else None
     queue.over(item, error)
@@ -117,32 +121,33 @@ def _hear(worker: _Worker, queue: _Queue, events: Events) -> None:
     for other in queue.lost():
         events.began(other)
         events.ended(other, FIRST_FAILED)
-    if died is not None:
-        raise UserError(f"run {item.run_id}: {died}. The runs that are done stay, and the same command goes on.")
+    return alive
 
 
 def _death(code: int) -> str:
     """How a process ended that did not say so itself."""
     if code < 0:
         return (f"its process was ended by {signal.Signals(-code).name}; where that was for want of memory, lower "
-                "--jobs")
-    return f"its process ended with code {code}; what it had to say stands above"
+                "--jobs. The same command goes on with it")
+    return f"its process ended with code {code}; what it had to say is above"
+
+
+def _start(workspace: Workspace) -> _Worker:
+    """A fresh process (spawned, so that nothing is inherited)."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, workspace, os.getpid()), daemon=False)
+    with _deaf():
+        process.start()
+    theirs.close()
+    return _Worker(process, ours)
 
 
 @contextmanager
-def _workers(count: int, workspace: Workspace) -> Iterator[list[_Worker]]:
-    """Fresh processes (spawned, so that nothing is inherited), ended on the way out."""
-    context = multiprocessing.get_context("spawn")
-    bare = dataclasses.replace(workspace, _interactions={}, _splits={}, _ids={})
-    workers = []
+def _workers() -> Iterator[list[_Worker]]:
+    """A list for workers, which are ended on the way out."""
+    workers: list[_Worker] = []
     try:
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, bare), daemon=False)
-            with _deaf():
-                process.start()
-            theirs.close()
-            workers.append(_Worker(process, ours))
         yield workers
     finally:
         for worker in workers:
@@ -155,7 +160,7 @@ def _workers(count: int, workspace: Workspace) -> Iterator[list[_Worker]]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """What is started inside ignores Ctrl-C from its first moment: that is the parent's to answer."""
+    """What is started inside ignores Ctrl-C from its first moment, as `begin_child` goes on doing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -166,10 +171,9 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(connection: Connection, workspace: Workspace) -> None:
+def _serve(connection: Connection, workspace: Workspace, parent: int) -> None:
     """A process's life: run what is sent until nothing comes any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends us by SIGTERM
-    signal.signal(signal.SIGTERM, _interrupt)
+    begin_child(parent, on_sigterm=raise_ended)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(workspace.threads)
     try:
@@ -202,7 +206,3 @@ class _Sender:
             self.connection.send((STEP, done, total, note))
         except OSError:
             raise KeyboardInterrupt from None
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt

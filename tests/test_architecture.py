@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "genrec_bench"
 ROWS = {0: "errors seeds settings registry contracts config declared identity records diagnoses "
-           "user_facts errata results_index provenance memory progress order",
+           "user_facts errata results_index provenance memory meter progress ending order",
         1: "datasets tokenizers backbones objectives metrics splits trie",
         2: "inputs micro_batches checkpoints train search_steps node_scores exact decode diagnose evaluate generative "
            "check planted plugin_file plugin_sources",

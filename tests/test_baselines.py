@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from baselines.popularity import item_counts
 from genrec_bench import memory, registry
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Split
+from genrec_bench.meter import Meter
 from genrec_bench.plan import baseline_label, load_baseline
 from genrec_bench.splits import leave_one_out
 from tests.small_jobs import made_of, run, toy
@@ -176,6 +178,22 @@ def test_the_peak_memory_of_a_child_is_its_own() -> None:
         before = memory.peak_bytes()
         memory.reset_peak()
         assert memory.peak_bytes() < before
+
+
+def test_a_meter_counts_processor_time_of_all_sessions_and_of_children() -> None:
+    """Not the time in which a process is stopped or waits; memory is the most of any session."""
+    meter = Meter()
+    time.sleep(0.2)
+    assert meter.seconds() < 0.15
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    first = meter.seconds()
+    assert 0.3 <= first < 1.5
+    again = Meter()
+    again.go_on({**meter.state(), "peak_bytes": 2**50})
+    assert first <= again.seconds() < first + 0.2 and again.peak_bytes() == 2**50
+    again.go_on({})  # of a state that does not say
+    assert again.state()["peak_bytes"] == 2**50
 
 
 def test_modules_are_cheap_to_import() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from baselines import recbole_adapter
 from genrec_bench import registry, settings
 from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions, Split
-from genrec_bench.errors import UserError
+from genrec_bench.errors import DoesNotFit, UserError
 from genrec_bench.splits import leave_one_out, seen_items
-from tests.small_jobs import Quiet, job_of, papers_data, run, toy
+from tests.processes import is_alive, until
+from tests.small_jobs import Quiet, job_of, made_of, papers_data, run, toy
+from tests.test_cli import ROOT, environment
 
 TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
 TINY_BERT = {**TINY, "model": "BERT4Rec"}
@@ -101,7 +104,9 @@ for case in sorted(p for p in root.iterdir() if p.is_dir()):
     np.savez(case / "tables.npz", **{f"{part}_{f}": table[f].numpy() for part, table in setup.tables.items()
                                      for f in fields})
     note = found[case.name] = {"items": setup.model.n_items, "files": sorted(p.name for p in case.iterdir())}
-    if spec["settings"]["model"] == "BERT4Rec":
+    if case.name == "whole":
+        note["loss"] = float(setup.trainer._train_epoch(setup.train_data, 0))
+    elif spec["settings"]["model"] == "BERT4Rec":
         setup.model.eval()
         note["losses"], note["labels"] = zip(*losses(case, setup, spec, rows))
         note["read"], note["mask"] = read_by(setup), setup.model.mask_token
@@ -138,17 +143,18 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     cases = {f"{model}_{loss}": small(model, loss_type=loss) for model, loss in ZOO}
     cases |= {p: small("BERT4Rec", protocol=p, ft_ratio=1.0) for p in ("target_appended", "stock")}
     data = {name: toy() for name in cases}
+    cases["whole"], data["whole"] = small("BERT4Rec"), made_of([list(range(10)) * 2] * 30, 10)
     if (real := office()) is not None:
         cases["office"], data["office"] = small("SASRec"), real
     for name, spec in cases.items():
         (root / name).mkdir()
         system = registry.systems.build({"name": "recbole", **spec})
-        split = SplitConfig() if name == "office" else SplitConfig(max_history=5)
+        split = SplitConfig() if name in ("office", "whole") else SplitConfig(max_history=5)
         recbole_adapter.write_input(root / name, job_of(root / name, data[name], split=split),
                                     system.child_settings(), "")
     environment = recbole_adapter.child_environment("cpu", 1)[0]
     done = subprocess.run([sys.executable, "-c", PROBE, str(root)], capture_output=True, text=True, cwd=root,
-                          env=environment)
+                          env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return root, json.loads((root / "found.json").read_text())
 
@@ -206,6 +212,12 @@ def test_bert4rec_reads_the_whole_history_when_it_ranks(probe: tuple[Path, dict]
         full = [*history, mended["mask"]]
         assert mended["read"][row] == full + [0] * (6 - len(full))
         assert stock["read"][row] == full[1:] + [0] * (6 - len(full)), "as shipped, the oldest item is lost"
+
+
+@needs_recbole
+def test_bert4rec_trains_where_rows_hold_the_whole_catalogue(probe: tuple[Path, dict]) -> None:
+    """RecBole would draw an item that such a row does not have, for ever."""
+    assert np.isfinite(probe[1]["whole"]["loss"]) and probe[1]["whole"]["loss"] > 0
 
 
 @needs_recbole
@@ -268,13 +280,23 @@ def test_each_seed_has_its_own_stream(tmp_path: Path) -> None:
     assert seeds[0] == seeds[1] != seeds[2] and max(seeds) < 2**31
 
 
-def test_too_few_masks_are_an_error(tmp_path: Path) -> None:
-    """At planning: 0.1 of 5 items and the target is less than one."""
-    config = job_of(tmp_path, toy()).config
-    with pytest.raises(UserError, match="mask_ratio = 0.1 masks no item of a sequence of 6"):
-        recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.1).check(config)
-    recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.2).check(config)
-    recbole_adapter.RecBole(**TINY).check(config)
+def test_what_the_data_rule_out_is_refused_at_planning(tmp_path: Path) -> None:
+    """0.1 of 5 items and the target mask less than one; BPR draws what is in no row that holds all items."""
+    job = job_of(tmp_path, toy())
+    with pytest.raises(DoesNotFit, match="mask_ratio = 0.1 masks no item of a sequence of 6"):
+        recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.1).check_fit(job.config, job.split)
+    recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.2).check_fit(job.config, job.split)
+    recbole_adapter.RecBole(**TINY).check_fit(job.config, job.split)
+    whole = job_of(tmp_path, made_of([[0, 1, 2, 3, 4, 0, 1], [0, 1, 2, 3, 0, 1, 2]], 5))
+    bpr = {"mask_ratio": 0.5, "loss_type": "BPR"}
+    for protocol, refused in (("target_appended", "1 training rows have all of the 5 items"), ("stock", None)):
+        system = recbole_adapter.RecBole(**TINY_BERT, protocol=protocol, **bpr)
+        with pytest.raises(DoesNotFit, match=refused) if refused else nullcontext():
+            system.check_fit(whole.config, whole.split)
+    recbole_adapter.RecBole(**TINY, loss_type="BPR").check_fit(whole.config, whole.split)
+    alone = job_of(tmp_path, made_of([[0] * 4], 1))
+    with pytest.raises(DoesNotFit, match="Use loss_type = CE"):
+        recbole_adapter.RecBole(**TINY, loss_type="BPR").check_fit(alone.config, alone.split)
 
 
 def test_a_run_of_recbole_leaves_no_json_and_says_that_it_never_resumes() -> None:
@@ -311,3 +333,24 @@ def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         run({"name": "recbole", **TINY, "epochs": 10_000, "patience": 10_000}, tmp_path)
     assert len(children) == 1 and children[0].returncode < 0
     assert not (tmp_path / "output.result").exists()
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from tests.small_jobs import run
+run({"name": "recbole", "model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 100_000,
+     "patience": 100_000}, Path(sys.argv[1]))
+"""
+
+
+@needs_recbole
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_the_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], cwd=ROOT, env=environment())
+    until(lambda: (tmp_path / "run.log").exists() and (tmp_path / "run.log").stat().st_size)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) == 1 and is_alive(int(children[0]))
+    parent.kill()
+    parent.wait()
+    until(lambda: not is_alive(int(children[0])), 20)

@@ -221,7 +221,7 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
         "## Not covered yet"]
     lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "ml-100k" in line]
-    assert cells == [["all", "quick", "full", "ml-100k", "cpu", "402", "20.0"],
+    assert cells == [["all", "quick", "full", "ml-100k", "cpu", "402", "10.0"],
                      ["apao", "quick", "core", "ml-100k", "cpu", "30", "0.5"]]
     assert "- All 6 rows of TIGER: tokenizer `rq_kmeans`; backbone `tiger`; training: accumulation = 8" in text
     assert ("- **TIGER + CE → CE** decoding: normaliser = flat; objective 1 `cross_entropy`; first stage, objective 1 "

@@ -1,16 +1,20 @@
-"""What the operating system refuses: one line and exit code 2, where it can be before any work."""
+"""What the operating system refuses is one line and exit code 2; what it ends leaves no process behind."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_cli import call
+from tests.processes import is_alive, until
+from tests.test_cli import ROOT, call, environment
 
 
 @pytest.mark.parametrize("option", ["--results", "--reports"])
@@ -53,3 +57,61 @@ def test_a_closed_pipe_and_ctrl_c_are_no_errors(capsys: Any, monkeypatch: pytest
         monkeypatch.setattr("genrec_bench.commands.list.run", fails)
         monkeypatch.setattr(sys, "stderr", io.StringIO())
         assert call("list", "suites") == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_are_like_ctrl_c(number: int, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exit code of the signal; one that was to be ignored, as under nohup, is."""
+    monkeypatch.setattr("genrec_bench.commands.list.run", lambda args: os.kill(os.getpid(), number) or 0)
+    assert call("list", "suites") == 128 + number and signal.getsignal(number) == signal.SIG_DFL
+    assert "the same command goes on" in capsys.readouterr().err
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        assert call("list", "suites") == 0 and signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def test_an_output_without_the_letters_is_no_error(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written by their numbers, and JSON stays JSON."""
+    folder = toy_folder.rename(toy_folder.with_name("tïny"))
+
+    def printed(*words: str | Path) -> str:
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert call(*words) == 0
+        stream.flush()
+        return stream.buffer.getvalue().decode("ascii")
+
+    assert "t\\xefny" in printed("data", "check", "--datasets", folder)
+    assert list(json.loads(printed("data", "check", "--json", "--datasets", folder))) == ["tïny"]
+    assert "TIGER + CE \\u2192 CE" in printed("plan", "--suite", "apao", "--profile", "smoke", "--no-probe", "--row",
+                                             "TIGER + CE → CE", "--datasets", folder)
+
+
+def test_a_name_that_is_no_text_is_refused(capsys: Any) -> None:
+    """A record could not hold it."""
+    assert call("run", "--suite", "apao", "--results", "bad\udcef") == 2
+    assert capsys.readouterr().err.startswith("error: 'bad\\udcef' is not UTF-8 text")
+
+
+PARENT = """
+import multiprocessing, os, subprocess, sys, time
+from genrec_bench.reporting import pages
+child = "import sys, time; from genrec_bench.ending import begin_child; begin_child(int(sys.argv[1])); time.sleep(60)"
+own = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], start_new_session=True)
+with pages._results([lambda: time.sleep(60)] * 4, 2):
+    print(own.pid, *(p.pid for p in multiprocessing.active_children()), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_children_end_with_a_parent_that_is_killed() -> None:
+    """One in a session of its own, as RecBole's is, and those that draw figures."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, env=environment(), stdout=subprocess.PIPE)
+    children = list(map(int, parent.stdout.readline().split()))
+    assert len(children) == 3 and all(map(is_alive, children))
+    parent.kill()
+    until(lambda: not any(map(is_alive, children)), 20)
+    parent.communicate()

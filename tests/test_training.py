@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from genrec_bench.inputs import InputFeed, TokenisedInstances
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.plan import Selection, expand, parse_overrides
+from genrec_bench.meter import Meter
 from genrec_bench.progress import Quiet
 from genrec_bench.records import RunRecord
 from genrec_bench.runner import FAILURE, Workspace, run_one
@@ -129,7 +131,7 @@ def toy_training(interactions: Interactions, folder: Path, *, validate: Callable
                      group_users=config.group_users)
     trained = train(model, feed, pairs, config=config, seed=seed, folder=folder, about={}, attached={},
                     validate=lambda states: {"valid_ndcg@10": validate() if validate else 0.5},
-                    progress=progress or Quiet())
+                    progress=progress or Quiet(), meter=Meter())
     return model, trained
 
 
@@ -237,18 +239,24 @@ def test_steps_and_parameters_are_counted(toy_interactions: Interactions, tmp_pa
 # Whole runs
 
 def test_a_resumed_run_equals_an_uninterrupted_one(toy_folder: Path, tmp_path: Path) -> None:
-    """Dropout is on, so that the streams of random numbers have to go on too."""
+    """Dropout is on, so that the streams of random numbers have to go on too. Its cost is that of all sessions."""
     whole, files = run(toy_folder, tmp_path / "whole")
     prepared, workspace = generative_run(toy_folder, tmp_path / "cut")
+    spent = 0.0
     for epoch in (2, 3, 4):
+        began = time.process_time()
         with pytest.raises(KeyboardInterrupt):
             run_one(prepared, workspace, StopAfter(epoch))
+        spent += time.process_time() - began
         assert workspace.status(prepared.run_id) == "interrupted"
         assert not list((tmp_path / "cut").glob("*/*.json"))
         assert not (workspace.folder(prepared.run_id) / FAILURE).exists()
     # a fresh workspace, as a second command has it
     prepared, workspace = generative_run(toy_folder, tmp_path / "cut")
+    began = time.process_time()
     resumed = run_one(prepared, workspace, Quiet())
+    last = time.process_time() - began
+    assert last < 0.8 * spent + last < resumed.timings["total_seconds"] < 1.01 * (spent + last)
     assert resumed.metrics == whole.metrics and resumed.training == whole.training
     assert resumed.run_id == whole.run_id
     assert left_behind(workspace, resumed) == files

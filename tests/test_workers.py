@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,29 +22,10 @@ from genrec_bench.plan import Selection, expand
 from genrec_bench.records import RecordStore
 from genrec_bench.runner import Workspace
 from genrec_bench.workers import _death, _Queue
+from tests.processes import processes_of, until
 from tests.test_cli import MAX_ERROR_LINES, ROOT, TINY, environment
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
-
-def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def processes_of(session: int) -> list[str]:
-    """Command lines of the processes of a session that have not ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append((path / "cmdline").read_text().replace("\0", " "))
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-    return found
 
 
 # Order, without any process
@@ -107,24 +86,27 @@ def test_a_first_stage_that_fails(jobs: int, toy_folder: Path, tmp_path: Path, c
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_process_that_is_killed(toy_folder: Path, tmp_path: Path, capsys: Any) -> None:
-    """Exit code 2 and one clear message; what is done stays, the other process is ended, nothing counts as failed."""
-    results = tmp_path / "results"
+def test_a_process_that_is_killed_costs_its_run_alone(toy_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Both processes are: their runs are told with the reason and may go on, and a new process makes the third."""
+    workspace = Workspace(tmp_path / "results")
+    configs = expand(Selection("apao", "smoke", (str(toy_folder),), None, ("item_knn",), (0, 1),
+                               {"training": {"epochs": 2000, "patience": 2000}}, rows=("TIGER + cross-entropy",)))
+    items = sorted(prepare_configs(configs, workspace, keep=True), key=lambda item: item.config.baseline is not None)
 
     def kill() -> None:
-        until(lambda: len(list(results.glob("work/*/state.safetensors"))) == 2 and RecordStore(results).read_all())
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        until(lambda: len(list(workspace.results.glob("work/*/state.safetensors"))) == 2)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert main(endless(toy_folder, results, "--baselines", "item_knn")) == 2
+    assert run_all(items, workspace, 2) == 2
     killer.join()
-    out, err = capsys.readouterr()
-    assert out == "" and "Traceback" not in err and len(err.splitlines()) <= MAX_ERROR_LINES
-    assert re.search(r"^error: run [0-9a-f]{16}: its process was ended by SIGKILL; .*lower --jobs\. The runs that are "
-                     r"done stay, and the same command goes on\.$", err, re.M)
-    assert not multiprocessing.active_children() and not list(results.rglob("failure.txt"))
-    assert [r.label for r in RecordStore(results).read_all()] == ["Item-kNN"]
+    told = capsys.readouterr().err
+    assert len(re.findall(r"^FAILED  TIGER \+ cross-entropy, toy, seed \d: its process was ended by SIGKILL; .*--jobs",
+                          told, re.M)) == 2 and "Traceback" not in told
+    assert [workspace.status(item.run_id) for item in items] == ["interrupted", "interrupted", "done"]
+    assert not multiprocessing.active_children() and not list(workspace.results.rglob("failure.txt"))
 
 
 def endless(folder: Path, results: Path, *more: str) -> list[str]:
@@ -152,15 +134,15 @@ def ended(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
-def test_ctrl_c_ends_all_processes(toy_folder: Path, tmp_path: Path) -> None:
-    """A terminal sends it to every process of the group; exit 130, how to go on, and nobody is left."""
+def test_a_terminal_that_is_closed_ends_all_processes(toy_folder: Path, tmp_path: Path) -> None:
+    """It sends SIGHUP to every process of the group, as it does Ctrl-C; exit 129, how to go on, and nobody is left."""
     results = tmp_path / "results"
     process = started(toy_folder, results)
     try:
         assert len(processes_of(process.pid)) >= 3, "the command and its two processes"
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGHUP)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 130 and out == "" and "Traceback" not in err, err
+        assert process.returncode == 129 and out == "" and "Traceback" not in err, err
         assert "interrupted: 0 of 2 runs are done" in err and len(err.splitlines()) <= MAX_ERROR_LINES
         until(lambda: not processes_of(process.pid), 10)
     finally:
@@ -172,7 +154,7 @@ def test_ctrl_c_ends_all_processes(toy_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_processes_end_when_their_parent_dies(toy_folder: Path, tmp_path: Path) -> None:
-    """At the end of the epoch; their runs count as interrupted, not as failed."""
+    """Their runs count as interrupted, not as failed."""
     process = started(toy_folder, tmp_path / "results")
     try:
         process.kill()

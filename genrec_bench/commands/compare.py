@@ -20,7 +20,7 @@ from genrec_bench.declared import load_profile, with_preset
 from genrec_bench.errors import UserError
 from genrec_bench.plan import Overrides, Selection, parse_overrides
 from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.runner import Workspace
+from genrec_bench.runner import Workspace, check_fit
 
 TITLES = {"tiger": "TIGER", "llama": "Llama"}
 
@@ -230,14 +230,11 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
 
 def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: RecordStore) -> list[RunConfig]:
     """A row's runs, first stages apart, that are neither stored nor the new ones; none where it cannot run here."""
-    from genrec_bench.generative import check_fit
-
     absent = []
     try:
         for config in plan.expand(selection):
             prepared = workspace.prepare(config)
-            if prepared.semantic_ids is not None:
-                check_fit(config, prepared.semantic_ids.tokens.shape[1])
+            check_fit(prepared)
             known = prepared.run_id in ours or stored.find(prepared.run_id) is not None
             if not known and config.label in (selection.rows or (config.label,)):
                 absent.append(config)

@@ -84,7 +84,7 @@ def _check(args: argparse.Namespace, data_dir: Path | None) -> int:
         told += [f"{label}: {line}" for line in (*order_sentences(order_facts(split)), *_blanks(interactions))]
     if args.json:
         print(*told, sep="\n", file=sys.stderr)
-        print(json.dumps(counts, indent=1, ensure_ascii=False))
+        print(json.dumps(counts, indent=1))
     else:
         rows = [[label, *("-" if row[c] is None else f"{row[c]:,}" for c in COUNTS)] for label, row in counts.items()]
         _table(["dataset", *(c.replace("_", " ") for c in COUNTS)], rows)

@@ -7,9 +7,7 @@ import dataclasses
 import multiprocessing
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +24,7 @@ from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_all
 from genrec_bench.contracts import PAD
 from genrec_bench.diagnoses import Diagnosis
+from genrec_bench.ending import begin_child, exit_code
 from genrec_bench.errors import UserError
 from genrec_bench.progress import Bars
 from genrec_bench.reporting.markdown import render_suite
@@ -184,11 +183,11 @@ def diagnose_all(todo: list[Prepared], workspace: Workspace, question: Question,
                 else:
                     errors.append(result)
                     bars.say(f"FAILED  {_name(item)}: {result}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         bars.close()
         print(f"\ninterrupted: {answered + done} of {answered + len(todo)} runs are diagnosed, which stays. To go "
               f"on:\n  {workspace.command}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(exit_code(stopped)) from None
     finally:
         bars.close()
     return errors
@@ -201,7 +200,8 @@ def _each(todo: list[Prepared], workspace: Workspace, question: Question,
         yield from ((item, _tried(item, workspace, question)) for item in todo)
         return
     bare = dataclasses.replace(workspace, _interactions={}, _splits={}, _ids={})
-    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), _deaf) as pool:
+    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), begin_child,
+                             (os.getpid(),)) as pool:
         try:
             futures = {pool.submit(_tried, item, bare, question): item for item in todo}
             for future in as_completed(futures):
@@ -214,13 +214,6 @@ def _each(todo: list[Prepared], workspace: Workspace, question: Question,
                 process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _deaf() -> None:
-    """A process's beginning: Ctrl-C is the parent's to answer, and without a parent there is nothing to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _tried(item: Prepared, workspace: Workspace, question: Question) -> Diagnosis | str:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the metrics, and the verdicts. Raises: UserError naming file, line and user for whatever is wrong."""
     result = _checkpoint(args) if args.checkpoint is not None else _files(args)
     if args.json:
-        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result, indent=1, allow_nan=False))
     else:
         _print(result)
     return 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from genrec_bench import plan, runner, tracking, user_facts
 from genrec_bench.commands import common
 from genrec_bench.config import RunConfig
+from genrec_bench.ending import exit_code
 from genrec_bench.errors import DoesNotFit
 from genrec_bench.progress import Bars, One
 from genrec_bench.reporting.markdown import render_suite
@@ -51,26 +51,23 @@ def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: 
 
 def prepare_configs(configs: list[RunConfig], workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
     """The runs of some configurations, ready to start; whatever is wrong with one is said now. Raises: UserError."""
-    generative = any(c.baseline is None for c in configs)
-    if generative:
-        from genrec_bench.generative import build_objectives, check_fit
+    if any(c.baseline is None for c in configs):
+        from genrec_bench.generative import build_objectives
 
         for config in configs:
             build_objectives(config)
     # two passes: a bad dataset must be found before a tokenizer of another one is fitted and cached
     for config in configs:
         workspace.split(config)
-    prepared = [workspace.prepare(config, keep=keep) for config in configs]
-    return _fitting(prepared, check_fit) if generative else prepared
+    return _fitting([workspace.prepare(config, keep=keep) for config in configs])
 
 
-def _fitting(prepared: list[runner.Prepared], check_fit: Callable[[RunConfig, int], None]) -> list[runner.Prepared]:
-    """Without the methods that the semantic IDs rule out, which are named. Raises: DoesNotFit where none is left."""
+def _fitting(prepared: list[runner.Prepared]) -> list[runner.Prepared]:
+    """Without the methods that their data rule out, which are named. Raises: DoesNotFit where none is left."""
     kept, unfit = [], {}
     for item in prepared:
         try:
-            if item.semantic_ids is not None:
-                check_fit(item.config, item.semantic_ids.tokens.shape[1])
+            runner.check_fit(item)
             kept.append(item)
         except DoesNotFit as error:
             unfit[f"{item.config.label}, {item.dataset}"] = error
@@ -104,12 +101,12 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: 
             run_parallel(missing, workspace, jobs, Events(show.began, show.step, show.ended), set(again))
         else:
             _run_in_turn(missing, workspace, show, set(again))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         show.bars.close()
         left = sum(workspace.status(p.run_id) != "done" for p in prepared)
         print(f"\ninterrupted: {len(prepared) - left} of {len(prepared)} runs are done and stay. To go on (our "
               f"networks from their last epoch, RecBole's from their start):\n  {workspace.command}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(exit_code(stopped)) from None
     finally:
         show.bars.close()
     return show.failed

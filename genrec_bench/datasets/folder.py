@@ -50,8 +50,8 @@ class Folder(Dataset):
                 or any(mark in label for mark in "/\\"):
             whose = f"the folder's name {own!r}" if label == own else f"folder.label = {label!r}"
             raise UserError(f"{self.path}: {whose} cannot name a folder of records: it must not be empty, start with a "
-                            f"dot, hold a separator, or be {', '.join(APART[:-1])} or {APART[-1]}. Give another, "
-                            "such as --set folder.label=mine.")
+                            "dot, hold a separator or a letter that cannot be printed, or be "
+                            f"{', '.join(APART[:-1])} or {APART[-1]}. Give another, such as --set folder.label=mine.")
 
     def location(self, data_dir: Path | None) -> str:
         """The folder as the user named it."""

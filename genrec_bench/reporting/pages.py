@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
+from genrec_bench.ending import begin_child
 from genrec_bench.records import write_atomically
 from genrec_bench.reporting.figures.base import Picture, Plate
 from genrec_bench.reporting.load import Block
@@ -110,12 +111,17 @@ def _results(calls: Sequence[Callable[[], Picture | None]], jobs: int) -> Iterat
         yield list(calls)
         return
     _waiting[:] = calls
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=gc.disable)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(),))
     try:
         yield [pool.submit(_call, number).result for number in range(len(calls))]
     finally:
         pool.shutdown(cancel_futures=True)
         _waiting.clear()
+
+
+def _begin(parent: int) -> None:
+    gc.disable()
+    begin_child(parent)
 
 
 def _call(number: int) -> Picture | None:

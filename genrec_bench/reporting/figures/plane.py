@@ -165,8 +165,8 @@ def _caption(block: Block, found: Mapping[str, Mapping[str, Sequence[Point]]], f
               f"thread{'' if r.provenance.get('threads') == 1 else 's'}"
               for by in found.values() for p in by["seconds"] for r in p.group.records}
     if places:
-        parts.append(f"seconds by the clock ({'; '.join(sorted(places))}), which depend on the machine and on what "
-                     "else it did")
+        parts.append(f"seconds of processor time, on a GPU by the clock ({'; '.join(sorted(places))}), which "
+                     "depend on the machine and on what else it did")
     parts.append("grey: what no trained row beats at its cost, by means" +
                  ("; broken lines: baselines without training" if free else ""))
     drawn = {id(p.group) for by in found.values() for points in by.values() for p in points}

@@ -1,0 +1,65 @@
+"""How our processes end: a child soon after its parent, and a command by a signal as by Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+POLL_SECONDS = 0.5
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that does what Ctrl-C does, with an exit code of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def exit_code(stopped: KeyboardInterrupt) -> int:
+    """128 and the number of the signal, as a shell has it; 130 for Ctrl-C."""
+    return 128 + getattr(stopped, "number", signal.SIGINT)
+
+
+def raise_ended(number: int, frame: Any) -> None:
+    """The handler: breaks off what the main thread does, so that it can tidy up."""
+    raise Ended(number)
+
+
+@contextmanager
+def signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Ended` in here, except one that is not at its default, as SIGHUP under nohup."""
+    changed = []
+    if threading.current_thread() is threading.main_thread():
+        changed = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, raise_ended)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def begin_child(parent: int, *, on_sigterm: Any = signal.SIG_DFL) -> None:
+    """The first thing that every child process of ours does: it ends soon after its parent, whatever ended that.
+
+    parent: the parent's process id, which the parent gives, for it may be dead by now. What a terminal sends to a
+    whole group, Ctrl-C and SIGHUP, is the parent's to answer; it ends its children by SIGTERM.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, on_sigterm)
+    threading.Thread(target=_outlive_nobody, args=(parent,), daemon=True).start()
+
+
+def _outlive_nobody(parent: int) -> None:
+    """Asking is enough where a pipe is not: forked children inherit each other's ends of pipes."""
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
