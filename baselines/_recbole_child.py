@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 from baselines._common import flat_histories, rank_in_batches, selection_value
 from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
-from genrec_bench.ending import begin_child
-from genrec_bench.meter import Meter
-from genrec_bench.records import dump_json, write_atomically
+from genrec_bench.core.ending import begin_child
+from genrec_bench.core.files import dump_json, write_atomically
+from genrec_bench.core.meter import Meter
 
 NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}  # gone in numpy 2
 NEGATIVES = {"CE": None, "BPR": {"distribution": "uniform", "sample_num": 1}}

@@ -10,9 +10,9 @@ from scipy import sparse
 
 from baselines._common import flat_histories, rank_in_batches
 from genrec_bench.contracts import Job, Outcome, Rankings, Split
-from genrec_bench.registry import systems
-from genrec_bench.settings import setting
-from genrec_bench.splits import seen_items
+from genrec_bench.core.registry import systems
+from genrec_bench.core.settings import setting
+from genrec_bench.splits.leave_one_out import seen_items
 
 # Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by some n * 1e-16;
 # scores that differ on paper hardly ever come so near.

@@ -8,8 +8,8 @@ import numpy as np
 
 from baselines._common import rank_in_batches
 from genrec_bench.contracts import Job, Outcome, Rankings, Split
-from genrec_bench.registry import systems
-from genrec_bench.splits import seen_items
+from genrec_bench.core.registry import systems
+from genrec_bench.splits.leave_one_out import seen_items
 
 
 def item_counts(split: Split) -> np.ndarray:

@@ -21,15 +21,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec_bench import settings
-from genrec_bench.config import RunConfig
 from genrec_bench.contracts import Instances, Job, Outcome, Rankings, Split
-from genrec_bench.errors import DoesNotFit, UserError, unknown
-from genrec_bench.records import dump_json
-from genrec_bench.registry import systems
-from genrec_bench.seeds import stream_seed
-from genrec_bench.settings import setting
-from genrec_bench.splits import seen_items
+from genrec_bench.core import settings
+from genrec_bench.core.errors import DoesNotFit, UserError, unknown
+from genrec_bench.core.files import dump_json
+from genrec_bench.core.registry import systems
+from genrec_bench.core.seeds import stream_seed
+from genrec_bench.core.settings import setting
+from genrec_bench.experiments.config import RunConfig
+from genrec_bench.splits.leave_one_out import seen_items
 
 # JSON under other names: below --results every *.json is a record
 LOG, SPEC, DATA, RESULT, PLACES, WEIGHTS = (

@@ -20,7 +20,7 @@ from benchmarks.harness import Case, Row, Unequal, measure
 from benchmarks.machine import describe, is_quiet
 from genrec_bench.cli import Parser
 from genrec_bench.commands import common
-from genrec_bench.errors import UserError, unknown
+from genrec_bench.core.errors import UserError, unknown
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("decoding", "exact", "training", "reports")

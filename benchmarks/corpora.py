@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from genrec_bench import registry
-from genrec_bench.config import SplitConfig
+from genrec_bench.batches import TokenisedInstances
 from genrec_bench.contracts import SemanticIds, Split
-from genrec_bench.decode import users_per_pass
-from genrec_bench.inputs import TokenisedInstances
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core import registry
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.search.beam import users_per_pass
+from genrec_bench.splits.leave_one_out import leave_one_out
 from genrec_bench.tokenizers.given import Given
 from genrec_bench.trie import Trie
 

@@ -17,8 +17,8 @@ from benchmarks.work import products_of
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
-from genrec_bench.decode import CACHED_ROWS, beam_search
-from genrec_bench.inputs import TokenisedInstances
+from genrec_bench.batches import TokenisedInstances
+from genrec_bench.search.beam import CACHED_ROWS, beam_search
 from genrec_bench.trie import Trie
 
 BEAMS = (5, 10, 20, 50, 100)

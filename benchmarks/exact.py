@@ -21,9 +21,9 @@ from benchmarks.watched import watched_rows
 from benchmarks.work import products_of
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.tiger import TigerSettings
-from genrec_bench.decode import CACHED_ROWS, beam_search
-from genrec_bench.exact import exact_top_k
-from genrec_bench.inputs import TokenisedInstances
+from genrec_bench.batches import TokenisedInstances
+from genrec_bench.search.beam import CACHED_ROWS, beam_search
+from genrec_bench.search.exact import exact_top_k
 from genrec_bench.trie import Trie
 
 K = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import metadata
 
-from genrec_bench.provenance import provenance
+from genrec_bench.core.provenance import provenance
 
 QUIET = 0.3  # load average of the last minute, in cores, above which figures are not to be trusted
 

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from benchmarks.corpora import Corpus, Setting
-from genrec_bench import plan, registry
 from genrec_bench.api import run_suite
 from genrec_bench.backbones import llama, tiger
 from genrec_bench.backbones.base import Backbone
-from genrec_bench.config import from_dict
-from genrec_bench.errors import UserError
-from genrec_bench.generative import load_checkpoint
-from genrec_bench.runner import BEST, Workspace
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import from_dict
+from genrec_bench.running.generative import load_checkpoint
+from genrec_bench.running.runner import BEST, Workspace
+from genrec_bench.splits.leave_one_out import leave_one_out
 
 ROW = "TIGER + cross-entropy"
 EPOCHS = 4  # of the network that is trained where there is none; a run of the whole profile is taken where it is there
@@ -62,9 +63,9 @@ def default_checkpoint(setting: Setting) -> Path:
     on a free core, once.
     Raises: UserError where a finished run has no weights.
     """
-    selection = plan.Selection("apao", "quick", ("apao_office",), None, (), (0,), {}, None, (ROW,))
+    selection = grid.Selection("apao", "quick", ("apao_office",), None, (), (0,), {}, None, (ROW,))
     workspace = Workspace(setting.results, setting.data_dir)
-    whole = workspace.prepare(plan.expand(selection)[0], keep=False).run_id
+    whole = workspace.prepare(grid.expand(selection)[0], keep=False).run_id
     if workspace.store.find(whole) and (workspace.folder(whole) / BEST).is_file():
         return workspace.folder(whole) / BEST
     print(f"exact: {ROW} on Office, {EPOCHS} epochs: about 3 minutes where it has not been trained yet.",

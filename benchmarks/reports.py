@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.corpora import Setting
 from benchmarks.harness import Arm, Case, Row, Unequal
 from genrec_bench.commands.common import REFERENCE, ROOT
-from genrec_bench.records import RecordStore, write_ranks
+from genrec_bench.results.records import RecordStore, write_ranks
 
 LEAST = 1_000  # records
 SECONDS = (10.0, 5.0)  # target and aim of the whole command

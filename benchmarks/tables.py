@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.harness import Row
 from benchmarks.machine import is_quiet
-from genrec_bench.errors import UserError
-from genrec_bench.records import write_atomically
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import write_atomically
 
 TITLE = """# Speed
 

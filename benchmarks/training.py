@@ -19,13 +19,14 @@ from benchmarks.networks import network, to_huggingface
 from benchmarks.work import products_of
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
-from genrec_bench.config import TrainingConfig
+from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import Instances
-from genrec_bench.inputs import InputFeed, TokenisedInstances, training_batches
+from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.train import adamw, initial_states, one_epoch
+from genrec_bench.training.feed import InputFeed
+from genrec_bench.training.loop import adamw, initial_states, one_epoch
 
 STEP = 1024  # rows of an optimiser step (APAO 5.1.3: 128 x 8)
 BETA = 0.3

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 
 @objectives.register("label_smoothing")

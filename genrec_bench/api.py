@@ -14,18 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import plan, registry
 from genrec_bench.commands import common
 from genrec_bench.commands import compare as comparing
 from genrec_bench.commands.compare import Question, RunsFailed, Verdict
 from genrec_bench.commands.run import prepare_configs, run_all
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Selection
-from genrec_bench.plugin_file import is_file, load_objective, register_class
-from genrec_bench.plugin_sources import read_sources
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.grid import Selection
 from genrec_bench.reporting.markdown import render_suite
-from genrec_bench.runner import Workspace
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running.plugin_file import is_file, load_objective, register_class
+from genrec_bench.running.plugin_sources import read_sources
+from genrec_bench.running.runner import Workspace
 
 register_objective = registry.objectives.register
 register_dataset = registry.datasets.register
@@ -49,11 +50,11 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     workspace = _workspace(results, data_dir, device)
     selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
                           _settings(settings), grid, _tuple(rows))
-    configs = plan.expand(selection)
-    plan.check_overrides(selection.overrides, configs)
+    configs = grid.expand(selection)
+    grid.check_overrides(selection.overrides, configs)
     prepared = prepare_configs(configs, workspace, keep=True)
     failed = run_all(prepared, workspace, jobs)
-    for suite in plan.parts_of(name):
+    for suite in grid.parts_of(name):
         render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results)
     if failed:
         raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
@@ -127,7 +128,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        plan.check_fields(part, values, part)
+        grid.check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 

@@ -8,8 +8,8 @@ import io
 import sys
 from collections.abc import Sequence
 
-from genrec_bench.ending import exit_code, signals_as_ctrl_c
-from genrec_bench.errors import UserError, nearest
+from genrec_bench.core.ending import exit_code, signals_as_ctrl_c
+from genrec_bench.core.errors import UserError, nearest
 
 VERBS = {
     "run": "run a suite and render its report (`--suite NAME` alone means this)",
@@ -106,7 +106,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _overview(words: list[str]) -> int:
     if "--version" in words:
-        from genrec_bench.provenance import own_version
+        from genrec_bench.core.provenance import own_version
 
         print(f"genrec-bench {own_version()}")
         return 0

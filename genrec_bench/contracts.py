@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from genrec_bench.meter import Meter
+from genrec_bench.core.meter import Meter
 
 PAD = 0
 EOS = 1

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genrec_bench import registry
 from genrec_bench.contracts import Rankings
+from genrec_bench.core import registry
 from genrec_bench.metrics.base import expected_values
 
 KS = (1, 5, 10, 20)

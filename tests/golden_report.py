@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from genrec_bench.contracts import Rankings
-from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.reporting import markdown
+from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of, suite_record
 
 FOLDER = Path(__file__).parent / "golden"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec_bench import diagnoses
 from genrec_bench.contracts import digest
-from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.results import diagnoses
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.results.records import RecordStore, RunRecord
 
 BEAMS = (5, 10, 20, 50, 100)
 NORMALISERS = ("flat", "trie")

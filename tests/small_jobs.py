@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genrec_bench import registry
-from genrec_bench.config import EvaluationConfig, RunConfig, SplitConfig
 from genrec_bench.contracts import Interactions, Job, Outcome
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core import registry
+from genrec_bench.experiments.config import EvaluationConfig, RunConfig, SplitConfig
+from genrec_bench.splits.leave_one_out import leave_one_out
 
 
 def papers_data() -> Path | None:

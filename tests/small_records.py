@@ -8,11 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from genrec_bench.config import DecodingConfig, EvaluationConfig, FirstStage, RunConfig, SplitConfig, TrainingConfig
 from genrec_bench.contracts import Rankings, digest
-from genrec_bench.identity import canonical
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.core.files import canonical
+from genrec_bench.experiments.config import (
+    DecodingConfig,
+    EvaluationConfig,
+    FirstStage,
+    RunConfig,
+    SplitConfig,
+    TrainingConfig,
+)
 from genrec_bench.reporting.rows import Suite, load_suite
+from genrec_bench.results.records import RecordStore, RunRecord
 
 SEEDS = (0, 1, 2)
 # NDCG@10 of seed 0, dataset by method; seed s has 0.001 * s more, so the SD over seeds 0, 1, 2 is 0.001.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench.declared import load_presets
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.suite_files import load_presets
 from genrec_bench.objectives.apao import (
     Apao,
     apao_pairwise_losses,

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from genrec_bench import api, registry
+from genrec_bench import api
 from genrec_bench.cli import main
-from genrec_bench.errors import UserError
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
 from genrec_bench.objectives.base import Objective
-from genrec_bench.records import RecordStore
+from genrec_bench.results.records import RecordStore
 from tests.test_cli import ROOT, TINY, environment
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -67,7 +68,7 @@ if __name__ == "__main__":
 # as in a notebook: the class stands in no file
 CELL = '''
 from genrec_bench.api import compare
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 from genrec_bench.objectives.base import Objective
 
 class Mine(Objective):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from genrec_bench.errors import UserError
-from genrec_bench.registry import datasets
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
 
 INTER = json.dumps({"0": [0, 1, 2, 0], "1": [2, 1, 0]})
 INDEX = json.dumps({"0": ["<a_0>", "<b_1>"], "1": ["<a_255>", "<b_0>"], "2": ["<a_0>", "<b_1>"]})

@@ -17,12 +17,12 @@ from baselines import recbole_adapter
 from baselines._common import flat_histories
 from baselines.item_knn import ItemKnn
 from baselines.popularity import item_counts
-from genrec_bench import memory, registry
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Split
-from genrec_bench.meter import Meter
-from genrec_bench.plan import baseline_label, load_baseline
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core import memory, registry
+from genrec_bench.core.meter import Meter
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.experiments.grid import baseline_label, load_baseline
+from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_jobs import made_of, run, toy
 
 CONFIGS = sorted((Path(recbole_adapter.__file__).parent / "configs").glob("*.toml"))
@@ -169,7 +169,7 @@ def test_a_row_is_named_after_the_model_it_trains(name: str, changes: dict, labe
 def test_the_peak_memory_of_a_child_is_its_own() -> None:
     """`ru_maxrss` of a child begins with its parent's peak: this process holds 300 MB, the child does not."""
     held = np.ones(300 * 2**20 // 8)
-    code = "from genrec_bench.memory import peak_bytes; print(peak_bytes())"
+    code = "from genrec_bench.core.memory import peak_bytes; print(peak_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env=recbole_adapter.child_environment("cpu", 1)[0])
     assert 2**20 < int(done.stdout) < held.nbytes <= memory.peak_bytes()
@@ -197,7 +197,7 @@ def test_a_meter_counts_processor_time_of_all_sessions_and_of_children() -> None
 
 
 def test_modules_are_cheap_to_import() -> None:
-    code = "import sys; from genrec_bench.registry import systems; print(systems.names(), *sys.modules)"
+    code = "import sys; from genrec_bench.core.registry import systems; print(systems.names(), *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env=recbole_adapter.child_environment("cpu", 1)[0])
     assert "item_knn" in done.stdout

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 from genrec_bench.objectives.base import ObjectiveInputs
 from genrec_bench.objectives.bear import Bear, bear_regulariser, bear_released_loss
 from genrec_bench.objectives.bear_beam import BearBeam, beam_retention_regulariser

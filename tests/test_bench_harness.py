@@ -14,7 +14,7 @@ from benchmarks import tables, work
 from benchmarks.corpora import sample
 from benchmarks.harness import Arm, Case, Goal, Products, Row, Unequal, check_close, check_lists, measure
 from benchmarks.machine import is_quiet
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 
 NO_MACHINE = dict.fromkeys(tables.ABOUT, "x") | {"load": "0.00"}
 

@@ -17,15 +17,15 @@ from benchmarks import decoding, exact, full_sort, networks, reference, surrogat
 from benchmarks.corpora import Corpus, Setting, batches, sample
 from benchmarks.harness import Arm, Case, Unequal, check_close, check_lists, measure
 from benchmarks.networks import to_huggingface
-from genrec_bench import checkpoints
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
-from genrec_bench.config import DecodingConfig, RunConfig, SplitConfig
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
-from genrec_bench.decode import beam_search
-from genrec_bench.errors import UserError
-from genrec_bench.exact import exact_top_k
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import DecodingConfig, RunConfig, SplitConfig
+from genrec_bench.search.beam import beam_search
+from genrec_bench.search.exact import exact_top_k
+from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.training import checkpoints
 from genrec_bench.trie import Trie
 
 TINY_TIGER = TigerSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)

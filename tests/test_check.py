@@ -18,16 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench import cli, registry
-from genrec_bench.check import CHECKS, check_objective
+from genrec_bench import cli
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.errors import UserError
-from genrec_bench.inputs import check_needs
-from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.settings import setting
+from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, check_needs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
-from genrec_bench.plugin_file import load_objective
-from genrec_bench.settings import setting
+from genrec_bench.running.plugin_file import load_objective
+from genrec_bench.training.contract_checks import CHECKS, check_objective
+from genrec_bench.training.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
 
 torch.set_num_threads(1)
 
@@ -341,7 +341,7 @@ def test_checking_leaves_global_random_numbers_alone() -> None:
 PLUGIN = '''
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
+from genrec_bench.training.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
 
 
 class MyNLLLoss(Objective):
@@ -356,8 +356,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genrec_bench.objectives.base import Objective
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 
 
 @objectives.register("tuned_loss")

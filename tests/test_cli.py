@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from genrec_bench.cli import VERBS, main
-from genrec_bench.records import RecordStore, read_record
+from genrec_bench.results.records import RecordStore, read_record
 from tests.small_jobs import write_toy
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 import torch
 
-from genrec_bench import api, registry
+from genrec_bench import api
 from genrec_bench.cli import main
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.core import registry
+from genrec_bench.results.records import RecordStore, RunRecord
 from tests.conftest import toy_codes
 from tests.test_cli import MAX_ERROR_LINES, ROOT, TINY, environment, files
 

@@ -14,13 +14,13 @@ import pytest
 from scipy import stats
 
 from genrec_bench.analysis.significance import compare_ranks, compare_values, detectable, holm
-from genrec_bench.config import EvaluationConfig, SplitConfig
 from genrec_bench.contracts import Rankings
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.records import RunRecord
 from genrec_bench.reporting.comparison import render_comparison
 from genrec_bench.reporting.pairs import Pair, beside, compared, outside
+from genrec_bench.results.records import RunRecord
 from tests.small_records import record_of, suite_record
 
 USERS = 200

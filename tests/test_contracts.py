@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench import plan, registry, settings
 from genrec_bench.backbones.base import Backbone, BackboneSettings, PrefixState
 from genrec_bench.backbones.folding import prefix_tree
-from genrec_bench.check import check_objective
-from genrec_bench.config import SECTIONS, RunConfig
 from genrec_bench.contracts import PAD, SemanticIds
+from genrec_bench.core import registry, settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
-from genrec_bench.declared import ProfileFile, SuiteRow, load_presets
-from genrec_bench.decode import beam_search
-from genrec_bench.errors import UserError
-from genrec_bench.identity import canonical, identity_parts, run_id
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import SECTIONS, RunConfig
+from genrec_bench.experiments.identity import identity_parts, run_id
+from genrec_bench.experiments.suite_files import ProfileFile, SuiteRow, load_presets
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
+from genrec_bench.search.beam import beam_search
 from genrec_bench.tokenizers.base import Tokenizer
+from genrec_bench.training.contract_checks import check_objective
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -307,34 +309,34 @@ def test_every_dataset_says_where_it_is_and_how_to_get_it(name: str, tmp_path: P
 # Files that declare runs
 
 def test_there_are_suites_profiles_and_baselines() -> None:
-    assert {"apao", "all"} <= set(plan.suite_names())
-    assert {"smoke", "quick", "paper"} <= set(plan.profile_names())
-    assert {"popularity", "item_knn", "sasrec", "bert4rec"} <= set(plan.baseline_names())
+    assert {"apao", "all"} <= set(grid.suite_names())
+    assert {"smoke", "quick", "paper"} <= set(grid.profile_names())
+    assert {"popularity", "item_knn", "sasrec", "bert4rec"} <= set(grid.baseline_names())
 
 
-@pytest.mark.parametrize("profile", plan.profile_names())
-@pytest.mark.parametrize("suite", plan.suite_names())
+@pytest.mark.parametrize("profile", grid.profile_names())
+@pytest.mark.parametrize("suite", grid.suite_names())
 def test_every_suite_expands_for_every_profile_without_data(suite: str, profile: str,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     for name in registry.datasets.names():
         monkeypatch.setattr(registry.datasets.get(name), "load", None)
-    configs = plan.expand(plan.Selection(suite, profile))
-    assert configs and len({c.seed for c in configs}) == len(plan.load_profile(profile)["seeds"])
+    configs = grid.expand(grid.Selection(suite, profile))
+    assert configs and len({c.seed for c in configs}) == len(grid.load_profile(profile)["seeds"])
     ids = [run_id(identity_parts(c, "split", "ids")) for c in configs]
     assert len(set(ids)) == len(ids), "two runs of one name"
     for config in configs:
         assert isinstance(config, RunConfig) and config.profile == profile and config.label
         json.dumps(config.to_dict(), allow_nan=False)
         assert (config.baseline is None) == bool(config.backbone and config.tokenizer and config.objective)
-    assert configs == plan.expand(plan.Selection(suite, profile))
+    assert configs == grid.expand(grid.Selection(suite, profile))
 
 
-@pytest.mark.parametrize("suite", plan.suite_names())
+@pytest.mark.parametrize("suite", grid.suite_names())
 def test_every_suite_file(suite: str) -> None:
-    data = plan.load_suite(suite)
+    data = grid.load_suite(suite)
     assert data["suite"]["name"] == suite and data["suite"]["title"]
-    for part in plan.parts_of(suite):
-        rows = plan.load_suite(part)["row"]
+    for part in grid.parts_of(suite):
+        rows = grid.load_suite(part)["row"]
         assert rows and set(data["suite"]) <= {"name", "title", "paper", "includes"}
         for row in rows:
             assert set(row) <= {f.name for f in dataclasses.fields(SuiteRow)}
@@ -342,39 +344,39 @@ def test_every_suite_file(suite: str) -> None:
 
 
 def test_suite_all_includes_every_other_suite() -> None:
-    assert sorted(plan.parts_of("all")) == [name for name in plan.suite_names() if name != "all"]
+    assert sorted(grid.parts_of("all")) == [name for name in grid.suite_names() if name != "all"]
 
 
-@pytest.mark.parametrize("profile", plan.profile_names())
+@pytest.mark.parametrize("profile", grid.profile_names())
 def test_every_profile_file_names_what_exists(profile: str) -> None:
-    data = plan.load_profile(profile)
+    data = grid.load_profile(profile)
     assert set(data) <= {f.name for f in dataclasses.fields(ProfileFile)} and data["title"]
     assert len(set(data["seeds"])) == len(data["seeds"]) > 0
     assert set(data["datasets"]) <= set(registry.datasets.names())
     for layer in (data.get("settings", {}), *data.get("datasets_settings", {}).values()):
         pairs = [f"{part}.{key}={json.dumps(value)}" for part, values in layer.items() for key, value in values.items()]
-        assert plan.parse_overrides(pairs) == layer
+        assert grid.parse_overrides(pairs) == layer
 
 
 def test_the_paper_profile_is_the_defaults() -> None:
-    assert "settings" not in plan.load_profile("paper") and "datasets_settings" not in plan.load_profile("paper")
+    assert "settings" not in grid.load_profile("paper") and "datasets_settings" not in grid.load_profile("paper")
 
 
 def test_profile_smoke_needs_no_data_folder() -> None:
-    for name in plan.load_profile("smoke")["datasets"]:
+    for name in grid.load_profile("smoke")["datasets"]:
         dataset = registry.datasets.build({"name": name})
         assert dataset.missing_files(None) == [] or name == "ml-100k"
 
 
-@pytest.mark.parametrize("name", plan.baseline_names())
+@pytest.mark.parametrize("name", grid.baseline_names())
 def test_every_baseline_file(name: str) -> None:
-    data = plan.load_baseline(name)
+    data = grid.load_baseline(name)
     assert data["name"] == name and data["label"] and isinstance(data["seeded"], bool)
     assert set(data) <= {"name", "label", "system", "seeded", "settings", "profiles", "sources"}
-    assert set(data.get("profiles", {})) <= set(plan.profile_names())
+    assert set(data.get("profiles", {})) <= set(grid.profile_names())
     fields = {f.name for f in dataclasses.fields(registry.systems.get(data["system"]))}
     for source in data.get("sources", {}):  # of a setting, of `<profile>.<setting>` or of a whole profile
-        assert source.rpartition(".")[2] in fields or source in plan.profile_names(), source
+        assert source.rpartition(".")[2] in fields or source in grid.profile_names(), source
     for values in ({}, *data.get("profiles", {}).values()):
         system = registry.systems.build({"name": data["system"], **data["settings"], **values})
         assert registry.systems.build(registry.systems.resolved(system)) == system

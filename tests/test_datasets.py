@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genrec_bench import plan
 from genrec_bench.commands import data
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import dataset_label, dataset_spec, join_fields, ordered_ids
-from genrec_bench.errors import UserError
-from genrec_bench.registry import datasets
-from genrec_bench.splits import leave_one_out, summary
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.splits.leave_one_out import leave_one_out, summary
 
 # users, items, interactions, train rows, distinct semantic IDs; rows whose history is cut to 20: train, valid, test
 APAO = {"apao_office": (4905, 2420, 53258, 38543, 2415, 4461, 434, 479),
@@ -107,7 +107,8 @@ def test_ml_100k_order_is_by_time_then_file(ml_100k: Interactions):
 
 
 def test_ml_100k_does_not_import_recbole():
-    code = ("import sys; from genrec_bench.registry import datasets; datasets.build({'name': 'ml-100k'}).load(None); "
+    code = ("import sys; from genrec_bench.core.registry import datasets; "
+            "datasets.build({'name': 'ml-100k'}).load(None); "
             "sys.exit('recbole' in sys.modules or 'torch' in sys.modules)")
     if datasets.build({"name": "ml-100k"}).missing_files(None):
         pytest.skip("recbole is not installed")
@@ -201,8 +202,8 @@ def test_a_folders_own_name_may_not_do_as_a_label(name: str, toy_folder: Path):
             datasets.build({"name": "folder", **spec})
     assert datasets.build({"name": "folder", "path": str(folder), "label": "mine"}).load(None).name == "mine"
     with pytest.raises(UserError, match="the folder's name"):
-        plan.expand(plan.Selection("apao", "smoke", datasets=(str(folder),)))
-    runs = plan.expand(plan.Selection("apao", "smoke", datasets=(str(folder),), overrides={"folder": {"label": "m"}}))
+        grid.expand(grid.Selection("apao", "smoke", datasets=(str(folder),)))
+    runs = grid.expand(grid.Selection("apao", "smoke", datasets=(str(folder),), overrides={"folder": {"label": "m"}}))
     assert {run.dataset["label"] for run in runs} == {"m"}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from genrec_bench import declared, plan, registry
 from genrec_bench.cli import main
-from genrec_bench.errors import UserError
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments import grid, suite_files
 
 SUITE = """
 [suite]
@@ -50,7 +51,7 @@ decay = "ours"
 """
 GOOD = {"suite": SUITE, "profile": PROFILE, "baseline": BASELINE}
 LOAD: dict[str, Callable[..., dict[str, Any]]] = {
-    "suite": declared.load_suite, "profile": declared.load_profile, "baseline": declared.load_baseline}
+    "suite": suite_files.load_suite, "profile": suite_files.load_profile, "baseline": suite_files.load_baseline}
 
 # name -> (kind, text that is replaced, by what, what the message must hold beside the file)
 WRONG = {
@@ -97,7 +98,7 @@ WRONG = {
 @pytest.mark.parametrize("kind", GOOD)
 def test_the_good_files_are_good(kind: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(GOOD[kind])
-    assert LOAD[kind]("mine", tmp_path) and getattr(declared, f"{kind}_names")(tmp_path) == ["mine"]
+    assert LOAD[kind]("mine", tmp_path) and getattr(suite_files, f"{kind}_names")(tmp_path) == ["mine"]
     with pytest.raises(UserError, match="Did you mean 'mine'"):
         LOAD[kind]("mien", tmp_path)
 
@@ -119,21 +120,21 @@ def test_a_suite_of_suites_includes_no_other(tmp_path: Path) -> None:
     for name, part in (("mine", "other"), ("other", "mine")):
         (tmp_path / f"{name}.toml").write_text(f'[suite]\nname = "{name}"\ntitle = "x"\nincludes = ["{part}"]')
     with pytest.raises(UserError, match="'other' includes suites itself"):
-        declared.load_suite("mine", tmp_path)
+        suite_files.load_suite("mine", tmp_path)
 
 
 def test_labels_of_baselines() -> None:
     file = {"name": "mine", "label": "Mine ({loss_type})"}
-    assert declared.baseline_label(file, {"loss_type": "cross_entropy"}) == "Mine (cross entropy)"
+    assert suite_files.baseline_label(file, {"loss_type": "cross_entropy"}) == "Mine (cross entropy)"
     with pytest.raises(UserError, match="'loss_type' in the label of baseline mine.*'loss'"):
-        declared.baseline_label(file, {"loss": "CE"})
+        suite_files.baseline_label(file, {"loss": "CE"})
     with pytest.raises(UserError, match="malformed"):
-        declared.baseline_label({"name": "mine", "label": "Mine {"}, {})
+        suite_files.baseline_label({"name": "mine", "label": "Mine {"}, {})
 
 
 def test_the_command_line_says_it_too(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No traceback where a file is broken, also from `list`."""
-    monkeypatch.setitem(declared.FOLDERS, "suite", tmp_path)
+    monkeypatch.setitem(suite_files.FOLDERS, "suite", tmp_path)
     (tmp_path / "mine.toml").write_text("[suite")
     for words in (["list", "suites"], ["run", "--suite", "mine", "--results", str(tmp_path / "results")]):
         assert main(words) == 2
@@ -150,8 +151,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "suites").mkdir()
     (tmp_path / "profiles").mkdir()
     (tmp_path / "suites" / "mine.toml").write_text(SUITE)
-    monkeypatch.setitem(declared.FOLDERS, "suite", tmp_path / "suites")
-    monkeypatch.setitem(declared.FOLDERS, "profile", tmp_path / "profiles")
+    monkeypatch.setitem(suite_files.FOLDERS, "suite", tmp_path / "suites")
+    monkeypatch.setitem(suite_files.FOLDERS, "profile", tmp_path / "profiles")
     for profile in ("quick", "smoke"):  # the baselines' files name them
         (tmp_path / "profiles" / f"{profile}.toml").write_text(PROFILE)
     return tmp_path / "profiles" / "mine.toml"
@@ -169,7 +170,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_settings_of_a_profile_name_what_exists(old: str, new: str, held: list[str], mine: Path) -> None:
     mine.write_text(PROFILE.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
-        plan.expand(plan.Selection("mine", "mine"))
+        grid.expand(grid.Selection("mine", "mine"))
     assert all(word in str(caught.value) for word in [str(mine), *held]), str(caught.value)
 
 
@@ -178,14 +179,14 @@ def test_a_folder_never_takes_the_settings_of_a_dataset_of_its_name(mine: Path, 
     (tmp_path / "ml-100k").mkdir()
 
     def epochs(dataset: str) -> set[int]:
-        runs = plan.expand(plan.Selection("mine", "mine", datasets=(dataset,), baselines=()))
+        runs = grid.expand(grid.Selection("mine", "mine", datasets=(dataset,), baselines=()))
         return {run.training.epochs for run in runs}
 
     assert epochs("ml-100k") == {7} and epochs(str(tmp_path / "ml-100k")) == {3}
 
 
 def expand(*pairs: str, **options: Any) -> list[Any]:
-    return plan.expand(plan.Selection("apao", "smoke", overrides=plan.parse_overrides(pairs), **options))
+    return grid.expand(grid.Selection("apao", "smoke", overrides=grid.parse_overrides(pairs), **options))
 
 
 def test_lists_are_long_enough_for_the_selection_metric() -> None:
@@ -218,6 +219,6 @@ def test_systems_and_backbones_may_refuse_a_run(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_classes_document_every_key() -> None:
-    for cls in (declared.SuiteFile, declared.SuiteHead, declared.SuiteRow, declared.PaperRow, declared.ProfileFile,
-                declared.BaselineFile):
+    for name in ("SuiteFile", "SuiteHead", "SuiteRow", "PaperRow", "ProfileFile", "BaselineFile"):
+        cls = getattr(suite_files, name)
         assert all(f.metadata["doc"] for f in dataclasses.fields(cls))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
-from genrec_bench.decode import Beams, beam_search
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.search.beam import Beams, beam_search
 from genrec_bench.trie import Trie
 from tests.tables import ragged_codes
 

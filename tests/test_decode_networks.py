@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench import memory
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import Tiger, TigerSettings
-from genrec_bench.config import DecodingConfig, RunConfig, SplitConfig
 from genrec_bench.contracts import EOS, PAD, Interactions, SemanticIds
-from genrec_bench.decode import CACHED_ROWS, beam_search, users_per_pass
-from genrec_bench.generative import Ranker
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core import memory
+from genrec_bench.experiments.config import DecodingConfig, RunConfig, SplitConfig
+from genrec_bench.running.generative import Ranker
+from genrec_bench.search.beam import CACHED_ROWS, beam_search, users_per_pass
+from genrec_bench.splits.leave_one_out import leave_one_out
 from genrec_bench.trie import Trie
 from tests.tables import ending
 
@@ -100,7 +100,7 @@ def test_lists_do_not_depend_on_the_memory_they_may_take(kind: str, monkeypatch:
     if kind == "foreign":
         monkeypatch.setattr(model, "start", lambda histories: Backbone.start(model, histories))
         monkeypatch.setattr(model, "decoding_floats", lambda *sizes: Backbone.decoding_floats(model, *sizes))
-    monkeypatch.setattr("genrec_bench.decode.CACHED_ROWS", 10**6)
+    monkeypatch.setattr("genrec_bench.search.beam.CACHED_ROWS", 10**6)
     lists, scores, passes = [], [], []
 
     def watched(*args: object, **kwargs: object) -> object:
@@ -108,7 +108,7 @@ def test_lists_do_not_depend_on_the_memory_they_may_take(kind: str, monkeypatch:
         scores[-1].append(beams.scores)
         return beams
 
-    monkeypatch.setattr("genrec_bench.generative.beam_search", watched)
+    monkeypatch.setattr("genrec_bench.running.generative.beam_search", watched)
     for users in (1, 3, 7, 1000):
         scores.append([])
         lists.append(ranker(memory_gib=bytes_of(model, ranker(), users)).lists(model))
@@ -139,7 +139,7 @@ def test_the_batch_size_stays_the_most_users_of_a_pass(monkeypatch: pytest.Monke
         sizes.append(len(histories))
         return beam_search(model, histories, *args, **kwargs)
 
-    monkeypatch.setattr("genrec_bench.generative.beam_search", watched)
+    monkeypatch.setattr("genrec_bench.running.generative.beam_search", watched)
     ranker(batch_size=4).lists(tiger())
     assert sizes == [4] * 7 + [2]
 

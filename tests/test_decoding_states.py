@@ -14,7 +14,7 @@ from genrec_bench.backbones.base import Backbone, DecodingState, PrefixState
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import PAD
-from genrec_bench.decode import beam_search
+from genrec_bench.search.beam import beam_search
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench import diagnose
+from genrec_bench.batches import TokenisedInstances
 from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
-from genrec_bench.decode import beam_search
-from genrec_bench.diagnose import BYTES_A_PAIR, Facts, diagnose_rows, diagnose_users, users_at_once
-from genrec_bench.exact import exact_ranks, exact_top_k
-from genrec_bench.inputs import TokenisedInstances
-from genrec_bench.node_scores import NodeScores
+from genrec_bench.search import diagnose
+from genrec_bench.search.beam import beam_search
+from genrec_bench.search.diagnose import BYTES_A_PAIR, Facts, diagnose_rows, diagnose_users, users_at_once
+from genrec_bench.search.exact import exact_ranks, exact_top_k
+from genrec_bench.search.prefix_scores import NodeScores
 from genrec_bench.trie import Trie
 from tests.tables import (
     Prefix,

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench import checkpoints, diagnoses
 from genrec_bench.cli import main
 from genrec_bench.commands import diagnose
-from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.records import RecordStore
+from genrec_bench.results import diagnoses
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.results.records import RecordStore
+from genrec_bench.training import checkpoints
 from tests.small_jobs import write_toy
 from tests.test_cli import TINY, files
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec_bench import diagnoses
 from genrec_bench.cli import main
-from genrec_bench.diagnoses import Diagnosis, sample_rows
-from genrec_bench.errors import UserError
-from genrec_bench.records import RecordStore
+from genrec_bench.core.errors import UserError
+from genrec_bench.results import diagnoses
+from genrec_bench.results.diagnoses import Diagnosis, sample_rows
+from genrec_bench.results.records import RecordStore
 from tests.small_records import record_of, stored
 
 USERS, LEVELS, BEAMS = 4, 3, (5, 20)

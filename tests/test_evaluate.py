@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from genrec_bench import evaluate, registry
+from genrec_bench import evaluate
 from genrec_bench.contracts import Rankings
+from genrec_bench.core import registry
 from genrec_bench.evaluate import (
     expected_values,
     id_exclusions,

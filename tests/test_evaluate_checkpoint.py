@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from genrec_bench import checkpoints
 from genrec_bench.commands import evaluate as command
 from genrec_bench.contracts import Interactions
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Selection, expand
-from genrec_bench.progress import Quiet
-from genrec_bench.runner import Workspace, run_one
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.progress import Quiet
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.running.runner import Workspace, run_one
+from genrec_bench.training import checkpoints
 
 
 def arguments(*words: str) -> argparse.Namespace:

@@ -17,13 +17,13 @@ import pytest
 from genrec_bench.commands import common
 from genrec_bench.commands import evaluate as command
 from genrec_bench.commands.ranking_files import COLUMNS
-from genrec_bench.config import EvaluationConfig, SplitConfig
 from genrec_bench.contracts import Interactions, Rankings, Split
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical
 from genrec_bench.evaluate import rankings_from_scores, score
-from genrec_bench.identity import canonical
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.splits import leave_one_out
+from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_records import record_of
 
 USERS, ITEMS = 12, 30
@@ -194,9 +194,9 @@ def test_a_checkpoint_goes_to_the_runner(tmp_path: Path, capsys, monkeypatch: py
         assert (device, threads) == ("cpu", 3)
         return {"dataset": "toy", "users": 2, "metrics": {"recall@10": 0.5, "id_recall@10": 0.75}}
 
-    module = type(sys)("genrec_bench.runner")
+    module = type(sys)("genrec_bench.running.runner")
     module.evaluate_checkpoint = served
-    monkeypatch.setitem(sys.modules, "genrec_bench.runner", module)
+    monkeypatch.setitem(sys.modules, "genrec_bench.running.runner", module)
     monkeypatch.setattr(__import__("genrec_bench"), "runner", module, raising=False)
     assert command.run(arguments("--checkpoint", tmp_path, "--threads", "3")) == 0
     assert "id_recall   0.7500" in capsys.readouterr().out

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench import exact, node_scores
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import PAD
-from genrec_bench.decode import beam_search
-from genrec_bench.errors import UserError
-from genrec_bench.exact import exact_ranks, exact_top_k
-from genrec_bench.node_scores import NodeScores
+from genrec_bench.core.errors import UserError
+from genrec_bench.search import exact
+from genrec_bench.search import prefix_scores as module
+from genrec_bench.search.beam import beam_search
+from genrec_bench.search.exact import exact_ranks, exact_top_k
+from genrec_bench.search.prefix_scores import NodeScores
 from genrec_bench.trie import Trie
 from tests.card import ITEMS, ROWS, VOCAB
 from tests.tables import (
@@ -242,7 +243,7 @@ def test_wide_steps_are_cut_without_a_trace(columns: int, monkeypatch: pytest.Mo
     codes = ragged_codes(4)
     trie, table = Trie.from_codes(codes), random_table(4)
     whole = exact_top_k(table, histories(3), trie, k=20)
-    monkeypatch.setattr(node_scores, "MAX_COLUMNS", columns)
+    monkeypatch.setattr(module, "MAX_COLUMNS", columns)
     parts = exact_top_k(table, histories(3), trie, k=20)
     assert torch.equal(whole.ids, parts.ids) and torch.equal(whole.scores, parts.scores)
 

@@ -15,10 +15,10 @@ from pyarrow.parquet import read_table
 from genrec_bench.cli import main
 from genrec_bench.commands.export import METRICS, USERS, metric_lines
 from genrec_bench.contracts import Rankings
+from genrec_bench.core.seeds import MAX_SEED
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.records import RecordStore
-from genrec_bench.seeds import MAX_SEED
-from genrec_bench.user_facts import UserFacts, path_of, write_users
+from genrec_bench.results.records import RecordStore
+from genrec_bench.results.test_users import UserFacts, path_of, write_users
 from tests.small_records import all_records, record_of, stored
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genrec_bench import declared
 from genrec_bench.analysis.significance import compare_values, holm
 from genrec_bench.contracts import Rankings
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import backbones, datasets, metrics
+from genrec_bench.experiments import suite_files
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.registry import backbones, datasets, metrics
 from genrec_bench.reporting import verdicts
 from genrec_bench.reporting.families import Tested
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.rows import Family, Suite, load_suite
 from genrec_bench.reporting.tables import missing_note
+from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import record_of, suite_record
 
 USERS = 200
@@ -159,7 +159,7 @@ def test_the_words_of_the_report(tmp_path):
     assert len(rows) == 3 and rows[0] == ",".join(verdicts.CSV_HEADER) and rows[1].endswith(",better")
 
 
-@pytest.mark.parametrize("name", [n for n in declared.suite_names() if not load_suite(n).includes])
+@pytest.mark.parametrize("name", [n for n in suite_files.suite_names() if not load_suite(n).includes])
 def test_the_families_of_the_suites(name):
     """Every name that a family uses is registered, no comparison is declared twice, and none is with itself."""
     suite = load_suite(name)
@@ -208,7 +208,7 @@ def test_a_mistake_in_a_family_is_named(tmp_path, old, new, message):
     (tmp_path / "mine.toml").write_text(SUITE)
     assert load_suite("mine", tmp_path).families[0].rows == ("loud",)
     (tmp_path / "mine.toml").write_text(SUITE.replace(old, new, 1))
-    declared._parsed.cache_clear()
+    suite_files._parsed.cache_clear()
     load_suite.cache_clear()
     with pytest.raises(UserError, match=message):
         load_suite("mine", tmp_path)

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench import registry
 from genrec_bench.backbones.tiger import TigerSettings
-from genrec_bench.config import NegativesConfig, SplitConfig
+from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
-from genrec_bench.errors import UserError
-from genrec_bench.inputs import PASSES, InputFeed, TokenisedInstances, check_needs, row_losses, training_batches
-from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import NegativesConfig, SplitConfig
+from genrec_bench.objectives.base import Objective, ObjectiveInputs, check_needs, prefix_sums
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.splits import leave_one_out
+from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.training.feed import PASSES, InputFeed, row_losses
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

@@ -14,13 +14,13 @@ from genrec_bench.analysis.pruning import wilson
 from genrec_bench.analysis.ranking import AllPairs, all_pairs, mean_interval
 from genrec_bench.analysis.significance import compare_values, holm
 from genrec_bench.contracts import Rankings
-from genrec_bench.errors import UserError
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.core.errors import UserError
 from genrec_bench.reporting.figures import bands, curves, forest, plane, ranking, results
 from genrec_bench.reporting.figures.bands import FEW
 from genrec_bench.reporting.load import summarise
 from genrec_bench.reporting.material import Material
-from genrec_bench.user_facts import UserFacts, path_of, write_users
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.test_users import UserFacts, path_of, write_users
 from tests.small_records import SEEDS, apao, record_of, suite_record
 from tests.small_records import stored as stored_records
 

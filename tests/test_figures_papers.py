@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genrec_bench.config import FirstStage, TrainingConfig
 from genrec_bench.contracts import Rankings, digest
-from genrec_bench.identity import canonical
+from genrec_bench.core.files import canonical
+from genrec_bench.experiments.config import FirstStage, TrainingConfig
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.reporting.figures import ablations, comparisons, efficiency, runs, sensitivity
 from genrec_bench.reporting.figures.base import Picture, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.rows import Row, Suite, load_suite
+from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of
 
 USERS = 200

@@ -11,7 +11,7 @@ from genrec_bench.backbones.base import Backbone, PrefixState
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths, prefix_tree
 from genrec_bench.backbones.tiger import Tiger, TigerSettings
 from genrec_bench.contracts import PAD
-from genrec_bench.decode import beam_search
+from genrec_bench.search.beam import beam_search
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 from genrec_bench.reporting.html import html_page
 
 ROOT = Path(__file__).resolve().parents[1]

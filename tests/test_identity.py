@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from genrec_bench import identity, provenance, registry
-from genrec_bench.config import DecodingConfig, EvaluationConfig, RunConfig, SplitConfig, TrainingConfig
 from genrec_bench.contracts import Interactions, SemanticIds
-from genrec_bench.runner import Workspace
-from genrec_bench.seeds import stream_seed
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core import provenance, registry
+from genrec_bench.core.seeds import stream_seed
+from genrec_bench.experiments import identity
+from genrec_bench.experiments.config import DecodingConfig, EvaluationConfig, RunConfig, SplitConfig, TrainingConfig
+from genrec_bench.running.runner import Workspace
+from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_jobs import write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,8 +164,8 @@ def test_fingerprints_follow_the_data(toy_interactions: Interactions) -> None:
 HASHED = """
 import json
 from genrec_bench import identity
-from genrec_bench.plan import Selection, expand
-from genrec_bench.seeds import stream_seed
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.core.seeds import stream_seed
 names = [identity.run_id(identity.identity_parts(c, "s", "i")) for c in expand(Selection("all", "quick"))]
 print(json.dumps([names, stream_seed(3, "batches", 7)]))
 """

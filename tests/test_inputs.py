@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from genrec_bench.batches import TokenisedInstances, decoding_batches, training_batches
 from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
-from genrec_bench.errors import UserError
-from genrec_bench.inputs import TokenisedInstances, check_needs, decoding_batches, training_batches
+from genrec_bench.core.errors import UserError
+from genrec_bench.objectives.base import check_needs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 
 

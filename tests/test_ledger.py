@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from genrec_bench import declared, registry, settings
 from genrec_bench.cli import main
-from genrec_bench.config import SECTIONS, DecodingConfig, TrainingConfig
-from genrec_bench.errors import UserError
-from genrec_bench.identity import canonical
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.core import registry, settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical
+from genrec_bench.experiments import suite_files
+from genrec_bench.experiments.config import SECTIONS, DecodingConfig, TrainingConfig
 from genrec_bench.reporting.ledger import Entry, load_ledger, render_ledger
+from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import record_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def test_all_values_of_a_closed_choice_are_there(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", MEASURED, ids=name_of)
 def test_every_row_exists_and_has_the_value_of_its_reading(entry: Entry) -> None:
-    rows = {row["label"]: row for row in declared.load_suite(entry.effect.suite)["row"] if "label" in row}
+    rows = {row["label"]: row for row in suite_files.load_suite(entry.effect.suite)["row"] if "label" in row}
     part, _, key = entry.setting.partition(".")
     for reading in entry.readings:
         row = rows[reading.row or entry.effect.row]

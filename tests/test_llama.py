@@ -21,8 +21,8 @@ from genrec_bench.backbones.llama import (
     to_huggingface,
 )
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.decode import beam_search
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.search.beam import beam_search
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

@@ -14,19 +14,20 @@ import pytest
 import torch
 from torch import nn
 
-from genrec_bench import inputs as module
-from genrec_bench import registry
-from genrec_bench.config import SplitConfig
+from genrec_bench.batches import TokenisedInstances
 from genrec_bench.contracts import Interactions, SemanticIds
-from genrec_bench.errors import UserError
-from genrec_bench.inputs import InputFeed, TokenisedInstances, row_losses
-from genrec_bench.micro_batches import GIB, in_parts, kept_bytes, users_at_once
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.objectives.s_dpo import SDpo
-from genrec_bench.splits import leave_one_out
-from genrec_bench.train import initial_states
+from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.training import feed as module
+from genrec_bench.training.feed import InputFeed, row_losses
+from genrec_bench.training.loop import initial_states
+from genrec_bench.training.micro_batches import GIB, in_parts, kept_bytes, users_at_once
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -186,10 +187,10 @@ STEP = """
 import sys, numpy as np, torch
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import Instances, SemanticIds
-from genrec_bench.inputs import InputFeed, TokenisedInstances, row_losses
-from genrec_bench.memory import peak_bytes, reset_peak
+from genrec_bench.training.feed import InputFeed, TokenisedInstances, row_losses
+from genrec_bench.core.memory import peak_bytes, reset_peak
 from genrec_bench.objectives.apao import Apao
-from genrec_bench.train import initial_states
+from genrec_bench.training.loop import initial_states
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)

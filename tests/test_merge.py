@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec_bench import diagnoses, user_facts
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
-from genrec_bench.errata import HEADER, Erratum, add_errata, errata
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.provenance import own_version
 from genrec_bench.evaluate import score
-from genrec_bench.provenance import own_version
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.results_index import index_text
-from genrec_bench.user_facts import UserFacts, path_of, write_users
+from genrec_bench.results import diagnoses, test_users
+from genrec_bench.results.errata import HEADER, Erratum, add_errata, errata
+from genrec_bench.results.index import index_text
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.test_users import UserFacts, path_of, write_users
 from tests.small_records import record_of, stored
 from tests.test_diagnoses import diagnosis
 
@@ -129,7 +129,7 @@ def test_facts_about_users_are_taken_along(tmp_path: Path) -> None:
     source, target = stored(tmp_path / "a", RECORDS), RecordStore(tmp_path / "c")
     write_users(path_of(source, "ml-100k", SPLIT), FACTS)
     assert merge(target, source) == 0
-    found = user_facts.find_users(target, "ml-100k", SPLIT)
+    found = test_users.find_users(target, "ml-100k", SPLIT)
     assert found.target_count.tolist() == [7, 0, 9] and not contents(source.root)
     again = stored(tmp_path / "a", RECORDS)
     write_users(path_of(again, "ml-100k", SPLIT), replace(FACTS, target_count=np.array([1, 1, 1])))

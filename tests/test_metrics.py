@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from genrec_bench import registry
+from genrec_bench.core import registry
 
 NAMES = registry.metrics.names()
 RANKS = np.array([1, 4, 11, 25])

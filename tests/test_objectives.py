@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench import settings
-from genrec_bench.declared import load_presets
-from genrec_bench.errors import UserError
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.suite_files import load_presets
 from genrec_bench.objectives.base import ObjectiveInputs
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.objectives.cross_entropy import CrossEntropy, cross_entropy_loss

@@ -12,12 +12,12 @@ import pytest
 
 from genrec_bench.cli import main
 from genrec_bench.commands import data
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions
-from genrec_bench.errors import UserError
-from genrec_bench.order import AS_GIVEN, BY_TIME, order_facts, order_sentences, same_but_for_blanks
-from genrec_bench.registry import datasets
-from genrec_bench.splits import leave_one_out
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.order import AS_GIVEN, BY_TIME, order_facts, order_sentences, same_but_for_blanks
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 ROWS = [("u", "a", 1), ("u", "b", 2), ("u", "c", 2), ("u", "d", 3), ("u ", "a", 4), ("u ", "b", 5), ("u ", "c", 6),

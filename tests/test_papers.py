@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from genrec_bench.declared import load_suite, suite_names
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.suite_files import load_suite, suite_names
 from genrec_bench.reporting import papers
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, load_paper, paper_names
 from tests.small_jobs import papers_data

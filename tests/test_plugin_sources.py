@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from genrec_bench import api, plugin_sources, registry
-from genrec_bench.errors import UserError
-from genrec_bench.plugin_file import load_objective
-from genrec_bench.plugin_sources import read_sources
+from genrec_bench import api
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.running import plugin_sources
+from genrec_bench.running.plugin_file import load_objective
+from genrec_bench.running.plugin_sources import read_sources
 
 LOSS = '''
 """A loss whose code lies elsewhere."""

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench import settings
-from genrec_bench.declared import load_presets
-from genrec_bench.errors import UserError
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.suite_files import load_presets
 from genrec_bench.objectives.base import ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.objectives.dmpo import Dmpo, dmpo_loss

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from genrec_bench import progress
-from genrec_bench.progress import Bars
+from genrec_bench.core import progress
+from genrec_bench.core.progress import Bars
 from tests.processes import until
 
 

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.pruning import Estimate
-from genrec_bench.diagnoses import Diagnosis
+from genrec_bench.results.diagnoses import Diagnosis
 
 NEVER = 0
 

@@ -35,7 +35,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_an_objective_in_one_file_and_a_suite_in_another(tree: Path, toy_folder: Path) -> None:
     (tree / "genrec_bench/objectives/label_smoothing.py").write_text(snippet("python", '"label_smoothing"'))
-    (tree / "genrec_bench/suites/mine.toml").write_text(snippet("toml", 'name = "mine"'))
+    (tree / "genrec_bench/experiments/suites/mine.toml").write_text(snippet("toml", 'name = "mine"'))
     done = subprocess.run(
         [sys.executable, "benchmark.py", "--suite", "mine", "--profile", "smoke", "--datasets", str(toy_folder),
          "--threads", "1", "--set", "label_smoothing.epsilon=0.3"],

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from baselines import recbole_adapter
-from genrec_bench import registry, settings
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions, Split
-from genrec_bench.errors import DoesNotFit, UserError
-from genrec_bench.splits import leave_one_out, seen_items
+from genrec_bench.core import registry, settings
+from genrec_bench.core.errors import DoesNotFit, UserError
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.splits.leave_one_out import leave_one_out, seen_items
 from tests.processes import is_alive, until
 from tests.small_jobs import Quiet, job_of, made_of, papers_data, run, toy
 from tests.test_cli import ROOT, environment

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec_bench import diagnoses, records, user_facts
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
-from genrec_bench.errors import UserError
-from genrec_bench.provenance import provenance
-from genrec_bench.records import Damaged, RecordStore, RunRecord, read_ranks, read_record, upgraded
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.provenance import provenance
+from genrec_bench.results import diagnoses, records, test_users
+from genrec_bench.results.records import Damaged, RecordStore, RunRecord, read_ranks, read_record, upgraded
 from tests.test_diagnoses import diagnosis
 
 NAME = "0123456789abcdef"
@@ -102,15 +102,15 @@ def test_a_newer_record_is_not_taken_for_a_damaged_one(store: RecordStore) -> No
 def test_a_renamed_folder_is_read_rightly(store: RecordStore) -> None:
     diagnoses.write(diagnoses.path_of(store, RECORD), diagnosis(NAME))
     fingerprint = "ab" * 32
-    users = user_facts.UserFacts(fingerprint, *(np.array([1, 2, 3]) for _ in range(3)))
-    user_facts.write_users(user_facts.path_of(store, "toy", fingerprint), users)
+    users = test_users.UserFacts(fingerprint, *(np.array([1, 2, 3]) for _ in range(3)))
+    test_users.write_users(test_users.path_of(store, "toy", fingerprint), users)
     (store.root / "of machine").mkdir()
     (store.root / "toy").rename(store.root / "of machine" / "B")
     for fresh in (store, RecordStore(store.root)):
         (record,) = fresh.read_all()
         assert record == RECORD and record.path == store.root / "of machine" / "B" / f"{NAME}.json" == fresh.find(NAME)
         assert equal(fresh.read_ranks(record), RANKS) and diagnoses.find(fresh, record).run_id == NAME
-        assert user_facts.find_users(fresh, "toy", fingerprint).num_users == 3
+        assert test_users.find_users(fresh, "toy", fingerprint).num_users == 3
     fresh.remove(record)
     assert fresh.find(NAME) is None
 

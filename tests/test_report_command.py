@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from genrec_bench.cli import main
-from genrec_bench.errata import Erratum, add_errata
-from genrec_bench.records import RecordStore
 from genrec_bench.reporting import markdown, pages
 from genrec_bench.reporting.figures import base
 from genrec_bench.reporting.figures.base import plates
+from genrec_bench.results.errata import Erratum, add_errata
+from genrec_bench.results.records import RecordStore
 from tests import golden_report
 
 ROOT = Path(__file__).resolve().parents[1]

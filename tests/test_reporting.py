@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from genrec_bench.commands import report
-from genrec_bench.config import DecodingConfig, EvaluationConfig, SplitConfig, TrainingConfig
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import DecodingConfig, EvaluationConfig, SplitConfig, TrainingConfig
 from genrec_bench.reporting import markdown
 from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import Block, Group, arrange, summarise

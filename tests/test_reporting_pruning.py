@@ -8,12 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genrec_bench import diagnoses
 from genrec_bench.analysis import pruning as analysis
-from genrec_bench.config import DecodingConfig, FirstStage, TrainingConfig
-from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.errors import UserError
-from genrec_bench.records import RunRecord
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import DecodingConfig, FirstStage, TrainingConfig
 from genrec_bench.reporting import markdown, pruning
 from genrec_bench.reporting.figures import beams, lost
 from genrec_bench.reporting.figures.base import plates
@@ -23,6 +20,9 @@ from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.pruning import OTHER, OWN, Searched
 from genrec_bench.reporting.rows import load_suite
+from genrec_bench.results import diagnoses
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.results.records import RunRecord
 from tests.small_diagnoses import BEAMS, diagnosis_of, searched_by_arrays, stored_beside, tree_of
 from tests.small_records import record_of, stored, table_rows
 

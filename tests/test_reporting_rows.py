@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from genrec_bench.config import EvaluationConfig, SplitConfig, TrainingConfig
-from genrec_bench.plan import Selection, expand
+from genrec_bench.experiments.config import EvaluationConfig, SplitConfig, TrainingConfig
+from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import why_not

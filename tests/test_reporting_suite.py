@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Selection, expand
-from genrec_bench.records import RunRecord
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.reporting import cost, markdown, tables
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures import curves
@@ -19,6 +18,7 @@ from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import NO_MATTER, _settings, comparable_rows, coverage, why_not_group
 from genrec_bench.reporting.rows import Row, load_suite, row_of
+from genrec_bench.results.records import RunRecord
 from tests.small_records import SEEDS, record_of, suite_record, table_rows
 
 CE, CONTROL = "{} + cross-entropy", "{} + CE → CE"

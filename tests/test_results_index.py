@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from genrec_bench import diagnoses
 from genrec_bench.cli import main
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.results_index import HEADER, NAME, described, index_text, write_index
+from genrec_bench.results import diagnoses
+from genrec_bench.results.index import HEADER, NAME, described, index_text, write_index
+from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import all_records, record_of, stored, suite_record
 from tests.test_diagnoses import diagnosis
 

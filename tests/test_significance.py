@@ -12,7 +12,7 @@ import pytest
 
 from genrec_bench.analysis.classical import McNemar, TTest
 from genrec_bench.analysis.significance import Comparison, compare_ranks, compare_values, detectable, holm, verdict
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 
 # The method card's example of five values each.
 CARD_A = [[0.0332, 0.0341, 0.0336, 0.0329, 0.0338]]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Instances, Interactions
-from genrec_bench.errors import UserError
-from genrec_bench.splits import history_fingerprint, leave_one_out, seen_items, summary
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.splits.leave_one_out import history_fingerprint, leave_one_out, seen_items, summary
 
 
 def _interactions(*sequences: list[int], num_items: int = 10) -> Interactions:

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from genrec_bench import checkpoints, generative, registry, runner
 from genrec_bench.cli import main
-from genrec_bench.config import RunConfig, from_dict
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Selection, expand, parse_overrides
-from genrec_bench.progress import Quiet
-from genrec_bench.runner import BEST, Workspace, run_one
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.progress import Quiet
+from genrec_bench.experiments.config import RunConfig, from_dict
+from genrec_bench.experiments.grid import Selection, expand, parse_overrides
+from genrec_bench.running import generative, runner
+from genrec_bench.running.runner import BEST, Workspace, run_one
+from genrec_bench.training import checkpoints
 from tests.test_training import SMALL, StopAfter
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

@@ -98,7 +98,8 @@ def test_a_name_that_is_no_text_is_refused(capsys: Any) -> None:
 PARENT = """
 import multiprocessing, os, subprocess, sys, time
 from genrec_bench.reporting import pages
-child = "import sys, time; from genrec_bench.ending import begin_child; begin_child(int(sys.argv[1])); time.sleep(60)"
+child = ("import sys, time; from genrec_bench.core.ending import begin_child; "
+         "begin_child(int(sys.argv[1])); time.sleep(60)")
 own = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], start_new_session=True)
 with pages._results([lambda: time.sleep(60)] * 4, 2):
     print(own.pid, *(p.pid for p in multiprocessing.active_children()), flush=True)

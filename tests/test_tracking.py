@@ -17,13 +17,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genrec_bench import tracking
 from genrec_bench.cli import main
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Selection, expand
-from genrec_bench.progress import Quiet
-from genrec_bench.records import RunRecord
-from genrec_bench.runner import Prepared, Workspace, run_one
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.progress import Quiet
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.results.records import RunRecord
+from genrec_bench.running import tracking
+from genrec_bench.running.runner import Prepared, Workspace, run_one
 from tests.conftest import toy_codes
 from tests.small_records import record_of
 

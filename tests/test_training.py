@@ -16,23 +16,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench import checkpoints, registry
 from genrec_bench.backbones.tiger import TigerSettings
+from genrec_bench.batches import TokenisedInstances
 from genrec_bench.cli import main
-from genrec_bench.config import SplitConfig, TrainingConfig
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
-from genrec_bench.errors import UserError
-from genrec_bench.inputs import InputFeed, TokenisedInstances
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.meter import Meter
+from genrec_bench.core.progress import Quiet
+from genrec_bench.core.seeds import stream_seed
+from genrec_bench.experiments.config import SplitConfig, TrainingConfig
+from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.plan import Selection, expand, parse_overrides
-from genrec_bench.meter import Meter
-from genrec_bench.progress import Quiet
-from genrec_bench.records import RunRecord
-from genrec_bench.runner import FAILURE, Workspace, run_one
-from genrec_bench.seeds import stream_seed
-from genrec_bench.splits import leave_one_out
-from genrec_bench.train import STATE, learning_rate, median_seconds, train
+from genrec_bench.results.records import RunRecord
+from genrec_bench.running.runner import FAILURE, Workspace, run_one
+from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.training import checkpoints
+from genrec_bench.training.feed import InputFeed
+from genrec_bench.training.loop import STATE, learning_rate, median_seconds, train
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

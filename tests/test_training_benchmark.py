@@ -15,11 +15,11 @@ from benchmarks.training import BETA, Step, beside
 from benchmarks.training_reference import first_of_their_kind
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
-from genrec_bench.config import SplitConfig, TrainingConfig
 from genrec_bench.contracts import Interactions, SemanticIds
+from genrec_bench.experiments.config import SplitConfig, TrainingConfig
 from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.splits import leave_one_out
+from genrec_bench.splits.leave_one_out import leave_one_out
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 TIGER = TigerSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genrec_bench import runner, user_facts
-from genrec_bench.config import RunConfig, SplitConfig
 from genrec_bench.contracts import Interactions
-from genrec_bench.errors import UserError
-from genrec_bench.records import RecordStore
-from genrec_bench.splits import leave_one_out
-from genrec_bench.user_facts import ARRAYS, UserFacts, facts_of, find_users, keep_users, path_of, read_users
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.config import RunConfig, SplitConfig
+from genrec_bench.results import test_users
+from genrec_bench.results.records import RecordStore
+from genrec_bench.results.test_users import ARRAYS, UserFacts, facts_of, find_users, keep_users, path_of, read_users
+from genrec_bench.running import runner
+from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_jobs import Quiet, made_of, toy, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def test_counts_of_a_loop(seed: int) -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x" / "a.users.npz"
-    user_facts.write_users(path, FACTS)
+    test_users.write_users(path, FACTS)
     found = read_users(path)
     assert same(found, FACTS) and found.target_count.dtype == np.int64
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -77,7 +78,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     store, split = RecordStore(tmp_path), leave_one_out(toy(), SplitConfig())
     assert find_users(store, "toy", split.fingerprint) is None
     path = path_of(store, "toy", split.fingerprint)
-    user_facts.write_users(path, replace(FACTS, fingerprint=split.fingerprint))
+    test_users.write_users(path, replace(FACTS, fingerprint=split.fingerprint))
     keep_users(store, "toy", split)
     assert path.name == f"{split.fingerprint[:16]}.users.npz"
     assert same(find_users(store, "toy", split.fingerprint), replace(FACTS, fingerprint=split.fingerprint))
@@ -85,7 +86,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
 
 def test_another_splits_file_is_refused(tmp_path: Path) -> None:
     store, other = RecordStore(tmp_path), "ab" * 8 + "cd" * 24
-    user_facts.write_users(path_of(store, "toy", other), FACTS)
+    test_users.write_users(path_of(store, "toy", other), FACTS)
     with pytest.raises(UserError, match="users of another split, abab"):
         find_users(store, "toy", other)
 
@@ -115,7 +116,7 @@ def broken(path: Path, how: str) -> None:
                                  "no fingerprint", "schema in words", "no about"])
 def test_a_damaged_file_is_named(tmp_path: Path, how: str) -> None:
     path = tmp_path / "a.users.npz"
-    user_facts.write_users(path, FACTS)
+    test_users.write_users(path, FACTS)
     broken(path, how)
     with pytest.raises(UserError) as caught:
         read_users(path)
@@ -124,13 +125,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, how: str) -> None:
 
 def test_older_and_newer_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.users.npz"
-    user_facts.write_users(path, FACTS)
-    monkeypatch.setattr(user_facts, "SCHEMA", 2)
+    test_users.write_users(path, FACTS)
+    monkeypatch.setattr(test_users, "SCHEMA", 2)
     with pytest.raises(UserError, match="users schema 1, which this version cannot read: it has no reader for 1"):
         read_users(path)
-    monkeypatch.setattr(user_facts, "UPGRADES", {1: lambda old: {**old, "user_count": old["user_count"] + 1}})
+    monkeypatch.setattr(test_users, "UPGRADES", {1: lambda old: {**old, "user_count": old["user_count"] + 1}})
     assert read_users(path).user_count.tolist() == [6, 1, 2]
-    monkeypatch.setattr(user_facts, "SCHEMA", 0)
+    monkeypatch.setattr(test_users, "SCHEMA", 0)
     with pytest.raises(UserError, match="users schema 1; this version reads 0 at most"):
         read_users(path)
 

@@ -18,10 +18,10 @@ import torch
 
 from genrec_bench.cli import main
 from genrec_bench.commands.run import prepare_configs, run_all
-from genrec_bench.plan import Selection, expand
-from genrec_bench.records import RecordStore
-from genrec_bench.runner import Workspace
-from genrec_bench.workers import _death, _Queue
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.results.records import RecordStore
+from genrec_bench.running.runner import Workspace
+from genrec_bench.running.workers import _death, _Queue
 from tests.processes import processes_of, until
 from tests.test_cli import MAX_ERROR_LINES, ROOT, TINY, environment
 

@@ -13,10 +13,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from genrec_bench import registry
 from genrec_bench.analysis.significance import LEVEL
-from genrec_bench.diagnoses import VOCABULARIES, Diagnosis
-from genrec_bench.seeds import stream_seed
+from genrec_bench.core import registry
+from genrec_bench.core.seeds import stream_seed
+from genrec_bench.results.diagnoses import VOCABULARIES, Diagnosis
 
 NUM_RESAMPLES = 2_000
 READINGS = ("survival", "rank")

@@ -13,7 +13,7 @@ from genrec_bench.analysis.classical import LEVEL, ROUNDING
 from genrec_bench.analysis.draws import flipped, resampled
 from genrec_bench.analysis.pruning import Estimate, wilson
 from genrec_bench.analysis.significance import ALPHA, holm
-from genrec_bench.seeds import stream_seed
+from genrec_bench.core.seeds import stream_seed
 
 NUM_PERMUTATIONS = 4_999  # the smallest p is 0.0002, which Holm over 91 pairs of 14 methods makes 0.0182
 NUM_RESAMPLES = 1_000

@@ -9,7 +9,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from genrec_bench import registry
 from genrec_bench.analysis.classical import (
     LEVEL,
     ROUNDING,
@@ -21,7 +20,8 @@ from genrec_bench.analysis.classical import (
     standard_deviation,
 )
 from genrec_bench.analysis.draws import flipped, resampled
-from genrec_bench.seeds import stream_seed
+from genrec_bench.core import registry
+from genrec_bench.core.seeds import stream_seed
 
 ALPHA = 0.05
 NUM_PERMUTATIONS = NUM_RESAMPLES = 10_000

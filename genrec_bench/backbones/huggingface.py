@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.contracts import PAD
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 
 # Other names of the embedding table; they count as it where they hold the same numbers.
 TIED = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")

@@ -22,9 +22,9 @@ from genrec_bench.backbones.folding import PrefixTree
 from genrec_bench.backbones.huggingface import LEVELS, check_class, check_logits, check_settings, copy_weights
 from genrec_bench.backbones.inference import ROOM, Lineage, Rows, apart, attend, joined, normed, search_floats
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.errors import DoesNotFit, UserError
-from genrec_bench.registry import backbones
-from genrec_bench.settings import setting
+from genrec_bench.core.errors import DoesNotFit, UserError
+from genrec_bench.core.registry import backbones
+from genrec_bench.core.settings import setting
 
 KeysValues = tuple[Tensor, Tensor]  # of one layer, each (B, heads, positions, d)
 

@@ -22,9 +22,9 @@ from genrec_bench.backbones.huggingface import check_class, check_logits, check_
 from genrec_bench.backbones.inference import search_floats
 from genrec_bench.backbones.tiger_state import TigerState
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.errors import UserError
-from genrec_bench.registry import backbones
-from genrec_bench.settings import setting
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import backbones
+from genrec_bench.core.settings import setting
 
 
 @backbones.register("tiger")

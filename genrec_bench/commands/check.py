@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from genrec_bench import registry
 from genrec_bench.commands import common
+from genrec_bench.core import registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what holds and what does not; exit code 1 where something does not. Raises: UserError."""
-    from genrec_bench.check import check_objective
-    from genrec_bench.plugin_file import is_file, load_objective
+    from genrec_bench.running.plugin_file import is_file, load_objective
+    from genrec_bench.training.contract_checks import check_objective
 
     name = load_objective(args.objective) if is_file(args.objective) else args.objective
     findings = check_objective(registry.objectives.get(name))

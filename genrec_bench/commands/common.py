@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.seeds import check_seeds
 from genrec_bench.datasets.base import dataset_spec
-from genrec_bench.declared import GRIDS
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Selection, parse_overrides
-from genrec_bench.runner import Workspace
-from genrec_bench.seeds import check_seeds
+from genrec_bench.experiments.grid import Selection, parse_overrides
+from genrec_bench.experiments.suite_files import GRIDS
+from genrec_bench.running.runner import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import plan, registry
 from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_configs, run_all
-from genrec_bench.config import SECTIONS, RunConfig
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
 from genrec_bench.datasets.base import dataset_label, dataset_spec
-from genrec_bench.declared import load_profile, with_preset
-from genrec_bench.errors import UserError
-from genrec_bench.plan import Overrides, Selection, parse_overrides
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.runner import Workspace, check_fit
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import SECTIONS, RunConfig
+from genrec_bench.experiments.grid import Overrides, Selection, parse_overrides
+from genrec_bench.experiments.suite_files import load_profile, with_preset
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running.runner import Workspace, check_fit
 
 TITLES = {"tiger": "TIGER", "llama": "Llama"}
 
@@ -104,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, train, compare, print. Exit code 1 where a check or a run fails. Raises: UserError."""
-    from genrec_bench.plugin_file import is_file, load_objective
+    from genrec_bench.running.plugin_file import is_file, load_objective
 
     own = is_file(args.objective)
     name = load_objective(args.objective) if own else args.objective
@@ -156,7 +157,7 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
 
 def _checked(question: Question, check: bool) -> str:
     """A line about the contract checks; tells those that fail. Raises: BrokenContract, where asked to check."""
-    from genrec_bench.check import CHECKS, check_objective
+    from genrec_bench.training.contract_checks import CHECKS, check_objective
 
     broken: dict[str, list[str]] = {}
     for finding in check_objective(_objective(question)):
@@ -191,9 +192,9 @@ def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
     for name in question.beside:
         registry.objectives.get(name, "--with")
     seeds = question.seeds or _stored_seeds(question, stored)
-    configs = plan.expand_rows([question.row], Selection("all", question.profile, question.texts, seeds=seeds,
+    configs = grid.expand_rows([question.row], Selection("all", question.profile, question.texts, seeds=seeds,
                                                          overrides=question.overrides))
-    plan.check_overrides(question.overrides, configs)
+    grid.check_overrides(question.overrides, configs)
     return configs
 
 
@@ -213,8 +214,8 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
     """
     same = {k: v for k, v in question.overrides.items() if k not in registry.objectives.names()}
     missing: dict[str, str] = {}
-    for suite in plan.parts_of("all"):
-        rows = [row for row in plan.load_suite(suite)["row"] if row.get("grid", "core") != "full"
+    for suite in grid.parts_of("all"):
+        rows = [row for row in grid.load_suite(suite)["row"] if row.get("grid", "core") != "full"
                 and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
         for text, row in itertools.product(question.texts, rows):
             selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)), overrides=same,
@@ -232,7 +233,7 @@ def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: 
     """A row's runs, first stages apart, that are neither stored nor the new ones; none where it cannot run here."""
     absent = []
     try:
-        for config in plan.expand(selection):
+        for config in grid.expand(selection):
             prepared = workspace.prepare(config)
             check_fit(prepared)
             known = prepared.run_id in ours or stored.find(prepared.run_id) is not None

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from genrec_bench.commands import common
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Interactions
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import Dataset, dataset_label
-from genrec_bench.errors import UserError
-from genrec_bench.order import order_facts, order_sentences, same_but_for_blanks
-from genrec_bench.registry import datasets
-from genrec_bench.splits import leave_one_out, summary
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.splits.leave_one_out import leave_one_out, summary
+from genrec_bench.splits.order import order_facts, order_sentences, same_but_for_blanks
 
 COUNTS = ("users", "items", "interactions", "train", "valid", "test", "distinct_semantic_ids")
 

@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from genrec_bench import diagnoses, runner
 from genrec_bench.analysis.pruning import pruning_rate
 from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_all
 from genrec_bench.contracts import PAD
-from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.ending import begin_child, exit_code
-from genrec_bench.errors import UserError
-from genrec_bench.progress import Bars
+from genrec_bench.core.ending import begin_child, exit_code
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.progress import Bars
 from genrec_bench.reporting.markdown import render_suite
-from genrec_bench.runner import Prepared, Workspace
+from genrec_bench.results import diagnoses
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.running import runner
+from genrec_bench.running.runner import Prepared, Workspace
 
 BEAMS = (5, 10, 20, 50, 100)
 WIDEST = 1_000
@@ -232,9 +233,9 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
     """
     import torch
 
-    from genrec_bench.diagnose import diagnose_rows
-    from genrec_bench.generative import deterministic, load_checkpoint
-    from genrec_bench.inputs import TokenisedInstances
+    from genrec_bench.batches import TokenisedInstances
+    from genrec_bench.running.generative import deterministic, load_checkpoint
+    from genrec_bench.search.diagnose import diagnose_rows
     from genrec_bench.trie import Trie
 
     record, decoding, sample = workspace.store.read(item.run_id), item.config.decoding, question.sample(item)

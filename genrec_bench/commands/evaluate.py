@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec_bench import settings
 from genrec_bench.commands import common
 from genrec_bench.commands.ranking_files import check_file, read_rankings
-from genrec_bench.config import SplitConfig
 from genrec_bench.contracts import Rankings, Split
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical
+from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import dataset_label
-from genrec_bench.errors import UserError
 from genrec_bench.evaluate import rankings_from_pairs, score
-from genrec_bench.identity import canonical
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.registry import datasets
-from genrec_bench.splits import leave_one_out
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.splits.leave_one_out import leave_one_out
 
 if TYPE_CHECKING:
     from genrec_bench.reporting.comparison import Rendered
@@ -241,7 +241,7 @@ def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     if not args.checkpoint.is_dir():
         raise UserError(f"--checkpoint points at {args.checkpoint}, which is not a folder.")
     # The runner brings in torch, which scoring a file does not need.
-    from genrec_bench.runner import evaluate_checkpoint
+    from genrec_bench.running.runner import evaluate_checkpoint
 
     return evaluate_checkpoint(args.checkpoint, common.data_dir(args), common.device(args), common.threads(args))
 

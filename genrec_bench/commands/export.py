@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from genrec_bench.commands import common
-from genrec_bench.errors import UserError, unknown
-from genrec_bench.records import RecordStore, RunRecord
-from genrec_bench.results_index import described
-from genrec_bench.user_facts import ARRAYS, UserFacts, find_users
+from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.results.index import described
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.test_users import ARRAYS, UserFacts, find_users
 
 RUN = {"run_id": str, "dataset": str, "profile": str, "method": str, "backbone": str, "objectives": str, "seed": int}
 METRICS = {**RUN, "part": str, "level": str, "metric": str, "k": int, "value": float}

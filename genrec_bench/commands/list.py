@@ -7,9 +7,10 @@ import dataclasses
 import sys
 from collections.abc import Callable
 
-from genrec_bench import declared, registry
 from genrec_bench.commands import common
-from genrec_bench.errors import unknown
+from genrec_bench.core import registry
+from genrec_bench.core.errors import unknown
+from genrec_bench.experiments import suite_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,21 +52,21 @@ def _settings(cls: type) -> list[str]:
 def _objectives() -> Rows:
     """Objectives with their presets, which a row of a suite or `--set NAME.preset=...` takes."""
     return [(name, about, options + [f"preset {preset}: " + ", ".join(f"{k} = {v!r}" for k, v in values.items())
-                                     for preset, values in declared.load_presets(name).items() if values])
+                                     for preset, values in suite_files.load_presets(name).items() if values])
             for name, about, options in _plugins(registry.objectives)()]
 
 
 def _suites() -> Rows:
-    return [(name, declared.load_suite(name)["suite"]["title"], []) for name in declared.suite_names()]
+    return [(name, suite_files.load_suite(name)["suite"]["title"], []) for name in suite_files.suite_names()]
 
 
 def _profiles() -> Rows:
-    return [(name, declared.load_profile(name)["title"], []) for name in declared.profile_names()]
+    return [(name, suite_files.load_profile(name)["title"], []) for name in suite_files.profile_names()]
 
 
 def _baselines() -> Rows:
-    files = {name: declared.load_baseline(name) for name in declared.baseline_names()}
-    return [(name, declared.baseline_label(file, file["settings"]),
+    files = {name: suite_files.load_baseline(name) for name in suite_files.baseline_names()}
+    return [(name, suite_files.baseline_label(file, file["settings"]),
              [f"{key} = {value!r}" for key, value in file["settings"].items()]) for name, file in files.items()]
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from genrec_bench import diagnoses, user_facts
 from genrec_bench.commands import common
 from genrec_bench.contracts import Rankings
-from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.errata import NAME as ERRATA
-from genrec_bench.errata import Erratum, add_errata, errata
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.provenance import own_version
 from genrec_bench.evaluate import score
-from genrec_bench.provenance import own_version
-from genrec_bench.records import Damaged, RecordStore, RunRecord
-from genrec_bench.results_index import NAME as INDEX
-from genrec_bench.results_index import write_index
-from genrec_bench.user_facts import UserFacts
+from genrec_bench.results import diagnoses, test_users
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.results.errata import NAME as ERRATA
+from genrec_bench.results.errata import Erratum, add_errata, errata
+from genrec_bench.results.index import NAME as INDEX
+from genrec_bench.results.index import write_index
+from genrec_bench.results.records import Damaged, RecordStore, RunRecord
+from genrec_bench.results.test_users import UserFacts
 
 TOLERANCE = 1e-9  # of a metric beside the one that its ranks give: means may be summed in another order
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     _move(moves, users, target)
     for found in everything:
         _remove(found.source, found.record)
-        if users_file := user_facts.stored_path(found.source, found.record.dataset, found.record.split_fingerprint):
+        if users_file := test_users.stored_path(found.source, found.record.dataset, found.record.split_fingerprint):
             users_file.unlink()
         (found.source.root / INDEX).unlink(missing_ok=True)
     _tell(moves, args.into)
@@ -183,9 +183,9 @@ def _users(found: list[_Found], target: RecordStore) -> dict[Path, UserFacts]:
     fresh = {}
     for one in found:
         split = one.record.dataset, one.record.split_fingerprint
-        ours, theirs = user_facts.find_users(one.source, *split), user_facts.find_users(target, *split)
+        ours, theirs = test_users.find_users(one.source, *split), test_users.find_users(target, *split)
         if ours is not None and theirs is None:
-            fresh[user_facts.path_of(target, *split)] = ours
+            fresh[test_users.path_of(target, *split)] = ours
     return fresh
 
 
@@ -202,7 +202,7 @@ def _move(moves: list[_Found], users: dict[Path, UserFacts], target: RecordStore
             there = fresh if found.erratum or found.known is None else found.known
             diagnoses.write(diagnoses.path_of(target, there), found.diagnosis)
     for path, facts in users.items():
-        user_facts.write_users(path, facts)
+        test_users.write_users(path, facts)
     write_index(target)
 
 

@@ -13,15 +13,14 @@ from tabulate import tabulate
 
 from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_all
-from genrec_bench.config import RunConfig, SplitConfig
-from genrec_bench.declared import GRIDS, load_profile
-from genrec_bench.errors import UserError
-from genrec_bench.identity import canonical
-from genrec_bench.progress import Quiet
-from genrec_bench.records import write_atomically
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical, write_atomically
+from genrec_bench.core.progress import Quiet
+from genrec_bench.experiments.config import RunConfig, SplitConfig
+from genrec_bench.experiments.suite_files import GRIDS, load_profile
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.reporting.tables import csv_text
-from genrec_bench.runner import Prepared, Workspace, run_one
+from genrec_bench.running.runner import Prepared, Workspace, run_one
 
 PROBE_USERS = 50
 COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how long a step takes

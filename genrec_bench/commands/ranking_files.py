@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from genrec_bench.contracts import Interactions
-from genrec_bench.errors import UserError, nearest
+from genrec_bench.core.errors import UserError, nearest
 
 COLUMNS = ("user_id", "item_id", "score")
 WHOLE = 2**53  # up to here a 64-bit float holds every whole number

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from genrec_bench.commands import common
-from genrec_bench.errors import UserError
-from genrec_bench.records import RecordStore, write_atomically
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import write_atomically
+from genrec_bench.results.records import RecordStore
 
 PAGE = "index.html"
 MOST_LINES = 12  # of differences that are named one by one

@@ -6,15 +6,17 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from genrec_bench import plan, runner, tracking, user_facts
 from genrec_bench.commands import common
-from genrec_bench.config import RunConfig
-from genrec_bench.ending import exit_code
-from genrec_bench.errors import DoesNotFit
-from genrec_bench.progress import Bars, One
+from genrec_bench.core.ending import exit_code
+from genrec_bench.core.errors import DoesNotFit
+from genrec_bench.core.progress import Bars, One
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import RunConfig
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.pages import cores
-from genrec_bench.workers import FIRST_FAILED, Events, run_parallel
+from genrec_bench.results import test_users
+from genrec_bench.running import runner, tracking
+from genrec_bench.running.workers import FIRST_FAILED, Events, run_parallel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,15 +46,15 @@ def run(args: argparse.Namespace) -> int:
 def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
     """All runs of the selection with data read and names made, before anything is trained. Raises: UserError."""
     selection = common.selection(args)
-    configs = plan.expand(selection)
-    plan.check_overrides(selection.overrides, configs)
+    configs = grid.expand(selection)
+    grid.check_overrides(selection.overrides, configs)
     return prepare_configs(configs, workspace, keep=keep)
 
 
 def prepare_configs(configs: list[RunConfig], workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
     """The runs of some configurations, ready to start; whatever is wrong with one is said now. Raises: UserError."""
     if any(c.baseline is None for c in configs):
-        from genrec_bench.generative import build_objectives
+        from genrec_bench.running.generative import build_objectives
 
         for config in configs:
             build_objectives(config)
@@ -84,7 +86,7 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: 
     missing = [p for p in prepared if status[p.run_id] != "done"]
     for item in prepared:
         if status[item.run_id] == "done":  # an older version left none beside it
-            user_facts.keep_users(workspace.store, workspace.store.read(item.run_id).dataset, item.split)
+            test_users.keep_users(workspace.store, workspace.store.read(item.run_id).dataset, item.split)
     show = _Show(workspace, Bars(len(prepared), len(prepared) - len(missing)))
     again = {p.first.run_id: p.first for p in missing if p.first is not None
              and workspace.status(p.first.run_id) == "done" and not runner.has_weights(p.first, workspace)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.generative_format import ApaoDataset
-from genrec_bench.registry import datasets
 
 
 @datasets.register("apao_grocery")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from genrec_bench.contracts import Interactions
+from genrec_bench.core.errors import nearest
 from genrec_bench.datasets import base
 from genrec_bench.datasets.base import problem
-from genrec_bench.errors import nearest
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _INTER = {"user_id": "token", "item_id": "token", "timestamp": "float"}

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from genrec_bench.contracts import Interactions
-from genrec_bench.errors import UserError
-from genrec_bench.registry import datasets
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
 
 MIN_INTERACTIONS = 3  # leave-one-out needs a history, a validation target and a test target
 Key = TypeVar("Key", bound=Hashable)

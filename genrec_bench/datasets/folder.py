@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from genrec_bench.contracts import Interactions
+from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.files import APART
+from genrec_bench.core.registry import datasets
+from genrec_bench.core.settings import setting
 from genrec_bench.datasets import atomic_files, base, generative_format
 from genrec_bench.datasets.base import Dataset, problem
-from genrec_bench.errors import UserError, unknown
-from genrec_bench.records import APART
-from genrec_bench.registry import datasets
-from genrec_bench.settings import setting
 
 _INTER = re.compile(r"(?:(?P<json>.+)\.)?inter\.json(\.gz)?|(?P<atomic>.+)\.inter(\.gz)?")
 _WANTED = "X.inter.json (object: user -> item numbers) or X.inter (RecBole's atomic file), plain or .gz"

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 
 from genrec_bench.contracts import PREFIX_REMEDY, Interactions, prefix_pair
+from genrec_bench.core.errors import unknown
+from genrec_bench.core.settings import setting
 from genrec_bench.datasets import base
 from genrec_bench.datasets.base import Dataset, problem
-from genrec_bench.errors import unknown
-from genrec_bench.settings import setting
 
 MAX_LEVELS = 26  # a level is named by a letter
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,8})>")

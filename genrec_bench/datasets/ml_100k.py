@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from genrec_bench.contracts import Interactions
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
 from genrec_bench.datasets import atomic_files
 from genrec_bench.datasets.base import Dataset
-from genrec_bench.errors import UserError
-from genrec_bench.registry import datasets
 
 
 @datasets.register("ml-100k")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from genrec_bench import registry
 from genrec_bench.contracts import Rankings
+from genrec_bench.core import registry
 
 
 @dataclass(frozen=True)

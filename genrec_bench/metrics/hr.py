@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genrec_bench.core.registry import metrics
 from genrec_bench.metrics.recall import Recall
-from genrec_bench.registry import metrics
 
 
 @metrics.register("hr")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genrec_bench.core.registry import metrics
 from genrec_bench.metrics.base import Metric
-from genrec_bench.registry import metrics
 
 
 @metrics.register("recall")

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.errors import DoesNotFit, UserError, unknown
+from genrec_bench.core.errors import DoesNotFit, UserError, unknown
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 RULES = ("eq17", "algorithm1", "released", "uniform")
 RELEASED_EPSILON = 1e-12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.objectives.catalogue import Catalogue
 
 # What `needs` may name, and what it costs.
@@ -218,3 +218,30 @@ def check_needs_type(objective: Objective) -> None:
     if not isinstance(needs, (set, frozenset)) or not all(isinstance(need, str) for need in needs):
         raise UserError(f"objective {name_of(objective)}: needs must be a set of names, such as "
                         f"needs = frozenset({{'trie'}}), got {needs!r}.")
+
+
+# What an objective with a need has to say of it.
+SAID_BY = {"negatives": ("num_negatives",), "reference": ("reference",), "beam": ("num_beams", "normaliser")}
+
+
+def check_needs(objectives: Iterable[Objective]) -> None:
+    """Refuse an objective that asks for something nobody provides, and two that ask for different things of one kind.
+
+    Raises: UserError.
+    """
+    objectives = list(objectives)
+    for objective in objectives:
+        check_needs_type(objective)
+        name = name_of(objective)
+        for need in sorted(objective.needs - set(NEEDS)):
+            raise unknown("need", need, NEEDS, f"objective {name}")
+        for need, attributes in SAID_BY.items():
+            absent = [a for a in attributes if not getattr(objective, a, None)]
+            if need in objective.needs and absent:
+                raise UserError(f"objective {name} needs {need!r}, so it has to say {' and '.join(absent)}: as a "
+                                "setting or an attribute of the class.")
+        objective.check()
+    for need, of in (("reference", lambda o: o.reference), ("beam", lambda o: (o.num_beams, o.normaliser))):
+        asked = {name_of(o): of(o) for o in objectives if need in o.needs}
+        if len(set(asked.values())) > 1:
+            raise UserError(f"the objectives of one run share one {need}, but ask for {asked}. Set them alike.")

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
-from genrec_bench.errors import UserError, unknown
+from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 FEW_CHILDREN = ("skip", "min")
 DIRECTIONS = ("log_sigmoid", "softplus")

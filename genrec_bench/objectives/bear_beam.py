@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
 from genrec_bench.objectives.bear import DIRECTIONS, retention_penalty, valid_logps
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 
 def beam_retention_regulariser(target_prefix_logps: Tensor, thresholds: Tensor, *, xi: float,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genrec_bench.errors import unknown
+from genrec_bench.core.errors import unknown
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 REDUCTIONS = ("mean", "sum")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import ObjectiveInputs
 from genrec_bench.objectives.dpo import PreferenceObjective
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 
 def dmpo_loss(target_logps: Tensor, negative_logps: Tensor, reference_target_logps: Tensor,

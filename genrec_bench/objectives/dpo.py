@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_bench.core.registry import objectives
+from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
-from genrec_bench.registry import objectives
-from genrec_bench.settings import setting
 
 
 def dpo_loss(target_logps: Tensor, negative_logps: Tensor, reference_target_logps: Tensor,

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genrec_bench.order import order_sentences
-from genrec_bench.records import RunRecord
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import flatten
 from genrec_bench.reporting.tables import DASH, number, pipe
+from genrec_bench.results.records import RunRecord
+from genrec_bench.splits.order import order_sentences
 
 COUNTS = ("users", "items", "interactions", "train", "valid", "test")
 VERSIONS = ("python", "torch", "numpy", "recbole", "genrec_bench")

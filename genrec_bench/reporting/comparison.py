@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from genrec_bench.analysis.significance import ALPHA, NUM_PERMUTATIONS, NUM_RESAMPLES, Comparison
-from genrec_bench.errors import UserError
-from genrec_bench.identity import canonical
-from genrec_bench.records import RunRecord, write_atomically
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.figures.style import PALETTE, ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import dataset_title
 from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
+from genrec_bench.results.records import RunRecord
 
 PARTS = ("tokenizer", "semantic_ids_fingerprint", "backbone", "training", "decoding", "negatives", "first_stage")
 MACHINE = ("device", "cpu", "threads")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.declared import load_profile, profile_names
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.suite_files import load_profile, profile_names
 from genrec_bench.reporting.load import Block, Group, summarise
 from genrec_bench.reporting.tables import DASH, by_family, number, pipe
 

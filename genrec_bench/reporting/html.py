@@ -18,7 +18,7 @@ from markdown.inlinepatterns import SimpleTagInlineProcessor
 from markdown.serializers import to_html_string
 from markdown.treeprocessors import Treeprocessor
 
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 
 STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 # The page may fetch nothing: what it shows is inside, whatever a report says.

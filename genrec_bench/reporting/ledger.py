@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import settings
-from genrec_bench.errors import UserError
-from genrec_bench.identity import canonical
-from genrec_bench.records import RunRecord, write_atomically
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting.load import Block, Group, arrange
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.reporting.tables import mean_sd, number, pipe, seeds_cell, title_of
+from genrec_bench.results.records import RunRecord
 
-FOLDER = Path(__file__).resolve().parents[1] / "ledger"
+FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "ledger"
 METRIC = "ndcg@10"
 PARTS = ("first_stage", "training", "decoding", "negatives")
 REQUIRED: Any = dataclasses.MISSING
 INTRODUCTION = """\
 What the papers, their pseudo-code and their released code say differently or leave open, what the choice is called
 here, which value is the default and why, and what it costs where that has been measured. Written by
-`python benchmark.py report --ledger` from `genrec_bench/ledger/*.toml` and the records; change those, not this file."""
+`python benchmark.py report --ledger` from `genrec_bench/experiments/ledger/*.toml` and the records; change those, not
+this file."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import declared, diagnoses
-from genrec_bench.diagnoses import Diagnosis
-from genrec_bench.identity import canonical
-from genrec_bench.records import RecordStore, RunRecord
+from genrec_bench.core.files import canonical
+from genrec_bench.experiments import suite_files
 from genrec_bench.reporting.rows import Row, Suite, flatten, row_of
+from genrec_bench.results import diagnoses
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.results.records import RecordStore, RunRecord
 
 _Placed = tuple[int, dict[str, Any], RunRecord]  # a row's number, its settings that the run has otherwise, the run
 MOST_SHOWN = 3  # settings in the brackets of a label
@@ -199,7 +200,7 @@ def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[
         if is_seeded(record):
             seeds = found.setdefault((canonical(_shared(record)), record.profile), {})
             seeds.setdefault(record.seed, set()).add(canonical(_own(record)))
-    known = {p: set(declared.load_profile(p)["seeds"]) for p in declared.profile_names()}
+    known = {p: set(suite_files.load_profile(p)["seeds"]) for p in suite_files.profile_names()}
     expected = {}
     for (data, profile), seeds in found.items():
         methods = len(set().union(*seeds.values()))
@@ -211,7 +212,7 @@ def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[
 def is_seeded(record: RunRecord) -> bool:
     """Whether another seed would give a run other numbers."""
     name = (record.config.get("baseline") or {}).get("name")
-    return name not in declared.baseline_names() or declared.load_baseline(name)["seeded"]
+    return name not in suite_files.baseline_names() or suite_files.load_baseline(name)["seeded"]
 
 
 def _block_names(titles: list[str], shared: list[dict[str, Any]]) -> list[str]:

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from genrec_bench import declared
-from genrec_bench.errata import errata
-from genrec_bench.errors import UserError, unknown
-from genrec_bench.records import RunRecord
+from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.experiments import suite_files
 from genrec_bench.reporting import about, grades, printed_tables, sections, verdicts
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures.base import Plate, plates
@@ -25,6 +23,8 @@ from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
 from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rows import Suite, load_suite
+from genrec_bench.results.errata import errata
+from genrec_bench.results.records import RunRecord
 
 PAPERS = "papers"  # folder of the papers' tables
 PAPER_FILES = ("table-*.csv", "table-*.tex", "table-*.md")
@@ -110,7 +110,7 @@ def _papers_of(suite: Suite) -> list[str]:
 
 def _single(suites: Path | None) -> list[str]:
     """The suites with rows of their own."""
-    return [name for name in declared.suite_names(suites) if not load_suite(name, suites).includes]
+    return [name for name in suite_files.suite_names(suites) if not load_suite(name, suites).includes]
 
 
 def _better(material: Material | None) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from genrec_bench import user_facts
 from genrec_bench.contracts import Rankings
-from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.records import RecordStore, RunRecord
 from genrec_bench.reporting.families import Tested, tested
 from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import Block, Group, arrange, diagnoses_of
 from genrec_bench.reporting.papers import Paper, load_paper
 from genrec_bench.reporting.pruning import Searched, searched
 from genrec_bench.reporting.rows import Suite
-from genrec_bench.user_facts import UserFacts
+from genrec_bench.results import test_users
+from genrec_bench.results.diagnoses import Diagnosis
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.test_users import UserFacts
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,4 +97,4 @@ class Material:
         fingerprint = record.identity.get("split_fingerprint")
         if self.results is None or fingerprint is None:
             return None
-        return user_facts.find_users(RecordStore(self.results), record.dataset, fingerprint)
+        return test_users.find_users(RecordStore(self.results), record.dataset, fingerprint)

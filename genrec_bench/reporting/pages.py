@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from genrec_bench.ending import begin_child
-from genrec_bench.records import write_atomically
+from genrec_bench.core.ending import begin_child
+from genrec_bench.core.files import write_atomically
 from genrec_bench.reporting.figures.base import Picture, Plate
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.material import Material

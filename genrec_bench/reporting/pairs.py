@@ -11,11 +11,11 @@ import numpy as np
 
 from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
 from genrec_bench.contracts import Rankings
-from genrec_bench.identity import canonical
+from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.records import RunRecord
 from genrec_bench.reporting.load import _block_names, _own, _shared, _unique, dataset_title, is_seeded
 from genrec_bench.reporting.rows import Row, load_suite, row_of
+from genrec_bench.results.records import RunRecord
 
 K = 10
 OUTSIDE = "rankings"  # part of the config of a record that stands for a file of somebody else's lists

@@ -1,4 +1,4 @@
-"""What papers print: reader of `genrec_bench/papers/*.toml`."""
+"""What papers print: reader of `genrec_bench/experiments/papers/*.toml`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import settings
-from genrec_bench.errors import UserError, unknown
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError, unknown
 
-FOLDER = Path(__file__).resolve().parents[1] / "papers"
+FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "papers"
 IMPROVEMENT = "IMPROVEMENT"
 CHANGE = " (change)"  # closes the method of printed changes against another row
 KINDS = ("scores", "counts", "costs", "settings")

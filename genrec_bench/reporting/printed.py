@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genrec_bench.identity import canonical
+from genrec_bench.core.files import canonical
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.papers import Paper, Reported
 from genrec_bench.reporting.rows import Row, Suite, flatten

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from genrec_bench.records import RunRecord
 from genrec_bench.reporting.answer import METRIC
 from genrec_bench.reporting.grades import Grade, Order, grade, grade_count, known_reasons, order_of
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.printed import Standing, standings
+from genrec_bench.results.records import RunRecord
 
 COUNTS = {"n_users": lambda d: d["users"], "n_items": lambda d: d["items"],
           "n_interactions": lambda d: d["interactions"],

@@ -10,10 +10,10 @@ from typing import Any
 
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.pruning import Estimate, GainSplit
-from genrec_bench.diagnoses import Diagnosis
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import Row, Suite, objective_of
 from genrec_bench.reporting.tables import DASH, MARK, by_family, number, pipe
+from genrec_bench.results.diagnoses import Diagnosis
 
 BEAM = 20
 TOPS = (20, 10, 5)

@@ -8,8 +8,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench import declared
-from genrec_bench.identity import canonical
+from genrec_bench.core.files import canonical
+from genrec_bench.experiments import suite_files
 from genrec_bench.reporting.papers import Paper, load_paper
 
 PARTS = ("tokenizer", "backbone", "objective", "first_stage", "training", "decoding")
@@ -131,7 +131,7 @@ class Suite:
 @cache
 def load_suite(name: str, folder: Path | None = None) -> Suite:
     """The suite of a name. Raises: UserError with the nearest match, or naming a damaged file."""
-    data = declared.load_suite(name, folder)
+    data = suite_files.load_suite(name, folder)
     head = data["suite"]
     paper = load_paper(head["paper"]) if head.get("paper") else None
     rows = tuple(_row(row, paper) for row in data.get("row", ()))
@@ -146,7 +146,7 @@ def _row(data: Mapping[str, Any], paper: Paper | None) -> Row:
     table, grid = str((paper_row or {}).get("table", 1)), data.get("grid", "core")
     if "baseline" in data:
         return Row({"baseline": {"name": data["baseline"]}}, None, pair,
-                   declared.load_baseline(data["baseline"])["seeded"], table, grid)
+                   suite_files.load_baseline(data["baseline"])["seeded"], table, grid)
     stated = {part: data[part] for part in PARTS if part in data}
     return Row(stated, data["label"], pair, True, table, grid, _best(data, paper) if paper else {})
 
@@ -157,7 +157,7 @@ def _best(data: Mapping[str, Any], paper: Paper) -> dict[str, dict[str, float]]:
         return {}
     last = len(data["objective"]) - 1
     place = f"objective.{last}." if last else "objective."
-    found = {dataset: declared.best_values(paper.key, data["best"], dataset, data["best_row"])
+    found = {dataset: suite_files.best_values(paper.key, data["best"], dataset, data["best_row"])
              for dataset in paper.datasets}
     return {dataset: {place + ("weight" if k == "beta" else k): v for k, v in values.items()}
             for dataset, values in found.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from genrec_bench.declared import suite_names
+from genrec_bench.experiments.suite_files import suite_names
 from genrec_bench.reporting import about, cost, pruning, tables
 from genrec_bench.reporting.ledger import load_ledger
 from genrec_bench.reporting.load import Block

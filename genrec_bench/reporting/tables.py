@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tabulate import tabulate
 
-from genrec_bench.records import csv_text
+from genrec_bench.core.files import csv_text
 from genrec_bench.reporting.load import Block, Group, Summary
 
 DASH = "–"

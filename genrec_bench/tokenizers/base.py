@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec_bench import registry
 from genrec_bench.contracts import PREFIX_REMEDY, Interactions, SemanticIds, digest, prefix_pair
-from genrec_bench.errors import UserError
-from genrec_bench.identity import canonical
-from genrec_bench.records import write_atomically
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical, write_atomically
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from genrec_bench.contracts import Interactions, SemanticIds
-from genrec_bench.errors import UserError
-from genrec_bench.registry import tokenizers
-from genrec_bench.settings import setting
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import tokenizers
+from genrec_bench.core.settings import setting
 from genrec_bench.tokenizers.base import Tokenizer, describe
 
 

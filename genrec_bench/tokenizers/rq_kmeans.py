@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from genrec_bench.contracts import Interactions, SemanticIds
-from genrec_bench.errors import UserError
-from genrec_bench.registry import tokenizers
-from genrec_bench.seeds import stream_seed
-from genrec_bench.settings import setting
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import tokenizers
+from genrec_bench.core.seeds import stream_seed
+from genrec_bench.core.settings import setting
 from genrec_bench.tokenizers.base import Tokenizer, describe, positions_in_groups
 
 # Letters and marks of scripts without spaces between words, for a class of a regular expression: Thai to Khmer,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import mean_interval
-from genrec_bench.errors import UserError
+from genrec_bench.core.errors import UserError
 from genrec_bench.reporting.figures.base import Picture, missing, plate
 from genrec_bench.reporting.figures.panels import dodged, whiskers
 from genrec_bench.reporting.figures.results import principal, seeds_text

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from genrec_bench.records import RunRecord
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.results import MOST_ROWS, seeds_text, smaller, wrapped
 from genrec_bench.reporting.figures.style import image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group, summarise
 from genrec_bench.reporting.material import Material
+from genrec_bench.results.records import RunRecord
 
 CURVE = "valid_ndcg@10"
 LINES = ("-", ":", "-.")  # of a row's variants; a second stage is dashed

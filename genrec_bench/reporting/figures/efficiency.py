@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from genrec_bench.identity import canonical
+from genrec_bench.core.files import canonical
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.panels import whiskers
 from genrec_bench.reporting.figures.runs import (

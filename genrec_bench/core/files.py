@@ -1,0 +1,72 @@
+"""Files written whole or not at all, and what reading a damaged one may raise."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+APART = ("work", "cache", "reports")  # folders of a folder of results that hold no records
+# What reading a damaged file of arrays may raise.
+DAMAGED = (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+           RuntimeError)
+
+
+def dump_json(data: Any) -> str:
+    """Readable JSON with sorted keys and full-precision numbers."""
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with unrounded numbers; None is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the target and rename, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """One npz file, atomically; equal arrays in equal order give equal bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def canonical(data: Any) -> str:
+    """JSON with sorted keys in which 1 and 1.0 are the same."""
+    return json.dumps(_whole(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _whole(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(k): _whole(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_whole(v) for v in data]
+    if isinstance(data, float) and data.is_integer():
+        return int(data)
+    return data

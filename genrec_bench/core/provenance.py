@@ -1,0 +1,81 @@
+"""Who made a record: versions, machine, commit and command. Nothing here may enter metrics or names."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "recbole", "safetensors")
+CODE = ("genrec_bench", "baselines")
+
+
+def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
+    """Plain data for the record."""
+    versions = {name.replace("-", "_"): version for name in PACKAGES if (version := _version(name))}
+    return {**versions, "genrec_bench": own_version(), "python": platform.python_version(),
+            "platform": platform.platform(terse=True), "cpu": _cpu(), "device": device_name(device),
+            "threads": threads, "command": portable(command), **_commit()}
+
+
+def portable(command: str) -> str:
+    """A command whose paths inside the current folder are relative to it: a record names no folder of one machine."""
+    return command.replace(f"{Path.cwd()}/", "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def own_version() -> str:
+    """The version of this package: of the source beside it, else as installed."""
+    path = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"] if path.exists() \
+        else _version("genrec-bench") or "unknown"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """The device as records name it: "cpu", or "cuda:0" with the model in brackets."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def _commit(root: Path | None = None) -> dict[str, Any]:
+    """The commit the code is at and whether the code may differ from it; empty outside a checkout.
+
+    dirty: a tracked file differs, or a file that git does not know lies among the code, such as a new plug-in.
+    """
+    root = Path(__file__).resolve().parents[2] if root is None else root
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, encoding="utf-8",
+                                  errors="replace", timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    unknown = git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no") or unknown)}

@@ -1,0 +1,85 @@
+"""The plug-in mechanism: one file registers one name, found by importing its package."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError, unknown
+
+
+class Registry:
+    """Plug-ins of one kind. The modules of `package` are imported when a name is first asked for.
+
+    A plug-in is a frozen dataclass: its fields are its settings. Registering a name twice is an error.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._classes: dict[str, type] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type], type]:
+        """Class decorator: `@objectives.register("dpo")`."""
+
+        def add(cls: type) -> type:
+            known = self._classes.get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise UserError(f"{self.kind} {name!r} is registered twice: {known.__module__} and {cls.__module__}.")
+            if not dataclasses.is_dataclass(cls):
+                raise UserError(f"{self.kind} {name!r} must be a dataclass: its fields are its settings.")
+            cls.name = name
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            if not module.startswith("_"):
+                importlib.import_module(f"{self.package}.{module}")
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._load()
+        return sorted(self._classes)
+
+    def get(self, name: str, where: str = "") -> type:
+        """The class of a name. Raises: UserError with the nearest match."""
+        self._load()
+        if name not in self._classes:
+            raise unknown(self.kind, name, self._classes, where)
+        return self._classes[name]
+
+    def build(self, spec: Mapping[str, Any], **context: Any) -> Any:
+        """An instance from `{"name": ..., <setting>: ...}`; `context` adds values that are not the user's."""
+        values = {k: v for k, v in spec.items() if k != "name"}
+        cls = self.get(spec["name"])
+        return settings.build(cls, {**values, **context}, f"{self.kind} {spec['name']}")
+
+    def resolved(self, instance: Any) -> dict[str, Any]:
+        """The spec that builds this instance again, with every default filled in."""
+        return {"name": instance.name, **settings.to_dict(instance)}
+
+    def identity(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What names a run: the settings that can change a number, and the component's version."""
+        instance = self.build(spec)
+        source = getattr(instance, "source_digest", None)  # of a user's own file
+        return {"name": instance.name, "version": getattr(instance, "version", 1),
+                **({"source": source} if source else {}), **settings.identity_dict(instance)}
+
+
+datasets = Registry("dataset", "genrec_bench.datasets")
+tokenizers = Registry("tokenizer", "genrec_bench.tokenizers")
+backbones = Registry("backbone", "genrec_bench.backbones")
+objectives = Registry("objective", "genrec_bench.objectives")
+metrics = Registry("metric", "genrec_bench.metrics")
+systems = Registry("system", "baselines")

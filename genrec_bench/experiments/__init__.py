@@ -1,0 +1,1 @@
+"""What is run: suites, profiles and settings become named runs."""

@@ -1,0 +1,354 @@
+"""The files that declare runs (suites, profiles, baselines), read strictly: a wrong key names its file.
+
+What is read stays plain data, as in the file; the dataclasses here say what a file may hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.seeds import MAX_SEED
+from genrec_bench.core.settings import setting
+
+_HERE = Path(__file__).resolve().parent
+FOLDERS = {**{kind: _HERE / f"{kind}s" for kind in ("suite", "profile", "preset", "paper")},
+           "baseline": _HERE.parents[1] / "baselines" / "configs"}
+REQUIRED: Any = dataclasses.MISSING
+LISTS = ("row", "sweep", "family")  # tables of a suite file that are written [[...]]
+GRIDS = ("core", "backbones", "full")  # each holds those before it
+Data = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteHead:
+    """`[suite]`: a grid of rows, or with `includes` the suites it stands for."""
+
+    name: str = setting(REQUIRED, "the file's name without .toml")
+    title: str = setting(REQUIRED, "one line for people")
+    paper: str | None = setting(None, "whose printed numbers stand beside ours")
+    includes: tuple[str, ...] = setting((), "suites this one stands for; it then has no rows of its own")
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperRow:
+    """Where the paper prints this method."""
+
+    backbone: str = setting(REQUIRED, "as the paper's file spells it")
+    method: str = setting(REQUIRED, "as the paper's file spells it")
+    table: int = setting(1, "which of its tables")
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteRow:
+    """`[[row]]`: a baseline, or a backbone trained with objectives, after a first stage or not."""
+
+    baseline: str | None = setting(None, "name of a baseline file")
+    label: str | None = setting(None, "name in tables, of a generative row")
+    backbone: dict | None = setting(None, "{ name = ..., <setting> = ... }")
+    objective: tuple[dict, ...] = setting((), "[{ name = ..., <setting> = ... }, ...], each with an optional weight")
+    tokenizer: dict | None = setting(None, "{ name = ..., <setting> = ... }; absent = the dataset's own")
+    paper_row: PaperRow | None = setting(None, "where the paper prints it")
+    first_stage: dict | None = setting(None, "{ objective = [...], continues = true }: what is trained before")
+    decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row")
+    training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row")
+    best: int | None = setting(None, "table of the paper with the best weight and eta for each dataset")
+    best_row: PaperRow | None = setting(None, "whose best values those are; absent = paper_row's")
+    grid: str = setting("core", "the smallest grid that the row is part of", choices=GRIDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRow(SuiteRow):
+    """`[[sweep]]`: a row for each value of some settings; its label closes with setting and value."""
+
+    vary: dict = setting(None, '{ "objective.1.weight" = [...], ... }, varied one at a time')
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilyRow:
+    """`[[family]]`: comparisons that are declared in advance and corrected together; only they carry verdicts."""
+
+    name: str = setting(REQUIRED, "what reports call it")
+    rows: tuple[str, ...] = setting(REQUIRED, "labels of the rows without their backbone")
+    against: str = setting(REQUIRED, "label without backbone of the row they are measured by, or a baseline's name")
+    backbones: tuple[str, ...] = setting(REQUIRED, "registered names")
+    datasets: tuple[str, ...] = setting(REQUIRED, "registered names")
+    metric: str = setting("ndcg@10", "name@k")
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteFile:
+    """A suite file."""
+
+    suite: SuiteHead = setting(REQUIRED, "what it is")
+    row: tuple[SuiteRow, ...] = setting((), "its methods")
+    sweep: tuple[SweepRow, ...] = setting((), "methods with settings that are varied")
+    family: tuple[FamilyRow, ...] = setting((), "comparisons that are declared in advance")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileFile:
+    """A profile file; the parts that settings name are checked where runs are planned."""
+
+    title: str = setting(REQUIRED, "one line for people")
+    seeds: tuple[int, ...] = setting(REQUIRED, "seeds of every run", low=0, high=MAX_SEED)
+    datasets: tuple[str, ...] = setting(REQUIRED, "datasets where the user names none")
+    tuning: str | None = setting(None, "how the settings were chosen, with the number of trials; reports print it")
+    grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
+    settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
+    datasets_settings: dict = setting(None, "{ <dataset> = like settings }")
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineFile:
+    """A baseline file: a system with settings, and where each comes from."""
+
+    name: str = setting(REQUIRED, "the file's name without .toml")
+    label: str = setting(REQUIRED, "name in tables; {setting} stands for a setting's value")
+    system: str = setting(REQUIRED, "name of the code that runs it")
+    seeded: bool = setting(REQUIRED, "false = the numbers are equal at every seed")
+    settings: dict = setting(REQUIRED, "settings of the system")
+    profiles: dict = setting(None, "{ <profile> = settings that differ there }")
+    sources: dict = setting(None, "{ <setting> = where its value comes from }")
+
+
+def suite_names(folder: Path | None = None) -> list[str]:
+    """Names of the suite files, sorted."""
+    return _names("suite", folder)
+
+
+def profile_names(folder: Path | None = None) -> list[str]:
+    """Names of the profile files, sorted."""
+    return _names("profile", folder)
+
+
+def baseline_names(folder: Path | None = None) -> list[str]:
+    """Names of the baseline files, sorted."""
+    return _names("baseline", folder)
+
+
+def load_suite(name: str, folder: Path | None = None) -> Data:
+    """A suite file as data, `suite` and `row`; sweeps are written out as rows and presets as settings.
+
+    Raises: UserError with the nearest name, or naming file and place of what is wrong in it.
+    """
+    path, data = _read("suite", name, folder)
+    if "suite" in data:
+        _build(SuiteHead, data["suite"], f"{path}, [suite]")
+    for key in LISTS:
+        if not isinstance(data.get(key, []), list):
+            raise UserError(f"{path}: {key} is one table. Write [[{key}]] with two brackets.")
+    _build(SuiteFile, {k: [] if k in LISTS else v for k, v in data.items()}, str(path))
+    rows = [_checked(row, f"{path}, row {number}") for number, row in enumerate(data.get("row", []), 1)]
+    for number, sweep in enumerate(data.get("sweep", []), 1):
+        rows += _swept(sweep, f"{path}, sweep {number}")
+    for number, family in enumerate(data.get("family", []), 1):
+        _check_family(family, rows, f"{path}, family {number}")
+    labels = [row["label"] for row in rows if "label" in row]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UserError(f"{path}: two rows have the label {twice[0]!r}. Labels tell rows apart.")
+    head = data["suite"]
+    _check_name(path, head["name"])
+    for part in head.get("includes", ()):
+        if part not in suite_names(folder):
+            raise unknown("suite", part, suite_names(folder), f"{path}, includes")
+        if "includes" in _read("suite", part, folder)[1].get("suite", {}):
+            raise UserError(f"{path}, includes: {part!r} includes suites itself. Name those suites here instead.")
+    if bool(rows) == bool(head.get("includes")):
+        raise UserError(f"{path}: a suite has either [[row]] tables or includes, this one has "
+                        f"{'both' if rows else 'neither'}.")
+    return {**{k: v for k, v in data.items() if k != "sweep"}, **({"row": rows} if rows else {})}
+
+
+def load_presets(objective: str, folder: Path | None = None) -> Data:
+    """The presets of an objective, `{preset: {setting: value}}`; "paper", which undoes the others, is always there."""
+    data = _read("preset", objective, folder)[1] if objective in _names("preset", folder) else {}
+    return {"paper": {}, **data}
+
+
+def with_preset(spec: Mapping[str, Any], where: str) -> Data:
+    """A spec with its preset written out; its own settings stand above. Raises: UserError for an unknown preset."""
+    values = dict(spec)
+    preset = values.pop("preset", None)
+    if preset is None:
+        return values
+    presets = load_presets(spec["name"])
+    if preset not in presets:
+        raise unknown("preset", str(preset), presets, f"{where}, {spec['name']}")
+    return {**presets[preset], **values}
+
+
+def best_values(paper: str, table: int, dataset: str, row: Mapping[str, Any]) -> dict[str, float]:
+    """What a paper's table of best settings says for a row on a dataset (our name): metric -> value, or {}."""
+    data = _read("paper", paper, None)[1]
+    theirs = data["datasets"].get(dataset)
+    for block in data["reported"]:
+        if (block["table"], block["backbone"], block["method"]) == (str(table), row["backbone"], row["method"]):
+            return dict(zip(block["metrics"], block["values"].get(theirs, ()), strict=False))
+    return {}
+
+
+def load_profile(name: str, folder: Path | None = None) -> Data:
+    """A profile file as data. Raises: UserError with the nearest name, or naming the file and what is wrong in it."""
+    path, data = _read("profile", name, folder)
+    _build(ProfileFile, data, str(path))
+    for key in ("seeds", "datasets"):
+        if not data[key]:
+            raise UserError(f"{path}: {key} is empty. Give it at least one.")
+    _check_tables(data.get("settings", {}), f"{path}, settings")
+    _check_tables(data.get("datasets_settings", {}), f"{path}, datasets_settings")
+    for dataset, values in data.get("datasets_settings", {}).items():
+        _check_tables(values, f"{path}, datasets_settings.{dataset}")
+    return data
+
+
+def load_baseline(name: str, folder: Path | None = None) -> Data:
+    """A baseline file as data. Raises: UserError with the nearest name, or naming the file and what is wrong in it."""
+    path, data = _read("baseline", name, folder)
+    _build(BaselineFile, data, str(path))
+    _check_name(path, data["name"])
+    _check_tables(data.get("profiles", {}), f"{path}, profiles")
+    for profile in data.get("profiles", {}):
+        if profile not in profile_names():
+            raise unknown("profile", profile, profile_names(), f"{path}, profiles")
+    return data
+
+
+def baseline_label(file: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """A baseline's row name; `{setting}` in the file's label stands for the setting's value. Raises: UserError."""
+    try:
+        return file["label"].format_map({k: str(v).replace("_", " ") for k, v in values.items()})
+    except KeyError as error:
+        raise unknown("setting", str(error.args[0]), values, f"the label of baseline {file['name']}") from None
+    except (ValueError, IndexError, AttributeError):
+        raise UserError(f"the label of baseline {file['name']}, {file['label']!r}, is malformed. Write {{setting}} for "
+                        "a setting's value, and nothing else in braces.") from None
+
+
+def _names(kind: str, folder: Path | None) -> list[str]:
+    return sorted(path.stem for path in (folder or FOLDERS[kind]).glob("*.toml"))
+
+
+def _read(kind: str, name: str, folder: Path | None) -> tuple[Path, Data]:
+    names = _names(kind, folder)
+    if name not in names:
+        raise unknown(kind, name, names)
+    path = (folder or FOLDERS[kind]) / f"{name}.toml"
+    return path, _parsed(path)
+
+
+@cache
+def _parsed(path: Path) -> Data:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML ({error}). Mend it or remove it.") from None
+
+
+def _build(cls: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be a table, got {value!r}.")
+    return settings.build(cls, value, where)
+
+
+def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
+    """A row that is whole, with its presets written out. Raises: UserError."""
+    for key in ("paper_row", "best_row"):
+        if isinstance(row, dict) and key in row:
+            _build(PaperRow, row[key], f"{where}, {key}")
+    built = _build(cls, row, where)
+    if built.baseline is not None:
+        extra = sorted(set(row) - {"baseline", "paper_row", "grid"})
+        if extra:
+            raise UserError(f"{where}: a row with a baseline has no {', '.join(extra)}. A baseline's settings stand in "
+                            "its own file.")
+        return row
+    missing = [key for key in ("label", "backbone", "objective") if not row.get(key)]
+    if missing:
+        raise UserError(f"{where} needs a value for {', '.join(missing)} (or, alone, for baseline).")
+    if built.best is not None and built.paper_row is None and built.best_row is None:
+        raise UserError(f"{where}: best names a table of the paper, so it needs a paper_row or a best_row.")
+    stage = dict(row.get("first_stage") or {})
+    _check_stage(stage, built.first_stage is not None, where)
+    specs = [("backbone", built.backbone), *(("objective", spec) for spec in (*built.objective,
+                                                                              *stage.get("objective", ())))]
+    for key, spec in specs if built.tokenizer is None else [*specs, ("tokenizer", built.tokenizer)]:
+        if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+            raise UserError(f'{where}, {key}: needs a name, such as {{ name = "..." }}.')
+    whole = {**row, "objective": [with_preset(spec, where) for spec in row["objective"]]}
+    if "best" in row:
+        whole.setdefault("best_row", row.get("paper_row"))
+    if stage:
+        whole["first_stage"] = {**stage, "objective": [with_preset(spec, where) for spec in stage["objective"]]}
+    return whole
+
+
+def _check_family(family: Any, rows: list[Data], where: str) -> None:
+    """Every row that a family names is a row of the suite on one of its backbones. Raises: UserError."""
+    built = _build(FamilyRow, family, where)
+    names = {row["label"].partition(" + ")[2] for row in rows
+             if "label" in row and row["backbone"]["name"] in built.backbones}
+    for name in built.rows:
+        if name not in names:
+            raise unknown("row", name, names, f"{where}, rows")
+    references = {*names, *(row["baseline"] for row in rows if "baseline" in row)} - set(built.rows)
+    if built.against not in references:
+        raise unknown("row", built.against, references, f"{where}, against")
+    if not re.fullmatch(r"[a-z_]+@[1-9][0-9]*", built.metric):
+        raise UserError(f"{where}: metric {built.metric!r} is not a name with a length, such as 'ndcg@10'.")
+
+
+def _check_stage(stage: Data, given: bool, where: str) -> None:
+    for key in stage:
+        if key not in ("objective", "continues"):
+            raise unknown("setting", key, ("objective", "continues"), f"{where}, first_stage")
+    listed = isinstance(stage.get("objective"), list) and stage["objective"]
+    if given and not (listed and isinstance(stage.get("continues", True), bool)):
+        raise UserError(f'{where}, first_stage: write {{ objective = [{{ name = "..." }}], continues = true }}.')
+
+
+def _swept(sweep: Any, where: str) -> list[Data]:
+    """The rows of a sweep, in the order of its file. Raises: UserError."""
+    whole = _checked(sweep, where, SweepRow)
+    base = {k: v for k, v in whole.items() if k != "vary"}
+    rows = []
+    if not whole.get("vary"):
+        raise UserError(f"{where}: vary is missing. Name the settings that are varied, and their values.")
+    for place, values in whole["vary"].items():
+        if not isinstance(values, list):
+            raise UserError(f"{where}, vary: {place} needs a list of values.")
+        for value in values:
+            name = place.rpartition(".")[2]
+            rows.append(_placed(base, place.split("."), value, where)
+                        | {"label": f"{whole['label']}, {name} = {value:g}" if isinstance(value, float)
+                           else f"{whole['label']}, {name} = {value}"})
+    return rows
+
+
+def _placed(data: Any, keys: list[str], value: Any, where: str) -> Any:
+    """A copy of nested data with one value changed."""
+    head, rest = keys[0], keys[1:]
+    if isinstance(data, list):
+        if not head.isdecimal() or int(head) >= len(data):
+            raise UserError(f"{where}, vary: there is no number {head!r} in a list of {len(data)}.")
+        return [_placed(item, rest, value, where) if n == int(head) else item for n, item in enumerate(data)]
+    return {**data, head: _placed(data.get(head, {}), rest, value, where) if rest else value}
+
+
+def _check_tables(tables: Mapping[str, Any], where: str) -> None:
+    for key, value in tables.items():
+        if not isinstance(value, dict):
+            raise UserError(f"{where}.{key} must be a table of settings, got {value!r}.")
+
+
+def _check_name(path: Path, name: str) -> None:
+    if name != path.stem:
+        raise UserError(f"{path}: name = {name!r} differs from the file's name. Write name = {path.stem!r}.")

@@ -1,0 +1,1 @@
+"""What finished runs leave, and the folders that hold it."""

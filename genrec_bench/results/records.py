@@ -1,0 +1,273 @@
+"""What a finished run leaves: one JSON record and one file of per-user ranks, written atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from genrec_bench.contracts import Rankings
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import APART, DAMAGED, dump_json, write_arrays, write_atomically
+
+SCHEMA = 1
+# What a record of schema n, as plain data, looks like in schema n + 1.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+REMEDY = "The run counts as not done: run it again, which replaces the file, or restore it."
+
+T = TypeVar("T")
+
+
+class Damaged(UserError):
+    """A file of a run that cannot be read as what it is; the run then counts as not done."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. `config`, `identity`, `data`, `tokenizer`, `metrics` and `training` are equal for equal runs;
+    `timings` (seconds, bytes, users/s) and `provenance` (versions, device, commit, command) are not.
+
+    metrics: flat, unrounded, e.g. "ndcg@10" (item-level), "id_ndcg@10" (ID-level, as published),
+    "valid_ndcg@10". path: the file it was read from, None for one that was not read; no part of the file.
+    """
+
+    run_id: str
+    label: str
+    profile: str
+    config: dict[str, Any]
+    identity: dict[str, Any]
+    metrics: dict[str, float]
+    data: dict[str, Any]
+    tokenizer: dict[str, Any]
+    training: dict[str, Any]
+    timings: dict[str, float]
+    provenance: dict[str, Any]
+    schema: int = SCHEMA
+    path: Path | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name, or the label of a user's own folder."""
+        spec = self.config["dataset"]
+        return spec.get("label") or spec["name"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def split_fingerprint(self) -> str:
+        """The sha256 of its split, which names the test rows; "" in a record that states none."""
+        return self.identity.get("split_fingerprint", "")
+
+
+@dataclass
+class RecordStore:
+    """A folder of records: `<run_id>.json` with `<run_id>.ranks.npz` beside it, anywhere below `root` but in APART.
+
+    THE definition of a finished run: both files are there and can be read. What is left of another one, half a pair or
+    a damaged one, is no record, and `write` replaces it. apart: more folders below that are not this store's, resolved.
+    """
+
+    root: Path
+    apart: frozenset[Path] = frozenset()
+    _known: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def path(self, record: RunRecord) -> Path:
+        """Where a record of this store is, or where another one will be written: `<root>/<dataset>/<run_id>.json`."""
+        if record.path is not None and record.path.absolute().is_relative_to(self.root.absolute()):
+            return record.path
+        return self._place(record)
+
+    def _place(self, record: RunRecord) -> Path:
+        return self.root / record.dataset / f"{record.run_id}.json"
+
+    def find(self, run_id: str) -> Path | None:
+        """The file of a finished run, or None. Raises: UserError where two files hold it."""
+        whole = [path for path in self._pairs(run_id) if not _damage(path)]
+        if len(whole) > 1:
+            raise _twice(*whole[:2])
+        return whole[0] if whole else None
+
+    def damage(self, run_id: str) -> str:
+        """What is wrong with the files of a run that is not finished, "" where it has none."""
+        return " ".join(filter(None, map(_damage, self._pairs(run_id))))
+
+    def holds(self, record: RunRecord) -> bool:
+        """Whether the two files of a record are here; they are not read."""
+        return _is_pair(self.path(record))
+
+    def read(self, run_id: str) -> RunRecord:
+        """One record by name. Raises: UserError where it is missing, damaged, or there twice."""
+        path = self.find(run_id)
+        if path is None:
+            raise UserError(self.damage(run_id) or f"no record {run_id} below {self.root}.")
+        return read_record(path)
+
+    def read_all(self, damaged: Callable[[Damaged], object] | None = None) -> list[RunRecord]:
+        """All records below the root, sorted by name, so that nothing depends on directory order.
+
+        damaged: what to do with a run that cannot be read, which is left out; None = say so on stderr.
+        Raises: UserError where two files hold one run.
+        """
+        found: dict[str, RunRecord] = {}
+        for path in (path for folder in self.folders() for path in sorted(folder.glob("*.json")) if _is_pair(path)):
+            try:
+                record = _read_whole(path)
+            except Damaged as error:
+                (damaged or _left_out)(error)
+                continue
+            if record.run_id in found:
+                raise _twice(found[record.run_id].path, path)
+            found[record.run_id] = record
+        return [found[name] for name in sorted(found)]
+
+    def folders(self) -> list[Path]:
+        """The folders that records may be in, sorted; one that is a link is followed."""
+        self._known = []
+        for folder, below, _ in os.walk(self.root, followlinks=True):
+            below[:] = [name for name in below if name not in APART
+                        and not (self.apart and Path(folder, name).resolve() in self.apart)]
+            self._known.append(Path(folder))
+        self._known.sort()
+        return self._known
+
+    def _pairs(self, run_id: str) -> list[Path]:
+        """The files of that name with ranks beside them. The folders are looked for again where none has it."""
+        for folders in (lambda: self._known, self.folders):
+            if found := [path for folder in folders() if _is_pair(path := folder / f"{run_id}.json")]:
+                return found
+        return []
+
+    def read_ranks(self, record: RunRecord) -> Rankings:
+        """The per-user ranks of the test rows, in split order."""
+        return read_ranks(_ranks_path(self.path(record)))
+
+    def ranks_bytes(self, record: RunRecord) -> bytes:
+        """The file of ranks as it is on disk, to compare."""
+        return _ranks_path(self.path(record)).read_bytes()
+
+    def remove(self, record: RunRecord) -> None:
+        """Delete a record and its ranks."""
+        self.path(record).unlink()
+        _ranks_path(self.path(record)).unlink()
+
+    def write(self, record: RunRecord, test: Rankings) -> Path:
+        """Write ranks, then the record; a record exists only if the run finished. A finished run's files stay."""
+        bad = [k for k, v in record.metrics.items() if not math.isfinite(v)]
+        if bad:
+            raise ValueError(f"run {record.run_id} has non-finite metrics: {', '.join(bad)}")
+        if (known := self.find(record.run_id)) is not None:
+            return known
+        path = next(iter(self._pairs(record.run_id)), self._place(record))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_ranks(_ranks_path(path), test)
+        write_atomically(path, dump_json({k: v for k, v in asdict(record).items() if k != "path"}).encode())
+        return path
+
+
+def _ranks_path(path: Path) -> Path:
+    """The file of ranks that belongs to a record's file."""
+    return path.with_name(f"{path.stem}.ranks.npz")
+
+
+def _is_pair(path: Path) -> bool:
+    return path.exists() and _ranks_path(path).exists()
+
+
+def _read_whole(path: Path) -> RunRecord:
+    """A record whose ranks can be read too. Raises: Damaged naming the file that is not what it has to be."""
+    record = read_record(path)
+    if record.run_id != path.stem:
+        raise Damaged(f"{path} holds run {record.run_id}, but a record's file is named by its run. Rename or "
+                      "delete it.")
+    read_ranks(_ranks_path(path))
+    return record
+
+
+def _damage(path: Path) -> str:
+    """Why a pair of files is no finished run, or ""."""
+    try:
+        _read_whole(path)
+    except Damaged as error:
+        return str(error)
+    return ""
+
+
+def _twice(one: Path, other: Path) -> UserError:
+    return UserError(f"{one} and {other} are of one run, and only one of them can be read: take one out of this "
+                     "folder, or give --results the folder of one of them.")
+
+
+def _left_out(error: Damaged) -> None:
+    print(f"left out: {error}", file=sys.stderr)
+
+
+
+
+
+
+
+
+
+
+def write_ranks(path: Path, ranks: Rankings) -> None:
+    """npz with `ranks`, `ties` and `id_ranks`, one number a user in split order (1-based, 0 = not in the list)."""
+    write_arrays(path, ranks=_small(ranks.places), ties=_small(ranks.ties), id_ranks=_small(ranks.id_places))
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint32)
+
+
+def read_ranks(path: Path) -> Rankings:
+    """Read what `write_ranks` wrote, as int64. Raises: Damaged for a file that is not that."""
+    try:
+        with np.load(path) as file:
+            arrays = [file[k].astype(np.int64) for k in ("ranks", "ties", "id_ranks")]
+        if any(array.shape != (arrays[0].size,) for array in arrays):
+            raise ValueError(f"its arrays have the shapes {', '.join(str(array.shape) for array in arrays)}")
+        return Rankings(*arrays)
+    except PermissionError:
+        raise
+    except DAMAGED as error:
+        raise Damaged(f"{path} is not a file of ranks ({str(error) or type(error).__name__}). {REMEDY}") from None
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one JSON record, of this schema or an older one.
+
+    Raises: Damaged naming the file, UserError for one of a newer schema or of one that nothing reads any more.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data = upgraded(data, data["schema"], SCHEMA, UPGRADES, f"{path} has record")
+        return RunRecord(**{**data, "schema": SCHEMA, "path": path})
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise Damaged(f"{path} is not a run record ({error}). {REMEDY}") from None
+
+
+def upgraded(content: T, schema: int, newest: int, upgrades: Mapping[int, Callable[[T], T]], whose: str) -> T:
+    """What was stored under a schema, brought to the newest one version at a time: `upgrades[n]` leads to n + 1.
+
+    whose: the beginning of an error, such as "FILE has record".
+    Raises: UserError for a newer schema or one without a reader, TypeError for one that is no whole number.
+    """
+    if type(schema) is not int:
+        raise TypeError(f"its schema is {schema!r}, not a whole number")
+    if schema > newest:
+        raise UserError(f"{whose} schema {schema}; this version reads {newest} at most. Update genrec-bench.")
+    for version in range(schema, newest):
+        if version not in upgrades:
+            raise UserError(f"{whose} schema {schema}, which this version cannot read: it has no reader for "
+                            f"{version}. Delete the file and make it again.")
+        content = upgrades[version](content)
+    return content

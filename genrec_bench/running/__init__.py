@@ -1,0 +1,1 @@
+"""How runs are made, one by one or side by side."""

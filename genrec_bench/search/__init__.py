@@ -1,0 +1,1 @@
+"""How semantic IDs are found and how beam search is diagnosed."""

@@ -1,0 +1,147 @@
+"""Scores of the trie's prefixes, known as far as a search asked for them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genrec_bench.backbones.base import PrefixState
+from genrec_bench.contracts import PAD
+from genrec_bench.core.errors import unknown
+from genrec_bench.search.steps import NORMALISERS, child_logps
+from genrec_bench.trie import Trie
+
+MAX_COLUMNS = 128  # prefixes of a user that one step of the network reads at most
+
+
+class NodeScores:
+    """Summed log-probabilities (nats) of the trie's nodes, one table for several searches; no prefix is read twice.
+
+    scores: for each normaliser (B, nodes), -inf = probability 0 or not known. expanded: (B, nodes) bool, the scores of
+    the children are known. reads: (B,) prefixes that the network read. users: (B,) rows of the batch.
+    A score is never above that of its prefix, in floating point either: no log-probability is above 0, as a log-sum-exp
+    is not below its largest term, and rounded sums keep the order. So what lies below a node needs no margin.
+    A node with nothing but a PAD below it has the score of its child and needs no reading: it is expanded, with all
+    that follows, as soon as it is known.
+    """
+
+    def __init__(self, backbone: Any, histories: Tensor, trie: Trie, normalisers: Sequence[str] = ("flat",),
+                 temperature: float = 1.0, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
+        """Read the empty prefix.
+
+        backbone, histories, temperature: see `beam_search`. seen: is given the nodes (B, K) of every step of the
+        network, -1 where a column is of no use, and their logits (B, K, V).
+        Raises: UserError for an unknown normaliser.
+        """
+        for name in normalisers:
+            if name not in NORMALISERS:
+                raise unknown("normaliser", name, NORMALISERS)
+        users, nodes, device = len(histories), len(trie.token), histories.device
+        self.trie, self.temperature, self.seen = trie, temperature, seen
+        ended = _ended(trie)
+        self.token, self.parent, self.child_start, self.ended = (
+            torch.as_tensor(a, device=device) for a in (trie.token, trie.parent, trie.child_start, ended))
+        self.ends_early = bool(ended.any())
+        self.widest = max((trie.max_children(level) for level in range(1, trie.depth)), default=0)
+        self.state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
+        logits = self.state.first()
+        self.scores = {name: logits.new_full((users, nodes), -torch.inf) for name in normalisers}
+        for scores in self.scores.values():
+            scores[:, 0] = 0.0
+        self.users = torch.arange(users, device=device)
+        self.expanded = torch.zeros(users, nodes, dtype=torch.bool, device=device)
+        self.slot = torch.zeros(users, nodes, dtype=torch.long, device=device)
+        self.slots = 1
+        self.reads = torch.ones(users, dtype=torch.long, device=device)
+        self.wrong = torch.zeros(users, dtype=torch.bool, device=device)
+        root = torch.zeros(users, 1, dtype=torch.long, device=device)
+        self._write(root, root == 0, logits, trie.max_children(0))
+
+    def expand(self, nodes: Tensor, wanted: Tensor) -> list[int]:
+        """Make the scores below the wanted nodes known. Returns the rows of users for whom something was read.
+
+        nodes: (B, K) whose parents are expanded, in any order and repeated at will. wanted: (B, K) bool. Asks the
+        device one question. Raises: ValueError where logits of an earlier step are NaN or +inf.
+        """
+        last = len(self.trie.token)
+        nodes = nodes.masked_fill(~wanted | self.expanded.gather(1, nodes), last).sort(dim=1).values
+        repeated = torch.zeros_like(nodes, dtype=torch.bool)
+        repeated[:, 1:] = nodes[:, 1:] == nodes[:, :-1]
+        nodes = nodes.masked_fill(repeated, last).sort(dim=1).values
+        wanted = nodes < last
+        counts, wrong, users = torch.stack([wanted.sum(1), self.wrong.long(), self.users]).tolist()
+        if any(wrong):
+            raise ValueError(f"the logits of user row {users[wrong.index(1)]} are NaN or +inf")
+        width = max(counts, default=0)
+        nodes = torch.where(wanted, nodes, 1)  # some prefix whose parent has been read; nobody looks at it
+        for part in range(0, width, MAX_COLUMNS):
+            columns = slice(part, min(part + MAX_COLUMNS, width))
+            self._read(nodes[:, columns], wanted[:, columns])
+        return [row for row, count in enumerate(counts) if count]
+
+    def select(self, rows: Tensor) -> NodeScores:
+        """The same table for some of the users, to go on with them alone: (U,) rows of this one."""
+        part = copy.copy(self)
+        part.state, part.scores = self.state.select(rows), {n: s[rows] for n, s in self.scores.items()}
+        for name in ("users", "expanded", "slot", "reads", "wrong"):
+            setattr(part, name, getattr(self, name)[rows])
+        return part
+
+    def accept(self, rows: Tensor, part: NodeScores) -> None:
+        """Take over what `select(rows)` learned; nothing more can be read for these users here."""
+        for name, scores in self.scores.items():
+            scores[rows] = part.scores[name]
+        for name in ("expanded", "reads"):
+            getattr(self, name)[rows] = getattr(part, name)
+
+    def _read(self, nodes: Tensor, wanted: Tensor) -> None:
+        logits = self.state.advance(self.slot.gather(1, self.parent[nodes]), self.token[nodes])
+        slots = torch.arange(self.slots, self.slots + nodes.shape[1], device=nodes.device)
+        kept = torch.where(wanted, nodes, 0)  # the root has slot 0 and is expanded already
+        self.slot.scatter_(1, kept, torch.where(wanted, slots, 0))
+        self.slots += nodes.shape[1]
+        self.reads += wanted.sum(1)
+        self._write(nodes, wanted, logits, self.widest)
+
+    def _write(self, nodes: Tensor, wanted: Tensor, logits: Tensor, most: int) -> None:
+        """Scores of all children of some nodes that have just been read, and of what follows by PAD alone."""
+        if self.seen is not None:
+            self.seen(nodes.masked_fill(~wanted, -1), logits)
+        children, exists = children_of(self.child_start, nodes, most)
+        exists &= wanted[:, :, None]
+        children = torch.where(exists, children, 0)  # the root again, whose score stays 0
+        tokens = self.token[children]
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        self.expanded.scatter_(1, torch.where(wanted, nodes, 0), True)
+        below = [children.flatten(1)]
+        for _ in range(self.trie.depth - 1 if self.ends_early else 0):
+            ended = self.ended[below[-1]]
+            self.expanded.scatter_(1, torch.where(ended, below[-1], 0), True)
+            below.append(torch.where(ended, self.child_start[below[-1]], 0))
+        for name, scores in self.scores.items():
+            before = scores.gather(1, nodes)[:, :, None]
+            totals = (child_logps(logits, tokens, exists, name) + before).masked_fill(before.isneginf(), -torch.inf)
+            lost = totals.isnan()
+            self.wrong |= lost.flatten(1).any(dim=1)
+            totals = totals.masked_fill(lost, -torch.inf).flatten(1)  # the user is refused with the next question
+            for level in below:
+                scores.scatter_(1, level, torch.where(level > 0, totals, 0.0))
+
+
+def children_of(child_start: Tensor, nodes: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """(B, K, most) children of (B, K) nodes, ascending, and which of them exist; the others are 0."""
+    children = child_start[nodes][:, :, None] + torch.arange(most, device=nodes.device)
+    exists = children < child_start[nodes + 1][:, :, None]
+    return torch.where(exists, children, 0), exists
+
+
+def _ended(trie: Trie) -> np.ndarray:
+    """(nodes,) bool: a prefix that goes on with PAD and nothing else."""
+    starts = np.minimum(trie.child_start[:-1], len(trie.token) - 1)
+    return (np.diff(trie.child_start) == 1) & (trie.token[starts] == PAD)

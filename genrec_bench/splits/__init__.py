@@ -1,0 +1,1 @@
+"""How interactions become rows for training, validation and test."""

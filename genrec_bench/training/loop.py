@@ -1,0 +1,199 @@
+"""THE training loop."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genrec_bench.backbones.base import Backbone
+from genrec_bench.batches import TokenisedInstances, training_batches
+from genrec_bench.contracts import Progress
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.meter import Meter
+from genrec_bench.core.seeds import stream_seed
+from genrec_bench.experiments.config import TrainingConfig
+from genrec_bench.objectives.base import Objective
+from genrec_bench.training import checkpoints
+from genrec_bench.training.feed import InputFeed, States, row_losses
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: `history` is equal for equal runs, `seconds` (one a trained epoch) is not."""
+
+    history: dict[str, Any]
+    seconds: list[float]
+    validation_seconds: list[float]
+
+
+def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine wave over the steps left; `step` counts from 0.
+
+    The wave reaches 0 at step `total`, one after the last: the last step's own rate is small, but not 0.
+    """
+    warmup = math.ceil(config.warmup_ratio * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, total - warmup)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], *,
+          config: TrainingConfig, validate: Callable[[States], dict[str, float]], seed: int, folder: Path,
+          progress: Progress, meter: Meter, about: dict[str, Any], attached: dict[str, torch.Tensor],
+          scalars: Any = None) -> Trained:
+    """Train to the best validation value and leave the model with the weights of that epoch.
+
+    objectives: (weight, objective) pairs, added up. validate: what goes into the curve, computed on the model in eval
+    mode: "valid_ndcg@10" and, where the selection is by loss, "valid_loss". folder: where `state.safetensors` (the
+    last epoch, to go on from) and `best.safetensors` live; an existing state is continued, bit for bit as if never
+    interrupted, on the same device and thread count. meter: of the whole run, which goes on like the state.
+    about, attached: plain data and tensors that make `best.safetensors` complete in itself.
+    scalars: a TensorBoard writer or None.
+    Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
+    with another thread count.
+    """
+    optimiser = adamw(model, config)
+    states = initial_states(objectives, feed.data)
+    state = {"epoch": 0, "step": 0, "best": None, "best_epoch": 0, "waited": 0, "curve": [],
+             "seconds": [], "validation_seconds": [], "passes": feed.passes, **_place(feed.data)}
+    if (folder / STATE).exists():
+        tensors, state = checkpoints.read(folder / STATE)
+        _check_place(state, _place(feed.data), folder)
+        checkpoints.load_training(tensors, model, optimiser)
+        states = checkpoints.unnumbered("run_state", tensors, len(objectives), feed.data.device)
+        feed.passes.update(state.get("passes", {}))
+        meter.go_on(state.get("cost", {}))
+    steps = math.ceil(len(feed.data) / (config.batch_size * config.accumulation)) * config.epochs
+    while state["epoch"] < config.epochs and state["waited"] < config.patience:
+        epoch = state["epoch"] + 1
+        began = meter.seconds()
+        loss = one_epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)
+        entry = {"epoch": epoch, "loss": loss}
+        entry |= _logged(objectives, states)
+        state["seconds"].append(meter.seconds() - began)
+        if epoch % config.valid_every == 0 or epoch == config.epochs:
+            began = meter.seconds()
+            model.eval()
+            entry |= validate(states)
+            value = entry["valid_ndcg@10"] if config.selection == "ndcg@10" else -entry["valid_loss"]
+            state["validation_seconds"].append(meter.seconds() - began)
+            state["waited"] += 1
+            if state["best"] is None or value > state["best"]:
+                state |= {"best": value, "best_epoch": epoch, "waited": 0}
+                checkpoints.write(folder / BEST, checkpoints.named("model", model.state_dict()) | attached,
+                                  {**about, "epoch": epoch, "valid_ndcg@10": entry["valid_ndcg@10"]})
+        state["curve"].append(entry)
+        state |= {"epoch": epoch, "passes": dict(feed.passes), "cost": meter.state()}
+        tensors = checkpoints.training_tensors(model, optimiser) | checkpoints.numbered("run_state", states)
+        checkpoints.write(folder / STATE, tensors, state)
+        _tell(entry, scalars, progress, config.epochs)
+    tensors, _ = checkpoints.read(folder / BEST)
+    model.load_state_dict(checkpoints.unnamed("model", tensors))
+    model.eval()
+    stopped = "patience" if state["epoch"] < config.epochs else "epochs"
+    history = {"epochs": state["epoch"], "best_epoch": state["best_epoch"], "curve": state["curve"],
+               "parameters": model.num_parameters(), "stopped": stopped, "steps": state["step"],
+               "passes": dict(feed.passes)}
+    return Trained(history, state["seconds"], state["validation_seconds"])
+
+
+def initial_states(objectives: list[tuple[float, Objective]], data: TokenisedInstances) -> States:
+    """The run state of each objective before the first step."""
+    return [{name: tensor.to(data.device) for name, tensor in o.initial_state(data.table.shape[1]).items()}
+            for _, o in objectives]
+
+
+def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[str, Any]:
+    """The run state for the curve, such as {"state": {"apao.weights": [...]}}; nothing where there is none."""
+    values = {f"{objective.name}.{name}": tensor.tolist()
+              for (_, objective), state in zip(objectives, states, strict=True) for name, tensor in state.items()}
+    return {"state": values} if values else {}
+
+
+def _place(data: TokenisedInstances) -> dict[str, Any]:
+    """Where training computes: numbers are equal only where this is."""
+    return {"device": str(data.device), "threads": torch.get_num_threads()}
+
+
+def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on elsewhere than a state was made; an older one does not say where, and may go on."""
+    other = {name: state[name] for name, value in here.items() if state.get(name, value) != value}
+    if other:
+        began = ", ".join(f"{name}={value}" for name, value in other.items())
+        options = " ".join(f"--{name} {value}" for name, value in other.items())
+        raise UserError(f"run {folder.name} was begun with {began}; go on with {options}, or delete {folder} to start "
+                        "again.")
+
+
+def adamw(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; norm weights and other vectors are not decayed, as usual for transformers."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
+                              {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate)
+
+
+def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
+              optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
+              steps: int) -> float:
+    """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end.
+
+    state: "epoch" and "step" that are done; "step" is counted on. steps: of the whole training.
+    Raises: FloatingPointError where the loss is not finite.
+    """
+    model.train()
+    epoch, data = state["epoch"] + 1, feed.data
+    torch.manual_seed(stream_seed(seed, "dropout", epoch))
+    order = np.random.default_rng(stream_seed(seed, "batches", epoch))
+    feed.begin(epoch)
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    for micro_batches in training_batches(data.instances.lengths, batch_size=config.batch_size,
+                                          accumulation=config.accumulation, bucket_steps=config.bucket_steps,
+                                          generator=order, groups=data.users if config.group_users else None):
+        size = sum(len(rows) for rows in micro_batches)
+        for number, rows in enumerate(micro_batches, 1):
+            inputs = feed.inputs(rows)
+            inputs.closes_step = number == len(micro_batches)
+            losses = row_losses(objectives, states, inputs)
+            share = size if config.accumulation_reduction == "mean" else len(rows)
+            (losses.sum() / share).backward()
+            total += losses.detach().sum()
+        if config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(state["step"], steps, config)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        state["step"] += 1
+    mean = float(total) / len(data)
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the training loss of epoch {epoch} is {mean}")
+    return mean
+
+
+def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int) -> None:
+    if scalars is not None:
+        for name in ("loss", "valid_ndcg@10"):
+            if name in entry:
+                scalars.add_scalar(name, entry[name], entry["epoch"])
+        for name, value in entry.get("state", {}).items():
+            for level, part in enumerate(value if isinstance(value, list) else [value], 1):
+                scalars.add_scalar(f"{name}/{level}", part, entry["epoch"])
+    value = entry.get("valid_ndcg@10")
+    progress.step(entry["epoch"], epochs, f"loss {entry['loss']:.4f}"
+                  + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))
+
+
+def median_seconds(seconds: list[float]) -> float:
+    """Median over epochs, leaving out the first (warm-up) where there are more."""
+    return statistics.median(seconds[1:] or seconds)
