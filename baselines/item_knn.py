@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from baselines._common import flat_histories, rank_in_batches
-from genrec_bench.contracts import Job, Outcome, Rankings, Split
-from genrec_bench.core.registry import systems
+from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
+from genrec_bench.core.registry import baselines
 from genrec_bench.core.settings import setting
 from genrec_bench.splits.leave_one_out import seen_items
 
@@ -19,9 +19,9 @@ from genrec_bench.splits.leave_one_out import seen_items
 ROUNDING = 1e-12
 
 
-@systems.register("item_knn")
+@baselines.register("item_knn")
 @dataclass(frozen=True)
-class ItemKnn:
+class ItemKnn(Baseline):
     """Score of candidate c = sum over history items h of decay**age(h) * cosine(h, c); age 0 = newest.
 
     cosine(h, c) = users with both / sqrt(users with h * users with c), counted once a user over the training
@@ -30,6 +30,8 @@ class ItemKnn:
     What is equal on paper is equal here: the rounding of roots and sums decides no tie with the target.
     """
 
+    label: ClassVar[str] = "Item-kNN"
+    seeded: ClassVar[bool] = False
     version: ClassVar[int] = 2  # 2: ties that are equal on paper
 
     decay: float = setting(0.8, "weight of a history item relative to the one after it", low=0.0, high=1.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from baselines._common import rank_in_batches
-from genrec_bench.contracts import Job, Outcome, Rankings, Split
-from genrec_bench.core.registry import systems
+from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
+from genrec_bench.core.registry import baselines
 from genrec_bench.splits.leave_one_out import seen_items
 
 
@@ -17,14 +18,17 @@ def item_counts(split: Split) -> np.ndarray:
     return np.bincount(np.concatenate(split.train_sequences), minlength=split.num_items)
 
 
-@systems.register("popularity")
+@baselines.register("popularity")
 @dataclass(frozen=True)
-class Popularity:
+class Popularity(Baseline):
     """Rank items by their number of training interactions. A floor that has read nothing about the user.
 
     Equal counts are ties: a target in a group of equals gets the expected value over the group's places.
     Differs from the paper: none (no paper).
     """
+
+    label: ClassVar[str] = "Popularity"
+    seeded: ClassVar[bool] = False
 
     def run(self, job: Job) -> Outcome:
         """Count, then rank the validation and test targets."""

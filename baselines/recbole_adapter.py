@@ -21,11 +21,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec_bench.contracts import Instances, Job, Outcome, Rankings, Split
+from genrec_bench.contracts import Baseline, Instances, Job, Outcome, Rankings, Split
 from genrec_bench.core import settings
-from genrec_bench.core.errors import DoesNotFit, UserError, unknown
+from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.files import dump_json
-from genrec_bench.core.registry import systems
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.core.settings import setting
 from genrec_bench.experiments.config import RunConfig
@@ -38,43 +37,20 @@ PARTS = ("train", "valid", "test")
 LOG_LINES = 8
 GRACE_SECONDS = 5.0
 
-_TRANSFORMER = {"n_layers": 2, "n_heads": 2, "hidden_size": 64, "inner_size": 256, "hidden_act": "gelu",
-                "layer_norm_eps": 1e-12, "initializer_range": 0.02}
-# Which settings each model has, with RecBole 1.2.1's own defaults. A setting of another model is an error.
-MODEL_SETTINGS: dict[str, dict[str, Any]] = {
-    "SASRec": {**_TRANSFORMER, "hidden_dropout_prob": 0.5, "attn_dropout_prob": 0.5},
-    "BERT4Rec": {**_TRANSFORMER, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2, "mask_ratio": 0.2,
-                 "ft_ratio": 0.5, "protocol": "target_appended"},
-    "GRU4Rec": {"embedding_size": 64, "hidden_size": 128, "num_layers": 1, "dropout_prob": 0.3},
-    "Caser": {"embedding_size": 64, "dropout_prob": 0.4, "reg_weight": 1e-4, "nv": 4, "nh": 8},
-    "NextItNet": {"embedding_size": 64, "kernel_size": 3, "block_num": 5, "dilations": (1, 4), "reg_weight": 1e-5},
-    "CORE": {"embedding_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2, "hidden_dropout_prob": 0.5,
-             "attn_dropout_prob": 0.5, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "initializer_range": 0.02,
-             "dnn_type": "trm", "sess_dropout": 0.2, "item_dropout": 0.2, "temperature": 0.07},
-}
-_SHARE = {"low": 0.0, "high": 1.0}
 
-
-@systems.register("recbole")
 @dataclass(frozen=True)
-class RecBole:
-    """A sequential model of RecBole 1.2.1 (Zhao et al. 2021, arXiv 2011.01731) with its training epoch and loaders.
+class RecBole(Baseline):
+    """Base of RecBole's sequential models (Zhao et al. 2021, arXiv 2011.01731): RecBole's training epoch and loaders.
 
     Ours are the split, the epoch at which to stop and every number of the evaluation: training stops when our
     validation NDCG@10 has not risen for `patience` epochs, and the best weights are ranked over the full catalogue.
-    A model setting that is not given has RecBole's default; one the chosen model does not have is an error.
-    Models: SASRec (Kang and McAuley 2018, arXiv 1808.09781), BERT4Rec (Sun et al. 2019, arXiv 1904.06690),
-    GRU4Rec, Caser, NextItNet, CORE.
-    Differs from the paper: SASRec and the others train one target a row with a softmax over all items (SASRec's
-    paper: every position, binary cross-entropy). BERT4Rec as shipped never trains on a row's target and cuts the
-    oldest item when it ranks; `protocol` "target_appended" mends both, "stock" keeps them.
-    An interrupted run is never resumed: it starts anew (`resumes`).
+    Rows have one target each. An interrupted run is never resumed: it starts anew (`resumes`).
+    model: RecBole's class.
     """
 
+    model: ClassVar[str]
     resumes: ClassVar[bool] = False
-    version: ClassVar[int] = 2  # BERT4Rec with CE draws no negatives, so its masks are other ones
 
-    model: str = setting(dataclasses.MISSING, "RecBole's class", choices=tuple(MODEL_SETTINGS))
     loss_type: str = setting("CE", "softmax over all items, or one sampled negative", choices=("CE", "BPR"))
     learning_rate: float = setting(1e-3, "Adam", low=0.0)
     weight_decay: float = setting(0.0, "L2 penalty of Adam", low=0.0)
@@ -82,45 +58,11 @@ class RecBole:
     eval_batch_size: int = setting(512, "users scored together", low=1)
     epochs: int = setting(200, "most epochs", low=1)
     patience: int = setting(10, "epochs without a better validation NDCG@10 before stopping", low=1)
-    protocol: str | None = setting(None, "BERT4Rec: how rows are read", choices=("target_appended", "stock"))
-    mask_ratio: float | None = setting(None, "BERT4Rec: share of items masked", **_SHARE)
-    ft_ratio: float | None = setting(None, "BERT4Rec: share of batches that mask only the last item", **_SHARE)
-    n_layers: int | None = setting(None, "transformer layers", low=1)
-    n_heads: int | None = setting(None, "attention heads", low=1)
-    hidden_size: int | None = setting(None, "width", low=1)
-    inner_size: int | None = setting(None, "width of the feed-forward layer", low=1)
-    hidden_dropout_prob: float | None = setting(None, "dropout of hidden states", **_SHARE)
-    attn_dropout_prob: float | None = setting(None, "dropout of attention weights", **_SHARE)
-    hidden_act: str | None = setting(None, "activation", choices=("gelu", "relu", "swish", "tanh", "sigmoid"))
-    layer_norm_eps: float | None = setting(None, "epsilon of layer normalisation", low=0.0)
-    initializer_range: float | None = setting(None, "standard deviation of initial weights", low=0.0)
-    embedding_size: int | None = setting(None, "width of embeddings", low=1)
-    num_layers: int | None = setting(None, "GRU4Rec: layers", low=1)
-    dropout_prob: float | None = setting(None, "dropout", **_SHARE)
-    reg_weight: float | None = setting(None, "L2 penalty inside the loss", low=0.0)
-    nv: int | None = setting(None, "Caser: vertical filters", low=1)
-    nh: int | None = setting(None, "Caser: horizontal filters", low=1)
-    kernel_size: int | None = setting(None, "NextItNet: width of a filter", low=1)
-    block_num: int | None = setting(None, "NextItNet: residual blocks", low=1)
-    dilations: tuple[int, ...] | None = setting(None, "NextItNet: dilation of each layer of a block", low=1)
-    dnn_type: str | None = setting(None, "CORE: how item weights are made", choices=("trm", "ave"))
-    sess_dropout: float | None = setting(None, "CORE: dropout of session items", **_SHARE)
-    item_dropout: float | None = setting(None, "CORE: dropout of candidates", **_SHARE)
-    temperature: float | None = setting(None, "CORE: temperature of the softmax", low=0.0)
 
-    def __post_init__(self) -> None:
-        own = MODEL_SETTINGS[self.model]
-        for name in MODEL_ONLY:
-            given = getattr(self, name)
-            if given is not None and name not in own:
-                raise unknown("setting", name, own, f"system recbole with model {self.model}")
-            if given is None and name in own:
-                object.__setattr__(self, name, own[name])
-        if self.model == "CORE" and self.loss_type != "CE":
-            raise UserError("system recbole: CORE has loss_type CE only.")
-        if self.n_heads and (self.hidden_size or self.embedding_size) % self.n_heads:
-            raise UserError(f"system recbole: n_heads = {self.n_heads} must divide the width "
-                            f"{self.hidden_size or self.embedding_size}.")
+    @property
+    def label(self) -> str:
+        """The model with its loss."""
+        return f"{self.model} (RecBole, {self.loss_type})"
 
     def run(self, job: Job) -> Outcome:
         """Train in a child process, then read places and curve from the run's folder.
@@ -130,7 +72,8 @@ class RecBole:
         of `run.log` where the child fails.
         """
         if importlib.util.find_spec("recbole") is None:
-            raise UserError("system recbole needs RecBole: pip install --no-deps recbole==1.2.1 (see the README).")
+            raise UserError(f"baseline {self.name} needs RecBole: pip install --no-deps recbole==1.2.1 (see the "
+                            "README).")
         self.check_fit(job.config, job.split)
         folder = job.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,32 +92,18 @@ class RecBole:
         return read_outcome(folder)
 
     def check_fit(self, config: RunConfig, split: Split) -> None:
-        """Refuse settings that do not fit the rest of the run, or its data. Raises: DoesNotFit."""
-        appended = self.protocol == "target_appended"
-        width = config.split.max_history + appended
-        if self.mask_ratio is not None and int(self.mask_ratio * width) < 1:
-            raise DoesNotFit(f"system recbole: mask_ratio = {self.mask_ratio} masks no item of a sequence of {width}; "
-                             f"it must be at least {1 / width:.2g}.")
-        full = self._full_rows(split, appended) if self.loss_type == "BPR" else 0
-        if full:  # RecBole would draw for ever
-            raise DoesNotFit(f"system recbole: loss_type = BPR draws an item that a row does not have, but {full} "
-                             f"training rows have all of the {split.num_items} items. Use loss_type = CE.")
+        """Refuse data that RecBole could not draw a negative for. Raises: DoesNotFit."""
+        self.check_draws(split, len(split.train) if self.loss_type == "BPR" and split.num_items < 2 else 0)
 
-    def _full_rows(self, split: Split, appended: bool) -> int:
-        """How many training rows leave no item to draw. BERT4Rec draws outside a whole row, others take any other item.
-        """
-        rows, items = split.train, split.num_items
-        if self.model != "BERT4Rec":
-            return len(rows) if items < 2 else 0
-        return sum(len({*rows.history(n), *rows.targets[n:n + appended]}) == items
-                   for n in np.flatnonzero(rows.lengths + appended >= items))
+    def check_draws(self, split: Split, full: int) -> None:
+        """RecBole draws for ever where a row has every item. full: how many do. Raises: DoesNotFit."""
+        if full:
+            raise DoesNotFit(f"baseline {self.name}: loss_type = BPR draws an item that a row does not have, but "
+                             f"{full} training rows have all of the {split.num_items} items. Use loss_type = CE.")
 
     def child_settings(self) -> dict[str, Any]:
-        """The settings that apply to this model, as plain data."""
-        return {k: v for k, v in settings.to_dict(self).items() if v is not None}
-
-
-MODEL_ONLY = tuple(f.name for f in dataclasses.fields(RecBole) if f.default is None)
+        """RecBole's class and the settings, as plain data."""
+        return {"model": self.model, **settings.to_dict(self)}
 
 
 def child_environment(device: str, threads: int, base: Mapping[str, str] = os.environ) -> tuple[dict[str, str], str]:
@@ -185,7 +114,7 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
     """
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise UserError(f"system recbole runs on cpu, cuda or cuda:<number>, not on {device!r}.")
+        raise UserError(f"RecBole runs on cpu, cuda or cuda:<number>, not on {device!r}.")
     gpu = ""
     if kind == "cuda":
         number = int(index or 0)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -193,7 +193,8 @@ class Job:
 
     folder: the run's own working folder (checkpoints, logs); nothing may be written elsewhere.
     scalars: takes the numbers of an epoch by `add_scalar(name, value, epoch)`; None = nobody asks for them.
-    first_stage: the checkpoint that the first stage left, where there is one. meter: counts what the run costs.
+    uses: what is taken from earlier runs ("weights", "reference") -> the checkpoint with it. meter: counts what the run
+    costs.
     """
 
     config: Any
@@ -205,7 +206,7 @@ class Job:
     threads: int
     progress: Progress
     scalars: Any = None
-    first_stage: Path | None = None
+    uses: Mapping[str, Path] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
 
 
@@ -218,3 +219,28 @@ class Outcome:
     test: Rankings
     training: dict[str, Any]
     timings: dict[str, float]
+
+
+class Baseline:
+    """Base of baselines, frozen dataclasses whose fields are settings: anything that ranks every row's target itself.
+
+    seeded: False where nothing is random, so that one run says it all. resumes: an interrupted run goes on from where
+    it was. `version` is raised when the same settings give other numbers.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    seeded: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return self.name
+
+    def check_fit(self, config: Any, split: Split) -> None:
+        """Refuse data, or settings of the run, that it cannot work with. Raises: DoesNotFit."""
+
+    def run(self, job: Job) -> Outcome:
+        """Train, and rank the validation and test targets."""
+        raise TypeError(f"{type(self).__name__} must define run")

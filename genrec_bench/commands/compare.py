@@ -15,7 +15,7 @@ from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.datasets.base import dataset_label, dataset_spec
+from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import SECTIONS, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection, parse_overrides
@@ -200,10 +200,15 @@ def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
 
 def _stored_seeds(question: Question, stored: RecordStore) -> tuple[int, ...] | None:
     """Seeds of the stored runs of this backbone in this profile, or None where there is none."""
-    datasets = {dataset_label(dataset_spec(text)) for text in question.texts}
+    datasets = {title_of(text) for text in question.texts}
     found = {r.seed for r in stored.read_all() if r.profile == question.profile and r.dataset in datasets
              and (r.config.get("backbone") or {}).get("name") == question.backbone}
     return tuple(sorted(found)) or None
+
+
+def title_of(text: str) -> str:
+    """What a dataset that the user names is called in tables. Raises: UserError."""
+    return registry.datasets.build(dataset_spec(text)).title
 
 
 def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Workspace,
@@ -224,7 +229,7 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
                                   rows=None if "baseline" in row else (row["label"],))
             absent = _absent(selection, ours, workspace, stored)
             if absent:
-                label = f"{absent[0].label} on {dataset_label(dataset_spec(text))}"
+                label = f"{absent[0].label} on {title_of(text)}"
                 missing.setdefault(label, _command(selection, absent, question.reference))
     return list(missing.items())
 
@@ -248,8 +253,8 @@ def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> 
     """What makes some runs of a row where `compare` looks for them."""
     which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
         ["--baselines", *selection.baselines, "--objectives", "none"]
-    specs = [spec for c in absent for spec in (c.dataset, c.tokenizer, c.backbone, c.baseline) if spec]
-    used = {*SECTIONS, *(spec["name"] for spec in specs)}
+    parts = [part for c in absent for part in (c.dataset, c.tokenizer, c.backbone, c.baseline) if part is not None]
+    used = {*SECTIONS, *(part.name for part in parts)}
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
     folder = "results/reference" if reference == common.REFERENCE else str(reference)

@@ -14,7 +14,7 @@ from genrec_bench.commands import common
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
-from genrec_bench.datasets.base import Dataset, dataset_label
+from genrec_bench.datasets.base import Dataset
 from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.splits.leave_one_out import leave_one_out, summary
 from genrec_bench.splits.order import order_facts, order_sentences, same_but_for_blanks
@@ -52,7 +52,7 @@ def _instances(args: argparse.Namespace) -> list[Dataset]:
 
 def _labels(chosen: list[Dataset]) -> list[str]:
     """What to call each: two folders of one base name are told apart by their paths."""
-    labels = [dataset_label(datasets.resolved(d)) for d in chosen]
+    labels = [d.title for d in chosen]
     return [d.location(None) if labels.count(label) > 1 and d.needs_path else label
             for d, label in zip(chosen, labels, strict=True)]
 

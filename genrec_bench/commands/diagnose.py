@@ -25,6 +25,7 @@ from genrec_bench.contracts import PAD
 from genrec_bench.core.ending import begin_child, exit_code
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.progress import Bars
+from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if errors and len(errors) == len(todo) and not answered:
         raise UserError(errors[0])
     path = render_suite(args.suite, workspace.store.read_all(), common.reports_dir(args),
-                        results=workspace.results)
+                        results=workspace.results, overrides=parse_overrides(args.overrides))
     print(f"report: {path}")
     return 1 if errors else 0
 

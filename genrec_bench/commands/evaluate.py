@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +20,7 @@ from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.core.registry import datasets
-from genrec_bench.datasets.base import dataset_label
+from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_pairs, score
 from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -90,14 +90,14 @@ def _files(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"evaluate --rankings scores one dataset; --datasets names "
                         f"{', '.join(names) or 'none'}. Give --datasets NAME.")
     (spec,) = common.dataset_specs(args, names)  # a wrong name is reported before anything is read
-    label = dataset_label(spec)
+    dataset = datasets.build(spec)
     _check_files(args.rankings)
-    opponents = _opponents(args, spec) if args.compare else None
+    opponents = _opponents(args, dataset) if args.compare else None
     if args.against and not args.compare:
         raise UserError("--against names stored runs to compare with; give --compare as well.")
-    split = load_split(spec, common.data_dir(args))
+    split = load_split(dataset, common.data_dir(args))
     files = [evaluate_file(path, split) for path in args.rankings]
-    result: dict[str, Any] = {"dataset": label, "users": len(split.test)}
+    result: dict[str, Any] = {"dataset": dataset.title, "users": len(split.test)}
     if len(files) == 1:
         result |= {"missing_users": files[0].missing, "metrics": files[0].metrics}
     else:
@@ -117,9 +117,9 @@ def _check_files(paths: Sequence[Path]) -> None:
             raise UserError(f"--rankings names {path} twice; every file counts as another seed.")
 
 
-def load_split(spec: Mapping[str, Any], data_dir: Path | None) -> Split:
+def load_split(dataset: Dataset, data_dir: Path | None) -> Split:
     """The dataset under the suite's split rule; its test rows are what a ranking is scored on."""
-    return leave_one_out(datasets.build(spec).load(data_dir), SplitConfig())
+    return leave_one_out(dataset.load(data_dir), SplitConfig())
 
 
 def evaluate_file(path: Path, split: Split) -> Scored:
@@ -139,7 +139,7 @@ def evaluate_file(path: Path, split: Split) -> Scored:
     return Scored(path, rankings, missing, score(rankings, id_level=False))
 
 
-def _opponents(args: argparse.Namespace, spec: Mapping[str, Any]) -> Opponents:
+def _opponents(args: argparse.Namespace, dataset: Dataset) -> Opponents:
     """The stored records of the data, and the label. Raises: UserError."""
     folder = args.against or common.REFERENCE
     if not folder.is_dir():
@@ -147,9 +147,9 @@ def _opponents(args: argparse.Namespace, spec: Mapping[str, Any]) -> Opponents:
     common.check_folder("--results", args.results)
     common.reports_dir(args)
     store = RecordStore(folder)
-    title, stored = dataset_label(spec), store.read_all()
+    title, stored = dataset.title, store.read_all()
     records = tuple(r for r in stored if r.dataset == title and (r.config["dataset"]["name"] == "folder")
-                    == (spec["name"] == "folder"))
+                    == dataset.needs_path)
     if not records:
         others = ", ".join(sorted({r.dataset for r in stored})) or "no data at all"
         raise UserError(f"no stored run of {title} below {folder}; there are runs of {others}. Run a suite on {title} "

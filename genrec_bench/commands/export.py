@@ -82,7 +82,7 @@ def _check_place(args: argparse.Namespace) -> None:
 
 def _chosen(store: RecordStore, args: argparse.Namespace) -> list[RunRecord]:
     """The records asked for, sorted by name. Raises: UserError where there are none."""
-    suite = _rows(args.suite) if args.suite else None
+    suite = _suites(args.suite) if args.suite else None
     records = store.read_all() if store.root.is_dir() else []
     if not records:
         raise UserError(f"no records below {args.results}. Run a suite first, or give --results.")
@@ -92,21 +92,21 @@ def _chosen(store: RecordStore, args: argparse.Namespace) -> list[RunRecord]:
             raise unknown("dataset", name, there, f"the records below {args.results}")
     chosen = [r for r in records if args.datasets is None or r.dataset in args.datasets]
     if suite is not None:
-        from genrec_bench.reporting.rows import row_of
+        from genrec_bench.reporting.matching import row_numbers
 
-        chosen = [r for r in chosen if any(row_of(r.config, rows) for rows in suite)]
+        chosen = [r for r in chosen if any(r.method in row_numbers(part, r.profile, r) for part in suite)]
     if not chosen:
         raise UserError(f"no records of suite {args.suite!r} below {args.results}"
                         + (f" on {', '.join(args.datasets)}." if args.datasets else "."))
     return chosen
 
 
-def _rows(name: str) -> list[Sequence[Any]]:
-    """The rows of a suite, or of each suite that it stands for."""
+def _suites(name: str) -> list[Any]:
+    """The suite of a name, or those that it stands for."""
     from genrec_bench.reporting.rows import load_suite
 
     suite = load_suite(name)
-    return [load_suite(part).rows for part in suite.includes] if suite.includes else [suite.rows]
+    return [load_suite(part) for part in suite.includes] or [suite]
 
 
 def metric_lines(record: RunRecord) -> Columns:

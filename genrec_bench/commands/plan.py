@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_selection(parser)
     common.add_results(parser)
     common.add_device(parser)
-    parser.add_argument("--no-probe", action="store_true", help="estimate from finished runs alone, train nothing")
+    parser.add_argument("--probe", action="store_true",
+                        help="train one epoch of each kind of run that nothing is known of, in a temporary folder")
     parser.add_argument("--save", action="store_true",
                         help=f"keep what the whole grid takes in {PLAN} below --results, for reports")
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     prepared = prepare_all(args, workspace, keep=False)
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
     wanted = [p for p in prepared if args.save or status[p.run_id] != "done"]
-    seconds = _estimates(wanted, workspace, probe=not args.no_probe)
+    seconds = _estimates(wanted, workspace, probe=args.probe)
     rows, left = [], 0.0
     for item in prepared:
         estimate = None if status[item.run_id] == "done" else seconds[_kind(item.identity)]
@@ -91,15 +92,11 @@ def _estimates(items: list[Prepared], workspace: Workspace, *, probe: bool) -> d
 
 
 def _kind(identity: dict[str, Any]) -> str:
-    """Runs that differ in the seed and in weights and other numbers of their objectives alone take the same time."""
-    stage = identity.get("first_stage")
-    kind = {**_plain(identity), "first_stage": _plain(stage) if stage else None, "seed": None}
-    return canonical(kind)
-
-
-def _plain(stage: dict[str, Any]) -> dict[str, Any]:
-    return {**stage, "objective": [{k: v for k, v in spec.items() if k in COSTLY or isinstance(v, (str, bool))}
-                                   for spec in stage.get("objective", ())]}
+    """Runs that differ in the seed, in what they use, and in weights and other numbers of their objectives alone take
+    the same time."""
+    objectives = [{k: v for k, v in spec.items() if k in COSTLY or isinstance(v, (str, bool))}
+                  for spec in identity.get("objectives", ())]
+    return canonical({**identity, "objectives": objectives, "seed": None, "uses": None})
 
 
 def _probe(item: Prepared, workspace: Workspace) -> float:
@@ -111,20 +108,18 @@ def _probe(item: Prepared, workspace: Workspace) -> float:
     record = run_one(workspace.prepare(_one_epoch(item.config, split), keep=True), workspace, Quiet())
     users = len(item.split.test) / record.data["test"]
     rows = len(item.split.train) / record.data["train"]
-    epochs = item.config.training.epochs if item.config.training else (item.config.baseline or {}).get("epochs", 0)
+    epochs = getattr(item.config.training or item.config.baseline, "epochs", 0)
     epoch = record.timings.get("seconds_per_epoch", 0.0) * rows + record.timings.get("validation_seconds", 0.0) * users
     return record.timings["total_seconds"] + epoch * epochs
 
 
 def _one_epoch(config: RunConfig, split: SplitConfig) -> RunConfig:
-    config = dataclasses.replace(config, split=split)
+    uses = tuple(dataclasses.replace(used, run=_one_epoch(used.run, split)) for used in config.uses)
+    config = dataclasses.replace(config, split=split, uses=uses)
     if config.baseline is not None:
-        baseline = {**config.baseline, **({"epochs": 1} if "epochs" in config.baseline else {})}
-        return dataclasses.replace(config, baseline=baseline)
-    stage = config.first_stage
-    if stage is not None:
-        stage = dataclasses.replace(stage, training=dataclasses.replace(stage.training, epochs=1))
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=1), first_stage=stage)
+        once = {"epochs": 1} if hasattr(config.baseline, "epochs") else {}
+        return dataclasses.replace(config, baseline=dataclasses.replace(config.baseline, **once))
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=1))
 
 
 def _save(args: argparse.Namespace, workspace: Workspace, prepared: list[Prepared],
@@ -137,7 +132,7 @@ def _save(args: argparse.Namespace, workspace: Workspace, prepared: list[Prepare
         estimates = [seconds[_kind(p.identity)] for p in prepared if p.dataset == dataset]
         if None in estimates:
             raise UserError(f"nothing is known of {estimates.count(None)} runs on {dataset}, so there is no cost to "
-                            "save. Leave --no-probe out.")
+                            "save. Give --probe.")
         key = args.suite, args.profile, grid, dataset
         lines[key] = [*key, len(estimates), round(sum(estimates)), workspace.device, workspace.threads]
     path.parent.mkdir(parents=True, exist_ok=True)

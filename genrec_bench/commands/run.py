@@ -12,6 +12,7 @@ from genrec_bench.core.errors import DoesNotFit
 from genrec_bench.core.progress import Bars, One
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.pages import cores
 from genrec_bench.results import test_users
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     failed = run_all(prepared, workspace, common.jobs(args))
     if any(workspace.store.find(p.run_id) for p in prepared):
         path = render_suite(args.suite, workspace.store.read_all(), common.reports_dir(args),
-                            results=workspace.results, jobs=cores())
+                            results=workspace.results, jobs=cores(), overrides=parse_overrides(args.overrides))
         print(f"report: {path}")
     return 1 if failed else 0
 
@@ -53,11 +54,6 @@ def prepare_all(args: argparse.Namespace, workspace: runner.Workspace, *, keep: 
 
 def prepare_configs(configs: list[RunConfig], workspace: runner.Workspace, *, keep: bool) -> list[runner.Prepared]:
     """The runs of some configurations, ready to start; whatever is wrong with one is said now. Raises: UserError."""
-    if any(c.baseline is None for c in configs):
-        from genrec_bench.running.generative import build_objectives
-
-        for config in configs:
-            build_objectives(config)
     # two passes: a bad dataset must be found before a tokenizer of another one is fitted and cached
     for config in configs:
         workspace.split(config)
@@ -88,8 +84,8 @@ def run_all(prepared: list[runner.Prepared], workspace: runner.Workspace, jobs: 
         if status[item.run_id] == "done":  # an older version left none beside it
             test_users.keep_users(workspace.store, workspace.store.read(item.run_id).dataset, item.split)
     show = _Show(workspace, Bars(len(prepared), len(prepared) - len(missing)))
-    again = {p.first.run_id: p.first for p in missing if p.first is not None
-             and workspace.status(p.first.run_id) == "done" and not runner.has_weights(p.first, workspace)}
+    again = {used.run_id: used for p in missing for used in p.before
+             if workspace.status(used.run_id) == "done" and not runner.has_weights(used, workspace)}
     if len(missing) < len(prepared):
         show.bars.say(f"{len(prepared) - len(missing)} of {len(prepared)} runs are done already.")
     for item in missing:
@@ -119,7 +115,7 @@ def _run_in_turn(missing: list[runner.Prepared], workspace: runner.Workspace, sh
     for item in missing:
         show.began(item)
         error = None
-        if item.first is not None and item.first.run_id in failed:
+        if any(used.run_id in failed for used in item.before):
             error = FIRST_FAILED
         else:
             try:

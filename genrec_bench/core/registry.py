@@ -65,16 +65,17 @@ class Registry:
         cls = self.get(spec["name"])
         return settings.build(cls, {**values, **context}, f"{self.kind} {spec['name']}")
 
-    def resolved(self, instance: Any) -> dict[str, Any]:
-        """The spec that builds this instance again, with every default filled in."""
-        return {"name": instance.name, **settings.to_dict(instance)}
 
-    def identity(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """What names a run: the settings that can change a number, and the component's version."""
-        instance = self.build(spec)
-        source = getattr(instance, "source_digest", None)  # of a user's own file
-        return {"name": instance.name, "version": getattr(instance, "version", 1),
-                **({"source": source} if source else {}), **settings.identity_dict(instance)}
+def resolved(instance: Any) -> dict[str, Any]:
+    """The spec that builds a plug-in again, with every default filled in."""
+    return {"name": instance.name, **settings.to_dict(instance)}
+
+
+def identity(instance: Any) -> dict[str, Any]:
+    """Name, version and settings that differ from their defaults; of a user's own file also the digest of its code."""
+    source = getattr(instance, "source_digest", None)
+    return {"name": instance.name, "version": getattr(instance, "version", 1),
+            **({"source": source} if source else {}), **settings.differing(instance)}
 
 
 datasets = Registry("dataset", "genrec_bench.datasets")
@@ -82,4 +83,4 @@ tokenizers = Registry("tokenizer", "genrec_bench.tokenizers")
 backbones = Registry("backbone", "genrec_bench.backbones")
 objectives = Registry("objective", "genrec_bench.objectives")
 metrics = Registry("metric", "genrec_bench.metrics")
-systems = Registry("system", "baselines")
+baselines = Registry("baseline", "baselines")

@@ -13,13 +13,12 @@ from genrec_bench.core.errors import UserError, unknown
 
 
 def setting(default: Any, doc: str, *, choices: tuple | None = None, low: float | None = None,
-            high: float | None = None, identity: bool = True, added: bool = False) -> Any:
+            high: float | None = None, identity: bool = True) -> Any:
     """A dataclass field with its documentation, allowed values and whether it names the run.
 
-    `identity=False` is for what cannot change a number, such as a path to the same data. `added=True` is for a
-    setting that came after records had been made: at its default it changes nothing and leaves the name as it was.
+    `identity=False` is for what cannot change a number, such as a path to the same data.
     """
-    meta = {"doc": doc, "choices": choices, "low": low, "high": high, "identity": identity, "added": added}
+    meta = {"doc": doc, "choices": choices, "low": low, "high": high, "identity": identity}
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=meta)
     return dataclasses.field(default=default, metadata=meta)
@@ -50,11 +49,10 @@ def to_dict(instance: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
 
 
-def identity_dict(instance: Any) -> dict[str, Any]:
-    """Like `to_dict`, without the settings that cannot change a number, or that came later and stand at the default."""
-    return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance)
-            if f.metadata.get("identity", True)
-            and not (f.metadata.get("added") and getattr(instance, f.name) == f.default)}
+def differing(instance: Any) -> dict[str, Any]:
+    """The settings that can change a number and differ from their defaults, as plain data: what names a run."""
+    return {f.name: _plain(value) for f in dataclasses.fields(instance)
+            if f.metadata.get("identity", True) and (value := getattr(instance, f.name)) != f.default}
 
 
 def _plain(value: Any) -> Any:

@@ -53,6 +53,11 @@ class Dataset(ABC):
     def missing_files(self, data_dir: Path | None) -> list[str]:
         """The needed files that are not there; empty where the dataset can be loaded."""
 
+    @property
+    def title(self) -> str:
+        """What it is called in tables and where its records are."""
+        return self.name
+
     def preferred_tokenizer(self) -> str:
         """The tokenizer used where the user names none."""
         return self.default_tokenizer
@@ -177,10 +182,3 @@ def dataset_spec(text: str, changed: Mapping[str, Mapping[str, Any]] | None = No
     else:
         spec = {"name": "folder", "path": str(Path(text).expanduser().resolve())}
     return {**spec, **(changed or {}).get(spec["name"], {})}
-
-
-def dataset_label(spec: Mapping[str, Any]) -> str:
-    """What a dataset is called in tables: its name, or the base name of a folder."""
-    if spec["name"] != "folder" or not spec.get("path"):
-        return str(spec["name"])
-    return str(spec.get("label") or Path(spec["path"]).name)

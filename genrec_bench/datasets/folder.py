@@ -35,23 +35,27 @@ class Folder(Dataset):
     codebook_size: int = setting(65536, "codes allowed at each level of an index", low=1, high=2**24)
     allow_missing_text: bool = setting(False, "items that the file of texts lacks get an empty text")
 
-    drop_repeats: bool = setting(False, "atomic files: leave out what repeats user, item and time of an earlier line",
-                                 added=True)
+    drop_repeats: bool = setting(False, "atomic files: leave out what repeats user, item and time of an earlier line")
 
     default_tokenizer: ClassVar[str] = "rq_kmeans"
     needs_path: ClassVar[bool] = True
     how_to_get: ClassVar[str] = f"your own: a folder with {_WANTED}"
 
     def __post_init__(self) -> None:
-        """A label names a folder of records. Raises: UserError for one that cannot."""
+        """A label names a folder of records; it is the folder's own name where none is given. Raises: UserError."""
         own = Path(self.path).expanduser().resolve().name
         label = self.label or own
+        object.__setattr__(self, "label", label)
         if label in APART or not label.strip() or label.startswith(".") or not label.isprintable() \
                 or any(mark in label for mark in "/\\"):
             whose = f"the folder's name {own!r}" if label == own else f"folder.label = {label!r}"
             raise UserError(f"{self.path}: {whose} cannot name a folder of records: it must not be empty, start with a "
                             "dot, hold a separator or a letter that cannot be printed, or be "
                             f"{', '.join(APART[:-1])} or {APART[-1]}. Give another, such as --set folder.label=mine.")
+
+    @property
+    def title(self) -> str:
+        return self.label
 
     def location(self, data_dir: Path | None) -> str:
         """The folder as the user named it."""
@@ -76,7 +80,7 @@ class Folder(Dataset):
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             raise UserError(f"{self.path}: there is no such folder. Name a folder with {_WANTED}.")
-        label = self.label or folder.resolve().name
+        label = self.label
         prefix, is_json = _prefix(folder)
         options = {"text_fields": self.text_fields, "allow_missing_text": self.allow_missing_text,
                    "source": f"folder {label}"}

@@ -1,13 +1,14 @@
-"""What a run is: resolved settings, from suite, profile and `--set`, as frozen dataclasses."""
+"""What a run is: suite, profile and `--set` resolved to typed, frozen objects, built once."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from genrec_bench.core import settings
+from genrec_bench.core import registry, settings
+from genrec_bench.core.errors import UserError
 from genrec_bench.core.settings import setting
 
 
@@ -37,18 +38,18 @@ class TrainingConfig:
     valid_every: int = setting(1, "epochs between validations", low=1)
     accumulation_reduction: str = setting(
         "mean", "gradients of the passes of a step: mean over its rows, or sum of the passes' means (what the released "
-        "APAO scripts do under transformers 4.51)", choices=("mean", "sum"), added=True)
+        "APAO scripts do under transformers 4.51)", choices=("mean", "sum"))
     selection: str = setting(
         "ndcg@10", "what the best epoch is chosen by, on validation: NDCG@10 under the search used at test, the mean "
         "loss (APAO's released CE and MSL), or the loss of the last batch alone (its released APAO models)",
-        choices=("ndcg@10", "loss", "last_batch_loss"), added=True)
+        choices=("ndcg@10", "loss", "last_batch_loss"))
     group_users: bool = setting(
         False, "shuffle users instead of rows, so that the rows of a user are trained together; a decoder-only network "
-        "then reads them in one causal pass", added=True)
+        "then reads them in one causal pass")
     memory_gib: float = setting(
         0.0, "most memory of a forward pass and its backward pass beside the network, in GiB: users go through them in "
         "as many parts as that takes, all but one computed twice; 0 = all at once, as always where a user's rows are "
-        "packed (group_users). With dropout other parts draw other masks", low=0.0, added=True)
+        "packed (group_users). With dropout other parts draw other masks", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class DecodingConfig:
     num_beams: int = setting(20, "beam width B (APAO 5.1.3)", low=1)
     normaliser: str = setting("flat", "vocabulary of the softmax", choices=("flat", "trie"))
     batch_size: int = setting(256, "most users decoded together", low=1)
-    temperature: float = setting(1.0, "what the logits are divided by before the softmax", low=1e-6, added=True)
+    temperature: float = setting(1.0, "what the logits are divided by before the softmax", low=1e-6)
     memory_gib: float = setting(2.0, "most memory of a decoding pass, in GiB; users are decoded in as many passes as "
-                                     "that takes", low=1e-3, added=True)
+                                     "that takes", low=1e-3)
     precision: str = setting("float32", "what the network computes in; softmax and scores stay in float32",
-                             choices=("float32", "bfloat16"), added=True)
+                             choices=("float32", "bfloat16"))
 
 
 @dataclass(frozen=True)
@@ -83,59 +84,96 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class FirstStage:
-    """What is trained before: a run of its own that differs from this one in these settings alone."""
+class Weighted:
+    """An objective and its weight in the sum that is trained."""
 
-    objective: tuple[dict, ...] = setting((), "specs of its objectives")
-    training: TrainingConfig = setting(TrainingConfig(), "its training settings")
-    negatives: NegativesConfig | None = setting(None, "its negatives, where an objective needs them")
-    continues: bool = setting(True, "start from its weights; false = only the reference network has them")
+    objective: Any
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Uses:
+    """An earlier run that a run needs. take: "weights" to start from, or "reference" for a frozen network."""
+
+    run: RunConfig
+    take: str
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """One run: either a `baseline`, or tokenizer + backbone + objectives trained by our loop.
 
-    dataset, tokenizer, backbone and each of objective are specs `{"name": ..., <setting>: ...}` with all
-    defaults filled in; baseline is `{"name": ..., "system": ..., <setting>: ...}`. label: the row's name in
-    tables; profile: which profile made it. Neither names the run.
+    dataset, baseline, tokenizer, backbone and the objectives are plug-ins, frozen dataclasses with all settings.
+    label: the row's name in tables; profile: which profile made it. Neither names the run. uses: runs that come first.
     """
 
     label: str
     profile: str
-    dataset: Mapping[str, Any]
+    dataset: Any
     seed: int
     split: SplitConfig = field(default_factory=SplitConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    baseline: Mapping[str, Any] | None = None
-    tokenizer: Mapping[str, Any] | None = None
-    backbone: Mapping[str, Any] | None = None
-    objective: tuple[Mapping[str, Any], ...] = ()
+    baseline: Any = None
+    tokenizer: Any = None
+    backbone: Any = None
+    objectives: tuple[Weighted, ...] = ()
     training: TrainingConfig | None = None
     decoding: DecodingConfig | None = None
     negatives: NegativesConfig | None = None
-    first_stage: FirstStage | None = None
+    uses: tuple[Uses, ...] = ()
+
+    @property
+    def reference(self) -> str | None:
+        """Which weights the frozen network has that objectives compare with; None where no objective needs one."""
+        return next((w.objective.reference for w in self.objectives if "reference" in w.objective.needs), None)
+
+    def used(self, take: str) -> RunConfig | None:
+        """The run that something is taken from, or None."""
+        return next((used.run for used in self.uses if used.take == take), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for the record; parts that do not apply are left out."""
-        plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.to_dict(self).items()}
-        return {k: v for k, v in plain.items() if v not in (None, [])}
+        """Plain data for the record, every setting filled in; parts that do not apply are left out.
 
-    def first(self) -> RunConfig | None:
-        """The run of the first stage, or None."""
-        stage = self.first_stage
-        if stage is None:
-            return None
-        return dataclasses.replace(self, label=f"{self.label}: first stage", objective=stage.objective,
-                                   training=stage.training, negatives=stage.negatives, first_stage=None)
+        Of a run that it uses stands what is different there: None = a part that does not apply.
+        """
+        plain: dict[str, Any] = {"label": self.label, "profile": self.profile, "seed": self.seed}
+        plain |= {kind: registry.resolved(part) for kind in COMPONENTS if (part := getattr(self, kind)) is not None}
+        plain |= {name: settings.to_dict(part) for name in PARTS if (part := getattr(self, name)) is not None}
+        if self.objectives:
+            plain["objectives"] = [{**registry.resolved(w.objective), "weight": w.weight} for w in self.objectives]
+        if self.uses:
+            own = {**plain}
+            plain["uses"] = [{"take": used.take, "run": _different(used.run.to_dict(), own)} for used in self.uses]
+        return plain
+
+
+COMPONENTS = {"dataset": registry.datasets, "baseline": registry.baselines, "tokenizer": registry.tokenizers,
+              "backbone": registry.backbones}
+PARTS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "decoding": DecodingConfig,
+                          "negatives": NegativesConfig, "evaluation": EvaluationConfig}
+# What `--set` and profiles may name: the parts, and what the training of a second stage has otherwise.
+SECTIONS: dict[str, type] = {**PARTS, "second_stage": TrainingConfig}
 
 
 def from_dict(data: Mapping[str, Any]) -> RunConfig:
     """The configuration that `RunConfig.to_dict` wrote. Raises: UserError."""
-    parts = {k: settings.build(_PARTS[k], v, k) if k in _PARTS else v for k, v in data.items()}
+    parts: dict[str, Any] = {k: data[k] for k in ("label", "profile", "seed")}
+    parts |= {kind: known.build(data[kind]) for kind, known in COMPONENTS.items() if data.get(kind) is not None}
+    parts |= {name: settings.build(cls, data[name], name) for name, cls in PARTS.items() if data.get(name) is not None}
+    parts["objectives"] = tuple(weighted(spec) for spec in data.get("objectives") or ())
+    own = {k: v for k, v in data.items() if k != "uses"}
+    parts["uses"] = tuple(Uses(from_dict({**own, **used["run"]}), used["take"]) for used in data.get("uses") or ())
     return RunConfig(**parts)
 
 
-SECTIONS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "second_stage": TrainingConfig,
-                             "decoding": DecodingConfig, "negatives": NegativesConfig, "evaluation": EvaluationConfig}
-_PARTS = {**SECTIONS, "first_stage": FirstStage}
+def weighted(spec: Mapping[str, Any]) -> Weighted:
+    """An objective from a spec that may hold its weight. Raises: UserError."""
+    weight = spec.get("weight", 1.0)
+    if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
+        raise UserError(f"objective {spec['name']}: weight must be a number, got {weight!r}.")
+    return Weighted(registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}), float(weight))
+
+
+def _different(data: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `data` is different in `other`; None for what only `other` has."""
+    return {**{k: v for k, v in data.items() if other.get(k) != v}, **{k: None for k in other if k not in data}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +11,19 @@ from typing import Any
 from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.core.seeds import check_seeds
-from genrec_bench.datasets.base import dataset_label, dataset_spec
-from genrec_bench.experiments.config import SECTIONS, DecodingConfig, EvaluationConfig, FirstStage, RunConfig
+from genrec_bench.datasets.base import dataset_spec
+from genrec_bench.experiments.config import (
+    SECTIONS,
+    DecodingConfig,
+    EvaluationConfig,
+    RunConfig,
+    TrainingConfig,
+    Uses,
+    weighted,
+)
 from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names and profile_names for those who plan)
     FOLDERS,
     GRIDS,
-    baseline_label,
-    baseline_names,
     best_values,
     load_baseline,
     load_profile,
@@ -74,26 +79,43 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunCon
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
     seeds = tuple(profile["seeds"]) if selection.seeds is None else check_seeds(selection.seeds, "seeds")
-    runs: dict[str, RunConfig] = {}
+    runs: dict[RunConfig, RunConfig] = {}
     for text in selection.datasets or profile["datasets"]:
-        spec = _dataset(text, selection.overrides)
-        layers = _layers(profile, spec["name"], selection.overrides)
+        dataset = _dataset(text, selection.overrides)
+        layers = _layers(profile, dataset.name, selection.overrides)
         for row in rows:
-            for config in _runs(row, spec, layers, seeds, selection.profile):
-                for part in filter(None, (config.first(), config)):
-                    _check(part)
-                    runs.setdefault(str(dataclasses.replace(part, label="")), part)
+            for config in _runs(row, dataset, layers, seeds, selection.profile):
+                for part in (*(used.run for used in config.uses), config):
+                    runs.setdefault(dataclasses.replace(part, label=""), part)
     return list(runs.values())
+
+
+def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: str, overrides: Overrides) -> RunConfig:
+    """A suite's row under a profile, at seed 0, without any data.
+
+    dataset: a registered name. tokenizer: the name of the one that these data have where a row names none.
+    Raises: UserError where the row cannot be run so.
+    """
+    layers = _layers(load_profile(profile), dataset, overrides)
+    spec = {"name": dataset, **({"path": dataset} if registry.datasets.get(dataset).needs_path else {})}
+    own = row if "baseline" in row else {"tokenizer": {"name": tokenizer}, **row}
+    return _runs(own, registry.datasets.build(spec), layers, (0,), profile)[0]
+
+
+def training_config(profile: str, dataset: str) -> TrainingConfig:
+    """How a profile trains on a registered dataset where a row says nothing of it."""
+    return _section("training", _layers(load_profile(profile), dataset, {}))
 
 
 def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
     """Refuse a `--set` that no run reads. Raises: UserError."""
     used = set(SECTIONS) - {"second_stage", "negatives"}
     for config in configs:
-        parts = {"negatives": config.negatives, "second_stage": config.first_stage}
-        used |= {name for name, part in parts.items() if part}
-        specs = [config.dataset, config.tokenizer, config.backbone, config.baseline, *config.objective]
-        used |= {spec["name"] for spec in specs if spec}
+        used |= {"negatives"} if config.negatives else set()
+        used |= {"second_stage"} if config.uses else set()
+        parts = [config.dataset, config.tokenizer, config.backbone, config.baseline,
+                 *(w.objective for w in config.objectives)]
+        used |= {part.name for part in parts if part is not None}
     for target in overrides:
         if target not in used:
             raise UserError(f"--set {target}...: no run of this selection uses {target}. "
@@ -142,7 +164,7 @@ def _parts() -> dict[str, type]:
     """Everything but datasets that has settings: sections, components and baselines."""
     kinds = (registry.tokenizers, registry.backbones, registry.objectives)
     return {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()},
-            **{name: registry.systems.get(load_baseline(name)["system"]) for name in baseline_names()}}
+            **{name: registry.baselines.get(name) for name in registry.baselines.names()}}
 
 
 def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
@@ -191,11 +213,8 @@ def _selected(rows: list[dict[str, Any]], selection: Selection) -> list[dict[str
     return [row for row in rows if wanted(row)]
 
 
-def _dataset(text: str, overrides: Overrides) -> dict[str, Any]:
-    spec = dataset_spec(text, overrides)
-    if spec["name"] == "folder":
-        spec["label"] = dataset_label(spec)
-    return registry.datasets.resolved(registry.datasets.build(spec))
+def _dataset(text: str, overrides: Overrides) -> Any:
+    return registry.datasets.build(dataset_spec(text, overrides))
 
 
 def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
@@ -210,28 +229,20 @@ def _section(name: str, layers: list[Overrides]) -> Any:
     return settings.build(SECTIONS[name], merged, name)
 
 
-def _component(kind: registry.Registry, spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
-    """A spec with all settings: default < profile < profile's dataset part < the row < --set."""
+def _values(spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
+    """The settings of a component: profile < profile's dataset part < the row < --set; the rest has its defaults."""
     name = spec["name"]
-    values = {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec,
-              **with_preset({"name": name, **layers[2].get(name, {})}, "--set")}
-    weight = {"weight": _weight(values.pop("weight"), name)} if "weight" in values else {}
-    return {**kind.resolved(kind.build(values)), **weight}
+    return {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec,
+            **with_preset({"name": name, **layers[2].get(name, {})}, "--set")}
 
 
-def _weight(value: Any, name: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise UserError(f"objective {name}: weight must be a number, got {value!r}.")
-    return float(value)
-
-
-def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Overrides], seeds: tuple[int, ...],
+def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: tuple[int, ...],
           profile: str) -> list[RunConfig]:
     shared = {"profile": profile, "dataset": dataset, "split": _section("split", layers),
               "evaluation": _section("evaluation", layers)}
     if "baseline" in row:
-        return _baseline_runs(row, layers, seeds, shared)
-    preferred = registry.datasets.build(dataset).preferred_tokenizer()
+        return _baseline_runs(row["baseline"], layers, seeds, shared)
+    tokenizer = row.get("tokenizer") or {"name": dataset.preferred_tokenizer()}
     decoding = _section("decoding", [*layers[:2], {"decoding": row.get("decoding", {})}, layers[2]])
     _check_beam(decoding, shared["evaluation"])
     stage = row.get("first_stage")
@@ -239,26 +250,38 @@ def _runs(row: Mapping[str, Any], dataset: dict[str, Any], layers: list[Override
     training = _section("training", own)
     if stage and stage.get("continues", True):  # what second_stage says stands above all that training says
         training = _section("training", [*own, *({"training": layer.get("second_stage", {})} for layer in layers)])
-    parts = {"tokenizer": _component(registry.tokenizers, row.get("tokenizer", {"name": preferred}), layers),
-             "backbone": _component(registry.backbones, row["backbone"], layers),
-             **_objectives(_best(row, dataset["name"]), layers), "training": training, "decoding": decoding}
-    if stage:
-        before = _objectives(stage["objective"], layers)
-        parts["first_stage"] = FirstStage(**before, training=_section("training", layers),
-                                          continues=stage.get("continues", True))
-    return [RunConfig(label=row["label"], seed=seed, **shared, **parts) for seed in seeds]
+    shared |= {"tokenizer": registry.tokenizers.build(_values(tokenizer, layers)),
+               "backbone": registry.backbones.build(_values(row["backbone"], layers)), "decoding": decoding}
+    own_parts = {**_objectives(_best(row, dataset.name), layers), "training": training}
+    before = {**_objectives(stage["objective"], layers), "training": _section("training", layers)} if stage else {}
+    runs = []
+    for seed in seeds:
+        run = RunConfig(label=row["label"], seed=seed, **shared, **own_parts)
+        first = RunConfig(label=f"{row['label']}: first stage", seed=seed, **shared, **before) if stage else None
+        runs.append(dataclasses.replace(run, uses=_uses(run, first, continues=(stage or {}).get("continues", True))))
+    runs[0].backbone.check()
+    return runs
+
+
+def _uses(run: RunConfig, first: RunConfig | None, *, continues: bool) -> tuple[Uses, ...]:
+    """What a run takes from its first stage. Raises: UserError where it has none and its reference should be that."""
+    if first is None and run.reference == "first_stage":
+        raise UserError(f"{run.label}: reference = \"first_stage\", but the run has no first stage. Give its row a "
+                        "first_stage, or set the reference to \"initial\" or \"none\".")
+    if first is None:
+        return ()
+    taken = ("weights",) * continues + ("reference",) * (run.reference == "first_stage")
+    return tuple(Uses(first, take) for take in taken)
 
 
 def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> dict[str, Any]:
-    """The resolved objectives of a stage, and the settings of negatives where one of them needs any."""
-    from genrec_bench.objectives.base import check_needs_type  # with torch, which not every plan needs
+    """The objectives of a stage, and the settings of negatives where one of them needs any. Raises: UserError."""
+    from genrec_bench.objectives.base import check_needs
 
-    resolved = tuple(_component(registry.objectives, spec, layers) for spec in specs)
-    built = [registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}) for spec in resolved]
-    for objective in built:
-        check_needs_type(objective)
-    sampled = any("negatives" in objective.needs for objective in built)
-    return {"objective": resolved, "negatives": _section("negatives", layers) if sampled else None}
+    pairs = tuple(weighted(_values(spec, layers)) for spec in specs)
+    check_needs(w.objective for w in pairs)
+    sampled = any("negatives" in w.objective.needs for w in pairs)
+    return {"objectives": pairs, "negatives": _section("negatives", layers) if sampled else None}
 
 
 def _best(row: Mapping[str, Any], dataset: str) -> list[dict[str, Any]]:
@@ -282,25 +305,14 @@ def _check_beam(decoding: DecodingConfig, evaluation: EvaluationConfig) -> None:
                         f"decoding.num_beams={2 * length}.")
 
 
-def _check(config: RunConfig) -> None:
-    """What a run needs beyond settings that are each legal. Raises: UserError."""
-    if config.baseline is not None:
-        spec = {k: v for k, v in config.baseline.items() if k != "system"}
-        check = getattr(registry.systems.build({**spec, "name": config.baseline["system"]}), "check", None)
-        if check is not None:
-            check(config)
-        return
-    registry.backbones.build(config.backbone).check()
-
-
-def _baseline_runs(row: Mapping[str, Any], layers: list[Overrides], seeds: tuple[int, ...],
+def _baseline_runs(name: str, layers: list[Overrides], seeds: tuple[int, ...],
                    shared: dict[str, Any]) -> list[RunConfig]:
-    file = load_baseline(row["baseline"])
-    values = {**file["settings"], **file.get("profiles", {}).get(shared["profile"], {})}
+    """A setting comes from the baseline's file, its part for the profile, the profile, `--set`."""
+    file = load_baseline(name)
+    values = {**file.get("settings", {}), **file.get("profiles", {}).get(shared["profile"], {})}
     for layer in layers:
-        values |= layer.get(file["name"], {})
-    system = registry.systems.build({"name": file["system"], **values})
-    resolved = {**registry.systems.resolved(system), "system": file["system"], "name": file["name"]}
+        values |= layer.get(name, {})
+    baseline = registry.baselines.build({"name": name, **values})
     # a method without randomness gives the same numbers at every seed: one run says it all
-    return [RunConfig(label=baseline_label(file, resolved), seed=seed, baseline=resolved, **shared)
-            for seed in (seeds if file["seeded"] else (0,))]
+    return [RunConfig(label=baseline.label, seed=seed, baseline=baseline, **shared)
+            for seed in (seeds if baseline.seeded else (0,))]

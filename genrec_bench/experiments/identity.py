@@ -1,65 +1,64 @@
-"""THE place that names a run: by what it is, never by when or where it ran."""
+"""THE place that names a run: by what it is, never by when or where it ran.
+
+A name covers the settings that differ from their defaults, versions, fingerprints, the seed, the runs that it uses and
+the engine. So an optional setting that is added later renames nothing; whoever changes a default raises the version of
+its component.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from genrec_bench.core import registry, settings
 from genrec_bench.core.files import canonical
-from genrec_bench.experiments.config import FirstStage, RunConfig
+from genrec_bench.experiments.config import RunConfig
 
-ENGINE_VERSION = 1  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
-
-
+ENGINE_VERSION = 2  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
 
 
+def short_hash(data: Any) -> str:
+    """The first 16 hex digits of sha256 over the canonical JSON."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:16]
+
+
+def method_parts(config: RunConfig) -> dict[str, Any]:
+    """What a method is, as plain data: a run without its seed, its data, and the runs that it uses."""
+    parts = {"engine": ENGINE_VERSION, "split": settings.differing(config.split),
+             "evaluation": settings.differing(config.evaluation)}
+    if config.baseline is not None:
+        parts["baseline"] = registry.identity(config.baseline)
+    else:
+        parts |= {"tokenizer": registry.identity(config.tokenizer), "backbone": registry.identity(config.backbone),
+                  "objectives": [{**registry.identity(w.objective), **({} if w.weight == 1 else {"weight": w.weight})}
+                                 for w in config.objectives]}
+        sections = {"training": config.training, "decoding": config.decoding, "negatives": config.negatives}
+        parts |= {name: settings.differing(section) for name, section in sections.items() if section is not None}
+    return {name: part for name, part in parts.items() if part}
+
+
+def method(config: RunConfig) -> str:
+    """The name of a method: equal for the runs of one row under one profile on all seeds."""
+    uses = [{"take": used.take, "method": method(used.run)} for used in config.uses]
+    return short_hash({**method_parts(config), **({"uses": uses} if uses else {})})
 
 
 def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_fingerprint: str | None,
-                   history_fingerprint: str | None = None) -> dict[str, Any]:
+                   used: Mapping[str, str], history_fingerprint: str | None = None) -> dict[str, Any]:
     """Everything a run's numbers depend on, as plain data; stored in the record.
 
-    The dataset counts by its processed split and the tokenizer by the IDs it made, besides their settings. Whole
+    The dataset counts by its processed split and the tokenizer by the IDs that it made, besides their settings. Whole
     histories, beyond what the split's rows hold, matter only where they are taken out of the ranking.
+    used: what is taken -> name of the run that it is taken from.
     """
-    parts: dict[str, Any] = {
-        "engine": ENGINE_VERSION,
-        "seed": config.seed,
-        "dataset": registry.datasets.identity(config.dataset),
-        "split": settings.identity_dict(config.split),
-        "split_fingerprint": split_fingerprint,
-        "evaluation": settings.identity_dict(config.evaluation),
-    }
-    if config.evaluation.exclude_history:
-        parts["history_fingerprint"] = history_fingerprint
-    if config.baseline is not None:
-        system = registry.systems.get(config.baseline["system"])
-        parts["baseline"] = {**config.baseline, "version": getattr(system, "version", 1)}
-        return parts
-    parts["tokenizer"] = registry.tokenizers.identity(config.tokenizer)
-    parts["semantic_ids_fingerprint"] = semantic_ids_fingerprint
-    parts["backbone"] = registry.backbones.identity(config.backbone)
-    parts |= _stage(config)
-    parts["decoding"] = settings.identity_dict(config.decoding)
-    if config.first_stage is not None:
-        parts["first_stage"] = {**_stage(config.first_stage), "continues": config.first_stage.continues}
-    return parts
+    parts = {"seed": config.seed, "dataset": registry.identity(config.dataset), "split_fingerprint": split_fingerprint,
+             **method_parts(config)}
+    more = {"semantic_ids_fingerprint": semantic_ids_fingerprint, "history_fingerprint": history_fingerprint,
+            "uses": dict(used)}
+    return parts | {name: value for name, value in more.items() if value}
 
 
-def _stage(config: RunConfig | FirstStage) -> dict[str, Any]:
-    parts = {"objective": [{**registry.objectives.identity(_without_weight(o)), "weight": o.get("weight", 1.0)}
-                           for o in config.objective],
-             "training": settings.identity_dict(config.training)}
-    if config.negatives is not None:
-        parts["negatives"] = settings.identity_dict(config.negatives)
-    return parts
-
-
-def _without_weight(spec: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in spec.items() if k != "weight"}
-
-
-def run_id(parts: dict[str, Any]) -> str:
-    """The first 16 hex digits of sha256 over the identity parts."""
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
+def run_id(parts: Mapping[str, Any]) -> str:
+    """The name of the run that has these identity parts."""
+    return short_hash(parts)

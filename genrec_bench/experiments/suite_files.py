@@ -108,13 +108,9 @@ class ProfileFile:
 
 @dataclasses.dataclass(frozen=True)
 class BaselineFile:
-    """A baseline file: a system with settings, and where each comes from."""
+    """A baseline file: settings that are not the defaults of the registered baseline, and where each comes from."""
 
-    name: str = setting(REQUIRED, "the file's name without .toml")
-    label: str = setting(REQUIRED, "name in tables; {setting} stands for a setting's value")
-    system: str = setting(REQUIRED, "name of the code that runs it")
-    seeded: bool = setting(REQUIRED, "false = the numbers are equal at every seed")
-    settings: dict = setting(REQUIRED, "settings of the system")
+    settings: dict = setting(None, "{ <setting> = value }")
     profiles: dict = setting(None, "{ <profile> = settings that differ there }")
     sources: dict = setting(None, "{ <setting> = where its value comes from }")
 
@@ -127,11 +123,6 @@ def suite_names(folder: Path | None = None) -> list[str]:
 def profile_names(folder: Path | None = None) -> list[str]:
     """Names of the profile files, sorted."""
     return _names("profile", folder)
-
-
-def baseline_names(folder: Path | None = None) -> list[str]:
-    """Names of the baseline files, sorted."""
-    return _names("baseline", folder)
 
 
 def load_suite(name: str, folder: Path | None = None) -> Data:
@@ -211,26 +202,16 @@ def load_profile(name: str, folder: Path | None = None) -> Data:
 
 
 def load_baseline(name: str, folder: Path | None = None) -> Data:
-    """A baseline file as data. Raises: UserError with the nearest name, or naming the file and what is wrong in it."""
+    """The file of a registered baseline as data, {} where it has none. Raises: UserError naming what is wrong in it."""
+    if name not in _names("baseline", folder):
+        return {}
     path, data = _read("baseline", name, folder)
     _build(BaselineFile, data, str(path))
-    _check_name(path, data["name"])
     _check_tables(data.get("profiles", {}), f"{path}, profiles")
     for profile in data.get("profiles", {}):
         if profile not in profile_names():
             raise unknown("profile", profile, profile_names(), f"{path}, profiles")
     return data
-
-
-def baseline_label(file: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """A baseline's row name; `{setting}` in the file's label stands for the setting's value. Raises: UserError."""
-    try:
-        return file["label"].format_map({k: str(v).replace("_", " ") for k, v in values.items()})
-    except KeyError as error:
-        raise unknown("setting", str(error.args[0]), values, f"the label of baseline {file['name']}") from None
-    except (ValueError, IndexError, AttributeError):
-        raise UserError(f"the label of baseline {file['name']}, {file['label']!r}, is malformed. Write {{setting}} for "
-                        "a setting's value, and nothing else in braces.") from None
 
 
 def _names(kind: str, folder: Path | None) -> list[str]:

@@ -41,8 +41,8 @@ class CrossEntropy(Objective):
     """Token-level cross-entropy over the whole vocabulary, the reference of every comparison."""
 
     reduction: str = setting("mean", "over an item's tokens: mean (APAO, Eq. 2-4) or sum (BEAR's SFT, Eq. 2.1)",
-                             choices=REDUCTIONS, added=True)
-    eos: bool = setting(False, "EOS counts as one more token: APAO's released code, not its equations", added=True)
+                             choices=REDUCTIONS)
+    eos: bool = setting(False, "EOS counts as one more token: APAO's released code, not its equations")
 
     @property
     def needs(self) -> frozenset[str]:

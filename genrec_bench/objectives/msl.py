@@ -81,7 +81,7 @@ class Msl(Objective):
                                        "as in MSL's released code")
     # The code takes the mean over all tokens of a forward pass, whose items have unequal numbers of them.
     average: str = setting("item", "over the tokens of each item and then over items, or over all tokens of a forward "
-                                   "pass, as MSL's released code", choices=AVERAGES, added=True)
+                                   "pass, as MSL's released code", choices=AVERAGES)
     adaptive: bool = setting(False, "temperature from the first level's logits, the loss multiplied by it")
     initial_tau: float = setting(1.5, "adaptive: the temperature training starts with", low=0.01)
     eta: float = setting(0.25, "adaptive: share of the valid first tokens that count as competitors", low=0.0,

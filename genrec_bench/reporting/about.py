@@ -135,7 +135,7 @@ def _settings(group: Group) -> dict[str, dict[str, Any]]:
     parts |= {f"first stage, {part}": stage.get(part) for part in ("training", "negatives")}
     parts |= {f"first stage, objective {i}": spec for i, spec in enumerate(stage.get("objective", ()), 1)}
     parts |= {"first stage": {"continues": stage["continues"]}} if stage else {}
-    return {part: {k: v for k, v in flatten(spec or {}).items() if k != "system" and v is not None}
+    return {part: {k: v for k, v in flatten(spec or {}).items() if v is not None}
             for part, spec in parts.items()}
 
 

@@ -17,11 +17,11 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.figures.style import PALETTE, ROW, broken_label, image_bytes, own_style
-from genrec_bench.reporting.load import dataset_title
+from genrec_bench.reporting.matching import dataset_title, unequal_budget
 from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
 from genrec_bench.results.records import RunRecord
 
-PARTS = ("tokenizer", "semantic_ids_fingerprint", "backbone", "training", "decoding", "negatives", "first_stage")
+PARTS = ("tokenizer", "semantic_ids_fingerprint", "backbone", "training", "decoding", "negatives", "uses")
 MACHINE = ("device", "cpu", "threads")
 LOOKS = {"better": (PALETTE[0], "o"), "worse": (PALETTE[3], "s"), None: ("0.35", "D")}
 CSV_HEADER = ("dataset", "profile", "new", "baseline", "seeds", "users", "ndcg@10_new", "ndcg@10_baseline",
@@ -221,9 +221,11 @@ def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> s
         parts.append(f"no difference detected from {which} ({_detectable(undecided)})")
     if apart := [p.baseline.label for p in pairs if p.declared and not p.ndcg]:
         parts.append(f"no seed in common with {_join(apart)}")
+    budget = unequal_budget(method.first)
     nothing = ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
                "no verdict, for one test user allows no test" if _one_user(described(pairs)) else
-               "no verdict, for no method with a record is one that the suites declare as one to stand beside"
+               f"no verdict, unequal budget: {budget}" if budget else
+               "no verdict: no row of a suite has a record for this profile and backbone yet"
                if described(pairs) else "no seed in common with a stored baseline")
     smoke = " Profile smoke only shows that everything works: these numbers mean nothing."
     return f"{'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")

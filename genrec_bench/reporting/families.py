@@ -104,8 +104,8 @@ def _pairs(family: Family, block: Block, backbone: str,
            values: Values) -> tuple[list[tuple[Group, Group]], list[tuple[str, str]]]:
     """The rows of one backbone with what they are measured by, and what is lacking; nothing without a run on it."""
     own = [g for g in block.groups if g.row.backbone == backbone]
-    plain = {g.name: g for g in own if not g.changed and g.label == g.row.label}
-    plain |= {g.row.baseline: g for g in block.groups if g.row.baseline is not None and not g.changed}
+    plain = {g.name: g for g in own if g.label == g.row.label}
+    plain |= {g.row.baseline: g for g in block.groups if g.row.baseline is not None}
     pairs, lacking = [], []
     for name in family.rows if own else ():
         sides = [plain.get(name), plain.get(family.against)]

@@ -144,15 +144,12 @@ def _measured(entry: Entry, blocks: Mapping[str, list[Block]]) -> Measured:
 
 
 def _runs(entry: Entry, reading: Reading, block: Block) -> Iterator[Group]:
-    """Groups of the reading's row that have its value and, of what the row states, change nothing but that setting."""
+    """Groups of the reading's row that have its value."""
     part, _, key = entry.setting.partition(".")
     for group in block.groups:
         specs = _specs(group)
-        # a record that is older than the setting was made as its default has it
-        value = specs[part].get(key, entry.default) if part in specs else None
-        others = [k for k in group.changed if k.rpartition(".")[2] != key]
-        if (group.row.label == (reading.row or entry.effect.row) and not others
-                and canonical(value) == canonical(reading.value)):
+        value = specs.get(part, {}).get(key)
+        if group.row.label == (reading.row or entry.effect.row) and canonical(value) == canonical(reading.value):
             yield group
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from genrec_bench.core import registry
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments import suite_files
-from genrec_bench.reporting.rows import Row, Suite, flatten, row_of
+from genrec_bench.experiments.grid import Overrides
+from genrec_bench.reporting.matching import dataset_title, row_numbers
+from genrec_bench.reporting.rows import Row, Suite, as_stated
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.records import RecordStore, RunRecord
-
-_Placed = tuple[int, dict[str, Any], RunRecord]  # a row's number, its settings that the run has otherwise, the run
-MOST_SHOWN = 3  # settings in the brackets of a label
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,11 @@ def summarise(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are equal in everything but the seed, in order of seeds. label: unique within its block.
-
-    changed: the runs' values of settings that the row states otherwise.
-    """
+    """Runs that are equal in everything but the seed, in order of seeds. label: unique within its block."""
 
     row: Row
     label: str
     records: tuple[RunRecord, ...]
-    changed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -63,8 +59,8 @@ class Group:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The settings, from the first record; only the seed differs in the others."""
-        return self.records[0].config
+        """The settings in the words of a row, from the first record; only the seed differs in the others."""
+        return as_stated(self.records[0])
 
     def metric(self, key: str) -> Summary:
         """One metric over seeds; n counts the seeds that have it."""
@@ -88,8 +84,8 @@ class Group:
 
     def all_stages(self, *keys: str) -> list[float]:
         """One number about training summed over the stages, a value a seed; only seeds of which all is known."""
-        stages = [[_at(r.training, *keys), *([_at(r.training, "first_stage", *keys)] if "first_stage" in r.config
-                                             else [])] for r in self.records]
+        stages = [[_at(r.training, *keys), *([_at(r.training, "first_stage", *keys)] if r.first_stage else [])]
+                  for r in self.records]
         return [sum(values) for values in stages if None not in values]
 
     def train_seconds(self) -> list[float]:
@@ -153,39 +149,33 @@ class Block:
         return self._plainest(family, (("cross_entropy",), ("cross_entropy",)))
 
     def _plainest(self, family: str, stages: tuple[tuple[str, ...], ...]) -> Group | None:
-        """The first row with these objectives; of its variants the one without another setting in its label."""
-        same = [g for g in self.families()[family] if g.row.stages == stages]
-        return min(same, key=lambda g: (g.row is not same[0].row, g.label != g.row.label), default=None)
+        """The first row with these objectives."""
+        return next((g for g in self.families()[family] if g.row.stages == stages), None)
 
 
-def arrange(suite: Suite, records: Sequence[RunRecord]) -> list[Block]:
+def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | None = None) -> list[Block]:
     """The suite's records as comparable blocks, sorted by dataset and profile; rows in the suite's order.
 
-    Nothing that differs in more than the seed is put into one group, nothing of another split or evaluation into one
-    block. A method that is not seeded stands in the blocks of every profile with its data: its runs are named and
-    stored without the profile.
+    A record belongs to a row where the row, under a profile, gives its method; nothing is guessed. A run that a profile
+    has in common with another one appears in the blocks of both, if the block's data have runs of that profile.
+    overrides: what `--set` changes of the rows.
     """
-    placed = [(found, r) for r in {r.run_id: r for r in records}.values() if (found := row_of(r.config, suite.rows))]
-    seeded = {(canonical(_shared(r)), r.profile) for (number, _), r in placed if suite.rows[number].seeded}
+    records = list({r.run_id: r for r in records}.values())
     expected = expected_seeds(records)
-    single: dict[str, str] = {}  # data of unseeded methods only -> the first profile by name
-    for (number, _), record in placed:
-        if not suite.rows[number].seeded:
-            data = canonical(_shared(record))
-            single[data] = min(single.get(data, record.profile), record.profile)
-    blocks: dict[tuple[str, str], list[_Placed]] = {}
-    for (number, changed), record in placed:
-        data = canonical(_shared(record))
-        homes = [(data, record.profile)]
-        if not suite.rows[number].seeded:
-            homes = [key for key in seeded if key[0] == data] or [(data, single[data])]
-        for home in homes:
-            blocks.setdefault(home, []).append((number, changed, record))
-    ordered = sorted(blocks.items(), key=lambda kv: (dataset_title(kv[1][0][2]), kv[0][1], kv[0][0]))
-    names = _block_names([f"{dataset_title(runs[0][2])}, profile {profile}" for (_, profile), runs in ordered],
-                         [_shared(runs[0][2]) for _, runs in ordered])
-    return [_block(name, profile, suite, runs, expected.get((data, profile), ()))
-            for name, ((data, profile), runs) in zip(names, ordered, strict=True)]
+    blocks = []
+    for data in sorted({canonical(data_of(r)) for r in records}):
+        same = [r for r in records if canonical(data_of(r)) == data]
+        profiles = {r.profile for r in same if is_seeded(r)} or {min(r.profile for r in same)}
+        for profile in sorted(profiles):
+            placed = [(number, r) for r in same
+                      if (number := row_numbers(suite, profile, r, overrides).get(r.method)) is not None]
+            if placed:
+                blocks.append(_block(data, profile, suite, placed, expected.get((data, profile), ())))
+    titles = [f"{block.dataset}, profile {block.profile}" for block in blocks]
+    named = [replace(block, name=title if titles.count(title) == 1 else
+                     f"{title}, split {block.groups[0].records[0].split_fingerprint[:8]}")
+             for block, title in zip(blocks, titles, strict=True)]
+    return sorted(named, key=lambda block: (block.dataset, block.profile, block.name))
 
 
 def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[int, ...]]:
@@ -198,8 +188,8 @@ def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[
     found: dict[tuple[str, str], dict[int, set[str]]] = {}
     for record in records:
         if is_seeded(record):
-            seeds = found.setdefault((canonical(_shared(record)), record.profile), {})
-            seeds.setdefault(record.seed, set()).add(canonical(_own(record)))
+            seeds = found.setdefault((canonical(data_of(record)), record.profile), {})
+            seeds.setdefault(record.seed, set()).add(record.method)
     known = {p: set(suite_files.load_profile(p)["seeds"]) for p in suite_files.profile_names()}
     expected = {}
     for (data, profile), seeds in found.items():
@@ -212,35 +202,32 @@ def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[
 def is_seeded(record: RunRecord) -> bool:
     """Whether another seed would give a run other numbers."""
     name = (record.config.get("baseline") or {}).get("name")
-    return name not in suite_files.baseline_names() or suite_files.load_baseline(name)["seeded"]
+    return name not in registry.baselines.names() or registry.baselines.get(name).seeded
 
 
-def _block_names(titles: list[str], shared: list[dict[str, Any]]) -> list[str]:
-    """Titles made unique by settings, and by the data's fingerprints only where settings do not tell blocks apart."""
-    settings = [{k: v for k, v in s.items() if k not in ("data", "histories")} for s in shared]
-    enough = len({canonical([t, s]) for t, s in zip(titles, settings, strict=True)}) == len(titles)
-    return _unique(titles, settings if enough else shared)
+def data_of(record: RunRecord) -> dict[str, Any]:
+    """What every run of a block has in common: the data, and the rows made of them."""
+    names = ("engine", "dataset", "split_fingerprint", "history_fingerprint")
+    return {name: record.identity[name] for name in names if name in record.identity}
 
 
-def _block(name: str, profile: str, suite: Suite, placed: Sequence[_Placed], expected: tuple[int, ...]) -> Block:
-    extra = [r for number, _, r in placed if suite.rows[number].seeded and r.seed not in expected]
-    placed = [one for one in placed if one[2] not in extra]
-    groups: dict[tuple[int, str], list[RunRecord]] = {}
-    changes: dict[tuple[int, str], dict[str, Any]] = {}
-    for number, changed, record in placed:
-        key = number, canonical(_own(record))
-        groups.setdefault(key, []).append(record)
-        changes[key] = changed
-    backbones = list(dict.fromkeys([None, *(suite.rows[number].backbone for number, _ in sorted(groups))]))
-    keys = sorted(groups, key=lambda key: (backbones.index(suite.rows[key[0]].backbone), key[0],
-                                           len(key[1]), key[1]))  # the variant with fewest settings first
-    sets = [sorted(groups[key], key=lambda r: (r.seed, r.run_id)) for key in keys]
-    rows = [suite.rows[number] for number, _ in keys]
-    labels = _unique([row.label or runs[0].label for row, runs in zip(rows, sets, strict=True)],
-                     [_own(runs[0]) for runs in sets], [changes[key] for key in keys])
-    return Block(name, dataset_title(sets[0][0]), profile,
-                 tuple(Group(row, label, tuple(runs), changes[key])
-                       for row, label, runs, key in zip(rows, labels, sets, keys, strict=True)), expected,
+def _block(data: str, profile: str, suite: Suite, placed: Sequence[tuple[int, RunRecord]],
+           expected: tuple[int, ...]) -> Block:
+    """The block of one profile on some data. Runs of a row that have other semantic IDs, as another machine may make
+    them, are groups of their own."""
+    extra = [r for number, r in placed if suite.rows[number].seeded and r.seed not in expected]
+    sets: dict[tuple[int, str], list[RunRecord]] = {}
+    for number, record in placed:
+        if record not in extra:
+            sets.setdefault((number, record.identity.get("semantic_ids_fingerprint", "")), []).append(record)
+    backbones = list(dict.fromkeys([None, *(suite.rows[number].backbone for number, _ in sorted(sets))]))
+    groups = []
+    for number, ids in sorted(sets, key=lambda key: (backbones.index(suite.rows[key[0]].backbone), key)):
+        row, runs = suite.rows[number], sorted(sets[number, ids], key=lambda r: (r.seed, r.run_id))
+        several = sum(n == number for n, _ in sets) > 1
+        label = row.label or runs[0].label
+        groups.append(Group(row, f"{label} (semantic IDs {ids[:8]})" if several else label, tuple(runs)))
+    return Block(data, dataset_title(groups[0].records[0]), profile, tuple(groups), expected,
                  tuple(sorted(f"seed {r.seed} of {r.label}" for r in extra)))
 
 
@@ -251,66 +238,3 @@ def diagnoses_of(blocks: Sequence[Block], results: Path) -> dict[str, Diagnosis]
     records = {r.run_id: r for b in blocks for g in b.groups for r in g.records}
     found = {run_id: diagnoses.find(store, record) for run_id, record in records.items()}
     return {run_id: diagnosis for run_id, diagnosis in found.items() if diagnosis is not None}
-
-
-def dataset_title(record: RunRecord) -> str:
-    """The dataset's registered name; for a folder of the user's own its label, marked so that it is no other's."""
-    spec = record.config["dataset"]
-    if spec["name"] != "folder":
-        return spec["name"]
-    name = spec.get("label") or Path(spec.get("path") or "").name
-    return f"{name} (folder)" if name else "folder"
-
-
-def _shared(record: RunRecord) -> dict[str, Any]:
-    """What every run of a block has in common, the profile apart."""
-    identity = record.identity
-    return {"dataset": identity.get("dataset", record.config["dataset"]),
-            "split": record.config.get("split", {}), "evaluation": record.config.get("evaluation", {}),
-            "data": identity.get("split_fingerprint", ""), "histories": identity.get("history_fingerprint") or "",
-            "engine": identity.get("engine", "")}
-
-
-def _own(record: RunRecord) -> dict[str, Any]:
-    """What tells a run from the others of its block, the seed apart."""
-    source = record.identity if "seed" in record.identity else record.config
-    return {k: v for k, v in source.items() if k not in ("seed", "label", "profile")}
-
-
-def _unique(names: list[str], contents: list[Mapping[str, Any]],
-            changes: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-    """Names with what differs in brackets, where several have the same name or a row's own settings are changed.
-
-    What has none of the settings in which others of its name differ keeps the plain name: a setting that was added
-    later is not in the contents at its default.
-    """
-    flat = [{**flatten(c), **extra} for c, extra in zip(contents, changes or [{}] * len(names), strict=True)]
-    result = list(names)
-    for name in dict.fromkeys(names):
-        same = [i for i, n in enumerate(names) if n == name]
-        keys = sorted({k for i in same for k in flat[i] if len({str(flat[j].get(k)) for j in same}) > 1})
-        telling = _telling(keys, [flat[i] for i in same])
-        plain = [i for i in same if keys and all(flat[i].get(k) is None for k in keys)]
-        for i in same:
-            if plain == [i]:
-                continue
-            extra = sorted(changes[i]) if changes else []
-            shown = list(dict.fromkeys([*extra, *telling]))[:MOST_SHOWN]
-            more = len({*extra, *keys}) - len(shown)
-            parts = [f"{k}={_short(flat[i].get(k))}" for k in shown] + ([f"and {more} more"] if more else [])
-            result[i] = f"{name} ({', '.join(parts)})" if parts else name
-    return [f"{n}, variant {result[:i].count(n) + 1}" if result.count(n) > 1 else n for i, n in enumerate(result)]
-
-
-def _telling(keys: Sequence[str], flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """At most MOST_SHOWN of the keys, those that tell most of the variants apart."""
-    chosen: list[str] = []
-    while len(chosen) < min(MOST_SHOWN, len(keys)):
-        chosen.append(max((k for k in keys if k not in chosen),
-                          key=lambda k: len({tuple(str(f.get(c)) for c in (*chosen, k)) for f in flat})))
-    return sorted(chosen)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:8] if len(text) > 24 else text

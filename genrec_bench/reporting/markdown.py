@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -34,7 +35,8 @@ PAPER_FILES = ("table-*.csv", "table-*.tex", "table-*.md")
 class Source:
     """What reports are made from. results: the folder of the records, for ranks, diagnoses and what else lies beside
     them; without it nothing is tested. suites: where suite files lie. jobs: processes that draw. drawn: False leaves
-    out all pictures. reports: where earlier reports may lie, which the index then links too.
+    out all pictures. reports: where earlier reports may lie, which the index then links too. overrides: what `--set`
+    changes of the suites' rows, which are then reported under these settings.
     """
 
     records: Sequence[RunRecord]
@@ -43,14 +45,16 @@ class Source:
     jobs: int = 1
     drawn: bool = True
     reports: Path | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def material(self, suite: Suite) -> Material:
         """What a suite's report is made from."""
-        return Material.of(suite, self.records, self.results)
+        return Material.of(suite, self.records, self.results, self.overrides)
 
 
 def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *, suites: Path | None = None,
-                 results: Path | None = None, jobs: int = 1) -> Path:
+                 results: Path | None = None, jobs: int = 1,
+                 overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
     """Write a suite's report from records and return the path of its Markdown.
 
     Writes `<reports>/<suite>/` (`report.md`, `tables/*.csv`, `figures/*.png|svg`), the tables of its paper in
@@ -58,7 +62,8 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
     the index. Nothing but the arguments and the suite, profile, paper, ledger and baseline files enters: equal records
     give equal bytes. Raises: UserError where no record belongs to the suite, and for a damaged file.
     """
-    pages, front = build(suite_name, Source(records, results, suites, jobs, reports=reports))
+    source = Source(records, results, suites, jobs, reports=reports, overrides=overrides or {})
+    pages, front = build(suite_name, source)
     pages.write(reports)
     return reports / front
 
@@ -142,6 +147,10 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
     folder, blocks, paper = material.suite.name, material.blocks, material.paper
     profiles = ", ".join(sorted({b.profile for b in blocks}))
     head = f"Made from {len(about.records_of(blocks))} runs, profile{'s' if ',' in profiles else ''} {profiles}."
+    if material.overrides:
+        changed = [f"{part}.{name} = {value}" for part, values in material.overrides.items()
+                   for name, value in values.items()]
+        head += f" Changed by `--set`: {', '.join(changed)}; so no comparison here is a pre-registered one."
     if paper:
         head += f" Paper: {paper.link}."
     first = [f"# {material.suite.title}", head, "## The answer", *_answer(material),
@@ -153,7 +162,7 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
     last = ["## Efficiency", *sections.efficiency(material, pages, folder),
             "## Budget and tuning", *sections.budget(blocks), *sections.grids(folder, source.results, source.suites),
             "## Settings, data and machines", *sections.settings(material, pages, folder),
-            *sections.not_covered(material)]
+            *sections.not_covered(material), *sections.other_runs(source.records, material)]
     searched = sections.searched(material, pages, folder)
     shown = drawn(material)
     parts = [*first, *sections.figures(shown, pages, folder, "tests"),

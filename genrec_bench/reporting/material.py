@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,18 +29,20 @@ class Material:
     """A suite's records as blocks, and on demand what is computed from them, each once.
 
     results: the folder of the records, for what lies beside them (ranks, diagnoses, facts about users); without it
-    nothing is tested and what needs them is not drawn.
+    nothing is tested and what needs them is not drawn. overrides: what `--set` changes of the suite's rows.
     """
 
     suite: Suite
     blocks: tuple[Block, ...]
     results: Path | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     _values: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, suite: Suite, records: Sequence[RunRecord], results: Path | None = None) -> Material:
+    def of(cls, suite: Suite, records: Sequence[RunRecord], results: Path | None = None,
+           overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Material:
         """The material of a suite's report; records of other suites are left out."""
-        return cls(suite, tuple(arrange(suite, records)), results)
+        return cls(suite, tuple(arrange(suite, records, overrides)), results, overrides or {})
 
     @cached_property
     def paper(self) -> Paper | None:
@@ -63,8 +66,9 @@ class Material:
 
     @cached_property
     def families(self) -> tuple[Tested, ...]:
-        """The suite's declared families with their tests; () without ranks."""
-        return tuple(tested(self.suite, self.blocks, self.values)) if self.results is not None else ()
+        """The suite's declared families with their tests; () without ranks, and for rows that `--set` changes."""
+        testable = self.results is not None and not self.overrides
+        return tuple(tested(self.suite, self.blocks, self.values)) if testable else ()
 
     @cached_property
     def ranked(self) -> bool:

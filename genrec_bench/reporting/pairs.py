@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from genrec_bench.analysis.significance import Comparison, compare_values, detec
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.load import _block_names, _own, _shared, _unique, dataset_title, is_seeded
-from genrec_bench.reporting.rows import Row, load_suite, row_of
+from genrec_bench.reporting.load import data_of, is_seeded
+from genrec_bench.reporting.matching import dataset_title, row_numbers, unequal_budget
+from genrec_bench.reporting.rows import Row, load_suite
 from genrec_bench.results.records import RunRecord
 
 K = 10
@@ -96,7 +97,7 @@ def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
     """
     methods = _methods(stored)
     parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
-    most = max(sorted(parts), key=lambda place: len({canonical(_own(m.first)) for m in parts[place]}))
+    most = max(sorted(parts), key=lambda place: len({m.first.method for m in parts[place]}))
     return ([record for m in parts[most] for record in m.runs.values()],
             [m for m in methods if m not in parts[most]])
 
@@ -107,12 +108,11 @@ def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunReco
     One a file: their data, split and profile. Seeds are the numbers of the files, from 1.
     """
     r = min(stored, key=lambda r: (not is_seeded(r), r.run_id))
-    identity = {k: r.identity[k] for k in ("dataset", "split_fingerprint", "history_fingerprint", "engine")
-                if k in r.identity}
+    identity = data_of(r)
     config = {"label": label, "profile": r.profile, "dataset": r.config["dataset"], "split": r.config["split"],
               "evaluation": r.config["evaluation"], OUTSIDE: label}
-    return [RunRecord(f"{label}, file {file}", label, r.profile, {**config, "seed": file}, identity, {}, r.data,
-                      {}, {}, {}, {}) for file in range(1, count + 1)]
+    return [RunRecord(f"{label}, file {file}", f"{OUTSIDE} {label}", label, r.profile, {**config, "seed": file},
+                      identity, {}, r.data, {}, {}, {}, {}) for file in range(1, count + 1)]
 
 
 def tested(pairs: Iterable[Pair]) -> list[Pair]:
@@ -127,45 +127,43 @@ def described(pairs: Iterable[Pair]) -> list[Pair]:
 
 def _methods(records: Sequence[RunRecord]) -> list[Method]:
     """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
-    groups: dict[str, dict[int, RunRecord]] = {}
+    groups: dict[tuple[str, str, str], dict[int, RunRecord]] = {}
     for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
-        key = canonical([_shared(record), record.profile, _own(record)])
+        key = _place(record), record.method, record.identity.get("semantic_ids_fingerprint", "")
         groups.setdefault(key, {}).setdefault(record.seed, record)
-    runs = [dict(sorted(group.items())) for group in groups.values()]
-    firsts = [next(iter(group.values())) for group in runs]
-    labels: dict[int, str] = {}
-    for place in dict.fromkeys(map(_place, firsts)):  # a label has to be unique on its own data only
-        inside = [i for i, record in enumerate(firsts) if _place(record) == place]
-        labels |= zip(inside, _unique([firsts[i].label for i in inside], [_own(firsts[i]) for i in inside]),
-                      strict=True)
-    where = _wheres(firsts)
-    return [Method(labels[i], where[canonical(_shared(firsts[i]))], group, is_seeded(firsts[i]))
-            for i, group in enumerate(runs)]
+    where = _wheres(records)
+    firsts = [next(iter(group.values())) for group in groups.values()]
+    names = Counter((_place(r), r.label) for r in firsts)
+    methods = []
+    for first, group in zip(firsts, groups.values(), strict=True):
+        label = first.label
+        if names[_place(first), label] > 1 and row_in_suites(first, first.profile) is None:
+            label = f"{label} (other settings, {first.method[:8]})"
+        methods.append(Method(label, where[canonical(data_of(first))], dict(sorted(group.items())), is_seeded(first)))
+    return methods
 
 
 def _wheres(records: Iterable[RunRecord]) -> dict[str, str]:
-    """The names of the data of some records, with settings only where names alone do not tell them apart."""
-    data = {canonical(_shared(r)): r for r in records}
-    titles = [dataset_title(r) for r in data.values()]
-    names = _block_names(titles, [_shared(r) for r in data.values()])
-    return {key: title if name == title else f"{title}, {name.removeprefix(f'{title} (').removesuffix(')')}"
-            for key, title, name in zip(data, titles, names, strict=True)}
+    """The names of the data of some records, with the split only where names alone do not tell them apart."""
+    data = {canonical(data_of(r)): r for r in records}
+    titles = Counter(dataset_title(r) for r in data.values())
+    return {key: title if titles[title := dataset_title(r)] == 1 else f"{title}, split {r.split_fingerprint[:8]}"
+            for key, r in data.items()}
 
 
 def _place(record: RunRecord) -> str:
-    return canonical([dataset_title(record), record.profile, _shared(record)])
+    return canonical([dataset_title(record), record.profile, data_of(record)])
 
 
 def _pairs(new: Method, stored: Sequence[RunRecord]) -> list[Pair]:
     """The new method beside every other that may be compared with it."""
-    fitting = [r for r in stored if _fits(r, new.first) and canonical(_own(r)) != canonical(_own(new.first))]
+    fitting = [r for r in stored if _fits(r, new.first) and r.method != new.first.method]
     return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first)) for m in _methods(fitting)]
 
 
 def _fits(record: RunRecord, other: RunRecord) -> bool:
     """Whether a stored run may stand beside another: the same data, and the same profile where it is seeded."""
-    return (canonical(_shared(record)) == canonical(_shared(other))
-            and (record.profile == other.profile or not is_seeded(record)))
+    return data_of(record) == data_of(other) and (record.profile == other.profile or not is_seeded(record))
 
 
 def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -181,25 +179,27 @@ def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def _is_declared(new: Method, other: RunRecord) -> bool:
-    """Whether the suites name the other method as one to stand beside: their baselines, and their rows outside the
-    grid `full`, as they are written there, on the new method's backbone. Beside lists from elsewhere stand the
-    baselines and each backbone's plain cross-entropy: which of the objectives would be theirs is not known."""
-    found = row_of(other.config, _rows())
-    if found is None or found[1]:
+    """Whether the suites name the other method as one to stand beside, and the budgets are equal.
+
+    They name their baselines, and their rows outside the grid `full`, exactly as they are under the new method's
+    profile, on its backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
+    which of the objectives would be theirs is not known.
+    """
+    row = row_in_suites(other, new.first.profile)
+    if row is None or row.grid == "full" or unequal_budget(new.first):
         return False
-    row = _rows()[found[0]]
-    if row.grid == "full" or row.baseline is not None:
-        return row.grid != "full"
+    if row.baseline is not None:
+        return True
     if new.outside:
         return row.stages == (("cross_entropy",),) and list(row.stated["objective"]) == [{"name": "cross_entropy"}]
     return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
 
 
-@cache
-def _rows() -> tuple[Row, ...]:
-    """The rows of all suites that the suite `all` stands for; what two of them have belongs to the smaller grid."""
-    rows = [row for name in load_suite("all").includes for row in load_suite(name).rows]
-    return tuple(sorted(rows, key=lambda row: row.grid == "full"))
+def row_in_suites(record: RunRecord, profile: str) -> Row | None:
+    """The row of a suite that gives a record's method under a profile; of several the one of the smallest grid."""
+    found = [suite.rows[number] for suite in map(load_suite, load_suite("all").includes)
+             if (number := row_numbers(suite, profile, record).get(record.method)) is not None]
+    return min(found, key=lambda row: row.grid == "full", default=None)
 
 
 def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:

@@ -58,8 +58,6 @@ def why_not_group(group: Group, paper: Paper) -> str:
     """Why one row's settings are not the paper's, or ""; the block's own reasons come first, see `why_not`."""
     if group.row.paper_row is None:
         return f"the paper prints no row for {group.label}"
-    if group.changed:
-        return f"{group.label}: {', '.join(sorted(group.changed))} not as the suite's row of the paper states"
     name = (group.config.get("tokenizer") or {}).get("name")
     if name != TOKENIZER:
         return f"{group.label}: semantic IDs from tokenizer {name}, not the paper's"

@@ -1,16 +1,17 @@
-"""The rows of a suite, and which record belongs to which of them."""
+"""The rows of a suite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.core.files import canonical
+from genrec_bench.core import registry
 from genrec_bench.experiments import suite_files
 from genrec_bench.reporting.papers import Paper, load_paper
+from genrec_bench.results.records import RunRecord
 
 PARTS = ("tokenizer", "backbone", "objective", "first_stage", "training", "decoding")
 BASELINES = "Baselines"
@@ -24,6 +25,7 @@ class Row:
     stage, training and decoding; a setting that is not stated may have any value, but a weight is 1. paper_row: the
     paper's (backbone, method) or None, in its table `table`. seeded: False where nothing is random, so that one run
     says it all. grid: the smallest that has the row. best: dataset -> flat settings that are stated otherwise there.
+    source: the row as its file has it, with the name of the suite's paper.
     """
 
     stated: Mapping[str, Any]
@@ -33,6 +35,7 @@ class Row:
     table: str = "1"
     grid: str = "core"
     best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def baseline(self) -> str | None:
@@ -65,12 +68,6 @@ class Row:
     def wanted(self) -> Mapping[str, Any]:
         """What is stated, flat, with the weights of objectives."""
         return flatten(_weighted(self.stated))
-
-    @cached_property
-    def num_stated(self) -> tuple[int, int]:
-        """How many words and switches are stated, names among them, and how many settings in all."""
-        stated = flatten(self.stated)
-        return sum(isinstance(v, (str, bool)) for v in stated.values()), len(stated)
 
     @property
     def key(self) -> str:
@@ -116,7 +113,7 @@ class Family:
         return int(self.metric.partition("@")[2])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Suite:
     """A declared grid of methods. includes: names of the suites that a collective suite stands for."""
 
@@ -134,7 +131,7 @@ def load_suite(name: str, folder: Path | None = None) -> Suite:
     data = suite_files.load_suite(name, folder)
     head = data["suite"]
     paper = load_paper(head["paper"]) if head.get("paper") else None
-    rows = tuple(_row(row, paper) for row in data.get("row", ()))
+    rows = tuple(replace(_row(row, paper), source={**row, "paper": head.get("paper")}) for row in data.get("row", ()))
     return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())),
                  tuple(Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in family.items()})
                        for family in data.get("family", ())))
@@ -146,7 +143,7 @@ def _row(data: Mapping[str, Any], paper: Paper | None) -> Row:
     table, grid = str((paper_row or {}).get("table", 1)), data.get("grid", "core")
     if "baseline" in data:
         return Row({"baseline": {"name": data["baseline"]}}, None, pair,
-                   suite_files.load_baseline(data["baseline"])["seeded"], table, grid)
+                   registry.baselines.get(data["baseline"]).seeded, table, grid)
     stated = {part: data[part] for part in PARTS if part in data}
     return Row(stated, data["label"], pair, True, table, grid, _best(data, paper) if paper else {})
 
@@ -163,46 +160,6 @@ def _best(data: Mapping[str, Any], paper: Paper) -> dict[str, dict[str, float]]:
             for dataset, values in found.items()}
 
 
-def row_of(config: Mapping[str, Any], rows: Sequence[Row]) -> tuple[int, dict[str, Any]] | None:
-    """The one row that a run belongs to, by number, with the stated settings that the run has otherwise.
-
-    Of the rows whose every stated setting the run has, the one that states most words, then most settings, else the
-    first. A run that has all of no row (`--set` changed it) goes to the row with most in common among those that
-    differ from it in numbers only: words and switches tell methods apart.
-    """
-    found, shape = [], _shape(config)
-    own = flatten(_weighted({part: config.get(part) or {} for part in ("baseline", *PARTS)}))
-    for number, row in enumerate(rows):
-        if (config.get("baseline") is None) != (row.baseline is None) or _shape(row.stated) != shape:
-            continue
-        changed = _changed(own, {**row.wanted, **row.best.get(config["dataset"]["name"], {})})
-        if changed is not None:
-            words, stated = row.num_stated
-            found.append((bool(changed), -words, len(changed) - stated, number, changed))
-    if not found:
-        return None
-    *_, number, changed = min(found, key=lambda f: f[:4])
-    return number, changed
-
-
-def _changed(own: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The run's values of stated settings that are other numbers; None where it is another method."""
-    changed = {}
-    for key, wanted in stated.items():
-        value = own.get(key)
-        if value != wanted and isinstance(wanted, (str, bool)):
-            return None
-        if value != wanted and canonical(value) != canonical(wanted):  # a list may stand for a tuple
-            changed[key] = value
-    return changed
-
-
-def _shape(config: Mapping[str, Any]) -> list[list[str]]:
-    """Names of the objectives of each stage; methods of another shape are other methods."""
-    stage = config.get("first_stage") or {}
-    return [[o["name"] for o in specs] for specs in (config.get("objective", ()), stage.get("objective", ()))]
-
-
 def _weighted(parts: Mapping[str, Any]) -> dict[str, Any]:
     """The parts with what holds where nothing is given: an objective weighs 1, a first stage is gone on from."""
     weighted = {}
@@ -213,6 +170,17 @@ def _weighted(parts: Mapping[str, Any]) -> dict[str, Any]:
             spec = {"continues": True, **spec, "objective": [{"weight": 1.0, **o} for o in spec["objective"]]}
         weighted[part] = spec
     return weighted
+
+
+def as_stated(record: RunRecord) -> dict[str, Any]:
+    """A run's settings in the words of a suite's rows: `objective` and `first_stage`."""
+    config = {name: part for name, part in record.config.items() if name not in ("objectives", "uses")}
+    if "objectives" in record.config:
+        config["objective"] = record.config["objectives"]
+    if stage := record.first_stage:
+        config["first_stage"] = {"objective": stage["objectives"], "training": stage["training"],
+                                 "negatives": stage.get("negatives"), "continues": record.goes_on}
+    return config
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:

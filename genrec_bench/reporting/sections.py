@@ -9,10 +9,14 @@ from genrec_bench.experiments.suite_files import suite_names
 from genrec_bench.reporting import about, cost, pruning, tables
 from genrec_bench.reporting.ledger import load_ledger
 from genrec_bench.reporting.load import Block
+from genrec_bench.reporting.matching import dataset_title
+from genrec_bench.reporting.matching import other_runs as unmatched
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Drawn, Pages, place
 from genrec_bench.reporting.printed import coverage, tables_of, why_not
 from genrec_bench.reporting.rows import load_suite
+from genrec_bench.reporting.tables import pipe
+from genrec_bench.results.records import RunRecord
 
 
 def results(material: Material, pages: Pages, folder: str) -> list[str]:
@@ -189,3 +193,17 @@ def not_covered(material: Material) -> list[str]:
             f"{done} of the {total} results of Table{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)} (a "
             "backbone and method on a dataset) have been run with the paper's data and settings. \"Other settings\": "
             "run, but not as the paper does.", tables.pipe(header, rows, numeric_from=len(header))]
+
+
+def other_runs(records: Sequence[RunRecord], material: Material) -> list[str]:
+    """The runs that no row of a suite gives, made with `--set` or by an earlier suite file: in no table above."""
+    suites = [material.suite, *(load_suite(name) for name in suite_names() if not load_suite(name).includes)]
+    known = {r.run_id for b in material.blocks for g in b.groups for r in g.records}
+    found = [(r, text) for r, text in unmatched(records, suites) if r.run_id not in known]
+    if not found:
+        return []
+    rows = [[r.run_id, dataset_title(r), r.profile, r.label, str(r.seed), f"{r.metrics['ndcg@10']:.4f}", text]
+            for r, text in found]
+    header = ["Run", "Dataset", "Profile", "Label", "Seed", "NDCG@10", "What differs"]
+    return ["## Other runs", "Records below the same folder that no row of a suite gives. They are in no table, test "
+            "or figure above.", pipe(header, rows, numeric_from=4)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from genrec_bench.contracts import digest
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import DAMAGED, write_arrays
 from genrec_bench.core.seeds import stream_seed
-from genrec_bench.results.records import RecordStore, RunRecord, upgraded
+from genrec_bench.results.records import RecordStore, RunRecord
 
 SCHEMA = 1
 LIMIT = 5_000  # test rows that are all taken
@@ -117,10 +117,6 @@ class Diagnosis:
         return self.arrays[f"token_rank/{vocabulary}"].astype(np.int64)
 
 
-# What a diagnosis of schema n looks like in schema n + 1.
-UPGRADES: dict[int, Callable[[Diagnosis], Diagnosis]] = {}
-
-
 def path_of(store: RecordStore, record: RunRecord) -> Path:
     """Where a record's diagnosis is or will be written: `<run_id>.diagnosis.npz` beside it."""
     path = store.path(record)
@@ -149,17 +145,12 @@ def write(path: Path, diagnosis: Diagnosis) -> None:
 
 
 def read(path: Path) -> Diagnosis:
-    """Read what `write` wrote, of this schema or an older one.
-
-    Raises: UserError for a file that is not that, of a newer schema, or of one that nothing reads any more.
-    """
+    """Read what `write` wrote. Raises: UserError for a file that is not that, or of another schema."""
     try:
         with np.load(path) as file:
             about = json.loads(str(file["about"][()]))
             diagnosis = Diagnosis(about, {name: file[name] for name in file.files if name != "about"})
-        diagnosis = upgraded(diagnosis, about["schema"], SCHEMA, UPGRADES, f"{path} has diagnosis")
-        diagnosis.about["schema"] = SCHEMA
-        problem = _problem(diagnosis)
+        problem = _problem(diagnosis) if about["schema"] == SCHEMA else f"its schema is {about['schema']}"
     except DAMAGED as error:
         problem = str(error) or type(error).__name__
     if problem:

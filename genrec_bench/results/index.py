@@ -23,7 +23,7 @@ def described(record: RunRecord) -> dict[str, Any]:
     backbone, objectives: registered names, None for a baseline; objectives are joined by " + ", stages by " > ".
     """
     config = record.config
-    stages = [(config.get("first_stage") or {}).get("objective", ()), config.get("objective", ())]
+    stages = [record.first_stage.get("objectives", ()), config.get("objectives", ())]
     names = " > ".join(" + ".join(spec["name"] for spec in specs) for specs in stages if specs)
     return {"run_id": record.run_id, "dataset": record.dataset, "profile": record.profile, "method": record.label,
             "backbone": (config.get("backbone") or {}).get("name"), "objectives": names or None, "seed": record.seed}

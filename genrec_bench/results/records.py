@@ -6,10 +6,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,17 +17,16 @@ from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import APART, DAMAGED, dump_json, write_arrays, write_atomically
 
-SCHEMA = 1
-# What a record of schema n, as plain data, looks like in schema n + 1.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
+SCHEMA = 2
 REMEDY = "The run counts as not done: run it again, which replaces the file, or restore it."
-
-T = TypeVar("T")
 
 
 class Damaged(UserError):
     """A file of a run that cannot be read as what it is; the run then counts as not done."""
+
+
+class OtherEngine(UserError):
+    """A record of an earlier engine, whose runs had other names and other settings."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,13 @@ class RunRecord:
     """One run. `config`, `identity`, `data`, `tokenizer`, `metrics` and `training` are equal for equal runs;
     `timings` (seconds, bytes, users/s) and `provenance` (versions, device, commit, command) are not.
 
-    metrics: flat, unrounded, e.g. "ndcg@10" (item-level), "id_ndcg@10" (ID-level, as published),
-    "valid_ndcg@10". path: the file it was read from, None for one that was not read; no part of the file.
+    method: the name of what it shares with the same run on other seeds and data. metrics: flat, unrounded, e.g.
+    "ndcg@10" (item-level), "id_ndcg@10" (ID-level, as published), "valid_ndcg@10". path: the file it was read from,
+    None for one that was not read; no part of the file.
     """
 
     run_id: str
+    method: str
     label: str
     profile: str
     config: dict[str, Any]
@@ -65,8 +66,19 @@ class RunRecord:
 
     @property
     def split_fingerprint(self) -> str:
-        """The sha256 of its split, which names the test rows; "" in a record that states none."""
-        return self.identity.get("split_fingerprint", "")
+        """The sha256 of its split, which names the test rows."""
+        return self.identity["split_fingerprint"]
+
+    @property
+    def first_stage(self) -> dict[str, Any]:
+        """The settings of the run that it goes on from or takes its reference from; {} where there is none."""
+        uses = self.config.get("uses") or ()
+        return {**self.config, "uses": None, **uses[0]["run"]} if uses else {}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether training starts from the weights of an earlier run."""
+        return any(used["take"] == "weights" for used in self.config.get("uses") or ())
 
 
 @dataclass
@@ -119,15 +131,22 @@ class RecordStore:
         Raises: UserError where two files hold one run.
         """
         found: dict[str, RunRecord] = {}
+        earlier = 0
         for path in (path for folder in self.folders() for path in sorted(folder.glob("*.json")) if _is_pair(path)):
             try:
                 record = _read_whole(path)
             except Damaged as error:
                 (damaged or _left_out)(error)
                 continue
+            except OtherEngine:
+                earlier += 1
+                continue
             if record.run_id in found:
                 raise _twice(found[record.run_id].path, path)
             found[record.run_id] = record
+        if earlier:
+            print(f"left out: {earlier} records of an earlier engine below {self.root}. Their names and settings mean "
+                  "something else now: make the runs again.", file=sys.stderr)
         return [found[name] for name in sorted(found)]
 
     def folders(self) -> list[Path]:
@@ -197,7 +216,7 @@ def _damage(path: Path) -> str:
     """Why a pair of files is no finished run, or ""."""
     try:
         _read_whole(path)
-    except Damaged as error:
+    except (Damaged, OtherEngine) as error:
         return str(error)
     return ""
 
@@ -209,14 +228,6 @@ def _twice(one: Path, other: Path) -> UserError:
 
 def _left_out(error: Damaged) -> None:
     print(f"left out: {error}", file=sys.stderr)
-
-
-
-
-
-
-
-
 
 
 def write_ranks(path: Path, ranks: Rankings) -> None:
@@ -243,31 +254,14 @@ def read_ranks(path: Path) -> Rankings:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read one JSON record, of this schema or an older one.
+    """Read one JSON record.
 
-    Raises: Damaged naming the file, UserError for one of a newer schema or of one that nothing reads any more.
+    Raises: Damaged naming the file, OtherEngine for a record of another schema.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        data = upgraded(data, data["schema"], SCHEMA, UPGRADES, f"{path} has record")
-        return RunRecord(**{**data, "schema": SCHEMA, "path": path})
+        if isinstance(data["schema"], int) and data["schema"] != SCHEMA:
+            raise OtherEngine(f"{path} has record schema {data['schema']}; this version reads {SCHEMA}.")
+        return RunRecord(**{**data, "path": path})
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise Damaged(f"{path} is not a run record ({error}). {REMEDY}") from None
-
-
-def upgraded(content: T, schema: int, newest: int, upgrades: Mapping[int, Callable[[T], T]], whose: str) -> T:
-    """What was stored under a schema, brought to the newest one version at a time: `upgrades[n]` leads to n + 1.
-
-    whose: the beginning of an error, such as "FILE has record".
-    Raises: UserError for a newer schema or one without a reader, TypeError for one that is no whole number.
-    """
-    if type(schema) is not int:
-        raise TypeError(f"its schema is {schema!r}, not a whole number")
-    if schema > newest:
-        raise UserError(f"{whose} schema {schema}; this version reads {newest} at most. Update genrec-bench.")
-    for version in range(schema, newest):
-        if version not in upgrades:
-            raise UserError(f"{whose} schema {schema}, which this version cannot read: it has no reader for "
-                            f"{version}. Delete the file and make it again.")
-        content = upgrades[version](content)
-    return content

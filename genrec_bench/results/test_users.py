@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,11 +11,9 @@ import numpy as np
 from genrec_bench.contracts import Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import DAMAGED, write_arrays
-from genrec_bench.results.records import RecordStore, upgraded
+from genrec_bench.results.records import RecordStore
 
 SCHEMA = 1
-# What the arrays of schema n look like in schema n + 1.
-UPGRADES: dict[int, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]] = {}
 REMEDY = "Delete it; a run on this split writes it again."
 
 
@@ -94,15 +91,13 @@ def write_users(path: Path, facts: UserFacts) -> None:
 
 
 def read_users(path: Path) -> UserFacts:
-    """Read what `write_users` wrote, of this schema or an older one.
-
-    Raises: UserError for a file that is not that, of a newer schema, or of one that nothing reads any more.
-    """
+    """Read what `write_users` wrote. Raises: UserError for a file that is not that, or of another schema."""
     try:
         with np.load(path) as file:
             about = json.loads(str(file["about"][()]))
             arrays = {name: file[name] for name in file.files if name != "about"}
-        arrays = upgraded(arrays, about["schema"], SCHEMA, UPGRADES, f"{path} has users")
+        if about["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {about['schema']}, this version reads {SCHEMA}")
         for name in ARRAYS:
             if arrays[name].shape != (about["users"],) or not np.issubdtype(arrays[name].dtype, np.integer):
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected ({about['users']},)")

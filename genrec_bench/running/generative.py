@@ -16,13 +16,11 @@ import torch
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.batches import TokenisedInstances, decoding_batches
 from genrec_bench.contracts import PREFIX_REMEDY, Job, Outcome, Rankings, SemanticIds, Split, prefix_pair
-from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
-from genrec_bench.datasets.base import dataset_label
 from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
 from genrec_bench.experiments.config import RunConfig, TrainingConfig, from_dict
-from genrec_bench.objectives.base import Objective, check_needs
+from genrec_bench.objectives.base import Objective
 from genrec_bench.search.beam import beam_search, users_per_pass
 from genrec_bench.splits.leave_one_out import seen_items
 from genrec_bench.training import checkpoints
@@ -80,28 +78,11 @@ class Ranker:
                                    max_k=self.config.evaluation.max_k, exclude=self.exclude)
 
 
-def build_objectives(config: RunConfig) -> list[tuple[float, Objective]]:
-    """(weight, objective) pairs of a run. Raises: UserError where they do not fit each other or the run."""
-    pairs = [(float(spec.get("weight", 1.0)),
-              registry.objectives.build({k: v for k, v in spec.items() if k != "weight"}))
-             for spec in config.objective]
-    check_needs(objective for _, objective in pairs)
-    if reference_of(pairs) == "first_stage" and config.first_stage is None:
-        raise UserError(f"{config.label}: reference = \"first_stage\", but the run has no first stage. Give its row a "
-                        "first_stage, or set the reference to \"initial\" or \"none\".")
-    return pairs
-
-
 def check_fit(config: RunConfig, depth: int) -> None:
     """Whether a run's network and objectives can work on semantic IDs of `depth` levels. Raises: DoesNotFit."""
-    registry.backbones.build(config.backbone).check_length((config.split.max_history + 1) * depth + 1)
-    for _, objective in build_objectives(config):
-        objective.initial_state(depth)
-
-
-def reference_of(objectives: list[tuple[float, Objective]]) -> str | None:
-    """Which weights the reference network has, or None where no objective needs one."""
-    return next((o.reference for _, o in objectives if "reference" in o.needs), None)
+    config.backbone.check_length((config.split.max_history + 1) * depth + 1)
+    for weighted in config.objectives:
+        weighted.objective.initial_state(depth)
 
 
 def run(job: Job) -> Outcome:
@@ -113,11 +94,11 @@ def run(job: Job) -> Outcome:
 def _run(job: Job) -> Outcome:
     config, ids = job.config, job.semantic_ids
     model = _network(job)
-    objectives = build_objectives(config)
+    objectives = [(w.weight, w.objective) for w in config.objectives]
     trie = Trie.from_codes(ids.tokens)
     ranker = {part: Ranker(job.split, part, ids, trie, config, model.history_suffix, job.device)
               for part in ("valid", "test")}
-    reference = _reference(job, model, reference_of(objectives))
+    reference = _reference(job, model)
 
     def feed(part: str) -> InputFeed:
         data = TokenisedInstances(getattr(job.split, part), ids, model.history_suffix, job.device)
@@ -150,21 +131,19 @@ def _run(job: Job) -> Outcome:
 
 def _network(job: Job) -> Backbone:
     """The network with the weights that training starts from."""
-    model = registry.backbones.build(job.config.backbone).build(job.semantic_ids.vocab_size,
-                                                                stream_seed(job.seed, "init"))
-    stage = job.config.first_stage
-    if stage is not None and stage.continues:
-        model.load_state_dict(_weights(job.first_stage))
+    model = job.config.backbone.build(job.semantic_ids.vocab_size, stream_seed(job.seed, "init"))
+    if "weights" in job.uses:
+        model.load_state_dict(_weights(job.uses["weights"]))
     return model.to(job.device)
 
 
-def _reference(job: Job, model: Backbone, which: str | None) -> Backbone | None:
+def _reference(job: Job, model: Backbone) -> Backbone | None:
     """A frozen copy of the network in eval mode, with the weights that the objectives ask for."""
-    if which is None:
+    if job.config.reference is None:
         return None
     reference = copy.deepcopy(model).eval().requires_grad_(False)
-    if which == "first_stage":
-        reference.load_state_dict(_weights(job.first_stage))
+    if "reference" in job.uses:
+        reference.load_state_dict(_weights(job.uses["reference"]))
     return reference
 
 
@@ -202,7 +181,7 @@ def load_checkpoint(path: Path, device: str) -> tuple[Backbone, SemanticIds, dic
     if pair is not None:
         raise UserError(f"{path} cannot be used: the semantic ID of item number {pair[0]} is the beginning of that of "
                         f"item number {pair[1]} (from 0). {PREFIX_REMEDY}")
-    model = registry.backbones.build(about["config"]["backbone"]).build(ids.vocab_size, 0)
+    model = from_dict(about["config"]).backbone.build(ids.vocab_size, 0)
     model.load_state_dict(checkpoints.unnamed("model", tensors))
     return model.to(device).eval(), ids, about
 
@@ -217,7 +196,7 @@ def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device:
     with deterministic(threads):
         rankings = ranker.rank(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
-    return {"dataset": dataset_label(config.dataset), "users": len(rankings.places), "epoch": about["epoch"],
+    return {"dataset": config.dataset.title, "users": len(rankings.places), "epoch": about["epoch"],
             "metrics": score(rankings, ks=ks)}
 
 

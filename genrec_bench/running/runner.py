@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
-from genrec_bench.core import memory, registry, settings
+from genrec_bench.core import memory
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
 from genrec_bench.core.provenance import device_name, provenance
@@ -34,18 +34,23 @@ KEPT = (BEST, "run.log")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to start: its data, its semantic IDs and its name."""
+    """A run that is ready to start: its data, its semantic IDs and its name. uses: what is taken -> the run with it."""
 
     config: RunConfig
     split: Split
     semantic_ids: SemanticIds | None
     identity: dict[str, Any]
     run_id: str
-    first: Prepared | None = None
+    uses: Mapping[str, Prepared] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
         return self.split.interactions.name
+
+    @property
+    def before(self) -> list[Prepared]:
+        """The runs that it uses, each once."""
+        return list({used.run_id: used for used in self.uses.values()}.values())
 
 
 @dataclass
@@ -64,9 +69,9 @@ class Workspace:
     track: tuple[str, ...] = ()
     command: str = ""
     plugins: tuple[str, ...] = ()
-    _interactions: dict[str, Interactions] = field(default_factory=dict, repr=False)
-    _splits: dict[str, Split] = field(default_factory=dict, repr=False)
-    _ids: dict[str, SemanticIds] = field(default_factory=dict, repr=False)
+    _interactions: dict[Any, Interactions] = field(default_factory=dict, repr=False)
+    _splits: dict[Any, Split] = field(default_factory=dict, repr=False)
+    _ids: dict[Any, SemanticIds] = field(default_factory=dict, repr=False)
 
     @cached_property
     def store(self) -> RecordStore:
@@ -79,10 +84,9 @@ class Workspace:
 
     def split(self, config: RunConfig) -> Split:
         """The split of a run's dataset, read once."""
-        dataset = identity.canonical(config.dataset)
+        dataset, key = config.dataset, (config.dataset, config.split)
         if dataset not in self._interactions:
-            self._interactions[dataset] = registry.datasets.build(config.dataset).load(self.data_dir)
-        key = identity.canonical([config.dataset, settings.to_dict(config.split)])
+            self._interactions[dataset] = dataset.load(self.data_dir)
         if key not in self._splits:
             self._splits[key] = leave_one_out(self._interactions[dataset], config.split)
         return self._splits[key]
@@ -90,18 +94,19 @@ class Workspace:
     def prepare(self, config: RunConfig, *, keep: bool = True) -> Prepared:
         """Read the data, split it, make the semantic IDs and name the run. keep=False leaves no file behind."""
         split = self.split(config)
-        interactions = self._interactions[identity.canonical(config.dataset)]
-        ids = self._semantic_ids(config, interactions, keep) if config.tokenizer else None
+        ids = self._semantic_ids(config, keep) if config.tokenizer else None
+        uses = {used.take: self.prepare(used.run, keep=keep) for used in config.uses}
+        histories = history_fingerprint(split) if config.evaluation.exclude_history else None
         parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
-                                        history_fingerprint(split) if config.evaluation.exclude_history else None)
-        first = config.first()
-        return Prepared(config, split, ids, parts, identity.run_id(parts), first and self.prepare(first, keep=keep))
+                                        {take: used.run_id for take, used in uses.items()}, histories)
+        return Prepared(config, split, ids, parts, identity.run_id(parts), uses)
 
-    def _semantic_ids(self, config: RunConfig, interactions: Interactions, keep: bool) -> SemanticIds:
-        key = identity.canonical([config.dataset, config.tokenizer])
+    def _semantic_ids(self, config: RunConfig, keep: bool) -> SemanticIds:
+        key = config.dataset, config.tokenizer
         if key not in self._ids:
             cache = self.results / "cache" / "tokenizers"
-            self._ids[key] = fit_cached(config.tokenizer, interactions, cache if keep or cache.is_dir() else None)
+            self._ids[key] = fit_cached(config.tokenizer, self._interactions[config.dataset],
+                                        cache if keep or cache.is_dir() else None)
         return self._ids[key]
 
     def status(self, run_id: str) -> str:
@@ -122,16 +127,16 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress, *, wei
 
     A run that raises leaves `failure.txt` in its working folder and no record; an interrupted one leaves its
     checkpoint and goes on from it next time. weights: run again also where the record is there and its weights are
-    not. A first stage is run before what goes on from it, with weights.
-    Raises: UserError where a first stage was made on another device or with other threads, or gives other weights when
-    it is made again.
+    not. What a run uses is run before it, with weights.
+    Raises: UserError where that was made on another device or with other threads, or gives other weights when it is
+    made again.
     """
     if workspace.store.find(prepared.run_id) and not (weights and not has_weights(prepared, workspace)):
         record = workspace.store.read(prepared.run_id)
         test_users.keep_users(workspace.store, record.dataset, prepared.split)
         return record
-    if prepared.first is not None:
-        _same_place(run_one(prepared.first, workspace, progress, weights=True), prepared, workspace)
+    for used in prepared.before:
+        _same_place(run_one(used, workspace, progress, weights=True), prepared, workspace)
     record = _run_locked(prepared, workspace, progress)
     if weights and not has_weights(prepared, workspace):
         raise UserError(f"run {prepared.run_id}, made again for its weights, is not what its record says. The record "
@@ -158,12 +163,12 @@ def _best(prepared: Prepared, workspace: Workspace) -> Path:
     return workspace.folder(prepared.run_id) / BEST
 
 
-def _same_place(first: RunRecord, prepared: Prepared, workspace: Workspace) -> None:
-    """Refuse to go on from a first stage of another place: the second stage's numbers could not be made again."""
+def _same_place(used: RunRecord, prepared: Prepared, workspace: Workspace) -> None:
+    """Refuse to go on from a run of another place: the numbers could not be made again."""
     here = {"device": device_name(workspace.device), "threads": workspace.threads}
-    there = {name: first.provenance.get(name) for name in here}
+    there = {name: used.provenance.get(name) for name in here}
     if there != here:
-        raise UserError(f"the first stage of {prepared.config.label}, run {first.run_id}, was made with "
+        raise UserError(f"run {used.run_id} ({used.label}), which {prepared.config.label} goes on from, was made with "
                         f"{', '.join(f'{k} = {v}' for k, v in there.items())}; here are "
                         f"{', '.join(f'{k} = {v}' for k, v in here.items())}. Go on as it was made, or give another "
                         "--results.")
@@ -179,15 +184,16 @@ def _run_locked(prepared: Prepared, workspace: Workspace, progress: Progress) ->
 def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress,
          told: tracking.Tracked) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
-    config, first = prepared.config, prepared.first
+    config = prepared.config
     memory.reset_peak()
     job = Job(config, prepared.split, prepared.semantic_ids, config.seed, folder, workspace.device,
-              workspace.threads, progress, told, first and _best(first, workspace), Meter(workspace.device))
+              workspace.threads, progress, told, {take: _best(used, workspace) for take, used in prepared.uses.items()},
+              Meter(workspace.device))
     try:
         outcome = _system(config).run(job)
         record = _record(prepared, outcome, workspace, job.meter)
-        if first is not None:
-            record = _with_first_stage(record, workspace.store.read(first.run_id))
+        for used in prepared.before:
+            record = _with_first_stage(record, workspace.store.read(used.run_id))
         workspace.store.write(record, outcome.test)
         test_users.keep_users(workspace.store, record.dataset, prepared.split)
         told.done(record)
@@ -225,33 +231,34 @@ def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, thread
 
 
 def _system(config: RunConfig) -> Any:
-    if config.baseline is None:
-        from genrec_bench.running import generative  # torch is imported only where a network runs
+    if config.baseline is not None:
+        return config.baseline
+    from genrec_bench.running import generative  # torch is imported only where a network runs
 
-        return generative
-    spec = {k: v for k, v in config.baseline.items() if k not in ("name", "system")}
-    return registry.systems.build({**spec, "name": config.baseline["system"]})
+    return generative
 
 
 def check_fit(prepared: Prepared) -> None:
     """Whether a run's method can work on its data. Raises: DoesNotFit."""
-    system = _system(prepared.config)
-    if prepared.config.baseline is None:
-        system.check_fit(prepared.config, prepared.semantic_ids.tokens.shape[1])
-    elif hasattr(system, "check_fit"):
-        system.check_fit(prepared.config, prepared.split)
+    if prepared.config.baseline is not None:
+        prepared.config.baseline.check_fit(prepared.config, prepared.split)
+        return
+    from genrec_bench.running.generative import check_fit
+
+    check_fit(prepared.config, prepared.semantic_ids.tokens.shape[1])
 
 
 def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: Meter) -> RunRecord:
     ids, config = prepared.semantic_ids, prepared.config
     ks = tuple(k for k in KS if k <= config.evaluation.max_k)
     metrics = {**score(outcome.test, ks=ks), **{f"valid_{k}": v for k, v in score(outcome.valid, ks=ks).items()}}
-    data = {"name": config.dataset["name"], **summary(prepared.split, ids.num_distinct if ids else None),
+    data = {"name": config.dataset.name, **summary(prepared.split, ids.num_distinct if ids else None),
             "train_interactions": sum(len(s) for s in prepared.split.train_sequences),
             "order": order_facts(prepared.split)}
-    tokenizer = {"name": config.tokenizer["name"], **ids.table, "fingerprint": ids.fingerprint} if ids else {}
+    tokenizer = {"name": config.tokenizer.name, **ids.table, "fingerprint": ids.fingerprint} if ids else {}
     timings = {"peak_memory_bytes": float(meter.peak_bytes()), **outcome.timings, "total_seconds": meter.seconds()}
-    return RunRecord(prepared.run_id, config.label, config.profile, config.to_dict(), prepared.identity,
+    return RunRecord(prepared.run_id, identity.method(config), config.label, config.profile, config.to_dict(),
+                     prepared.identity,
                      dict(sorted(metrics.items())), data, tokenizer, outcome.training, timings,
                      provenance(workspace.device, workspace.threads, workspace.command))
 

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from genrec_bench.core.ending import begin_child, raise_ended
-from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.config import from_dict
 from genrec_bench.running.plugin_file import load_objective
 from genrec_bench.running.runner import Prepared, Workspace, run_one
 
@@ -52,7 +52,7 @@ class _Queue:
     def take(self) -> Prepared | None:
         """The first run that may start, or None."""
         for number, item in enumerate(self.items):
-            if item.first is None or item.first.run_id not in self.open:
+            if not any(used.run_id in self.open for used in item.before):
                 return self.items.pop(number)
         return None
 
@@ -64,7 +64,7 @@ class _Queue:
 
     def lost(self) -> list[Prepared]:
         """Take out the runs whose first stage has failed."""
-        lost = [item for item in self.items if item.first is not None and item.first.run_id in self.failed]
+        lost = [item for item in self.items if any(used.run_id in self.failed for used in item.before)]
         self.items = [item for item in self.items if item not in lost]
         return lost
 
@@ -98,7 +98,7 @@ def run_parallel(items: list[Prepared], workspace: Workspace, jobs: int, events:
 
 def _give(worker: _Worker, item: Prepared, weights: bool) -> None:
     try:
-        worker.connection.send((item.config, weights))
+        worker.connection.send((item.config.to_dict(), weights))
     except OSError:  # it has died: whoever listens to it finds that out
         pass
 
@@ -185,9 +185,9 @@ def _serve(connection: Connection, workspace: Workspace, parent: int) -> None:
         return
 
 
-def _run(config: RunConfig, weights: bool, connection: Connection, workspace: Workspace) -> tuple[str, ...]:
+def _run(config: dict[str, Any], weights: bool, connection: Connection, workspace: Workspace) -> tuple[str, ...]:
     try:
-        run_one(workspace.prepare(config), workspace, _Sender(connection), weights=weights)
+        run_one(workspace.prepare(from_dict(config)), workspace, _Sender(connection), weights=weights)
     except Exception as error:  # noqa: BLE001  told to the parent; the run's folder has the whole story
         lines = str(error).strip().splitlines()
         return (FAILED, lines[0] if lines else type(error).__name__)

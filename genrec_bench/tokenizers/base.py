@@ -6,7 +6,6 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,15 +68,14 @@ def positions_in_groups(codes: np.ndarray) -> np.ndarray:
     return positions
 
 
-def fit_cached(spec: Mapping[str, Any], interactions: Interactions, cache_dir: Path | None) -> SemanticIds:
-    """Fit the tokenizer of `spec`, or read what an equal fit on equal item data left in `cache_dir`.
+def fit_cached(tokenizer: Tokenizer, interactions: Interactions, cache_dir: Path | None) -> SemanticIds:
+    """Fit a tokenizer, or read what an equal fit on equal item data left in `cache_dir`.
 
     The file is named by the settings, the item texts and the given codes, so that nothing has to be invalidated;
     a damaged file is fitted again and replaced. cache_dir=None: always fit.
     Raises: UserError from `fit`, or naming two items where the ID of one is the beginning of the other's.
     """
-    tokenizer = registry.tokenizers.build(spec)
-    path = cache_dir and cache_dir / f"{tokenizer.name}-{_cache_key(spec, tokenizer, interactions)[:16]}.npz"
+    path = cache_dir and cache_dir / f"{tokenizer.name}-{_cache_key(tokenizer, interactions)[:16]}.npz"
     cached = path and _read(path, interactions.num_items)
     ids = cached or tokenizer.fit(interactions)
     pair = prefix_pair(ids.tokens)
@@ -91,9 +89,9 @@ def fit_cached(spec: Mapping[str, Any], interactions: Interactions, cache_dir: P
     return ids
 
 
-def _cache_key(spec: Mapping[str, Any], tokenizer: Tokenizer, interactions: Interactions) -> str:
+def _cache_key(tokenizer: Tokenizer, interactions: Interactions) -> str:
     texts, codes = interactions.item_texts, interactions.given_codes
-    return digest(canonical(registry.tokenizers.identity(spec)), tokenizer.depends_on(), str(interactions.num_items),
+    return digest(canonical(registry.identity(tokenizer)), tokenizer.depends_on(), str(interactions.num_items),
                   "no texts" if texts is None else "texts", *(texts or ()),
                   "no codes" if codes is None else np.asarray(codes))
 

@@ -28,7 +28,7 @@ def group_of(block: Block, rows: Iterable[Row]) -> Group | None:
     """The runs of the first of some equal rows that has any, with the settings that it states; None without runs."""
     for row in rows:
         for group in block.groups:
-            if group.row is row and not group.changed and group.label == row.label:
+            if group.row is row and group.label == row.label:
                 return group
     return None
 

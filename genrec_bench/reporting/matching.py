@@ -1,0 +1,98 @@
+"""Which row of a suite a record belongs to: the one that gives the record's method, exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import canonical
+from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.grid import Overrides, row_config, training_config
+from genrec_bench.experiments.identity import method
+from genrec_bench.experiments.suite_files import profile_names
+from genrec_bench.reporting.rows import Row, Suite, flatten
+from genrec_bench.results.records import RunRecord
+
+BUDGET = ("epochs", "patience", "valid_every", "batch_size", "accumulation")  # settings of training
+
+
+def row_numbers(suite: Suite, profile: str, record: RunRecord,
+                overrides: Overrides | None = None) -> Mapping[str, int]:
+    """Method -> number of the suite's row that gives it, under a profile, on the record's dataset.
+
+    A row that cannot run there, such as one that `overrides` do not fit, gives none; of equal rows the first counts.
+    """
+    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    return _numbers(suite, profile, record.config["dataset"]["name"], tokenizer, canonical(overrides or {}))
+
+
+@cache
+def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides: str) -> Mapping[str, int]:
+    configs = row_configs(suite.rows, profile, dataset, tokenizer, json.loads(overrides))
+    found: dict[str, int] = {}
+    for number, config in enumerate(configs):
+        if config is not None:
+            found.setdefault(method(config), number)
+    return found
+
+
+def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
+                overrides: Overrides) -> Iterable[RunConfig | None]:
+    """What each row is under a profile on a dataset; None where it cannot run there."""
+    for row in rows:
+        try:
+            yield row_config(row.source, profile, dataset, tokenizer, overrides) if profile in profile_names() else None
+        except UserError:
+            yield None
+
+
+def unequal_budget(record: RunRecord) -> str:
+    """What a trained method was given otherwise than the methods of its profile, or ""."""
+    own = (record.first_stage or record.config).get("training")
+    if own is None or record.profile not in profile_names():
+        return ""
+    usual = settings.to_dict(training_config(record.profile, record.config["dataset"]["name"]))
+    return ", ".join(f"{name} {own[name]} instead of {usual[name]}" for name in BUDGET if own[name] != usual[name])
+
+
+def dataset_title(record: RunRecord) -> str:
+    """The dataset's registered name; for a custom folder its label, marked so that it is no other's."""
+    spec = record.config["dataset"]
+    if spec["name"] != "folder":
+        return spec["name"]
+    name = spec.get("label") or Path(spec.get("path") or "").name
+    return f"{name} (folder)" if name else "folder"
+
+
+def other_runs(records: Iterable[RunRecord], suites: Sequence[Suite]) -> list[tuple[RunRecord, str]]:
+    """The records that no suite has a row for, each with what differs from the row of its label."""
+    found = []
+    for record in records:
+        if not any(record.method in row_numbers(suite, record.profile, record) for suite in suites):
+            found.append((record, _difference(record, suites)))
+    return found
+
+
+def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
+    """Settings that the row of the record's label has otherwise, as `training.epochs = 1 (row: 15)`."""
+    name = (record.config.get("baseline") or {}).get("name")
+    rows = [row for suite in suites for row in suite.rows
+            if (row.baseline == name if name else row.label == record.label)]
+    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    configs = [c for c in row_configs(rows[:1], record.profile, record.config["dataset"]["name"], tokenizer, {}) if c]
+    if not configs:
+        return "no row of a suite has this label"
+    own, other = (_settings(config) for config in (record.config, configs[0].to_dict()))
+    parts = [f"{key} = {own.get(key, 'none')} (row: {other.get(key, 'none')})"
+             for key in sorted({*own, *other}) if own.get(key) != other.get(key)]
+    return ", ".join(parts) or "versions of components, or of the engine"
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flatten({k: v for k, v in config.items() if k not in
+                                                  ("label", "profile", "seed", "dataset")}).items()}
