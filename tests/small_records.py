@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from genrec_bench.contracts import Rankings, digest
+from genrec_bench.core import registry, settings
 from genrec_bench.core.files import canonical
-from genrec_bench.experiments.config import (
-    DecodingConfig,
-    EvaluationConfig,
-    FirstStage,
-    RunConfig,
-    SplitConfig,
-    TrainingConfig,
-)
+from genrec_bench.experiments import identity
+from genrec_bench.experiments.config import RunConfig, weighted
+from genrec_bench.experiments.grid import row_config
+from genrec_bench.experiments.suite_files import profile_names
 from genrec_bench.reporting.rows import Suite, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 
@@ -26,26 +24,36 @@ SEEDS = (0, 1, 2)
 NDCG = {("ml-100k", "popularity"): 0.02, ("ml-100k", "item_knn"): 0.04, ("ml-100k", "sasrec"): 0.06,
         ("ml-100k", "tiger"): 0.05, ("apao_office", "popularity"): 0.01, ("apao_office", "item_knn"): 0.037,
         ("apao_office", "sasrec"): 0.046, ("apao_office", "tiger"): 0.029}
-LABELS = {"popularity": "Popularity", "item_knn": "Item-kNN", "sasrec": "SASRec", "tiger": "TIGER + cross-entropy"}
 PAPER_PROFILE = {"apao_office": "paper", "ml-100k": "quick"}
+TOKENIZERS = {"apao_office": "given", "ml-100k": "rq_kmeans"}
+ROWS = {method: {"baseline": method} for method in ("popularity", "item_knn", "sasrec")} | {
+    "tiger": {"label": "TIGER + cross-entropy", "backbone": {"name": "tiger"},
+              "objective": [{"name": "cross_entropy"}]}}
 
 
-def config_of(dataset: str, method: str, seed: int, **changes) -> RunConfig:
-    quick = PAPER_PROFILE[dataset] == "quick"
-    common = {"label": LABELS[method], "profile": PAPER_PROFILE[dataset], "dataset": {"name": dataset}, "seed": seed,
-              "split": SplitConfig(train_targets_per_user=20 if quick else 0), "evaluation": EvaluationConfig()}
-    if method != "tiger":
-        settings = {"layers": 2} if method == "sasrec" else {}
-        return RunConfig(**{**common, "baseline": {"name": method, "system": "recbole", **settings}, **changes})
-    backbone = {"name": "tiger", "width": 64 if quick else 128, "num_layers": 2 if quick else 4,
-                "num_heads": 4 if quick else 6, "head_width": 16 if quick else 64}
-    return RunConfig(**{**common, "tokenizer": {"name": "rq_kmeans" if quick else "given"}, "backbone": backbone,
-                        "objective": ({"name": "cross_entropy"},), "training": TrainingConfig(),
-                        "decoding": DecodingConfig(), **changes})
+def config_of(dataset: str, method: str, seed: int, *, profile: str | None = None, row: Any = None,
+              **changes: Any) -> RunConfig:
+    """A row as its profile gives it. changes: parts that are other ones; specs of components, or whole sections."""
+    profile = profile or PAPER_PROFILE[dataset]
+    known = profile if profile in profile_names() else PAPER_PROFILE[dataset]
+    config = row_config(row or ROWS[method], known, dataset, TOKENIZERS[dataset], {})
+    if "objective" in changes:
+        changes["objectives"] = tuple(weighted(spec) for spec in changes.pop("objective"))
+    for kind, known in (("backbone", registry.backbones), ("tokenizer", registry.tokenizers),
+                        ("baseline", registry.baselines)):
+        if isinstance(changes.get(kind), dict):
+            before = registry.resolved(getattr(config, kind))
+            same = before["name"] == changes[kind]["name"]
+            changes[kind] = known.build({**(before if same else {}), **changes[kind]})
+    uses = tuple(replace(used, run=replace(used.run, seed=seed)) for used in config.uses)
+    return replace(config, seed=seed, profile=profile, uses=uses, **changes)
 
 
 def record_of(dataset: str, method: str, seed: int, **changes) -> RunRecord:
     config = config_of(dataset, method, seed, **changes)
+    split = digest(dataset, canonical(settings.to_dict(config.split)))
+    used = {taken.take: digest(taken.take, str(taken.run))[:16] for taken in config.uses}
+    parts = identity.identity_parts(config, split, "ids" if config.tokenizer else None, used)
     value = NDCG[dataset, method] + 0.001 * seed
     metrics = {}
     for k in (1, 5, 10, 20):
@@ -56,21 +64,17 @@ def record_of(dataset: str, method: str, seed: int, **changes) -> RunRecord:
             metrics[f"valid_{name}@{k}"] = 1.1 * number
     trained = method in ("sasrec", "tiger")
     curve = [{"epoch": e, "loss": 5 / e, "valid_ndcg@10": value * e / 12} for e in range(1, 13)] if trained else []
-    tokenizer = {"name": config.tokenizer["name"], "levels": 3, "codebook_sizes": [64, 64, 64],
+    tokenizer = {"name": config.tokenizer.name, "levels": 3, "codebook_sizes": [64, 64, 64],
                  "utilisation": [1.0, 0.984375, 0.5], "prefixes": [64, 900, 1600]} if method == "tiger" else {}
     data = {"name": dataset, "users": 943, "items": 1682, "interactions": 100000, "train": 18860, "valid": 943,
             "test": 943, "distinct_semantic_ids": 1600 if tokenizer else None}
-    run_id = f"{abs(hash_of(config)):016x}"[:16]
-    return RunRecord(run_id, config.label, config.profile, config.to_dict(), {}, metrics, data, tokenizer,
+    return RunRecord(identity.run_id(parts), identity.method(config), config.label, config.profile, config.to_dict(),
+                     parts, metrics, data, tokenizer,
                      {"epochs": 12, "best_epoch": 12 - seed, "curve": curve, "parameters": 250000} if trained else {},
                      {"seconds_per_epoch": 2.5, "train_seconds": 30.0, "decode_users_per_second": 512.0,
                       "peak_memory_bytes": 512 * 2**20} if trained else {"peak_memory_bytes": 2**28},
                      {"python": "3.11.7", "torch": "2.13.0", "cpu": "a CPU", "device": "cpu", "threads": 1,
                       "commit": "0123456789abcdef", "dirty": False})
-
-
-def hash_of(config: RunConfig) -> int:
-    return int(digest(canonical(config.to_dict()))[:15], 16)
 
 
 def all_records() -> list[RunRecord]:
@@ -87,8 +91,7 @@ def stored(folder: Path, records: list[RunRecord]) -> RecordStore:
 
 def unseeded_elsewhere() -> list[RunRecord]:
     """apao_office: trained runs of two profiles, with Popularity and Item-kNN stored by `quick` alone."""
-    trained = [record_of("apao_office", m, s, profile=p, **({} if p == "paper" or m == "sasrec" else
-                                                            {"training": TrainingConfig(epochs=3)}))
+    trained = [record_of("apao_office", m, s, profile=p)
                for m in ("sasrec", "tiger") for s in SEEDS for p in ("paper", "quick")]
     return trained + [record_of("apao_office", m, 0, profile="quick") for m in ("popularity", "item_knn")]
 
@@ -118,15 +121,7 @@ def suite_record(label: str, seed: int, value: float, *, dataset: str = "ml-100k
     positions: with and without gradient. after: the run of its first stage.
     """
     row = next(row for row in apao().rows if row.label == label)
-    stated = {**row.stated, **changes}
-    parts = {"backbone": stated["backbone"], "objective": tuple(stated["objective"]),
-             "decoding": DecodingConfig(**stated.get("decoding", {}))}
-    if after is not None:
-        parts["first_stage"] = FirstStage(tuple(stated["first_stage"]["objective"]), TrainingConfig(), None,
-                                          stated["first_stage"].get("continues", True))
-    if dataset == "ml-100k":
-        parts["tokenizer"] = {"name": "rq_kmeans"}
-    record = record_of(dataset, "tiger", seed, label=label, **parts)
+    record = record_of(dataset, "tiger", seed, row=row.source, **changes)
     passes = dict(zip(("positions_with_gradient", "positions_without_gradient"), positions, strict=True))
     training = {**record.training, "steps": steps, "passes": passes,
                 "curve": [{"epoch": e, "valid_ndcg@10": value} for e in range(1, 13)]}
