@@ -52,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
         left += estimate or 0.0
         rows.append([item.run_id, item.dataset, item.config.label, item.config.seed, status[item.run_id],
                      _duration(estimate) if estimate is not None else ""])
-    print(tabulate(rows, headers=["run", "dataset", "method", "seed", "status", "at most"]))
+    print(tabulate(rows, headers=["run", "dataset", "method", "seed", "status", "about"]))
     found = list(status.values())
     counts = [f"{found.count(name)} {name}" for name in ("done", "damaged", "failed", "interrupted", "missing")
               if name != "damaged" or name in found]
     unknown = sum(1 for p in prepared if status[p.run_id] != "done" and seconds[_kind(p.identity)] is None)
-    print(f"\n{', '.join(counts)}. Time left: at most about {_duration(left)}"
+    print(f"\n{', '.join(counts)}. Left: about {_duration(left)} of processor time"
           + (f", without {unknown} runs that nothing is known of." if unknown else "."))
     if args.save:
         print(f"saved: {_save(args, workspace, prepared, seconds)}")
