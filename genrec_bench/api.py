@@ -17,7 +17,7 @@ from typing import Any
 from genrec_bench.commands import common
 from genrec_bench.commands import compare as comparing
 from genrec_bench.commands.compare import Question, RunsFailed, Verdict
-from genrec_bench.commands.run import prepare_configs, run_all
+from genrec_bench.commands.run import prepare_configs
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
@@ -27,6 +27,7 @@ from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.runner import Workspace
+from genrec_bench.running.scheduler import Means, run_all
 
 register_objective = registry.objectives.register
 register_dataset = registry.datasets.register
@@ -53,7 +54,7 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     configs = grid.expand(selection)
     grid.check_overrides(selection.overrides, configs)
     prepared = prepare_configs(configs, workspace, keep=True)
-    failed = run_all(prepared, workspace, jobs)
+    failed = len(run_all(prepared, workspace, Means(jobs)).failed)
     for suite in grid.parts_of(name):
         render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results)
     if failed:
@@ -92,7 +93,7 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
         workspace = replace(workspace, plugins=(objective,))
     question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
                         _settings(settings), Path(reference))
-    return comparing.compare(question, workspace, jobs, workspace.results / "reports", check=check)
+    return comparing.compare(question, workspace, Means(jobs), workspace.results / "reports", check=check)
 
 
 def _workspace(results: Path | str, data_dir: Path | str | None, device: str) -> Workspace:

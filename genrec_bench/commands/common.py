@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import check_seeds
+from genrec_bench.core.walk import cores
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments.grid import Selection, parse_overrides
 from genrec_bench.experiments.suite_files import GRIDS
 from genrec_bench.running.runner import Workspace
+from genrec_bench.running.scheduler import Means
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -139,29 +142,38 @@ def seeds(values: list[str] | None) -> tuple[int, ...] | None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--threads`."""
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--device", default="cpu", metavar="NAME",
+                        help="cpu (default), cuda or cuda:N; where runs are made also several, such as cuda:0,cuda:1")
     parser.add_argument("--threads", type=int, default=1, metavar="N",
                         help="CPU threads of a run (default: 1); numbers are equal only at equal N")
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """`--jobs`, beside the options of `add_device`."""
+    """`--jobs` and `--minutes`, beside the options of `add_device`."""
     parser.add_argument("--jobs", type=int, default=None, metavar="N",
-                        help="runs at a time (default: the cores at hand divided by --threads; 1 on a GPU)")
+                        help="runs at a time (default: the cores at hand divided by --threads; one on each GPU)")
+    parser.add_argument("--minutes", type=float, default=None, metavar="N",
+                        help="begin nothing that cannot be kept before N minutes are over, and stop runs at the end of "
+                             "an epoch; the same command goes on (default: no limit)")
 
 
-def device(args: argparse.Namespace) -> str:
-    """The device asked for. Raises: UserError where it is not there."""
-    kind, _, index = args.device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise UserError(f"--device takes cpu, cuda or cuda:N, got {args.device!r}.")
-    if kind == "cuda":
-        import torch
+def devices(args: argparse.Namespace) -> tuple[str, ...]:
+    """The devices asked for. Raises: UserError where one is not there, and for more than one where one is used."""
+    names = tuple(comma_list(args.device))
+    if len(names) > 1 and ("cpu" in names or not hasattr(args, "jobs")):
+        raise UserError(f"--device takes {'one device here' if 'cpu' not in names else 'cpu or GPUs, not both'}, got "
+                        f"{args.device!r}.")
+    for name in names:
+        kind, _, index = name.partition(":")
+        if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+            raise UserError(f"--device takes cpu, cuda or cuda:N, got {name!r}.")
+        if kind == "cuda":
+            import torch
 
-        if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
-            raise UserError(f"--device {args.device}: torch sees {torch.cuda.device_count()} CUDA devices here. "
-                            "Use --device cpu, or a torch build for your GPU.")
-    return args.device
+            if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+                raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here. "
+                                "Use --device cpu, or a torch build for your GPU.")
+    return names
 
 
 def threads(args: argparse.Namespace) -> int:
@@ -171,12 +183,18 @@ def threads(args: argparse.Namespace) -> int:
     return args.threads
 
 
-def jobs(args: argparse.Namespace) -> int:
-    """Runs at a time: as asked, else as many as the cores carry, one on a GPU. Raises: UserError."""
+def means(args: argparse.Namespace) -> Means:
+    """What the command works with: runs at a time as asked, else as many as the cores carry, or one on each GPU.
+
+    Raises: UserError.
+    """
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {args.jobs}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return args.jobs or (max(1, cores // args.threads) if args.device == "cpu" else 1)
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        raise UserError(f"--minutes must be above 0, got {args.minutes:g}.")
+    names = devices(args)
+    jobs = args.jobs or (max(1, cores() // threads(args)) if names == ("cpu",) else len(names))
+    return Means(jobs, names, args.minutes)
 
 
 def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
@@ -186,5 +204,5 @@ def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
     """
     (check_writable if writes else check_folder)("--results", args.results)
     reports_dir(args, writes=writes)
-    return Workspace(args.results, data_dir(args), device(args), threads(args),
+    return Workspace(args.results, data_dir(args), devices(args)[0], threads(args),
                      tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_bench.commands import common
-from genrec_bench.commands.run import prepare_configs, run_all
+from genrec_bench.commands.run import prepare_configs
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.datasets.base import dataset_spec
@@ -22,6 +22,7 @@ from genrec_bench.experiments.grid import Overrides, Selection, parse_overrides
 from genrec_bench.experiments.suite_files import load_profile, with_preset
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.runner import Workspace, check_fit
+from genrec_bench.running.scheduler import Means, run_all
 
 TITLES = {"tiger": "TIGER", "llama": "Llama"}
 
@@ -82,6 +83,10 @@ class RunsFailed(RuntimeError):
     """Runs of the new objective that did not finish."""
 
 
+class RunsLeft(RuntimeError):
+    """Runs of the new objective that there was no time for."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `compare`."""
     parser.add_argument("--objective", required=True, metavar="FILE.py:CLASS",
@@ -114,12 +119,14 @@ def run(args: argparse.Namespace) -> int:
                         tuple(args.datasets) if args.datasets else None, args.profile, common.seeds(args.seeds),
                         parse_overrides(args.overrides), args.reference)
     try:
-        verdict = compare(question, workspace, common.jobs(args), common.reports_dir(args), check=not args.no_check)
+        verdict = compare(question, workspace, common.means(args), common.reports_dir(args), check=not args.no_check)
     except BrokenContract as broken:
         print(f"error: {broken}", file=sys.stderr)
         return 1
     except RunsFailed:  # each has been told as it failed
         return 1
+    except RunsLeft:  # there is no verdict yet; the same command goes on
+        return 0
     print("\n".join(verdict.summary))
     if verdict.missing:
         print(f"No stored record yet: {'; '.join(label for label, _ in verdict.missing)}. The report has the commands.")
@@ -127,12 +134,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, *, check: bool = True) -> Verdict:
+def compare(question: Question, workspace: Workspace, means: Means, reports: Path, *, check: bool = True) -> Verdict:
     """Check the objective, train what is missing and test it against every stored baseline.
 
     Nothing is written before everything about the question is known to be right. check: refuse an objective that
     breaks its contract.
-    Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed.
+    Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed, RunsLeft.
     """
     from genrec_bench.reporting.comparison import render_comparison
 
@@ -143,8 +150,12 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
     prepared = prepare_configs(_configs(question, stored), workspace, keep=True)
     missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
     print(state, file=sys.stderr)
-    if failed := run_all([p for p in prepared if stored.find(p.run_id) is None], workspace, jobs):
-        raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
+    ended = run_all([p for p in prepared if stored.find(p.run_id) is None], workspace, means)
+    if ended.failed:
+        raise RunsFailed(f"{len(ended.failed)} of {len(prepared)} runs failed; see failure.txt below "
+                         f"{workspace.results / 'work'}")
+    if ended.left:
+        raise RunsLeft(f"{ended.left} of {len(prepared)} runs are left")
     stores = {p.run_id: stored if stored.find(p.run_id) else workspace.store for p in prepared}
     new = [store.read(run_id) for run_id, store in stores.items()]
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,15 +18,16 @@ from genrec_bench.analysis.pruning import pruning_rate
 from genrec_bench.commands import common
 from genrec_bench.commands.run import prepare_all
 from genrec_bench.contracts import PAD
-from genrec_bench.core.ending import begin_child, exit_code
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.progress import Bars
+from genrec_bench.core.walk import Told
+from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.running import runner
 from genrec_bench.running.runner import Prepared, Workspace
+from genrec_bench.running.scheduler import Means, name_of, work
 
 BEAMS = (5, 10, 20, 50, 100)
 WIDEST = 1_000
@@ -80,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     question = Question(_beams(args.beams), _users(args.users))
     if args.baselines != ["none"]:
         raise UserError("diagnose looks at generative runs alone. Leave --baselines out.")
-    workspace, jobs = common.workspace(args), common.jobs(args)
+    workspace, means = common.workspace(args), common.means(args)
     prepared = prepare_all(args, workspace, keep=False)
     answered = {p.run_id for p in prepared if _answered(p, workspace, question)}
     todo = [p for p in prepared if p.run_id not in answered and runner.has_weights(p, workspace)]
@@ -94,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         if not os.access(folder, os.W_OK):
             raise UserError(f"nothing can be written in {folder}, where diagnoses belong. Make it writable, or copy "
                             "the results and give the copy with --results.")
-    errors = diagnose_all(todo, workspace, question, jobs, len(answered))
+    errors = diagnose_all(todo, workspace, question, means, len(answered))
     if errors and len(errors) == len(todo) and not answered:
         raise UserError(errors[0])
     path = render_suite(args.suite, workspace.store.read_all(), common.reports_dir(args),
@@ -168,63 +165,54 @@ def _command(args: argparse.Namespace, results: Path) -> str:
     return shlex.join(["python", "benchmark.py", "run", *words])
 
 
-def diagnose_all(todo: list[Prepared], workspace: Workspace, question: Question, jobs: int,
-                 answered: int = 0) -> list[str]:
-    """Diagnose some runs, `jobs` at a time; one that fails does not stop the others. Returns the errors."""
-    bars = Bars(len(todo) + answered, answered)
-    if answered:
-        bars.say(f"{answered} of {len(todo) + answered} runs are diagnosed already, with these beams or for more "
-                 "users; that stays.")
-    errors, done = [], 0
-    try:
-        with closing(_each(todo, workspace, question, jobs)) as results:
-            for item, result in results:
-                if isinstance(result, Diagnosis):
-                    done += 1
-                    bars.finished(f"{item.run_id}  {_name(item)}: {_summary(result)}")
-                else:
-                    errors.append(result)
-                    bars.say(f"FAILED  {_name(item)}: {result}")
-    except KeyboardInterrupt as stopped:
-        bars.close()
-        print(f"\ninterrupted: {answered + done} of {answered + len(todo)} runs are diagnosed, which stays. To go "
-              f"on:\n  {workspace.command}", file=sys.stderr)
-        raise SystemExit(exit_code(stopped)) from None
-    finally:
-        bars.close()
-    return errors
+@dataclass
+class DiagnoseTask:
+    """The diagnosis of a run as a task of the walk. See `core.walk.Task` and `scheduler.RunTask`."""
+
+    WORD: ClassVar[str] = "diagnosed"
+    ON: ClassVar[str] = ""
+
+    workspace: Workspace
+    key: str
+    name: str
+    config: dict[str, Any]
+    question: Question
+    uses: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.folder(self.key)
+
+    @cached_property
+    def item(self) -> Prepared:
+        """The run."""
+        return self.workspace.prepare(from_dict(self.config), keep=False)
+
+    def done(self) -> bool:
+        return _answered(self.item, self.workspace, self.question)
+
+    def needs(self) -> None:
+        return None
+
+    def run(self, tell: Told) -> None:
+        diagnose_run(self.item, self.workspace, self.question)
+
+    def gave_up(self, why: str) -> None:
+        """The run itself has not failed."""
+
+    def line(self) -> str:
+        """What is told when it is done."""
+        known = diagnoses.find(self.workspace.store, self.workspace.store.read(self.key))
+        return f"{self.key}  {self.name}: {_summary(known)}"
 
 
-def _each(todo: list[Prepared], workspace: Workspace, question: Question,
-          jobs: int) -> Generator[tuple[Prepared, Diagnosis | str], None, None]:
-    """Every run with its diagnosis or its error, as they come."""
-    if jobs == 1 or len(todo) < 2:
-        yield from ((item, _tried(item, workspace, question)) for item in todo)
-        return
-    bare = dataclasses.replace(workspace, _interactions={}, _splits={}, _ids={})
-    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), begin_child,
-                             (os.getpid(),)) as pool:
-        try:
-            futures = {pool.submit(_tried, item, bare, question): item for item in todo}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise UserError("a process was ended from outside; where that was for want of memory, lower --jobs. What "
-                            "is diagnosed stays, and the same command goes on.") from None
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _tried(item: Prepared, workspace: Workspace, question: Question) -> Diagnosis | str:
-    try:
-        return diagnose_run(item, workspace, question)
-    except UserError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001  one broken run must not cost the others
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def diagnose_all(todo: list[Prepared], workspace: Workspace, question: Question, means: Means,
+                 answered: int = 0) -> tuple[str, ...]:
+    """Diagnose some runs; one that fails does not stop the others. Returns the errors."""
+    notes = [f"{answered} of {len(todo) + answered} runs are diagnosed already, with these beams or for more users; "
+             "that stays."] if answered else []
+    tasks = [DiagnoseTask(workspace, item.run_id, name_of(item), item.config.to_dict(), question) for item in todo]
+    return work(tasks, workspace, means, done=answered, notes=notes).failed
 
 
 def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Diagnosis:
@@ -288,7 +276,3 @@ def _summary(diagnosis: Diagnosis) -> str:
     if not lost.n:
         return f"full sorting ranks no target within {k}"
     return f"beam {beam} loses {lost.value:.1%} of {lost.n} targets that full sorting ranks within {k}"
-
-
-def _name(item: Prepared) -> str:
-    return f"{item.config.label}, {item.dataset}, seed {item.config.seed}"

@@ -243,7 +243,7 @@ def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:
     # The runner brings in torch, which scoring a file does not need.
     from genrec_bench.running.runner import evaluate_checkpoint
 
-    return evaluate_checkpoint(args.checkpoint, common.data_dir(args), common.device(args), common.threads(args))
+    return evaluate_checkpoint(args.checkpoint, common.data_dir(args), common.devices(args)[0], common.threads(args))
 
 
 def _print(result: dict[str, Any]) -> None:

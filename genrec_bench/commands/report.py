@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print the path of the report. Raises: UserError where there is no record to report on."""
+    from genrec_bench.core.walk import cores
     from genrec_bench.reporting import markdown
     from genrec_bench.reporting.ledger import render_ledger
-    from genrec_bench.reporting.pages import cores
     from genrec_bench.reporting.rows import load_suite
 
     load_suite(args.suite)  # a wrong name is the first thing to say

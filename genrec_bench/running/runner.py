@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +15,7 @@ from genrec_bench.core import memory
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
 from genrec_bench.core.provenance import device_name, provenance
+from genrec_bench.core.walk import LOCK, alone
 from genrec_bench.evaluate import KS, score
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
@@ -129,18 +128,39 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress, *, wei
     checkpoint and goes on from it next time. weights: run again also where the record is there and its weights are
     not. What a run uses is run before it, with weights.
     Raises: UserError where that was made on another device or with other threads, or gives other weights when it is
-    made again.
+    made again; Busy where another process is making it.
     """
-    if workspace.store.find(prepared.run_id) and not (weights and not has_weights(prepared, workspace)):
-        record = workspace.store.read(prepared.run_id)
-        test_users.keep_users(workspace.store, record.dataset, prepared.split)
+    record = _known(prepared, workspace, weights)
+    if record is not None:
         return record
     for used in prepared.before:
-        _same_place(run_one(used, workspace, progress, weights=True), prepared, workspace)
-    record = _run_locked(prepared, workspace, progress)
+        run_one(used, workspace, progress, weights=True)
+    with alone(workspace.folder(prepared.run_id)):
+        return make(prepared, workspace, progress, weights=weights)
+
+
+def make(prepared: Prepared, workspace: Workspace, progress: Progress, *, weights: bool = False) -> RunRecord:
+    """`run_one` for who holds the lock of the run's folder and knows that what it uses is there."""
+    record = _known(prepared, workspace, weights)
+    if record is not None:
+        return record
+    for used in prepared.before:
+        _same_place(workspace.store.read(used.run_id), prepared, workspace)
+    folder = workspace.folder(prepared.run_id)
+    with tracking.tracked(workspace.track, prepared.config.to_dict(), folder) as told:
+        record = _run(prepared, workspace, folder, progress, told)
     if weights and not has_weights(prepared, workspace):
         raise UserError(f"run {prepared.run_id}, made again for its weights, is not what its record says. The record "
                         f"was made elsewhere: delete {workspace.store.path(record)} and start again.")
+    return record
+
+
+def _known(prepared: Prepared, workspace: Workspace, weights: bool) -> RunRecord | None:
+    """The record of a run that is done, with its weights where they are asked for."""
+    if not workspace.store.find(prepared.run_id) or (weights and not has_weights(prepared, workspace)):
+        return None
+    record = workspace.store.read(prepared.run_id)
+    test_users.keep_users(workspace.store, record.dataset, prepared.split)
     return record
 
 
@@ -174,13 +194,6 @@ def _same_place(used: RunRecord, prepared: Prepared, workspace: Workspace) -> No
                         "--results.")
 
 
-def _run_locked(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
-    folder = workspace.folder(prepared.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, prepared.run_id), tracking.tracked(workspace.track, prepared.config.to_dict(), folder) as told:
-        return _run(prepared, workspace, folder, progress, told)
-
-
 def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress,
          told: tracking.Tracked) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
@@ -202,18 +215,6 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
         raise
     _tidy(folder)
     return record
-
-
-@contextmanager
-def _alone(folder: Path, run_id: str) -> Iterator[None]:
-    """Hold the run's folder for this process. Raises: UserError where another process holds it."""
-    with open(folder / "lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"run {run_id} is being made by another process in {folder}. Wait for it, or give this "
-                            "process other runs or another --results.") from None
-        yield
 
 
 def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, threads: int = 1) -> dict[str, Any]:
@@ -274,7 +275,5 @@ def _with_first_stage(record: RunRecord, first: RunRecord) -> RunRecord:
 def _tidy(folder: Path) -> None:
     """Keep what a finished run is asked for later (best weights, log, scalars), drop what only running needs."""
     for path in folder.iterdir():
-        if path.is_file() and path.name not in KEPT:
+        if path.is_file() and path.name not in (*KEPT, LOCK):
             path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
