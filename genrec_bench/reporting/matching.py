@@ -44,9 +44,10 @@ def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides
 def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
                 overrides: Overrides) -> Iterable[RunConfig | None]:
     """What each row is under a profile on a dataset; None where it cannot run there."""
+    known = profile in profile_names()
     for row in rows:
         try:
-            yield row_config(row.source, profile, dataset, tokenizer, overrides) if profile in profile_names() else None
+            yield row_config(row.source, profile, dataset, tokenizer, overrides) if known else None
         except UserError:
             yield None
 
