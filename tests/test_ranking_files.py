@@ -10,9 +10,9 @@ from typing import Any
 import pandas
 import pytest
 
-from genrec_bench.commands.ranking_files import COLUMNS, read_rankings
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
+from genrec_bench.running.ranking_files import COLUMNS, read_rankings
 
 HEADER = "user_id,item_id,score\n"
 TOY = Interactions("toy", tuple(f"u{n}" for n in range(3)), tuple(f"i{n}" for n in range(12)), ())

@@ -17,7 +17,7 @@ from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import NO_MATTER, _settings, comparable_rows, coverage, why_not_group
-from genrec_bench.reporting.rows import Row, effective, load_suite
+from genrec_bench.reporting.rows import Row, load_suite
 from genrec_bench.results.records import RunRecord
 from tests.small_records import SEEDS, record_of, suite_record, table_rows
 

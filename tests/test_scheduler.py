@@ -21,12 +21,12 @@ import pytest
 import torch
 
 from genrec_bench.cli import main
-from genrec_bench.commands.run import prepare_configs
 from genrec_bench.core.walk import TOLD, Board, Busy, _death, _gives_up, alone, is_held, told, walk
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.results.records import RecordStore
-from genrec_bench.running.runner import Workspace
 from genrec_bench.running.scheduler import Means, RunTask, run_all
+from genrec_bench.running.suites import prepare_configs
+from genrec_bench.running.workspace import Workspace
 from tests.processes import processes_of, until
 from tests.test_cli import MAX_ERROR_LINES, ROOT, TINY, environment
 

@@ -18,7 +18,8 @@ from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.config import RunConfig, from_dict
 from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.running import generative, runner
-from genrec_bench.running.runner import BEST, Workspace, run_one
+from genrec_bench.running.runner import BEST, run_one
+from genrec_bench.running.workspace import Workspace
 from genrec_bench.training import checkpoints
 from tests.test_training import SMALL, StopAfter
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,9 @@ from genrec_bench.core.walk import cores
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments.grid import Selection, parse_overrides
 from genrec_bench.experiments.suite_files import GRIDS
-from genrec_bench.running.runner import Workspace
+from genrec_bench.running.places import LOCAL, check_devices, data_folder, open_workspace, reports_folder
 from genrec_bench.running.scheduler import Means
-
-ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "results" / "reference"
-LOCAL = ROOT / "results" / "local"
+from genrec_bench.running.workspace import Workspace
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -68,41 +62,12 @@ def comma_list(text: str) -> list[str]:
 
 def data_dir(args: argparse.Namespace) -> Path | None:
     """The data folder from `--data-dir` or GENREC_BENCH_DATA. Raises: UserError where it does not exist."""
-    value = args.data_dir or os.environ.get("GENREC_BENCH_DATA") or None
-    if value is None:
-        return None
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        origin = "--data-dir" if args.data_dir else "GENREC_BENCH_DATA"
-        raise UserError(f"{origin} points at {folder}, which is not a folder.")
-    return folder.resolve()
-
-
-def check_folder(option: str, folder: Path) -> None:
-    """Nothing but folders on the way to a folder that will be made. Raises: UserError."""
-    there = next((p for p in (folder, *folder.parents) if p.exists()), folder)
-    if there.exists() and not there.is_dir():
-        raise UserError(f"{option} points at {folder}, but {there} is not a folder.")
-
-
-def check_writable(option: str, folder: Path) -> None:
-    """A folder that is there and may be written, or that can be made. Raises: UserError."""
-    check_folder(option, folder)
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or mend "
-                        "its rights.")
+    return data_folder(args.data_dir)
 
 
 def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
-    """Where reports go: as asked, else beside the records they are made from.
-
-    Raises: UserError for a file, and with `writes` for a folder that cannot be written.
-    """
-    own = ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
-    option, folder = ("--results", own) if args.reports is None else ("--reports", args.reports)
-    (check_writable if writes else check_folder)(option, folder)
-    return folder
+    """Where reports go. Raises: UserError, see `reports_folder`."""
+    return reports_folder(args.results, args.reports, writes=writes)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -163,16 +128,7 @@ def devices(args: argparse.Namespace) -> tuple[str, ...]:
     if len(names) > 1 and ("cpu" in names or not hasattr(args, "jobs")):
         raise UserError(f"--device takes {'one device here' if 'cpu' not in names else 'cpu or GPUs, not both'}, got "
                         f"{args.device!r}.")
-    for name in names:
-        kind, _, index = name.partition(":")
-        if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-            raise UserError(f"--device takes cpu, cuda or cuda:N, got {name!r}.")
-        if kind == "cuda":
-            import torch
-
-            if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
-                raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here. "
-                                "Use --device cpu, or a torch build for your GPU.")
+    check_devices(names)
     return names
 
 
@@ -198,11 +154,6 @@ def means(args: argparse.Namespace) -> Means:
 
 
 def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
-    """Where the runs of this command read and write.
-
-    Raises: UserError where a folder is a file, and with `writes` where one cannot be written.
-    """
-    (check_writable if writes else check_folder)("--results", args.results)
-    reports_dir(args, writes=writes)
-    return Workspace(args.results, data_dir(args), devices(args)[0], threads(args),
-                     tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]))
+    """Where the runs of this command read and write. Raises: UserError, see `open_workspace`."""
+    return open_workspace(args.results, reports=args.reports, data_dir=args.data_dir, device=devices(args)[0],
+                          threads=args.threads, track=getattr(args, "track", ()), writes=writes)

@@ -12,7 +12,6 @@ from typing import Any
 from tabulate import tabulate
 
 from genrec_bench.commands import common
-from genrec_bench.commands.run import prepare_all
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.core.progress import Quiet
@@ -20,7 +19,9 @@ from genrec_bench.experiments.config import RunConfig, SplitConfig
 from genrec_bench.experiments.suite_files import GRIDS, load_profile
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.reporting.tables import csv_text
-from genrec_bench.running.runner import Prepared, Workspace, run_one
+from genrec_bench.running.runner import run_one
+from genrec_bench.running.suites import prepare_all
+from genrec_bench.running.workspace import Prepared, Workspace
 
 PROBE_USERS = 50
 COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how long a step takes
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save:
         _check_whole(args)
     workspace = common.workspace(args, writes=args.save)
-    prepared = prepare_all(args, workspace, keep=False)
+    prepared = prepare_all(common.selection(args), workspace, keep=False)
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
     wanted = [p for p in prepared if args.save or status[p.run_id] != "done"]
     seconds = _estimates(wanted, workspace, probe=args.probe)

@@ -25,7 +25,7 @@ from genrec_bench.core.walk import Board, Told, crew, is_held, told, walk
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.results import test_users
 from genrec_bench.running import runner
-from genrec_bench.running.runner import Prepared, Workspace
+from genrec_bench.running.workspace import Prepared, Workspace
 
 STATE = "state.safetensors"
 SUMMED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
