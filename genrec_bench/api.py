@@ -20,7 +20,7 @@ from genrec_bench.commands.compare import Question, RunsFailed, Verdict
 from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments import grid
+from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -50,24 +50,24 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     workspace = _workspace(results, data_dir, device)
     selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
                           _settings(settings), grid, _tuple(rows))
-    configs = grid.expand(selection)
-    grid.check_overrides(selection.overrides, configs)
+    configs = grids.expand(selection)
+    grids.check_overrides(selection.overrides, configs)
     prepared = prepare_configs(configs, workspace, keep=True)
     failed = run_all(prepared, workspace, jobs)
-    for suite in grid.parts_of(name):
+    for suite in grids.parts_of(name):
         render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results)
     if failed:
         raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
     return [workspace.store.read(p.run_id) for p in prepared]
 
 
-def load_records(results: Path | str = common.REFERENCE) -> list[RunRecord]:
+def load_records(results: Path | str = common.LOCAL) -> list[RunRecord]:
     """All records below a folder, sorted by name; `RecordStore(folder).read_ranks(record)` has the users' ranks.
 
     Raises: UserError where there is no such folder.
     """
     if not Path(results).is_dir():
-        raise UserError(f"no folder of records at {results}.")
+        raise UserError(f"no folder of records at {results}. Run a suite first, or name another folder.")
     return RecordStore(Path(results)).read_all()
 
 
@@ -128,7 +128,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        grid.check_fields(part, values, part)
+        grids.check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 

@@ -27,8 +27,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=LOCAL, metavar="DIR",
                         help="folder of records (default: results/local)")
     parser.add_argument("--reports", type=Path, default=None, metavar="DIR",
-                        help="folder of rendered reports (default: reports/ for results/reference, "
-                             "otherwise reports/ inside --results)")
+                        help="folder of rendered reports (default: reports/ inside --results)")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +86,7 @@ def check_writable(option: str, folder: Path) -> None:
     check_folder(option, folder)
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or mend "
+        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or fix "
                         "its rights.")
 
 
@@ -96,8 +95,7 @@ def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
 
     Raises: UserError for a file, and with `writes` for a folder that cannot be written.
     """
-    own = ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
-    option, folder = ("--results", own) if args.reports is None else ("--reports", args.reports)
+    option, folder = ("--reports", args.reports) if args.reports else ("--results", args.results / "reports")
     (check_writable if writes else check_folder)(option, folder)
     return folder
 

@@ -137,7 +137,9 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
     from genrec_bench.reporting.comparison import render_comparison
 
     if not question.reference.is_dir():
-        raise UserError(f"no folder of stored baselines at {question.reference}. Give another with --reference.")
+        raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
+                        f"--suite all --profile {question.profile} --results {_folder(question.reference)}`, or give "
+                        "another folder with --reference.")
     state = _checked(question, check)
     stored = RecordStore(question.reference)
     prepared = prepare_configs(_configs(question, stored), workspace, keep=True)
@@ -252,7 +254,11 @@ def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> 
     used = {*SECTIONS, *(spec["name"] for spec in specs)}
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
-    folder = "results/reference" if reference == common.REFERENCE else str(reference)
     return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
                        "--datasets", *selection.datasets, *which, "--seeds",
-                       ",".join(str(c.seed) for c in absent), *changes, "--results", folder])
+                       ",".join(str(c.seed) for c in absent), *changes, "--results", _folder(reference)])
+
+
+def _folder(reference: Path) -> str:
+    """A folder of stored runs as a command names it."""
+    return "results/reference" if reference == common.REFERENCE else str(reference)

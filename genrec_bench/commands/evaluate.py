@@ -143,7 +143,9 @@ def _opponents(args: argparse.Namespace, spec: Mapping[str, Any]) -> Opponents:
     """The stored records of the data, and the label. Raises: UserError."""
     folder = args.against or common.REFERENCE
     if not folder.is_dir():
-        raise UserError(f"no folder of stored runs at {folder}. Give another with --against.")
+        raise UserError(f"no folder of stored runs at {folder}. Make them with `python benchmark.py --suite all "
+                        f"--profile quick --results {args.against or 'results/reference'}`, or give another folder "
+                        "with --against.")
     common.check_folder("--results", args.results)
     common.reports_dir(args)
     store = RecordStore(folder)

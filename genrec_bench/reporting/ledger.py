@@ -25,8 +25,8 @@ REQUIRED: Any = dataclasses.MISSING
 INTRODUCTION = """\
 What the papers, their pseudo-code and their released code say differently or leave open, what the choice is called
 here, which value is the default and why, and what it costs where that has been measured. Written by
-`python benchmark.py report --ledger` from `genrec_bench/experiments/ledger/*.toml` and the records; change those, not
-this file."""
+`python benchmark.py report --ledger --reports docs` from `genrec_bench/experiments/ledger/*.toml` and the records below
+`--results`; change those, not this file."""
 
 
 @dataclass(frozen=True)
