@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from genrec_bench.cli import main
 from genrec_bench.reporting import markdown, pages
 from genrec_bench.reporting.figures import base
 from genrec_bench.reporting.figures.base import plates
-from genrec_bench.results.errata import Erratum, add_errata
 from genrec_bench.results.records import RecordStore
 from tests import golden_report
 
@@ -137,17 +134,3 @@ def test_tables_of_all_papers(results, tmp_path):
     assert main(["report", "--results", str(results), "--reports", str(tmp_path), "--only", "table:1"]) == 0
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.md")) == [
         f"papers/{paper}/table-1.md" for paper in ("apao", "bear", "rankgr")]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_errata_are_counted(results, tmp_path):
-    corrected = shutil.copytree(results, tmp_path / "corrected")
-    assert b"corrected since" not in _index(corrected)
-    record = RecordStore(corrected).read_all()[0]
-    better = replace(record, metrics={**record.metrics, "ndcg@10": 0.5})
-    add_errata(corrected, [Erratum.between(record, better, 3, "a slip", "0.1.0")])
-    assert b"1 of these records were corrected since" in _index(corrected)
-
-
-def _index(results: Path) -> bytes:
-    return markdown.build("apao", markdown.Source(RecordStore(results).read_all(), results))[0].files["index.md"]

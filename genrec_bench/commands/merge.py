@@ -1,4 +1,4 @@
-"""`merge`: take finished records, of this machine or of others, into the committed reference."""
+"""`merge`: move finished records, of this machine or of others, into one folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from genrec_bench.commands import common
-from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.provenance import own_version
 from genrec_bench.evaluate import score
 from genrec_bench.results import diagnoses, test_users
 from genrec_bench.results.diagnoses import Diagnosis
-from genrec_bench.results.errata import NAME as ERRATA
-from genrec_bench.results.errata import Erratum, add_errata, errata
 from genrec_bench.results.index import NAME as INDEX
 from genrec_bench.results.index import write_index
 from genrec_bench.results.records import Damaged, RecordStore, RunRecord
@@ -27,14 +23,12 @@ TOLERANCE = 1e-9  # of a metric beside the one that its ranks give: means may be
 
 @dataclass(frozen=True)
 class _Found:
-    """A run of a source. diagnosis: to be taken along, if any; known: the target's record of this name, if any;
-    erratum: what ours changes in it."""
+    """A run of a source. diagnosis: to be taken along, if any; known: the target's record of this name, if any."""
 
     record: RunRecord
     source: RecordStore
     diagnosis: Diagnosis | None
     known: RunRecord | None = None
-    erratum: Erratum | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="folders of records to take, such as those of other machines (default: --results alone)")
     parser.add_argument("--into", type=Path, default=common.REFERENCE, metavar="DIR",
                         help="folder that receives the records (default: results/reference)")
-    parser.add_argument("--correct", default=None, metavar="REASON",
-                        help=f"replace runs whose numbers differ, and say so with this reason in {ERRATA} of --into")
     parser.add_argument("--index", action="store_true",
                         help=f"move nothing; write {INDEX} of --into again from its records")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check all, then move; an equal name with other numbers is refused before anything is moved, unless corrected.
+    """Check all, then move; an equal name with other numbers is refused before anything is moved.
 
     A diagnosis goes with its record, also where the record is there already; one of more users stays in its place.
     The facts about test users go with the records of their split. The target's index is written again.
@@ -65,11 +57,10 @@ def run(args: argparse.Namespace) -> int:
     sources = _sources(args)
     target = RecordStore(args.into, frozenset(source.root.resolve() for source in sources))
     everything = _found(sources)
-    moves = [_compared(found, target, _reason(args)) for found in _one_a_name(everything)]
+    moves = [_compared(found, target) for found in _one_a_name(everything)]
     for found in moves:
         _check_metrics(found.record, found.source)
     users = _users(everything, target)
-    errata(target.root)  # a damaged file is named before anything moves
     _move(moves, users, target)
     for found in everything:
         _remove(found.source, found.record)
@@ -94,13 +85,6 @@ def _sources(args: argparse.Namespace) -> list[RecordStore]:
     places = {folder.resolve(): folder for folder in folders}
     apart = {*places, args.into.resolve()}
     return [RecordStore(folder, frozenset(apart - {place})) for place, folder in places.items()]
-
-
-def _reason(args: argparse.Namespace) -> str | None:
-    """The reason of a correction, None where there is none to be. Raises: UserError for an empty one."""
-    if args.correct is not None and not args.correct.strip():
-        raise UserError("--correct needs a reason, which ERRATA.md keeps: --correct \"what was wrong\".")
-    return args.correct
 
 
 def _found(sources: list[RecordStore]) -> list[_Found]:
@@ -130,22 +114,18 @@ def _one_a_name(found: list[_Found]) -> list[_Found]:
     return list(first.values())
 
 
-def _compared(found: _Found, target: RecordStore, reason: str | None) -> _Found:
-    """A run beside the target's of its name. Raises: UserError where numbers differ and there is no reason."""
+def _compared(found: _Found, target: RecordStore) -> _Found:
+    """A run beside the target's of its name. Raises: UserError where numbers differ."""
     record, source = found.record, found.source
     if target.find(record.run_id) is None:
         return found
     known = target.read(record.run_id)
-    what = _difference(known, target, record, source)
-    if what is None:
-        more = _users_of(diagnoses.find(target, known)) > _users_of(found.diagnosis)
-        return replace(found, known=known, diagnosis=None if more else found.diagnosis)
-    if reason is None:
+    if what := _difference(known, target, record, source):
         raise UserError(f"run {record.run_id} is in {target.root} with other numbers ({what}). Nothing was moved. An "
-                        "equal name must mean equal numbers: compare device, threads and versions in the two records. "
-                        "Where the numbers there are wrong, give --correct \"what was wrong\".")
-    users = _users_changed(target.read_ranks(known), source.read_ranks(record))
-    return replace(found, known=known, erratum=Erratum.between(known, record, users, reason, own_version()))
+                        "equal name must mean equal numbers: compare device, threads and versions in the two records, "
+                        "and delete the wrong one.")
+    more = _users_of(diagnoses.find(target, known)) > _users_of(found.diagnosis)
+    return replace(found, known=known, diagnosis=None if more else found.diagnosis)
 
 
 def _check_metrics(record: RunRecord, source: RecordStore) -> None:
@@ -167,15 +147,9 @@ def _difference(known: RunRecord, there: RecordStore, record: RunRecord, here: R
     for name in sorted({*known.metrics, *record.metrics}):
         if known.metrics.get(name) != record.metrics.get(name):
             return f"{name}: {known.metrics.get(name)} there, {record.metrics.get(name)} here"
-    return "other ranks" if _users_changed(there.read_ranks(known), here.read_ranks(record)) else None
-
-
-def _users_changed(one: Rankings, other: Rankings) -> int:
-    """Test users whose ranks differ; all of the longer list where there are more of them in one."""
-    pairs = [(getattr(one, f), getattr(other, f)) for f in ("places", "ties", "id_places")]
-    if any(a.shape != b.shape for a, b in pairs):
-        return max(len(one.places), len(other.places))
-    return int(np.any([a != b for a, b in pairs], axis=0).sum())
+    one, other = there.read_ranks(known), here.read_ranks(record)
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("places", "ties", "id_places"))
+    return None if same else "other ranks"
 
 
 def _users(found: list[_Found], target: RecordStore) -> dict[Path, UserFacts]:
@@ -190,17 +164,13 @@ def _users(found: list[_Found], target: RecordStore) -> dict[Path, UserFacts]:
 
 
 def _move(moves: list[_Found], users: dict[Path, UserFacts], target: RecordStore) -> None:
-    """Write into the target. The errata come first, so that no number ever changes without a word."""
-    add_errata(target.root, [found.erratum for found in moves if found.erratum])
+    """Write into the target."""
     for found in moves:
-        if found.erratum:
-            _remove(target, found.known)
         fresh = replace(found.record, path=None)  # it will be of the target, wherever it was read
-        if found.erratum or found.known is None:
+        if found.known is None:
             target.write(fresh, found.source.read_ranks(found.record))
         if found.diagnosis is not None:
-            there = fresh if found.erratum or found.known is None else found.known
-            diagnoses.write(diagnoses.path_of(target, there), found.diagnosis)
+            diagnoses.write(diagnoses.path_of(target, found.known or fresh), found.diagnosis)
     for path, facts in users.items():
         test_users.write_users(path, facts)
     write_index(target)
@@ -213,8 +183,6 @@ def _remove(store: RecordStore, record: RunRecord) -> None:
 
 
 def _tell(moves: list[_Found], into: Path) -> None:
-    fresh, corrected = sum(f.known is None for f in moves), sum(f.erratum is not None for f in moves)
-    diagnosed = sum(f.diagnosis is not None for f in moves)
-    text = f"{fresh} records moved to {into}, {len(moves) - fresh - corrected} were there already."
-    text += f" Corrected: {corrected}; see {into / ERRATA}." if corrected else ""
+    fresh, diagnosed = sum(f.known is None for f in moves), sum(f.diagnosis is not None for f in moves)
+    text = f"{fresh} records moved to {into}, {len(moves) - fresh} were there already."
     print(text + (f" Diagnoses taken along: {diagnosed}." if diagnosed else ""))
