@@ -179,6 +179,17 @@ def dataset_spec(text: str, changed: Mapping[str, Mapping[str, Any]] | None = No
     return {**spec, **(changed or {}).get(spec["name"], {})}
 
 
+def dataset_specs(names: Sequence[str], changed: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The specs of several `--datasets` values. Raises: UserError for a name or a part of `changed` that is not there.
+    """
+    specs = [dataset_spec(name, changed) for name in names]
+    used = {spec["name"] for spec in specs}
+    for part in changed:
+        if part not in used:
+            raise UserError(f"--set {part}...: this command reads {', '.join(sorted(used))} and no {part}.")
+    return specs
+
+
 def dataset_label(spec: Mapping[str, Any]) -> str:
     """What a dataset is called in tables: its name, or the base name of a folder."""
     if spec["name"] != "folder" or not spec.get("path"):
