@@ -89,7 +89,7 @@ def _method(path: Path) -> Method:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}). Mend it or remove it.") from None
+        raise UserError(f"{path} is not valid TOML ({error}). Fix it or remove it.") from None
     method = settings.build(Method, data, str(path))
     keys = [entry.key for entry in method.entry]
     for entry in method.entry:

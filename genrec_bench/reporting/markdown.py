@@ -184,8 +184,10 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None
 
 
 def _figures(key: str, materials: Sequence[Material], drawn: Mapping[str, Drawn]) -> str:
-    """Which of a paper's measured figures are drawn in which report, and what the others need."""
+    """Which of a paper's measured figures are drawn in which report, and what the others need; "" without any."""
     own = {p.number: p for p in plates(paper=key)}
+    if not own:
+        return ""
     lines = []
     for material in (m for m in materials if any(p.belongs_to(m.suite) for p in own.values())):
         name = material.suite.name
