@@ -19,7 +19,6 @@ from genrec_bench.running import runner
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_jobs import Quiet, made_of, toy, write_toy
 
-ROOT = Path(__file__).resolve().parents[1]
 FACTS = UserFacts("ab" * 32, np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]))
 
 
@@ -154,17 +153,3 @@ def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interact
     path.unlink()
     runner.run_one(prepared, workspace, Quiet())
     assert path.read_bytes() == first
-
-
-def test_every_split_of_the_reference_has_one() -> None:
-    store = RecordStore(ROOT / "results" / "reference")
-    splits = {(r.dataset, r.split_fingerprint): r for r in store.read_all()}
-    assert len(splits) >= 3
-    for (dataset, fingerprint), record in splits.items():
-        facts = find_users(store, dataset, fingerprint)
-        assert facts is not None, f"{dataset}: no facts about the users of split {fingerprint[:16]}"
-        assert facts.num_users == record.data["test"] == len(store.read_ranks(record).places)
-        assert facts.history_length.max() <= record.config["split"]["max_history"]
-        # each user tests once, so that what they have in training is at most all that there is
-        assert 0 < facts.user_count.sum() <= record.data["train_interactions"]
-    assert len(list(store.root.glob("*/*.users.npz"))) == len(splits)

@@ -25,8 +25,8 @@ REQUIRED: Any = dataclasses.MISSING
 INTRODUCTION = """\
 What the papers, their pseudo-code and their released code say differently or leave open, what the choice is called
 here, which value is the default and why, and what it costs where that has been measured. Written by
-`python benchmark.py report --ledger` from `genrec_bench/experiments/ledger/*.toml` and the records; change those, not
-this file."""
+`python benchmark.py report --ledger --reports docs` from `genrec_bench/experiments/ledger/*.toml` and the records below
+`--results`; change those, not this file."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _method(path: Path) -> Method:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}). Mend it or remove it.") from None
+        raise UserError(f"{path} is not valid TOML ({error}). Fix it or remove it.") from None
     method = settings.build(Method, data, str(path))
     keys = [entry.key for entry in method.entry]
     for entry in method.entry:
