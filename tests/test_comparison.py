@@ -24,13 +24,15 @@ from genrec_bench.results.records import RunRecord
 from tests.small_records import record_of, suite_record
 
 USERS = 200
+SASREC = "SASRec (RecBole, CE)"
 RATES = {"popularity": 0.05, "item_knn": 0.1, "sasrec": 0.3, "tiger": 0.3}
 FEW = {"num_permutations": 499}
 
 
 def fresh(seed: int, dataset: str = "ml-100k", label: str = "Mine", **changes: Any) -> RunRecord:
-    """A run of TIGER with another objective."""
-    return record_of(dataset, "tiger", seed, label=label, objective=({"name": "mine", "scale": 2.0},), **changes)
+    """A run of TIGER with an objective that no suite has."""
+    return record_of(dataset, "tiger", seed, label=label, objective=({"name": "dpo", "beta": 0.7, "weight": 2.0},),
+                     **changes)
 
 
 def stored(*methods: str, seeds: tuple[int, ...] = (0, 1, 2), dataset: str = "ml-100k") -> list[RunRecord]:
@@ -41,7 +43,7 @@ def stored(*methods: str, seeds: tuple[int, ...] = (0, 1, 2), dataset: str = "ml
 def made_up(rate_new: float = 0.3, ties: int = 1) -> Callable[[RunRecord], Rankings]:
     """Ranks in which a share of targets is in the list: of the first users, and others by seed."""
     def ranks(record: RunRecord) -> Rankings:
-        spec = record.config.get("baseline") or {"name": record.config["objective"][0]["name"]}
+        spec = record.config.get("baseline") or {"name": record.config["objectives"][0]["name"]}
         rate = {**RATES, "cross_entropy": RATES["tiger"]}.get(spec["name"], rate_new)
         random = np.random.default_rng(record.seed + 10 * sum(map(ord, spec["name"])))
         places = np.where(random.random(USERS) < rate, random.integers(1, 11, size=USERS), 0)
@@ -67,11 +69,11 @@ def test_better_worse_and_no_difference(tmp_path: Path) -> None:
     assert told.path == tmp_path / "comparison.md" and len(lines) == 3
     assert re.fullmatch(r"Mine is better than Popularity \(ml-100k, 3 seeds, baseline not seeded\): NDCG@10 0\.\d{4} "
                         r"against 0\.\d{4}, \+0\.\d{4} \[\+0\.\d{4}, \+0\.\d{4}\], p = 0\.0060\.", lines[0])
-    for line, other in zip(lines[1:], ("SASRec", "TIGER + cross-entropy"), strict=True):
+    for line, other in zip(lines[1:], (SASREC, "TIGER + cross-entropy"), strict=True):
         assert re.fullmatch(rf"No difference detected between Mine and {re.escape(other)} \(ml-100k, 3 seeds\): .*; "
                             r"a difference of 0\.\d{4} would have got a verdict in about 4 of 5 cases\.", line)
     told = render_comparison(new, baselines, made_up(0.0), tmp_path, **FEW)
-    assert [line.split(" (")[0] for line in told.sentences[1:]] == ["Mine is worse than SASRec",
+    assert [line.split(" (")[0] for line in told.sentences[1:]] == [f"Mine is worse than {SASREC}",
                                                                     "Mine is worse than TIGER + cross-entropy"]
 
 
@@ -81,9 +83,9 @@ def test_the_summary_counts_what_has_no_verdict(tmp_path: Path) -> None:
     assert re.fullmatch(r"Mine on ml-100k, profile quick: better than Popularity; no difference detected from 2 of 3 "
                         r"\(a difference of 0\.\d{4} would have got a verdict in about 4 of 5 cases\)\.", line)
     (line,) = render_comparison(new, records, made_up(0.0), tmp_path, **FEW).summary
-    assert "worse than SASRec and TIGER + cross-entropy" in line
+    assert f"worse than {SASREC} and TIGER + cross-entropy" in line
     (line,) = render_comparison([fresh(9)], records, made_up(0.0), tmp_path, **FEW).summary
-    assert line.endswith("; no seed in common with SASRec and TIGER + cross-entropy.")
+    assert line.endswith(f"; no seed in common with {SASREC} and TIGER + cross-entropy.")
 
 
 def test_what_would_have_been_detected_is_of_the_whole_family(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_what_would_have_been_detected_is_of_the_whole_family(tmp_path: Path) ->
     sizes = []
     for count, some in ((1, records[1:2]), (3, records)):
         text = text_of(tmp_path, new, some, ranks)
-        row = next(r for r in rows_of(tmp_path) if r["baseline"] == "SASRec")
+        row = next(r for r in rows_of(tmp_path) if r["baseline"] == SASREC)
         sizes.append(float(row["detectable"]))
         assert sizes[-1] == detectable(compare_values(a, b, num_permutations=499), count)
         assert f"none detected (≥ {sizes[-1]:.4f})" in text
@@ -106,7 +108,7 @@ def test_the_verdict_stands_first_and_the_rest_in_order(tmp_path: Path) -> None:
     paragraphs = text.split("\n\n")
     assert paragraphs[0] == "# Mine against the stored baselines"
     assert re.match(r"\*\*Mine on ml-100k, profile quick:\*\* better than Popularity; no difference detected from "
-                    r"SASRec and TIGER \+ cross-entropy \(a difference of 0\.\d{4} would have got a verdict in about "
+                    rf"{re.escape(SASREC)} and TIGER \+ cross-entropy \(a difference of 0\.\d{4} would have got a verdict in about "
                     r"4 of 5 cases\)\.", paragraphs[1])
     heads = [p.splitlines()[0] for p in paragraphs if p.startswith("#")]
     assert heads[1:] == ["## Mine on ml-100k, profile quick", "## How this was computed",
@@ -123,7 +125,7 @@ def test_the_numbers_are_those_of_the_statistics(tmp_path: Path) -> None:
     rows = {row["baseline"]: row for row in rows_of(tmp_path)}
     a, b = (np.stack([ranks(r).places for r in side]) for side in (new, baselines[1:]))
     expected = compare_ranks(a, b, metric="ndcg", k=10, num_permutations=499, seed=7)
-    row = rows["SASRec"]
+    row = rows[SASREC]
     assert [float(row[k]) for k in ("difference", "low", "high", "p_value", "d_z", "minimum_detectable")] == [
         expected.difference, *expected.interval, expected.p_value, expected.d_z, expected.minimum_detectable]
     assert float(row["recall@10_new"]) == pytest.approx((a > 0).mean())
@@ -145,9 +147,9 @@ def test_ties_are_worth_their_expected_value(tmp_path: Path) -> None:
 def test_only_common_seeds_are_compared_and_said_so(tmp_path: Path) -> None:
     text = text_of(tmp_path, [fresh(s) for s in (1, 2, 5)], stored("sasrec", seeds=(0, 1, 2)))
     assert rows_of(tmp_path)[0]["seeds"] == "1 2"
-    assert "Only seeds that both have are compared. Left out against SASRec: Mine's 5 and SASRec's 0." in text
+    assert f"Left out against {SASREC}: Mine's 5 and {SASREC}'s 0." in text
     text = text_of(tmp_path, [fresh(5)], stored("sasrec", "popularity"))
-    assert "Mine was not compared with SASRec: they have no seed in common" in text and "no common seed" in text
+    assert f"Mine was not compared with {SASREC}: they have no seed in common" in text and "no common seed" in text
     assert [r["baseline"] for r in rows_of(tmp_path)] == ["Popularity"], "an unseeded run stands against every seed"
 
 
@@ -179,7 +181,7 @@ def test_a_generative_baseline_says_what_it_shares(tmp_path: Path) -> None:
     llama = record_of("ml-100k", "tiger", 0, label="Llama + cross-entropy", backbone={"name": "llama"})
     text = text_of(tmp_path, [fresh(0)], [*stored("tiger", "sasrec", seeds=(0,)), llama])
     cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if line[:1] == "|"}
-    assert cells["TIGER + cross-entropy"] == "same backbone" and cells["SASRec"] == "not generative"
+    assert cells["TIGER + cross-entropy"] == "same backbone" and cells[SASREC] == "not generative"
     assert cells["Llama + cross-entropy"] == "differs in backbone (llama instead of tiger)"
     longer = dataclasses.replace(fresh(0), config={**fresh(0).config, "training": {"epochs": 5}})
     assert "same backbone; differs in training" in text_of(tmp_path, [longer], stored("tiger", seeds=(0,)))
@@ -258,13 +260,13 @@ def test_the_family_is_what_the_suites_declare() -> None:
     """Baselines and the backbone's rows outside the full grid; Holm is made over these alone."""
     records = suite_rows(*CORE, *VARIANTS, "Llama + cross-entropy") + stored("popularity", "sasrec")
     pairs = pairs_of([fresh(s) for s in range(3)], records)
-    assert {label for label, pair in pairs.items() if pair.declared} == {*CORE, "Popularity", "SASRec"}
+    assert {label for label, pair in pairs.items() if pair.declared} == {*CORE, "Popularity", SASREC}
     family = [p for p in pairs.values() if p.declared]
     assert [p.p_holm for p in family] == holm([p.ndcg.p_value for p in family])
     assert all(pairs[label].ndcg is not None and pairs[label].p_holm == 1.0 for label in VARIANTS)
     llama = fresh(0, backbone={"name": "llama", "width": 64})
     assert {label for label, p in pairs_of([llama], records).items() if p.declared} == {
-        "Llama + cross-entropy", "Popularity", "SASRec"}
+        "Llama + cross-entropy", "Popularity", SASREC}
 
 
 def test_a_changed_setting_is_not_what_was_declared() -> None:
@@ -340,7 +342,7 @@ def test_files_are_matched_with_seeds_in_order(files: int, seeds: tuple[int, ...
     """A single run of one side stands against each of the other; else as many of one side as of the other."""
     records = stored("sasrec", seeds=seeds)
     new = outside("Theirs", files, records)
-    pair = pairs_of(new, records)["SASRec"]
+    pair = pairs_of(new, records)[SASREC]
     assert (pair.seeds, pair.against) == paired
     a = values_of(*(r for r in new if r.seed in paired[0]))
     b = values_of(*(r for r in records if r.seed in paired[1]))
@@ -361,7 +363,7 @@ def test_lists_stand_beside_baselines_and_the_cross_entropy_of_every_backbone() 
     taken, left = beside(records)
     pairs = pairs_of(outside("Theirs", 2, taken), taken)
     assert not left and len(pairs) == len(records)
-    assert {label for label, p in pairs.items() if p.declared} == {*plain, "Popularity", "SASRec"}
+    assert {label for label, p in pairs.items() if p.declared} == {*plain, "Popularity", SASREC}
     own = pairs_of([fresh(0)], records)
     assert {"TIGER + MSL", "TIGER + SFT", "TIGER + CE → CE"} <= {label for label, p in own.items() if p.declared}
 
@@ -378,7 +380,7 @@ def test_lists_stand_beside_the_runs_of_one_split_and_profile() -> None:
     for records in ([*quick, *paper, *other], [*other, *paper[::-1], *quick[::-1]]):
         taken, left = beside(records)
         assert {r.run_id for r in taken} == {r.run_id for r in other}
-        assert sorted(m.label for m in left) == ["Popularity", "SASRec", "TIGER + cross-entropy"]
+        assert sorted(m.label for m in left) == ["Popularity", SASREC, "TIGER + cross-entropy"]
         assert len({m.where for m in left}) == 1 and "max_history" in left[0].where
     new = outside("Theirs", 2, taken)
     assert [(r.profile, r.seed, r.config["split"]["max_history"]) for r in new] == [("quick", 1, 5), ("quick", 2, 5)]
@@ -396,7 +398,7 @@ def test_the_report_of_lists_says_what_stands_beside_what(tmp_path: Path) -> Non
     cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:4]] for line in text.splitlines()
              if line[:1] == "|"}
     assert cells["TIGER + cross-entropy"] == ["backbone tiger", "1 2 3 / 0 1 2"]
-    assert cells["Popularity"] == ["not generative", "1 2 3 / –"] and cells["SASRec"][1] == "1 2 / 0 1"
-    assert "As many runs of one side as of the other are compared. Left out against SASRec: Theirs's 3." in text
+    assert cells["Popularity"] == ["not generative", "1 2 3 / –"] and cells[SASREC][1] == "1 2 / 0 1"
+    assert f"As many runs of one side as of the other are compared. Left out against {SASREC}: Theirs's 3." in text
     assert any("(ml-100k, 3 files, 3 seeds of the baseline)" in line for line in lines)
     assert any("(ml-100k, 3 files, baseline not seeded)" in line for line in lines)

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from genrec_bench.contracts import Rankings, digest
-from genrec_bench.core.files import canonical
-from genrec_bench.experiments.config import FirstStage, TrainingConfig
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.figures import ablations, comparisons, efficiency, runs, sensitivity
 from genrec_bench.reporting.figures.base import Picture, plates
@@ -35,25 +33,15 @@ def suite_of(name: str) -> Suite:
 
 
 def run_of(suite: Suite, label: str, seed: int = 0, *, dataset: str = "ml-100k", seconds: float = 2.5,
-           positions: int = 1200, profile: str | None = None, own: bool = True) -> RunRecord:
-    """A run of a suite's row, on any dataset; own=False leaves the paper's best values for the dataset out."""
+           positions: int = 1200, profile: str = "quick") -> RunRecord:
+    """A run of a suite's row, on any dataset."""
     row = next(row for row in suite.rows if row.label == label)
-    objective = [dict(spec) for spec in row.stated["objective"]]
-    for path, value in (row.best.get(dataset, {}) if own else {}).items():
-        objective[-1][path.rpartition(".")[2]] = value
-    stage = row.stated.get("first_stage")
-    parts = {"backbone": row.stated["backbone"], "objective": tuple(objective), "tokenizer": {"name": "given"},
-             "first_stage": FirstStage(tuple(stage["objective"]), TrainingConfig()) if stage else None}
-    record = record_of("ml-100k", "tiger", seed, label=label, **parts)
-    config = {**record.config, "dataset": {"name": dataset}, "profile": profile or record.profile}
-    config["decoding"] = {**config["decoding"], **row.stated.get("decoding", {})}
-    run_id = f"{hash_of(canonical({**config, 'label': None})):016x}"
-    ranks = ranks_of(run_id)
+    record = record_of(dataset, "tiger", seed, row=row.source, profile=profile)
+    ranks = ranks_of(record.run_id)
     metrics = {f"{side}{name}@{k}": float(expected_values(name, ranks, k).mean()) for side, name, k in
                product(("", "valid_"), ("hr", "recall", "ndcg", "mrr"), (5, 10, 20))}
     training = {**record.training, "passes": {"positions_with_gradient": positions, "positions_without_gradient": 0}}
-    return replace(record, run_id=run_id, profile=config["profile"], config=config,
-                   metrics=metrics, training=training, tokenizer={**record.tokenizer, "levels": 4},
+    return replace(record, metrics=metrics, training=training, tokenizer={**record.tokenizer, "levels": 4},
                    timings={**record.timings, "seconds_per_epoch": seconds})
 
 
