@@ -20,8 +20,7 @@ from genrec_bench.commands.compare import Question, RunsFailed, Verdict
 from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments import grid
-from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.grid import Selection, check_fields, check_overrides, expand, parts_of
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
@@ -50,12 +49,13 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     workspace = _workspace(results, data_dir, device)
     selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
                           _settings(settings), grid, _tuple(rows))
-    configs = grid.expand(selection)
-    grid.check_overrides(selection.overrides, configs)
+    configs = expand(selection)
+    check_overrides(selection.overrides, configs)
     prepared = prepare_configs(configs, workspace, keep=True)
     failed = run_all(prepared, workspace, jobs)
-    for suite in grid.parts_of(name):
-        render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results)
+    for suite in parts_of(name):
+        render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results,
+                     overrides=selection.overrides)
     if failed:
         raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
     return [workspace.store.read(p.run_id) for p in prepared]
@@ -128,7 +128,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        grid.check_fields(part, values, part)
+        check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 
