@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from genrec_bench.contracts import Interactions
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.config import RunConfig, SplitConfig
 from genrec_bench.results import test_users
@@ -122,16 +123,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, how: str) -> None:
     assert str(path) in str(caught.value) and "is not a file of users" in str(caught.value)
 
 
-def test_older_and_newer_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.users.npz"
     test_users.write_users(path, FACTS)
     monkeypatch.setattr(test_users, "SCHEMA", 2)
-    with pytest.raises(UserError, match="users schema 1, which this version cannot read: it has no reader for 1"):
-        read_users(path)
-    monkeypatch.setattr(test_users, "UPGRADES", {1: lambda old: {**old, "user_count": old["user_count"] + 1}})
-    assert read_users(path).user_count.tolist() == [6, 1, 2]
-    monkeypatch.setattr(test_users, "SCHEMA", 0)
-    with pytest.raises(UserError, match="users schema 1; this version reads 0 at most"):
+    with pytest.raises(UserError, match="its schema is 1, this version reads 2"):
         read_users(path)
 
 
@@ -140,8 +136,9 @@ def test_older_and_newer_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interactions: Interactions) -> None:
     folder = tmp_path / "data"
     write_toy(folder, toy_interactions)
-    config = RunConfig("Popularity", "smoke", {"name": "folder", "path": str(folder), "label": "mine"}, 0,
-                       split=SplitConfig(max_history=4), baseline={"name": "popularity", "system": "popularity"})
+    dataset = registry.datasets.build({"name": "folder", "path": str(folder), "label": "mine"})
+    config = RunConfig("Popularity", "smoke", dataset, 0, split=SplitConfig(max_history=4),
+                       baseline=registry.baselines.build({"name": "popularity"}))
     workspace = runner.Workspace(tmp_path / "results")
     prepared = workspace.prepare(config)
     assert not list(workspace.results.rglob("*.users.npz"))
