@@ -31,16 +31,6 @@ States = list[dict[str, Tensor]]  # run state, one dict an objective
 PASSES = tuple(f"{what}_{how}_gradient" for what in ("histories", "positions") for how in ("with", "without"))
 
 
-
-
-
-
-
-
-
-
-
-
 class InputFeed:
     """THE place that prepares what objectives see: forward passes, negatives, reference, thresholds.
 
@@ -170,8 +160,6 @@ class InputFeed:
         self.passes[f"positions_{which}_gradient"] += positions
 
 
-
-
 def _of_users(tree: PrefixTree, users: slice) -> PrefixTree:
     return PrefixTree(tree.tokens[users], tree.parents[users], tree.nodes[users], tree.widths)
 
@@ -192,20 +180,20 @@ def _eos_logps(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> Tensor:
-    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries.
+    """(B,) weighted sum of the objectives; each sees its own negatives and run state, whose entries it may replace.
 
     Raises: UserError for an objective that writes into the inputs or does not return a loss a row.
     """
     total = 0
     for (weight, objective), state in zip(objectives, states, strict=True):
-        inputs.state = state
-        total = total + weight * _row_loss(objective, inputs)
+        total = total + weight * _row_loss(objective, inputs.of(objective), state)
     return total
 
 
-def _row_loss(objective: Objective, inputs: ObjectiveInputs) -> Tensor:
+def _row_loss(objective: Objective, inputs: ObjectiveInputs, state: dict[str, Tensor]) -> Tensor:
     """(B,) loss a row of one objective, which leaves the inputs as they are for the next. Raises: UserError."""
-    before, state, rows = inputs.watch(), inputs.state, len(inputs.targets)
+    inputs.state = state
+    before, rows = inputs.watch(), len(inputs.targets)
     try:
         losses = objective.loss(inputs)
     finally:  # a loss that raises may do so because of what it wrote
