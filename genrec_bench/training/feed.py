@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.backbones.folding import PrefixTree, prefix_tree
-from genrec_bench.batches import TokenisedInstances, on_device
+from genrec_bench.batches import TokenisedInstances, append_eos, on_device
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
@@ -167,8 +167,7 @@ def _of_users(tree: PrefixTree, users: slice) -> PrefixTree:
 def _with_eos(candidates: Tensor) -> Tensor:
     """(B, C, T) -> (B, C, T + 1): EOS behind the last token of candidate 0, nothing behind the others."""
     longer = F.pad(candidates, (0, 1), value=PAD)
-    ends = (candidates[:, 0] != PAD).sum(dim=1, keepdim=True)
-    longer[:, 0] = longer[:, 0].scatter(1, ends, EOS)
+    longer[:, 0] = append_eos(candidates[:, 0])
     return longer
 
 
