@@ -52,14 +52,14 @@ class Ranker:
         for rows in self._passes(model):
             beams = beam_search(model, self.data.histories(rows), self.trie, num_beams=decoding.num_beams,
                                 normaliser=decoding.normaliser, temperature=decoding.temperature,
-                                precision=decoding.precision)
+                                precision=decoding.precision, eos=decoding.eos)
             found[torch.from_numpy(rows).to(found.device)] = beams.ids
         return found.cpu().numpy()
 
     def _passes(self, model: Backbone) -> Iterator[np.ndarray]:
         """Rows decoded together: like lengths, within the memory that the settings allow."""
-        decoding, depth = self.config.decoding, self.trie.depth
-        children = 12 * decoding.num_beams * max(self.trie.max_children(level) for level in range(depth))
+        decoding, depth = self.config.decoding, self.trie.depth + self.config.decoding.eos
+        children = 12 * decoding.num_beams * max(self.trie.max_children(level) for level in range(self.trie.depth))
         tokens = self.data.history_tokens + len(self.data.suffix)
 
         def floats(history: int) -> int:
