@@ -104,7 +104,8 @@ def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which runs: suite, profile, datasets, rows, seeds and single settings."""
-    parser.add_argument("--suite", required=True, metavar="NAME", help="suite to run (see `list suites`)")
+    parser.add_argument("--suite", required=True, metavar="NAME",
+                        help="suite to run (see `list suites`), or a file of your own, FILE.toml")
     parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
@@ -187,4 +188,5 @@ def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
     (check_writable if writes else check_folder)("--results", args.results)
     reports_dir(args, writes=writes)
     return Workspace(args.results, data_dir(args), device(args), threads(args),
-                     tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]))
+                     tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]),
+                     getattr(args, "plugins", ()))

@@ -30,7 +30,8 @@ TITLES = {"tiger": "TIGER", "llama": "Llama"}
 class Question:
     """What is compared: an objective (a registered name), alone or added to others, on which backbone and data.
 
-    beside: registered objectives that are trained with it; weight: of the objective. seeds: None = those of the stored
+    suite: whose rows it is tested against, a name or a user's file. beside: registered objectives that are trained with
+    it; weight: of the objective. seeds: None = those of the stored
     runs of the same backbone and profile, else the profile's. reference: the folder of stored records.
     """
 
@@ -43,6 +44,7 @@ class Question:
     seeds: tuple[int, ...] | None = None
     overrides: Overrides = field(default_factory=dict)
     reference: Path = common.REFERENCE
+    suite: str = "all"
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -91,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight", type=float, default=1.0, metavar="W", help="weight of the objective (default: 1)")
     parser.add_argument("--backbone", default="tiger", metavar="NAME", help="see `list backbones` (default: tiger)")
     parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
+    parser.add_argument("--suite", default="all", metavar="NAME",
+                        help="whose rows it is tested against, also a file of your own, FILE.toml (default: all)")
     common.add_data(parser)
     parser.add_argument("--seeds", type=common.comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: those of the stored runs)")
@@ -109,10 +113,12 @@ def run(args: argparse.Namespace) -> int:
 
     own = is_file(args.objective)
     name = load_objective(args.objective) if own else args.objective
-    workspace = replace(common.workspace(args), plugins=(args.objective,) if own else ())
+    workspace = common.workspace(args)
+    if own:
+        workspace = replace(workspace, plugins=(*workspace.plugins, args.objective))
     question = Question(name, args.backbone, tuple(args.beside), args.weight,
                         tuple(args.datasets) if args.datasets else None, args.profile, common.seeds(args.seeds),
-                        parse_overrides(args.overrides), args.reference)
+                        parse_overrides(args.overrides), args.reference, args.suite)
     try:
         verdict = compare(question, workspace, common.jobs(args), common.reports_dir(args), check=not args.no_check)
     except BrokenContract as broken:
@@ -135,7 +141,9 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
     Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed.
     """
     from genrec_bench.reporting.comparison import render_comparison
+    from genrec_bench.reporting.rows import load_suite
 
+    load_suite(question.suite)  # whatever is wrong with it is said now
     if not question.reference.is_dir():
         raise UserError(f"no folder of stored baselines at {question.reference}. Give another with --reference.")
     state = _checked(question, check)
@@ -151,7 +159,8 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
     def ranks(record: RunRecord) -> Any:
         return stores.get(record.run_id, stored).read_ranks(record)
 
-    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing)
+    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing,
+                             suite=question.suite)
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
 
 
@@ -219,7 +228,7 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
     """
     same = {k: v for k, v in question.overrides.items() if k not in registry.objectives.names()}
     missing: dict[str, str] = {}
-    for suite in grid.parts_of("all"):
+    for suite in grid.parts_of(question.suite):
         rows = [row for row in grid.load_suite(suite)["row"] if row.get("grid", "core") != "full"
                 and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
         for text, row in itertools.product(question.texts, rows):
@@ -230,7 +239,7 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
             absent = _absent(selection, ours, workspace, stored)
             if absent:
                 label = f"{absent[0].label} on {title_of(text)}"
-                missing.setdefault(label, _command(selection, absent, question.reference))
+                missing.setdefault(label, _command(selection, absent, question.reference, workspace.plugins))
     return list(missing.items())
 
 
@@ -249,7 +258,7 @@ def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: 
     return absent
 
 
-def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> str:
+def _command(selection: Selection, absent: list[RunConfig], reference: Path, plugins: tuple[str, ...]) -> str:
     """What makes some runs of a row where `compare` looks for them."""
     which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
         ["--baselines", *selection.baselines, "--objectives", "none"]
@@ -257,6 +266,7 @@ def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> 
     used = {*SECTIONS, *(part.name for part in parts)}
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
+    changes += [word for plugin in plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]
     folder = "results/reference" if reference == common.REFERENCE else str(reference)
     return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
                        "--datasets", *selection.datasets, *which, "--seeds",

@@ -161,7 +161,8 @@ def _command(args: argparse.Namespace, results: Path) -> str:
         ("--suite", args.suite), ("--profile", args.profile), ("--datasets", args.datasets),
         ("--objectives", args.objectives), *(("--row", row) for row in args.rows or ()), ("--baselines", "none"),
         ("--seeds", args.seeds), ("--grid", args.grid), *(("--set", pair) for pair in args.overrides),
-        ("--data-dir", args.data_dir), ("--device", None if args.device == "cpu" else args.device),
+        *(("--plugin", path) for path in args.plugins), ("--data-dir", args.data_dir),
+        ("--device", None if args.device == "cpu" else args.device),
         ("--threads", None if args.threads == 1 else args.threads), ("--results", results)]
     words = [word for name, value in options if value is not None
              for word in (name, ",".join(value) if isinstance(value, list) else str(value))]
@@ -202,8 +203,8 @@ def _each(todo: list[Prepared], workspace: Workspace, question: Question,
         yield from ((item, _tried(item, workspace, question)) for item in todo)
         return
     bare = dataclasses.replace(workspace, _interactions={}, _splits={}, _ids={})
-    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), begin_child,
-                             (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), _begin,
+                             (os.getpid(), workspace.plugins)) as pool:
         try:
             futures = {pool.submit(_tried, item, bare, question): item for item in todo}
             for future in as_completed(futures):
@@ -216,6 +217,14 @@ def _each(todo: list[Prepared], workspace: Workspace, question: Question,
                 process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _begin(parent: int, plugins: tuple[str, ...]) -> None:
+    begin_child(parent)
+    if plugins:
+        from genrec_bench.running.plugin_file import load_plugins
+
+        load_plugins(plugins)
 
 
 def _tried(item: Prepared, workspace: Workspace, question: Question) -> Diagnosis | str:

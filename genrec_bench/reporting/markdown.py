@@ -23,7 +23,7 @@ from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
 from genrec_bench.reporting.printed_tables import PrintedTable
-from genrec_bench.reporting.rows import Suite, load_suite
+from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
 from genrec_bench.results.errata import errata
 from genrec_bench.results.records import RunRecord
 
@@ -49,7 +49,7 @@ class Source:
 
     def material(self, suite: Suite) -> Material:
         """What a suite's report is made from."""
-        return Material.of(suite, self.records, self.results, self.overrides)
+        return Material.of(with_baselines(suite, self.records), self.records, self.results, self.overrides)
 
 
 def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *, suites: Path | None = None,
@@ -71,7 +71,7 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
 def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     """All files of a suite's report, and which of them to read first. Raises: UserError, see `render_suite`."""
     suite = load_suite(suite_name, source.suites)
-    every = [source.material(load_suite(name, source.suites)) for name in _single(source.suites)]
+    every = [source.material(load_suite(name, source.suites)) for name in _single(suite_name, source.suites)]
     every = [m for m in every if m.blocks]
     wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
     if not wanted:
@@ -113,9 +113,11 @@ def _papers_of(suite: Suite) -> list[str]:
     return [key for key in paper_names() if key == suite.paper or key in drawn]
 
 
-def _single(suites: Path | None) -> list[str]:
-    """The suites with rows of their own."""
-    return [name for name in suite_files.suite_names(suites) if not load_suite(name, suites).includes]
+def _single(asked: str, suites: Path | None) -> list[str]:
+    """The suites with rows of their own; the one asked for may be a file of the user's."""
+    names = suite_files.suite_names(suites)
+    own = [asked] if load_suite(asked, suites).name not in names else []
+    return [name for name in [*names, *own] if not load_suite(name, suites).includes]
 
 
 def _better(material: Material | None) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -217,7 +219,7 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
     Raises: UserError for a key that no suite has, naming the nearest.
     """
     suite = load_suite(suite_name, source.suites)
-    names = suite.includes or (suite.name,)
+    names = suite.includes or (suite_name,)
     materials = [m for m in (source.material(load_suite(name, source.suites)) for name in names) if m.blocks]
     offered: dict[str, list[Callable[[Pages], list[str]]]] = {}
     for material in materials:

@@ -15,7 +15,7 @@ from typing import Any
 
 from genrec_bench.core.ending import begin_child, raise_ended
 from genrec_bench.experiments.config import from_dict
-from genrec_bench.running.plugin_file import load_objective
+from genrec_bench.running.plugin_file import load_plugins
 from genrec_bench.running.runner import Prepared, Workspace, run_one
 
 STEP, DONE, FAILED = "step", "done", "failed"
@@ -177,8 +177,7 @@ def _serve(connection: Connection, workspace: Workspace, parent: int) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(workspace.threads)
     try:
-        for plugin in workspace.plugins:
-            load_objective(plugin)
+        load_plugins(workspace.plugins)
         while True:
             connection.send(_run(*connection.recv(), connection, workspace))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
