@@ -17,7 +17,8 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.running.generative import load_checkpoint
-from genrec_bench.running.runner import BEST, Workspace
+from genrec_bench.running.runner import BEST
+from genrec_bench.running.workspace import Workspace
 from genrec_bench.splits.leave_one_out import leave_one_out
 
 ROW = "TIGER + cross-entropy"

@@ -8,25 +8,22 @@
 from __future__ import annotations
 
 import inspect
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.commands import common
-from genrec_bench.commands import compare as comparing
-from genrec_bench.commands.compare import Question, RunsFailed, Verdict
-from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.grid import Selection
-from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running import comparing, suites
+from genrec_bench.running.comparing import Question, RunsFailed, Verdict
+from genrec_bench.running.places import LOCAL, REFERENCE, open_workspace, reports_folder
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
-from genrec_bench.running.runner import Workspace
+from genrec_bench.running.scheduler import Means
 
 register_objective = registry.objectives.register
 register_dataset = registry.datasets.register
@@ -39,7 +36,7 @@ register_baseline = registry.baselines.register
 def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
               seeds: Sequence[int] | None = None, objectives: Sequence[str] | None = None,
               baselines: Sequence[str] | None = None, rows: Sequence[str] | None = None, grid: str | None = None,
-              results: Path | str = common.LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
+              results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
               jobs: int = 1, **settings: Mapping[str, Any]) -> list[RunRecord]:
     """Run what is missing of a suite, render its reports below `results`, and return its records.
 
@@ -48,21 +45,17 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     settings: changed ones by component, such as `training={"epochs": 2}`. With jobs > 1 the calling script needs the
     usual `if __name__ == "__main__":`. Raises: UserError for whatever is wrong with these; RunsFailed.
     """
-    workspace = _workspace(results, data_dir, device)
+    workspace = open_workspace(results, data_dir=data_dir, device=device)
     selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
                           _settings(settings), grid, _tuple(rows))
-    configs = grid.expand(selection)
-    grid.check_overrides(selection.overrides, configs)
-    prepared = prepare_configs(configs, workspace, keep=True)
-    failed = run_all(prepared, workspace, jobs)
-    for suite in grid.parts_of(name):
-        render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results)
-    if failed:
-        raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
-    return [workspace.store.read(p.run_id) for p in prepared]
+    done = suites.run_suite(selection, workspace, Means(jobs), reports_folder(workspace.results))
+    if done.ended.failed:
+        raise RunsFailed(f"{len(done.ended.failed)} of {len(done.prepared)} runs failed; see failure.txt below "
+                         f"{workspace.results / 'work'}")
+    return [workspace.store.read(p.run_id) for p in done.prepared]
 
 
-def load_records(results: Path | str = common.REFERENCE) -> list[RunRecord]:
+def load_records(results: Path | str = REFERENCE) -> list[RunRecord]:
     """All records below a folder, sorted by name; `RecordStore(folder).read_ranks(record)` has the users' ranks.
 
     Raises: UserError where there is no such folder.
@@ -74,7 +67,7 @@ def load_records(results: Path | str = common.REFERENCE) -> list[RunRecord]:
 
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,
             datasets: Sequence[str | Path] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
-            results: Path | str = common.LOCAL, reference: Path | str = common.REFERENCE,
+            results: Path | str = LOCAL, reference: Path | str = REFERENCE,
             data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1, check: bool = True,
             **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
@@ -88,17 +81,12 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
     name = _registered(objective)
     if jobs > 1 and not isinstance(objective, str):
         raise UserError(f"jobs={jobs} needs the objective as \"FILE.py:CLASS\", so that each process can load it.")
-    workspace = _workspace(results, data_dir, device)
+    workspace = open_workspace(results, data_dir=data_dir, device=device)
     if isinstance(objective, str) and is_file(objective):
         workspace = replace(workspace, plugins=(objective,))
     question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
                         _settings(settings), Path(reference))
-    return comparing.compare(question, workspace, jobs, workspace.results / "reports", check=check)
-
-
-def _workspace(results: Path | str, data_dir: Path | str | None, device: str) -> Workspace:
-    """Checked like the options of the command line."""
-    return common.workspace(Namespace(results=Path(results), reports=None, data_dir=data_dir, device=device, threads=1))
+    return comparing.compare(question, workspace, Means(jobs), workspace.results / "reports", check=check)
 
 
 def _registered(objective: type | str) -> str:

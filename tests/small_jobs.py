@@ -1,4 +1,4 @@
-"""What tests share that is no fixture: small jobs for systems, and where the papers' data are."""
+"""What tests share that is no fixture: small jobs for baselines, and where the papers' data are."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions
 
 def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SplitConfig(max_history=5), seed: int = 0,
            **evaluation) -> Job:
-    config = RunConfig("toy", "smoke", {"name": "toy"}, seed, split=split, evaluation=EvaluationConfig(**evaluation))
+    config = RunConfig("toy", "smoke", registry.datasets.build({"name": "ml-100k"}), seed, split=split,
+                       evaluation=EvaluationConfig(**evaluation))
     return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
 
 
 def run(spec: dict, folder: Path, **context) -> Outcome:
     context.setdefault("interactions", toy())
-    return registry.systems.build(spec).run(job_of(folder, **context))
+    return registry.baselines.build(spec).run(job_of(folder, **context))
 
 
 def write_toy(folder: Path, interactions: Interactions) -> None:

@@ -14,7 +14,7 @@ from genrec_bench.core import registry, settings
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig, weighted
-from genrec_bench.experiments.grid import row_config
+from genrec_bench.experiments.grid import Overrides, row_config
 from genrec_bench.experiments.suite_files import profile_names
 from genrec_bench.reporting.rows import Suite, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -32,11 +32,14 @@ ROWS = {method: {"baseline": method} for method in ("popularity", "item_knn", "s
 
 
 def config_of(dataset: str, method: str, seed: int, *, profile: str | None = None, row: Any = None,
-              **changes: Any) -> RunConfig:
-    """A row as its profile gives it. changes: parts that are other ones; specs of components, or whole sections."""
+              overrides: Overrides | None = None, **changes: Any) -> RunConfig:
+    """A row as its profile gives it, with what `--set` overrides.
+
+    changes: parts that are other ones; specs of components, or whole sections.
+    """
     profile = profile or PAPER_PROFILE[dataset]
     known = profile if profile in profile_names() else PAPER_PROFILE[dataset]
-    config = row_config(row or ROWS[method], known, dataset, TOKENIZERS[dataset], {})
+    config = row_config(row or ROWS[method], known, dataset, TOKENIZERS[dataset], overrides or {})
     if "objective" in changes:
         changes["objectives"] = tuple(weighted(spec) for spec in changes.pop("objective"))
     for kind, known in (("backbone", registry.backbones), ("tokenizer", registry.tokenizers),

@@ -16,13 +16,14 @@ import pytest
 
 from genrec_bench.commands import common
 from genrec_bench.commands import evaluate as command
-from genrec_bench.commands.ranking_files import COLUMNS
 from genrec_bench.contracts import Interactions, Rankings, Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running.places import REFERENCE
+from genrec_bench.running.ranking_files import COLUMNS
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_records import record_of
 
@@ -358,7 +359,7 @@ def test_lists_for_ml_100k_against_the_stored_runs(tmp_path: Path, capsys, monke
     """What a newcomer does; the lists are those of a stored method, so that the answer is known."""
     monkeypatch.setattr(command, "load_split", REAL_LOAD)
     monkeypatch.setattr(common, "dataset_specs", REAL_SPECS)
-    reference, store = RecordStore(common.REFERENCE), RecordStore(tmp_path / "stored")
+    reference, store = RecordStore(REFERENCE), RecordStore(tmp_path / "stored")
     for record in reference.read_all():  # a few, for speed
         if record.dataset == "ml-100k" and record.label.startswith(("TIGER + cross-entropy", "Item-kNN", "SASRec")):
             store.write(record, reference.read_ranks(record))

@@ -21,6 +21,7 @@ from genrec_bench.results.index import NAME as INDEX
 from genrec_bench.results.index import write_index
 from genrec_bench.results.records import Damaged, RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts
+from genrec_bench.running.places import REFERENCE
 
 TOLERANCE = 1e-9  # of a metric beside the one that its ranks give: means may be summed in another order
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_results(parser)
     parser.add_argument("--from", type=Path, nargs="+", default=None, metavar="DIR", dest="sources",
                         help="folders of records to take, such as those of other machines (default: --results alone)")
-    parser.add_argument("--into", type=Path, default=common.REFERENCE, metavar="DIR",
+    parser.add_argument("--into", type=Path, default=REFERENCE, metavar="DIR",
                         help="folder that receives the records (default: results/reference)")
     parser.add_argument("--correct", default=None, metavar="REASON",
                         help=f"replace runs whose numbers differ, and say so with this reason in {ERRATA} of --into")

@@ -10,6 +10,7 @@ from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import write_atomically
 from genrec_bench.results.records import RecordStore
+from genrec_bench.running.places import ROOT
 
 PAGE = "index.html"
 MOST_LINES = 12  # of differences that are named one by one
@@ -36,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print the path of the report. Raises: UserError where there is no record to report on."""
+    from genrec_bench.core.walk import cores
     from genrec_bench.reporting import markdown
     from genrec_bench.reporting.ledger import render_ledger
-    from genrec_bench.reporting.pages import cores
     from genrec_bench.reporting.rows import load_suite
 
     load_suite(args.suite)  # a wrong name is the first thing to say
@@ -98,4 +99,4 @@ def _heading(markdown: bytes) -> str:
 
 
 def _ledger_path(reports: Path) -> Path:
-    return common.ROOT / "docs" / "ledger.md" if reports == common.ROOT / "reports" else reports / "ledger.md"
+    return ROOT / "docs" / "ledger.md" if reports == ROOT / "reports" else reports / "ledger.md"

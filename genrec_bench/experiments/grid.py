@@ -95,13 +95,14 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunCon
 def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: str, overrides: Overrides) -> RunConfig:
     """A suite's row under a profile, at seed 0, without any data.
 
-    dataset: a registered name. tokenizer: the name of the one that these data have where a row names none.
+    dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is.
     Raises: UserError where the row cannot be run so.
     """
     layers = _layers(load_profile(profile), dataset, overrides)
-    spec = {"name": dataset, **({"path": dataset} if registry.datasets.get(dataset).needs_path else {})}
-    own = row if "baseline" in row else {"tokenizer": {"name": tokenizer}, **row}
-    return _runs(own, registry.datasets.build(spec), layers, (0,), profile)[0]
+    spec = {"name": dataset}
+    if registry.datasets.get(dataset).needs_path:
+        spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
+    return _runs(row, registry.datasets.build(spec), layers, (0,), profile)[0]
 
 
 def training_config(profile: str, dataset: str) -> TrainingConfig:

@@ -44,11 +44,17 @@ def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides
 def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
                 overrides: Overrides) -> Iterable[RunConfig | None]:
     """What each row is under a profile on a dataset; None where it cannot run there."""
+    known = profile in profile_names()
     for row in rows:
         try:
-            yield row_config(row.source, profile, dataset, tokenizer, overrides) if profile in profile_names() else None
+            yield row_config(row.source, profile, dataset, tokenizer, overrides) if known else None
         except UserError:
             yield None
+
+
+def has_row(record: RunRecord, suites: Iterable[Suite], overrides: Overrides | None = None) -> bool:
+    """Whether a row of the suites gives a record's method under the record's own profile."""
+    return any(record.method in row_numbers(suite, record.profile, record, overrides) for suite in suites)
 
 
 def unequal_budget(record: RunRecord) -> str:
@@ -71,11 +77,7 @@ def dataset_title(record: RunRecord) -> str:
 
 def other_runs(records: Iterable[RunRecord], suites: Sequence[Suite]) -> list[tuple[RunRecord, str]]:
     """The records that no suite has a row for, each with what differs from the row of its label."""
-    found = []
-    for record in records:
-        if not any(record.method in row_numbers(suite, record.profile, record) for suite in suites):
-            found.append((record, _difference(record, suites)))
-    return found
+    return [(record, _difference(record, suites)) for record in records if not has_row(record, suites)]
 
 
 def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
@@ -84,6 +86,8 @@ def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
     rows = [row for suite in suites for row in suite.rows
             if (row.baseline == name if name else row.label == record.label)]
     tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    if record.profile not in profile_names():
+        return f"there is no profile {record.profile}"
     configs = [c for c in row_configs(rows[:1], record.profile, record.config["dataset"]["name"], tokenizer, {}) if c]
     if not configs:
         return "no row of a suite has this label"

@@ -80,6 +80,11 @@ class Row:
         return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
 
 
+def effective(row: Row, dataset: str) -> dict[str, Any]:
+    """What a row states on a dataset, flat, with the values that a paper has found best there."""
+    return {**row.wanted, **row.best.get(dataset, {})}
+
+
 def objective_of(row: Row) -> str:
     """What names a row's colour: the objectives of its last stage beside cross-entropy, with the form of APAO."""
     names = [f"{o['name']} {o['form']}" if o["name"] == "apao" and "form" in o else o["name"]

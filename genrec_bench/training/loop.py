@@ -17,6 +17,7 @@ from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import Progress
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
+from genrec_bench.core.provenance import device_name
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.base import Objective
@@ -122,7 +123,7 @@ def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[s
 
 def _place(data: TokenisedInstances) -> dict[str, Any]:
     """Where training computes: numbers are equal only where this is."""
-    return {"device": str(data.device), "threads": torch.get_num_threads()}
+    return {"device": device_name(str(data.device)), "threads": torch.get_num_threads()}
 
 
 def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
@@ -130,7 +131,7 @@ def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> N
     other = {name: state[name] for name, value in here.items() if state.get(name, value) != value}
     if other:
         began = ", ".join(f"{name}={value}" for name, value in other.items())
-        options = " ".join(f"--{name} {value}" for name, value in other.items())
+        options = " ".join(f"--{name} {str(value).partition(' ')[0]}" for name, value in other.items())
         raise UserError(f"run {folder.name} was begun with {began}; go on with {options}, or delete {folder} to start "
                         "again.")
 

@@ -18,7 +18,6 @@ from genrec_bench.reporting.figures.runs import (
     SPREAD,
     complete,
     dots,
-    effective,
     evidence,
     group_of,
     lacking,
@@ -30,7 +29,7 @@ from genrec_bench.reporting.figures.runs import (
 from genrec_bench.reporting.figures.style import image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.material import Material
-from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.rows import Row, Suite, effective
 from genrec_bench.reporting.tables import title_of
 
 WIDE = 20.0  # largest value over smallest from which on an axis is logarithmic

@@ -22,6 +22,7 @@ from genrec_bench.core.errors import UserError, nearest
 
 COLUMNS = ("user_id", "item_id", "score")
 WHOLE = 2**53  # up to here a 64-bit float holds every whole number
+DIGITS = 16  # characters of a decimal that a float may not hold begin here
 FORMAT = f"Expected the header {','.join(COLUMNS)} and one item of one user's ranking a line."
 
 
@@ -135,10 +136,7 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _score(value: Any, where: str) -> tuple[float, float | int | Decimal]:
-    """The score as a float, and as written where floats have gaps: beyond 2**53, and in a column of decimals.
-
-    NaN and infinity have no place in a ranking.
-    """
+    """The score as a float, and as written where a float does not hold it; NaN and infinity are refused."""
     try:
         # Python reads "1_0" as ten, which no writer of a CSV file means.
         number = float("" if isinstance(value, str) and "_" in value else value)
@@ -146,14 +144,15 @@ def _score(value: Any, where: str) -> tuple[float, float | int | Decimal]:
         raise UserError(f"{where}: the score {repr(value)[:80]} is not a number.") from None
     if not math.isfinite(number):
         raise UserError(f"{where}: the score is {repr(value)[:80]}; scores must be finite numbers.")
-    if isinstance(value, Decimal) or abs(number) < WHOLE:
-        return number, value if isinstance(value, Decimal) else number
-    return number, Decimal(value) if isinstance(value, str) else value
+    if isinstance(value, str) and (len(value) > DIGITS or abs(number) >= WHOLE):
+        exact = Decimal(value)
+        return number, number if exact == Decimal(repr(number)) else exact
+    return number, value if isinstance(value, (int, Decimal)) else number
 
 
 def _in_order(scores: array, beyond: Mapping[int, int | Decimal]) -> list[int]:
-    """The place of each score among all distinct ones, by their exact values; Python compares kinds of numbers so."""
-    exact = [beyond.get(row, score) for row, score in enumerate(scores)]
+    """The place of each score among all distinct ones, by their values as written."""
+    exact = [beyond[row] if row in beyond else Decimal(repr(score)) for row, score in enumerate(scores)]
     place = {value: n for n, value in enumerate(sorted(set(exact)))}
     return [place[value] for value in exact]
 
