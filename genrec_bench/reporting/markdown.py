@@ -19,6 +19,7 @@ from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures.base import Plate, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
+from genrec_bench.reporting.matching import unregistered
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
@@ -75,7 +76,10 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     every = [m for m in every if m.blocks]
     wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
     if not wanted:
-        raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
+        absent = unregistered(source.records)
+        raise UserError(f"no records for suite {suite_name!r}. " + (
+            f"{', '.join(absent)}: not registered; give --plugin FILE.py." if absent else
+            f"Run `python benchmark.py --suite {suite_name}` first."))
     pages = Pages()
     with threadpool_limits(1), _drawing(wanted, source) as drawn:  # more would fight with the processes that draw
         tables = {key: _tables(load_paper(key), every) for key in paper_names()}
