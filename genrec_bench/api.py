@@ -117,7 +117,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        grid.check_fields(part, values, part)
+        check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 

@@ -61,8 +61,8 @@ if __name__ == "__main__":
     verdict = compare(Summed, profile="smoke", datasets=[data], reference=results + "/reference",
                       results=results + "/mine", **small)
     (record,) = verdict.records
-    assert record.seed == 0 and record.config["objective"][0]["name"] == "summed"
-    assert len(record.identity["objective"][0]["source"]) == 64
+    assert record.seed == 0 and record.config["objectives"][0]["name"] == "summed"
+    assert len(record.identity["objectives"][0]["source"]) == 64
     print(*verdict.sentences, sep="\\n")
 '''
 # as in a notebook: the class stands in no file

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
-import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -21,12 +21,11 @@ from genrec_bench.contracts import Split
 from genrec_bench.core import memory, registry
 from genrec_bench.core.meter import Meter
 from genrec_bench.experiments.config import SplitConfig
-from genrec_bench.experiments.grid import baseline_label, load_baseline
+from genrec_bench.experiments.suite_files import load_baseline
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_jobs import made_of, run, toy
 
 CONFIGS = sorted((Path(recbole_adapter.__file__).parent / "configs").glob("*.toml"))
-PROFILES = ("paper", "quick", "smoke")
 
 
 # --- popularity and item-kNN -----------------------------------------------------------------------------------------
@@ -56,14 +55,14 @@ def test_item_knn_by_hand() -> None:
     cosine(1, 2) = 1 / 2. User a's history 0 1 2 at decay 1/2 weighs 1/4, 1/2, 1.
     """
     split = leave_one_out(made_of([[0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 2, 3, 4]], 5), SplitConfig())
-    system = ItemKnn(decay=0.5)
-    similarity = system.similarity(split)
+    knn = ItemKnn(decay=0.5)
+    similarity = knn.similarity(split)
     near = 2 / np.sqrt(6)
     expected = np.zeros((5, 5))
     expected[0, 1] = expected[1, 0] = expected[0, 2] = expected[2, 0] = near
     expected[1, 2] = expected[2, 1] = 0.5
     assert np.allclose(similarity.toarray(), expected, atol=1e-15)
-    scores = system.scores(similarity, split, "valid", np.array([0]))
+    scores = knn.scores(similarity, split, "valid", np.array([0]))
     assert np.allclose(scores, [[0.5 * near + near, 0.25 * near + 0.5, 0.25 * near + 0.25, 0, 0]], atol=1e-15)
 
 
@@ -88,7 +87,7 @@ def test_item_knn_sums_in_another_order_are_equal(seed: int) -> None:
     assert (scores[:, 11:12] == scores[:, 10:19]).all() and (scores[:, 19] > scores[:, 11]).all()
 
 
-def slow_knn(split: Split, part: str, system: ItemKnn) -> np.ndarray:
+def slow_knn(split: Split, part: str, knn: ItemKnn) -> np.ndarray:
     """The definition, loop by loop."""
     users = [Counter() for _ in range(split.num_items)]
     for user, items in enumerate(split.train_sequences):
@@ -96,7 +95,7 @@ def slow_knn(split: Split, part: str, system: ItemKnn) -> np.ndarray:
             users[item][user] = 1
 
     def cosine(a: int, b: int) -> float:
-        below = np.sqrt(len(users[a]) * len(users[b])) + system.shrink
+        below = np.sqrt(len(users[a]) * len(users[b])) + knn.shrink
         return len(users[a].keys() & users[b].keys()) / below if a != b and below else 0.0
 
     rows = getattr(split, part)
@@ -104,9 +103,9 @@ def slow_knn(split: Split, part: str, system: ItemKnn) -> np.ndarray:
     for row in range(len(rows)):
         for age, item in enumerate(reversed(rows.history(row).tolist())):
             near = {c: cosine(item, c) for c in range(split.num_items)}
-            best = sorted(near, key=lambda c: (-near[c], c))[:system.neighbours or None]
+            best = sorted(near, key=lambda c: (-near[c], c))[:knn.neighbours or None]
             for candidate in best:
-                scores[row, candidate] += system.decay**age * near[candidate]
+                scores[row, candidate] += knn.decay**age * near[candidate]
     return scores
 
 
@@ -114,10 +113,10 @@ def slow_knn(split: Split, part: str, system: ItemKnn) -> np.ndarray:
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_item_knn_against_loops(values: dict, part: str) -> None:
     split = leave_one_out(toy(seed=len(values)), SplitConfig(max_history=4))
-    system = ItemKnn(**values)
+    knn = ItemKnn(**values)
     rows = np.arange(len(getattr(split, part)))
-    fast = system.scores(system.similarity(split), split, part, rows)
-    assert np.allclose(fast, slow_knn(split, part, system), atol=1e-12)
+    fast = knn.scores(knn.similarity(split), split, part, rows)
+    assert np.allclose(fast, slow_knn(split, part, knn), atol=1e-12)
 
 
 def test_histories_as_triples() -> None:
@@ -140,30 +139,27 @@ def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_configs_build_and_name_their_sources(path: Path) -> None:
-    data = tomllib.loads(path.read_text(encoding="utf-8"))
-    assert data["name"] == path.stem and data["label"] and isinstance(data["seeded"], bool)
-    assert set(data) == {"name", "label", "system", "seeded", "settings", "profiles", "sources"}
-    for profile in PROFILES:
-        spec = {"name": data["system"], **data["settings"], **data["profiles"].get(profile, {})}
-        system = registry.systems.build(spec)
-        resolved = registry.systems.resolved(system)
-        assert registry.systems.build(resolved) == system
-        stated = {k for k, v in resolved.items() if v is not None and k != "name"}
-        assert stated == set(data["settings"]), "a file states every setting of its system"
-    quick, smoke = data["profiles"]["quick"], data["profiles"]["smoke"]
-    sourced = {*data["settings"], *(f"quick.{key}" for key in quick), *(["smoke"] if smoke else [])}
+def test_a_file_holds_what_differs_and_says_where_every_setting_comes_from(path: Path) -> None:
+    data = load_baseline(path.stem)
+    cls = registry.baselines.get(path.stem)
+    defaults = registry.resolved(cls())
+    assert all(defaults[key] != value for key, value in data.get("settings", {}).items()), "a default is written out"
+    for values in data.get("profiles", {}).values():
+        baseline = registry.baselines.build({"name": path.stem, **data.get("settings", {}), **values})
+        assert registry.baselines.build(registry.resolved(baseline)) == baseline
+    quick, smoke = (data.get("profiles", {}).get(profile) for profile in ("quick", "smoke"))
+    sourced = {*(f.name for f in dataclasses.fields(cls)), *(f"quick.{k}" for k in quick or ()),
+               *(["smoke"] if smoke else [])}
     assert set(data["sources"]) == sourced and all(data["sources"].values())
 
 
-@pytest.mark.parametrize(("name", "changes", "label"), [
-    ("sasrec", {}, "SASRec (RecBole, CE)"), ("bert4rec", {}, "BERT4Rec (RecBole, target appended)"),
-    ("sasrec", {"model": "BERT4Rec"}, "BERT4Rec (RecBole, CE)"), ("bert4rec", {"protocol": "stock"},
-                                                                 "BERT4Rec (RecBole, stock)")])
-def test_a_row_is_named_after_the_model_it_trains(name: str, changes: dict, label: str) -> None:
-    file = load_baseline(name)
-    system = registry.systems.build({"name": file["system"], **file["settings"], **changes})
-    assert baseline_label(file, registry.systems.resolved(system)) == label
+@pytest.mark.parametrize(("spec", "label"), [
+    ({"name": "popularity"}, "Popularity"), ({"name": "item_knn"}, "Item-kNN"),
+    ({"name": "sasrec"}, "SASRec (RecBole, CE)"), ({"name": "sasrec", "loss_type": "BPR"}, "SASRec (RecBole, BPR)"),
+    ({"name": "bert4rec"}, "BERT4Rec (RecBole, target appended)"),
+    ({"name": "bert4rec", "protocol": "stock"}, "BERT4Rec (RecBole, stock)")])
+def test_labels(spec: dict, label: str) -> None:
+    assert registry.baselines.build(spec).label == label
 
 
 def test_the_peak_memory_of_a_child_is_its_own() -> None:
@@ -197,7 +193,7 @@ def test_a_meter_counts_processor_time_of_all_sessions_and_of_children() -> None
 
 
 def test_modules_are_cheap_to_import() -> None:
-    code = "import sys; from genrec_bench.core.registry import systems; print(systems.names(), *sys.modules)"
+    code = "import sys; from genrec_bench.core.registry import baselines; print(baselines.names(), *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env=recbole_adapter.child_environment("cpu", 1)[0])
     assert "item_knn" in done.stdout

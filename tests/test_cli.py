@@ -195,7 +195,7 @@ def test_list_needs_no_torch() -> None:
 def test_plan_shows_states_and_writes_nothing(toy_folder: Path, tmp_path: Path, capsys: Any) -> None:
     results = tmp_path / "results"
     words = grid(toy_folder, results)[1:]
-    assert call("plan", *words, "--no-probe") == 0
+    assert call("plan", *words) == 0
     printed = capsys.readouterr().out
     assert printed.count("missing") >= 3 and "done" not in printed.split("missing")[0]
     assert not results.exists()
@@ -367,7 +367,7 @@ def test_a_run_whose_files_were_cut_short_is_not_done(finished: tuple[Path, Path
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     words = grid(folder, results)
-    assert call("plan", *words[1:], "--no-probe") == 0
+    assert call("plan", *words[1:]) == 0
     told = capsys.readouterr()
     assert "2 done, 1 damaged, 0 failed" in told.out and f"left out: {path}" in told.err
     for verb in (("report", "--suite", "apao", "--ledger"), ("export", "--to", tmp_path / "runs.csv")):

@@ -13,15 +13,22 @@ import torch
 
 from genrec_bench.backbones.base import Backbone, BackboneSettings, PrefixState
 from genrec_bench.backbones.folding import prefix_tree
-from genrec_bench.contracts import PAD, SemanticIds
+from genrec_bench.contracts import PAD, Baseline, SemanticIds
 from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.experiments import grid
-from genrec_bench.experiments.config import SECTIONS, RunConfig
-from genrec_bench.experiments.identity import identity_parts, run_id
-from genrec_bench.experiments.suite_files import ProfileFile, SuiteRow, load_presets
+from genrec_bench.experiments.config import SECTIONS, RunConfig, from_dict
+from genrec_bench.experiments.identity import identity_parts, method, run_id
+from genrec_bench.experiments.suite_files import (
+    FOLDERS,
+    BaselineFile,
+    ProfileFile,
+    SuiteRow,
+    load_baseline,
+    load_presets,
+)
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
 from genrec_bench.search.beam import beam_search
@@ -32,11 +39,11 @@ from genrec_bench.trie import Trie
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 KINDS = {"dataset": registry.datasets, "tokenizer": registry.tokenizers, "backbone": registry.backbones,
-         "objective": registry.objectives, "metric": registry.metrics, "system": registry.systems}
+         "objective": registry.objectives, "metric": registry.metrics, "baseline": registry.baselines}
 BASES = {"dataset": Dataset, "tokenizer": Tokenizer, "backbone": BackboneSettings, "objective": Objective,
-         "metric": Metric, "system": object}
+         "metric": Metric, "baseline": Baseline}
 # Values for settings that have no default.
-REQUIRED: dict[str, Any] = {"path": "somewhere", "model": "SASRec"}
+REQUIRED: dict[str, Any] = {"path": "somewhere"}
 VOCAB, USERS, DEPTH = 30, 6, 3
 
 
@@ -69,10 +76,12 @@ def test_every_component_is_a_documented_frozen_dataclass(kind: str, name: str) 
 def test_every_component_builds_and_round_trips(kind: str, name: str) -> None:
     kind_registry = KINDS[kind]
     instance = kind_registry.build(spec(kind, name))
-    again = kind_registry.resolved(instance)
+    again = registry.resolved(instance)
     assert kind_registry.build(again) == instance
     assert kind_registry.build(json.loads(json.dumps(again))) == instance  # as a record holds it
-    canonical(kind_registry.identity(again))
+    assert hash(instance) == hash(kind_registry.build(again))
+    assert set(registry.identity(instance)) - set(spec(kind, name)) == {"version"}, "a default is part of the name"
+    canonical(registry.identity(instance))
 
 
 @pytest.mark.parametrize(("kind", "name"), registered())
@@ -82,10 +91,10 @@ def test_every_component_refuses_a_setting_it_has_not(kind: str, name: str) -> N
 
 
 @pytest.mark.parametrize(("kind", "name"), registered())
-def test_a_component_stands_in_a_file_of_its_name(kind: str, name: str) -> None:
-    """A plug-in is found by its file; `recbole` is a system whose file says what it does."""
+def test_a_component_is_in_a_file_of_its_name(kind: str, name: str) -> None:
+    """A plug-in is found by its file; the models of RecBole share one."""
     module = KINDS[kind].get(name).__module__.rpartition(".")[2]
-    assert module in (name.replace("-", "_"), f"{name}_adapter")
+    assert module == name.replace("-", "_") or (kind, module) == ("baseline", "recbole_models")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -311,7 +320,7 @@ def test_every_dataset_says_where_it_is_and_how_to_get_it(name: str, tmp_path: P
 def test_there_are_suites_profiles_and_baselines() -> None:
     assert {"apao", "all"} <= set(grid.suite_names())
     assert {"smoke", "quick", "paper"} <= set(grid.profile_names())
-    assert {"popularity", "item_knn", "sasrec", "bert4rec"} <= set(grid.baseline_names())
+    assert {"popularity", "item_knn", "sasrec", "bert4rec"} <= set(registry.baselines.names())
 
 
 @pytest.mark.parametrize("profile", grid.profile_names())
@@ -322,12 +331,12 @@ def test_every_suite_expands_for_every_profile_without_data(suite: str, profile:
         monkeypatch.setattr(registry.datasets.get(name), "load", None)
     configs = grid.expand(grid.Selection(suite, profile))
     assert configs and len({c.seed for c in configs}) == len(grid.load_profile(profile)["seeds"])
-    ids = [run_id(identity_parts(c, "split", "ids")) for c in configs]
+    ids = [run_id(identity_parts(c, "split", "ids", {u.take: method(u.run) for u in c.uses})) for c in configs]
     assert len(set(ids)) == len(ids), "two runs of one name"
     for config in configs:
         assert isinstance(config, RunConfig) and config.profile == profile and config.label
-        json.dumps(config.to_dict(), allow_nan=False)
-        assert (config.baseline is None) == bool(config.backbone and config.tokenizer and config.objective)
+        assert from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
+        assert (config.baseline is None) == bool(config.backbone and config.tokenizer and config.objectives)
     assert configs == grid.expand(grid.Selection(suite, profile))
 
 
@@ -368,16 +377,17 @@ def test_profile_smoke_needs_no_data_folder() -> None:
         assert dataset.missing_files(None) == [] or name == "ml-100k"
 
 
-@pytest.mark.parametrize("name", grid.baseline_names())
+@pytest.mark.parametrize("name", registry.baselines.names())
 def test_every_baseline_file(name: str) -> None:
-    data = grid.load_baseline(name)
-    assert data["name"] == name and data["label"] and isinstance(data["seeded"], bool)
-    assert set(data) <= {"name", "label", "system", "seeded", "settings", "profiles", "sources"}
-    assert set(data.get("profiles", {})) <= set(grid.profile_names())
-    fields = {f.name for f in dataclasses.fields(registry.systems.get(data["system"]))}
+    data = load_baseline(name)
+    assert set(data) <= {f.name for f in dataclasses.fields(BaselineFile)}
+    fields = {f.name for f in dataclasses.fields(registry.baselines.get(name))}
     for source in data.get("sources", {}):  # of a setting, of `<profile>.<setting>` or of a whole profile
         assert source.rpartition(".")[2] in fields or source in grid.profile_names(), source
     for values in ({}, *data.get("profiles", {}).values()):
-        system = registry.systems.build({"name": data["system"], **data["settings"], **values})
-        assert registry.systems.build(registry.systems.resolved(system)) == system
-        assert callable(system.run)
+        baseline = registry.baselines.build({"name": name, **data.get("settings", {}), **values})
+        assert isinstance(baseline, Baseline) and baseline.label
+
+
+def test_every_baseline_file_is_of_a_registered_baseline() -> None:
+    assert {path.stem for path in FOLDERS["baseline"].iterdir()} <= set(registry.baselines.names())

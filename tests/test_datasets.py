@@ -15,9 +15,10 @@ import pytest
 
 from genrec_bench.commands import data
 from genrec_bench.contracts import Interactions
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
-from genrec_bench.datasets.base import dataset_label, dataset_spec, join_fields, ordered_ids
+from genrec_bench.datasets.base import dataset_spec, join_fields, ordered_ids
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.splits.leave_one_out import leave_one_out, summary
@@ -174,14 +175,14 @@ def test_spec_and_label_of_a_datasets_value(toy_folder: Path, monkeypatch: pytes
     assert dataset_spec(str(toy_folder)) == {"name": "folder", "path": str(toy_folder)}
     monkeypatch.chdir(toy_folder.parent)
     assert dataset_spec("toy") == dataset_spec("./toy") == {"name": "folder", "path": str(toy_folder)}
-    assert dataset_label(dataset_spec("toy")) == "toy" and dataset_label({"name": "ml-100k"}) == "ml-100k"
+    assert datasets.build(dataset_spec("toy")).title == "toy" and datasets.build({"name": "ml-100k"}).title == "ml-100k"
     with pytest.raises(UserError, match="'apao_office'"):
         dataset_spec("apao_ofice")
 
 
 def test_path_and_label_do_not_name_a_run():
-    assert set(datasets.identity({"name": "folder", "path": "/somewhere", "label": "x"})) == {
-        "name", "version", "index", "text_fields", "codebook_size", "allow_missing_text"}
+    folder = datasets.build({"name": "folder", "path": "/somewhere", "label": "x", "allow_missing_text": True})
+    assert registry.identity(folder) == {"name": "folder", "version": folder.version, "allow_missing_text": True}
 
 
 BAD_LABELS = ["../../esc", "a/b", "a\\b", "/", ".hidden", "..", " ", "work", "cache", "reports", "a\nb"]
@@ -204,7 +205,7 @@ def test_a_folders_own_name_may_not_do_as_a_label(name: str, toy_folder: Path):
     with pytest.raises(UserError, match="the folder's name"):
         grid.expand(grid.Selection("apao", "smoke", datasets=(str(folder),)))
     runs = grid.expand(grid.Selection("apao", "smoke", datasets=(str(folder),), overrides={"folder": {"label": "m"}}))
-    assert {run.dataset["label"] for run in runs} == {"m"}
+    assert {run.dataset.title for run in runs} == {"m"}
 
 
 def test_what_is_odd_in_a_folder_is_noted_on_stderr(toy_folder: Path, capsys: pytest.CaptureFixture):

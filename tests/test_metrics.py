@@ -64,7 +64,7 @@ def test_contract_of_every_metric(name: str) -> None:
         assert (np.diff(flat[1:]) * (-1 if instance.increasing else 1) >= 0).all()
         assert previous is None or (values >= previous).all() == instance.increasing
         previous = values
-    assert registry.metrics.build(registry.metrics.resolved(instance)) == instance
+    assert registry.metrics.build(registry.resolved(instance)) == instance
 
 
 def test_hit_rate_is_recall() -> None:

@@ -139,9 +139,9 @@ def test_later_settings_of_cross_entropy_leave_what_was_there() -> None:
     inputs = card.random_inputs(0)
     old = -inputs.target_token_logps.sum(dim=1) / inputs.is_token.sum(dim=1)
     assert torch.equal(CrossEntropy().loss(inputs), old)
-    assert settings.identity_dict(CrossEntropy()) == {} and CrossEntropy().needs == frozenset()
+    assert settings.differing(CrossEntropy()) == {} and CrossEntropy().needs == frozenset()
     released = settings.build(CrossEntropy, load_presets("cross_entropy")["released"], "objective cross_entropy")
-    assert settings.identity_dict(released) == {"eos": True} and released.needs == {"eos"}
+    assert settings.differing(released) == {"eos": True} and released.needs == {"eos"}
     with pytest.raises(UserError, match="Did you mean 'mean'"):
         cross_entropy_loss(card.token_logps(), reduction="maen")
 
@@ -169,7 +169,7 @@ def test_msl_means_over_all_tokens_or_over_those_with_an_alternative() -> None:
     together = Msl(skip_forced=True, average="batch").loss(card.inputs([0, 4]))
     assert float(together.mean()) == pytest.approx(1.0344082204, abs=1e-9)
     assert together.tolist() == pytest.approx([1.2 * float(chosen[0]), 0.8 * float(chosen[1])], abs=1e-12)
-    assert Msl(average="batch").couples_rows and settings.identity_dict(Msl()).get("average") is None
+    assert Msl(average="batch").couples_rows and settings.differing(Msl()).get("average") is None
     with pytest.raises(UserError, match="Did you mean 'batch'"):
         msl_loss(card.logits(), card.tokens(), card.valid(), tau=1, average="bach")
 

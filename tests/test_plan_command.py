@@ -46,12 +46,12 @@ def test_rows_that_differ_in_numbers_share_an_estimate(toy_folder, tmp_path):
 def test_a_probe_trains_one_epoch_of_each_stage(toy_folder, tmp_path):
     workspace = Workspace(tmp_path)
     first, second = prepared(toy_folder, workspace, "TIGER + CE → CE", epochs=500)[:2]
-    assert second.config.training.epochs == second.config.first_stage.training.epochs == 500
+    assert second.config.training.epochs == first.config.training.epochs == 500
     seconds = plan._probe(second, workspace)
     known = workspace.store.read_all()
     assert sorted(r.label for r in known) == ["TIGER + CE → CE", "TIGER + CE → CE: first stage"]
     assert all(r.training["epochs"] == 1 for r in known)
-    record = next(r for r in known if "first_stage" in r.config)
+    record = next(r for r in known if "uses" in r.config)
     assert seconds > record.timings["total_seconds"] + 500 * record.timings["seconds_per_epoch"]
     assert plan._probe(first, workspace) > 0 and len(workspace.store.read_all()) == 2  # the same run: not made again
 
@@ -60,7 +60,8 @@ def test_save_keeps_the_lines_of_other_grids(toy_folder, tmp_path, monkeypatch, 
     """Five rows and two seeds of smoke at 10 s each, one line a dataset, replaced when saved again."""
     monkeypatch.setattr(plan, "_probe", lambda *_: 10.0)
     results = tmp_path / "results"
-    words = ("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--results", results, "--save")
+    words = ("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--results", results, "--probe",
+             "--save")
     assert plan.run(arguments(*words)) == 0
     key = {"suite": "bear-sid", "profile": "smoke", "grid": "core", "dataset": "toy"}
     first, = read_plan(results / PLAN)
@@ -86,9 +87,9 @@ def test_only_whole_grids_are_saved(tmp_path, words, named):
 
 
 def test_nothing_is_saved_where_something_is_unknown(toy_folder, tmp_path):
-    with pytest.raises(UserError, match="Leave --no-probe out"):
-        plan.run(arguments("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--no-probe",
-                           "--save", "--results", tmp_path / "results"))
+    with pytest.raises(UserError, match="Give --probe"):
+        plan.run(arguments("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--save",
+                           "--results", tmp_path / "results"))
     assert not (tmp_path / "results").exists()
 
 

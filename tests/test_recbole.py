@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from baselines import recbole_adapter
+from baselines.recbole_models import BERT4Rec, SASRec
 from genrec_bench.contracts import Interactions, Split
-from genrec_bench.core import registry, settings
+from genrec_bench.core import registry
 from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.splits.leave_one_out import leave_one_out, seen_items
@@ -22,31 +24,26 @@ from tests.processes import is_alive, until
 from tests.small_jobs import Quiet, job_of, made_of, papers_data, run, toy
 from tests.test_cli import ROOT, environment
 
-TINY = {"model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
-TINY_BERT = {**TINY, "model": "BERT4Rec"}
+TINY = {"n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 2, "batch_size": 32}
+MODELS = {name: cls for name in registry.baselines.names()
+          if issubclass(cls := registry.baselines.get(name), recbole_adapter.RecBole)}
 needs_recbole = pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="RecBole is not installed")
 
 
 # --- settings and devices --------------------------------------------------------------------------------------------
 
 def test_settings_are_strict() -> None:
+    """A model has its own settings only; what does not fit together is refused when it is built."""
     with pytest.raises(UserError, match="Did you mean 'mask_ratio'"):
-        registry.systems.build({"name": "recbole", "model": "BERT4Rec", "mask_ration": 0.3})
-    with pytest.raises(UserError, match="mask_ratio.*SASRec"):
-        registry.systems.build({"name": "recbole", "model": "SASRec", "mask_ratio": 0.3})
-    with pytest.raises(UserError, match="Did you mean 'SASRec'"):
-        registry.systems.build({"name": "recbole", "model": "SASRecs"})
-    with pytest.raises(UserError, match="n_heads = 3"):
-        registry.systems.build({"name": "recbole", "model": "SASRec", "n_heads": 3})
+        registry.baselines.build({"name": "bert4rec", "mask_ration": 0.3})
+    with pytest.raises(UserError, match="unknown setting 'mask_ratio' in baseline sasrec"):
+        registry.baselines.build({"name": "sasrec", "mask_ratio": 0.3})
+    for name in ("sasrec", "bert4rec", "core"):
+        with pytest.raises(UserError, match=f"baseline {name}: n_heads = 3 must divide the width 64"):
+            registry.baselines.build({"name": name, "n_heads": 3})
     with pytest.raises(UserError, match="CORE has loss_type CE only"):
-        registry.systems.build({"name": "recbole", "model": "CORE", "loss_type": "BPR"})
-    assert registry.systems.build({"name": "recbole", "model": "NextItNet"}).dilations == (1, 4)
-
-
-def test_every_model_setting_is_a_field() -> None:
-    fields = {f.name for f in settings.dataclasses.fields(recbole_adapter.RecBole)}
-    assert {k for own in recbole_adapter.MODEL_SETTINGS.values() for k in own} == set(recbole_adapter.MODEL_ONLY)
-    assert set(recbole_adapter.MODEL_ONLY) < fields
+        registry.baselines.build({"name": "core", "loss_type": "BPR"})
+    assert registry.baselines.build({"name": "nextitnet"}).dilations == (1, 4)
 
 
 def test_devices() -> None:
@@ -120,14 +117,14 @@ for case in sorted(p for p in root.iterdir() if p.is_dir()):
         note["places"] = scorer.rank().places.tolist()
 (root / "found.json").write_text(json.dumps(found))
 """
-ZOO = [(model, loss) for model in recbole_adapter.MODEL_SETTINGS if model != "BERT4Rec"
-       for loss in ("CE", "BPR") if (model, loss) != ("CORE", "BPR")]
+ZOO = [(name, loss) for name in MODELS if name != "bert4rec"
+       for loss in ("CE", "BPR") if (name, loss) != ("core", "BPR")]
 TINY_ALL = {"hidden_size": 8, "inner_size": 8, "embedding_size": 8, "n_layers": 1, "block_num": 1, "nh": 2, "nv": 2}
 
 
-def small(model: str, **values) -> dict:
-    own = recbole_adapter.MODEL_SETTINGS[model]
-    return {"model": model, "batch_size": 32, **{k: v for k, v in TINY_ALL.items() if k in own}, **values}
+def small(name: str, **values) -> recbole_adapter.RecBole:
+    own = {f.name for f in dataclasses.fields(MODELS[name])}
+    return MODELS[name](batch_size=32, **{k: v for k, v in TINY_ALL.items() if k in own}, **values)
 
 
 def office() -> Interactions | None:
@@ -140,18 +137,17 @@ def office() -> Interactions | None:
 def probe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """One child that builds every case: its folder and what it found."""
     root = tmp_path_factory.mktemp("probe")
-    cases = {f"{model}_{loss}": small(model, loss_type=loss) for model, loss in ZOO}
-    cases |= {p: small("BERT4Rec", protocol=p, ft_ratio=1.0) for p in ("target_appended", "stock")}
+    cases = {f"{name}_{loss}": small(name, loss_type=loss) for name, loss in ZOO}
+    cases |= {p: small("bert4rec", protocol=p, ft_ratio=1.0) for p in ("target_appended", "stock")}
     data = {name: toy() for name in cases}
-    cases["whole"], data["whole"] = small("BERT4Rec"), made_of([list(range(10)) * 2] * 30, 10)
+    cases["whole"], data["whole"] = small("bert4rec"), made_of([list(range(10)) * 2] * 30, 10)
     if (real := office()) is not None:
-        cases["office"], data["office"] = small("SASRec"), real
-    for name, spec in cases.items():
+        cases["office"], data["office"] = small("sasrec"), real
+    for name, baseline in cases.items():
         (root / name).mkdir()
-        system = registry.systems.build({"name": "recbole", **spec})
         split = SplitConfig() if name in ("office", "whole") else SplitConfig(max_history=5)
         recbole_adapter.write_input(root / name, job_of(root / name, data[name], split=split),
-                                    system.child_settings(), "")
+                                    baseline.child_settings(), "")
     environment = recbole_adapter.child_environment("cpu", 1)[0]
     done = subprocess.run([sys.executable, "-c", PROBE, str(root)], capture_output=True, text=True, cwd=root,
                           env=environment, timeout=300)
@@ -176,7 +172,7 @@ def check_rows(folder: Path, split: Split, width: int, appended: bool = False) -
 
 
 @needs_recbole
-@pytest.mark.parametrize("case", ["SASRec_CE", "target_appended", "stock"])
+@pytest.mark.parametrize("case", ["sasrec_CE", "target_appended", "stock"])
 def test_rows_are_ours(probe: tuple[Path, dict], case: str) -> None:
     split = leave_one_out(toy(), SplitConfig(max_history=5))
     check_rows(probe[0] / case, split, 5, appended=case == "target_appended")
@@ -194,10 +190,10 @@ def test_rows_are_ours_on_office(probe: tuple[Path, dict]) -> None:
 def test_bert4rec_learns_from_its_targets(probe: tuple[Path, dict]) -> None:
     """With ft_ratio 1 only the last item of a row is masked: the target, or as shipped the history's newest item."""
     split = leave_one_out(toy(), SplitConfig(max_history=5))
-    mended, stock = probe[1]["target_appended"], probe[1]["stock"]
+    fixed, stock = probe[1]["target_appended"], probe[1]["stock"]
     targets = split.train.targets[:64]
-    assert mended["labels"] == [(targets + 1).tolist(), ((targets + 1) % 12 + 1).tolist()]
-    assert mended["losses"][0] != mended["losses"][1]
+    assert fixed["labels"] == [(targets + 1).tolist(), ((targets + 1) % 12 + 1).tolist()]
+    assert fixed["losses"][0] != fixed["losses"][1]
     newest = [int(split.train.history(row)[-1]) + 1 for row in range(64)]
     assert stock["labels"] == [newest, newest]
     assert stock["losses"][0] == stock["losses"][1]
@@ -208,9 +204,9 @@ def test_bert4rec_reads_the_whole_history_when_it_ranks(probe: tuple[Path, dict]
     split = leave_one_out(toy(), SplitConfig(max_history=5))
     for row in range(40):
         history = (split.test.history(row) + 1).tolist()
-        mended, stock = (probe[1][name] for name in ("target_appended", "stock"))
-        full = [*history, mended["mask"]]
-        assert mended["read"][row] == full + [0] * (6 - len(full))
+        fixed, stock = (probe[1][name] for name in ("target_appended", "stock"))
+        full = [*history, fixed["mask"]]
+        assert fixed["read"][row] == full + [0] * (6 - len(full))
         assert stock["read"][row] == full[1:] + [0] * (6 - len(full)), "as shipped, the oldest item is lost"
 
 
@@ -226,9 +222,9 @@ def test_bert4rec_survives_a_batch_without_masks(probe: tuple[Path, dict]) -> No
 
 
 @needs_recbole
-@pytest.mark.parametrize(("model", "loss"), ZOO)
-def test_other_models_train_and_rank(probe: tuple[Path, dict], model: str, loss: str) -> None:
-    note = probe[1][f"{model}_{loss}"]
+@pytest.mark.parametrize(("name", "loss"), ZOO)
+def test_other_models_train_and_rank(probe: tuple[Path, dict], name: str, loss: str) -> None:
+    note = probe[1][f"{name}_{loss}"]
     assert np.isfinite(note["loss"]) and note["loss"] > 0
     assert len(note["places"]) == 40 and max(note["places"]) <= 5
     assert note["files"] == ["input.npz", "input.settings", "tables.npz"]
@@ -245,9 +241,9 @@ def test_equal_runs_are_equal_and_leave_nothing_elsewhere(tmp_path: Path, monkey
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     before = {name: value for name, value in vars(np).items() if name in ("float_", "float", "int", "object")}
-    first = run({"name": "recbole", **TINY}, tmp_path / "first")
+    first = run({"name": "sasrec", **TINY}, tmp_path / "first")
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--learning_rate=0.5", "--epochs=9"])
-    second = run({"name": "recbole", **TINY}, tmp_path / "second")
+    second = run({"name": "sasrec", **TINY}, tmp_path / "second")
     assert {p.name for p in (tmp_path / "first").iterdir()} == LEFT
     assert (tmp_path / "first/output.npz").read_bytes() == (tmp_path / "second/output.npz").read_bytes()
     assert (tmp_path / "first/best.safetensors").read_bytes() == (tmp_path / "second/best.safetensors").read_bytes()
@@ -263,7 +259,7 @@ def test_equal_runs_are_equal_and_leave_nothing_elsewhere(tmp_path: Path, monkey
 
 @needs_recbole
 def test_own_history_leaves_the_ranking(tmp_path: Path) -> None:
-    spec = {"name": "recbole", **TINY_BERT, "mask_ratio": 0.4}
+    spec = {"name": "bert4rec", **TINY, "mask_ratio": 0.4}
     outcome = run(spec, tmp_path, exclude_history=True)
     split = leave_one_out(toy(), SplitConfig(max_history=5))
     for part, ranked in (("valid", outcome.valid), ("test", outcome.test)):
@@ -284,33 +280,32 @@ def test_what_the_data_rule_out_is_refused_at_planning(tmp_path: Path) -> None:
     """0.1 of 5 items and the target mask less than one; BPR draws what is in no row that holds all items."""
     job = job_of(tmp_path, toy())
     with pytest.raises(DoesNotFit, match="mask_ratio = 0.1 masks no item of a sequence of 6"):
-        recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.1).check_fit(job.config, job.split)
-    recbole_adapter.RecBole(**TINY_BERT, mask_ratio=0.2).check_fit(job.config, job.split)
-    recbole_adapter.RecBole(**TINY).check_fit(job.config, job.split)
+        BERT4Rec(**TINY, mask_ratio=0.1).check_fit(job.config, job.split)
+    BERT4Rec(**TINY, mask_ratio=0.2).check_fit(job.config, job.split)
+    SASRec(**TINY).check_fit(job.config, job.split)
     whole = job_of(tmp_path, made_of([[0, 1, 2, 3, 4, 0, 1], [0, 1, 2, 3, 0, 1, 2]], 5))
     bpr = {"mask_ratio": 0.5, "loss_type": "BPR"}
     for protocol, refused in (("target_appended", "1 training rows have all of the 5 items"), ("stock", None)):
-        system = recbole_adapter.RecBole(**TINY_BERT, protocol=protocol, **bpr)
+        baseline = BERT4Rec(**TINY, protocol=protocol, **bpr)
         with pytest.raises(DoesNotFit, match=refused) if refused else nullcontext():
-            system.check_fit(whole.config, whole.split)
-    recbole_adapter.RecBole(**TINY, loss_type="BPR").check_fit(whole.config, whole.split)
+            baseline.check_fit(whole.config, whole.split)
+    SASRec(**TINY, loss_type="BPR").check_fit(whole.config, whole.split)
     alone = job_of(tmp_path, made_of([[0] * 4], 1))
     with pytest.raises(DoesNotFit, match="Use loss_type = CE"):
-        recbole_adapter.RecBole(**TINY, loss_type="BPR").check_fit(alone.config, alone.split)
+        SASRec(**TINY, loss_type="BPR").check_fit(alone.config, alone.split)
 
 
 def test_a_run_of_recbole_leaves_no_json_and_says_that_it_never_resumes() -> None:
     names = (recbole_adapter.SPEC, recbole_adapter.RESULT, recbole_adapter.LOG)
     assert not [name for name in names if name.endswith(".json")]
     assert recbole_adapter.RecBole.resumes is False
-    assert "resumes" not in {f.name for f in settings.dataclasses.fields(recbole_adapter.RecBole)}
 
 
 @needs_recbole
 def test_a_failing_child_raises_and_leaves_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recbole_adapter.RecBole, "child_settings", lambda self: {"model": "SASRec", "loss_type": "no"})
     with pytest.raises(RuntimeError, match=r"(?s)SASRec failed \(exit code 1\).*KeyError"):
-        run({"name": "recbole", **TINY}, tmp_path)
+        run({"name": "sasrec", **TINY}, tmp_path)
     assert "Traceback" in (tmp_path / "run.log").read_text()
     assert not (tmp_path / "output.result").exists()
 
@@ -330,7 +325,7 @@ def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(subprocess, "Popen", remember)
     monkeypatch.setattr(Quiet, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run({"name": "recbole", **TINY, "epochs": 10_000, "patience": 10_000}, tmp_path)
+        run({"name": "sasrec", **TINY, "epochs": 10_000, "patience": 10_000}, tmp_path)
     assert len(children) == 1 and children[0].returncode < 0
     assert not (tmp_path / "output.result").exists()
 
@@ -339,7 +334,7 @@ ENDLESS = """
 import sys
 from pathlib import Path
 from tests.small_jobs import run
-run({"name": "recbole", "model": "SASRec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 100_000,
+run({"name": "sasrec", "n_layers": 1, "hidden_size": 8, "inner_size": 8, "epochs": 100_000,
      "patience": 100_000}, Path(sys.argv[1]))
 """
 

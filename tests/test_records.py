@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.provenance import provenance
-from genrec_bench.results import diagnoses, records, test_users
-from genrec_bench.results.records import Damaged, RecordStore, RunRecord, read_ranks, read_record, upgraded
+from genrec_bench.results import diagnoses, test_users
+from genrec_bench.results.records import Damaged, OtherEngine, RecordStore, RunRecord, read_ranks, read_record
 from tests.test_diagnoses import diagnosis
 
 NAME = "0123456789abcdef"
-RECORD = RunRecord(NAME, "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3}, identity={}, data={}, tokenizer={},
+RECORD = RunRecord(NAME, "fedcba9876543210", "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3}, identity={}, data={}, tokenizer={},
                    metrics={"ndcg@10": 1 / 3}, training={}, timings={}, provenance={})
 RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]))
 
@@ -42,7 +42,7 @@ def test_what_is_written_is_read(store: RecordStore) -> None:
 
 
 @pytest.mark.parametrize("lost", [f"{NAME}.json", f"{NAME}.ranks.npz"])
-def test_half_a_pair_is_no_record_and_is_mended(lost: str, store: RecordStore) -> None:
+def test_half_a_pair_is_no_record_and_is_made_whole(lost: str, store: RecordStore) -> None:
     """Both files are written again, so that they are of one run."""
     (store.root / "toy" / lost).unlink()
     assert store.find(NAME) is None and store.read_all() == []
@@ -86,15 +86,6 @@ def test_a_damaged_half_of_ranks_is_seen(store: RecordStore) -> None:
     at = whole.index(b"PK\x01\x02") - 3  # in the last array
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
     assert store.find(NAME) is None and store.damage(NAME)
-
-
-def test_a_newer_record_is_not_taken_for_a_damaged_one(store: RecordStore) -> None:
-    """It would be written over."""
-    path = store.path(RECORD)
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    for ask in (lambda: store.find(NAME), store.read_all, lambda: store.write(RECORD, RANKS)):
-        with pytest.raises(UserError, match="Update genrec-bench"):
-            ask()
 
 
 # Where records are
@@ -160,7 +151,7 @@ def test_merge_compares_ranks_not_how_they_are_packed(store: RecordStore, tmp_pa
     assert "other ranks" in capsys.readouterr().err and store.find(NAME)
 
 
-def test_a_half_pair_in_the_target_is_mended_by_merge(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
+def test_a_half_pair_in_the_target_is_made_whole_by_merge(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
     target = RecordStore(tmp_path / "target")
     target.write(RECORD, RANKS)
     (target.root / "toy" / f"{NAME}.ranks.npz").unlink()
@@ -177,71 +168,40 @@ def test_a_recorded_command_names_no_folder_of_the_machine(monkeypatch: pytest.M
 
 # Schemas
 
-def older(schema: Any, **changes: Any) -> str:
-    """The record as an older version would have written it: seconds under another name, no label."""
-    data = {**asdict(RECORD), "schema": schema, "seconds": {"train": 3.0}, **changes}
-    return json.dumps({k: v for k, v in data.items() if k not in ("timings", "label")})
+def of_schema(store: RecordStore, schema: Any) -> Path:
+    """The record's file with another schema."""
+    path = store.path(RECORD)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": schema}))
+    return path
 
 
-STEPS = {1: lambda old: {**old, "label": "Mine"},
-         2: lambda old: {k: v for k, v in old.items() if k != "seconds"} | {
-             "timings": {f"{k}_seconds": v for k, v in old["seconds"].items()}}}
+@pytest.mark.parametrize("schema", [1, 3])
+def test_a_record_of_another_schema_is_left_out_and_never_written_over(schema: int, store: RecordStore,
+                                                                       capsys: Any) -> None:
+    """One line for a whole folder; whoever asks for that very run is told why it cannot be read."""
+    path = of_schema(store, schema)
+    before = path.read_bytes()
+    for ask in (lambda: read_record(path), lambda: store.find(NAME), lambda: store.write(RECORD, RANKS)):
+        with pytest.raises(OtherEngine, match=f"{NAME}.json has record schema {schema}; this version reads 2"):
+            ask()
+    assert path.read_bytes() == before and not capsys.readouterr().err
+    store.write(replace(RECORD, run_id="f" * 16), RANKS)
+    store.write(replace(RECORD, run_id="e" * 16), RANKS)
+    of_e = store.root / "toy" / f"{'e' * 16}.json"
+    of_e.write_text(of_e.read_text().replace('"schema": 2', '"schema": 1'))
+    assert [r.run_id for r in store.read_all()] == ["f" * 16]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"left out: 2 records of another engine below {store.root}" in told
 
 
-@pytest.fixture()
-def third_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "SCHEMA", 3)
-    monkeypatch.setattr(records, "UPGRADES", STEPS)
+@pytest.mark.parametrize("schema", ["2", None, 2.5, [2]])
+def test_a_schema_that_is_no_number_is_damage(schema: Any, store: RecordStore) -> None:
+    with pytest.raises(Damaged, match="is not a run record"):
+        read_record(of_schema(store, schema))
 
 
-def test_a_record_of_an_older_schema_is_brought_up_step_by_step(tmp_path: Path, third_schema: None) -> None:
-    path = tmp_path / "old.json"
-    path.write_text(older(1))
-    wanted = replace(RECORD, timings={"train_seconds": 3.0}, schema=3)
-    assert read_record(path) == wanted
-    path.write_text(json.dumps(asdict(wanted)))
-    assert read_record(path) == wanted
-
-
-@pytest.mark.parametrize(("schema", "words"), [
-    (4, "record schema 4; this version reads 3 at most. Update genrec-bench"),
-    (0, "record schema 0, which this version cannot read: it has no reader for 0"),
-    (-9**9, "no reader for -387420489"), ("1", "its schema is '1', not a whole number"),
-    (True, "its schema is True"), (1.0, "its schema is 1.0"), (None, "its schema is None")])
-def test_a_schema_without_a_reader_is_named(tmp_path: Path, third_schema: None, schema: Any, words: str) -> None:
-    path = tmp_path / "old.json"
-    path.write_text(older(schema))
-    with pytest.raises(UserError) as caught:
-        read_record(path)
-    assert words in str(caught.value) and str(path) in str(caught.value)
-
-
-def test_an_older_record_that_is_damaged_is_named(tmp_path: Path, third_schema: None) -> None:
-    path = tmp_path / "old.json"
-    for text in (older(1, seconds=None), older(2), "[1]", '"text"', "{}"):
-        path.write_text(text)
-        with pytest.raises(UserError, match="old.json is not a run record"):
-            read_record(path)
-
-
-def test_each_step_is_taken_once_and_in_order() -> None:
-    steps = {n: lambda found, n=n: [*found, n] for n in range(1, 6)}
-    assert upgraded([], 2, 5, steps, "x has") == [2, 3, 4] and upgraded([], 5, 5, {}, "x has") == []
-    with pytest.raises(UserError, match="x has schema 2, which .* no reader for 4"):
-        upgraded([], 2, 5, {2: steps[2], 3: steps[3]}, "x has")
-
-
-def test_a_diagnosis_of_an_older_schema_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.diagnosis.npz"
-    diagnoses.write(path, diagnosis())
-    monkeypatch.setattr(diagnoses, "SCHEMA", 2)
-    with pytest.raises(UserError, match="diagnosis schema 1, which this version cannot read: it has no reader for 1"):
-        diagnoses.read(path)
-    monkeypatch.setattr(diagnoses, "UPGRADES",
-                        {1: lambda old: replace(old, about={**old.about, "top": old.about["top"] + 1})})
-    assert diagnoses.read(path).about == {**diagnosis().about, "schema": 2, "top": 21}
-
-
-def test_a_record_states_its_split_or_none() -> None:
-    assert RECORD.split_fingerprint == ""
-    assert replace(RECORD, identity={"split_fingerprint": "ab"}).split_fingerprint == "ab"
+@pytest.mark.parametrize("text", ["[1]", '"text"', "{}"])
+def test_a_file_that_is_no_record_is_named(text: str, store: RecordStore) -> None:
+    store.path(RECORD).write_text(text)
+    with pytest.raises(Damaged, match=f"{NAME}.json is not a run record"):
+        read_record(store.path(RECORD))

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from genrec_bench.cli import main
-from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.progress import Quiet
-from genrec_bench.experiments.config import RunConfig, from_dict
+from genrec_bench.experiments.config import RunConfig, from_dict, weighted
 from genrec_bench.experiments.grid import Selection, expand, parse_overrides
-from genrec_bench.running import generative, runner
+from genrec_bench.running import runner
 from genrec_bench.running.runner import BEST, run_one
 from genrec_bench.running.workspace import Workspace
 from genrec_bench.training import checkpoints
@@ -50,8 +49,8 @@ def test_the_first_stage_is_the_run_of_its_own_row(toy_folder: Path, tmp_path: P
     """Same name, same weights; the second stage starts from them and counts their cost."""
     second, alone = row(toy_folder, "TIGER + CE → S-DPO"), row(toy_folder, "TIGER + cross-entropy")
     record, workspace, prepared = done(second, tmp_path / "a")
-    assert prepared.first.run_id == workspace.prepare(alone).run_id
-    first = workspace.store.read(prepared.first.run_id)
+    assert prepared.uses["weights"].run_id == workspace.prepare(alone).run_id
+    first = workspace.store.read(prepared.uses["weights"].run_id)
     assert record.training["first_stage"] == {"run_id": first.run_id, **{k: first.training[k] for k in
                                               ("epochs", "best_epoch", "steps", "passes")}}
     assert record.timings["first_stage_seconds"] == first.timings["train_seconds"]
@@ -68,10 +67,10 @@ def test_a_second_stage_begins_where_the_first_ended(toy_folder: Path, tmp_path:
     config = row(toy_folder, "TIGER + CE → S-DPO", "second_stage.learning_rate=0.0", "second_stage.weight_decay=0.0",
                  "tiger.dropout=0.0", "s_dpo.num_negatives=1")
     record, workspace, prepared = done(config, tmp_path)
-    first = workspace.store.read(prepared.first.run_id)
+    first = workspace.store.read(prepared.uses["weights"].run_id)
     assert record.metrics == first.metrics
     weights = [checkpoints.unnamed("model", checkpoints.read(workspace.folder(p.run_id) / BEST)[0])
-               for p in (prepared, prepared.first)]
+               for p in (prepared, *prepared.before)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     hit = 1 / 27  # a negative that is the target has no weight
     assert record.training["curve"][0]["loss"] == pytest.approx((1 - hit) * 0.693147, abs=0.03)
@@ -112,22 +111,12 @@ def test_a_first_stage_of_another_thread_count_is_refused(toy_folder: Path, tmp_
         run_one(other.prepare(row(toy_folder, "TIGER + CE → CE")), other, Quiet())
 
 
-def test_a_first_stage_recorded_before_passes_were_counted(toy_folder: Path, tmp_path: Path) -> None:
-    first, workspace, prepared = done(row(toy_folder, "TIGER + cross-entropy"), tmp_path)
-    path = workspace.store.path(first)
-    data = json.loads(path.read_text())
-    del data["training"]["passes"]
-    path.write_text(json.dumps(data))
-    second, _, _ = done(row(toy_folder, "TIGER + CE → CE"), tmp_path)
-    assert "passes" not in second.training["first_stage"] and second.training["first_stage"]["epochs"] == 4
-
-
 def test_a_stage_that_only_the_reference_takes(toy_folder: Path, tmp_path: Path) -> None:
     """continues = false: the network starts at random with the plain schedule; another reference, other numbers."""
     label = "TIGER + CE + S-DPO, one stage"
     trained = row(toy_folder, f"{label}, trained reference")
-    assert trained.first_stage is not None and not trained.first_stage.continues
-    assert trained.training == row(toy_folder, "TIGER + cross-entropy").training
+    assert [used.take for used in trained.uses] == ["reference"]
+    assert trained.training == trained.used("reference").training == row(toy_folder, "TIGER + cross-entropy").training
     losses = [done(row(toy_folder, f"{label}{which}"), tmp_path)[0].training["curve"][-1]["loss"]
               for which in ("", ", initial reference", ", trained reference")]
     assert len(set(losses)) == 3
@@ -139,10 +128,9 @@ def test_first_stages_stand_before_what_follows_them(toy_folder: Path) -> None:
     plain = [dataclasses.replace(c, label="") for c in found]
     assert all(plain.count(c) == 1 for c in plain)
     for number, config in enumerate(found):
-        if config.first_stage is not None:
-            assert dataclasses.replace(config.first(), label="") in plain[:number]
+        assert all(dataclasses.replace(used.run, label="") in plain[:number] for used in config.uses)
     only = expand(Selection("apao", "smoke", (str(toy_folder),), ("dmpo",), (), (0,), SETTINGS))
-    assert [[o["name"] for o in c.objective] for c in only] == [["cross_entropy"], ["dmpo"]]
+    assert [[w.objective.name for w in c.objectives] for c in only] == [["cross_entropy"], ["dmpo"]]
 
 
 def test_names_tell_stages_apart(toy_folder: Path, tmp_path: Path) -> None:
@@ -155,9 +143,8 @@ def test_names_tell_stages_apart(toy_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_reference_of_a_stage_that_is_not_there(toy_folder: Path) -> None:
-    config = dataclasses.replace(row(toy_folder, "TIGER + CE → S-DPO"), first_stage=None)
-    with pytest.raises(UserError, match="has no first stage"):
-        generative.build_objectives(config)
+    with pytest.raises(UserError, match="TIGER \\+ CE \\+ S-DPO, one stage: reference = .*has no first stage"):
+        configs(toy_folder, "s_dpo.reference=first_stage")
 
 
 # Run state
@@ -229,8 +216,7 @@ def test_summed_accumulation_is_a_larger_gradient(toy_folder: Path, tmp_path: Pa
 def test_with_weight_0_a_run_is_cross_entropy_bit_for_bit(toy_folder: Path, tmp_path: Path, others: list) -> None:
     """Equal seeds give equal weights, batches and dropout, whatever else is computed beside."""
     plain = row(toy_folder, "TIGER + cross-entropy")
-    more = dataclasses.replace(plain, objective=(*plain.objective, *(
-        {**registry.objectives.resolved(registry.objectives.build({"name": s["name"]})), **s} for s in others)))
+    more = dataclasses.replace(plain, objectives=(*plain.objectives, *map(weighted, others)))
     records = [done(config, tmp_path)[0] for config in (plain, more)]
     assert records[0].run_id != records[1].run_id and records[0].metrics == records[1].metrics
     assert [e["loss"] for e in records[0].training["curve"]] == [e["loss"] for e in records[1].training["curve"]]
@@ -248,7 +234,7 @@ def test_pairwise_with_weight_0_is_cross_entropy_up_to_rounding(toy_folder: Path
 def test_methods_that_do_not_fit_the_ids_are_left_out_and_named(toy_folder: Path, tmp_path: Path,
                                                                 capsys: pytest.CaptureFixture) -> None:
     """Weights for four levels on IDs of three; alone they are the user's error."""
-    words = ["plan", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--no-probe", "--results",
+    words = ["plan", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--results",
              str(tmp_path), "--baselines", "none"]
     static = ["--row", "TIGER + APAO-Pointwise, static weights"]
     assert main([*words, *static, "--row", "TIGER + cross-entropy"]) == 0

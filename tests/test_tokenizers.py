@@ -222,7 +222,7 @@ def test_sentence_transformer_vectors_are_used(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", registry.tokenizers.names())
 def test_contract_of_every_tokenizer(name: str) -> None:
     instance = registry.tokenizers.build({"name": name})
-    assert registry.tokenizers.build(registry.tokenizers.resolved(instance)) == instance
+    assert registry.tokenizers.build(registry.resolved(instance)) == instance
     assert isinstance(instance.version, int) and isinstance(instance.depends_on(), str)
     data = items(12)
     ids = instance.fit(with_items(12, item_texts=data.item_texts, given_codes=np.arange(24).reshape(12, 2)))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from genrec_bench.contracts import Interactions
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.config import RunConfig, SplitConfig
 from genrec_bench.results import test_users
@@ -123,16 +124,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, how: str) -> None:
     assert str(path) in str(caught.value) and "is not a file of users" in str(caught.value)
 
 
-def test_older_and_newer_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.users.npz"
     test_users.write_users(path, FACTS)
     monkeypatch.setattr(test_users, "SCHEMA", 2)
-    with pytest.raises(UserError, match="users schema 1, which this version cannot read: it has no reader for 1"):
-        read_users(path)
-    monkeypatch.setattr(test_users, "UPGRADES", {1: lambda old: {**old, "user_count": old["user_count"] + 1}})
-    assert read_users(path).user_count.tolist() == [6, 1, 2]
-    monkeypatch.setattr(test_users, "SCHEMA", 0)
-    with pytest.raises(UserError, match="users schema 1; this version reads 0 at most"):
+    with pytest.raises(UserError, match="its schema is 1, this version reads 2"):
         read_users(path)
 
 
@@ -141,8 +137,9 @@ def test_older_and_newer_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interactions: Interactions) -> None:
     folder = tmp_path / "data"
     write_toy(folder, toy_interactions)
-    config = RunConfig("Popularity", "smoke", {"name": "folder", "path": str(folder), "label": "mine"}, 0,
-                       split=SplitConfig(max_history=4), baseline={"name": "popularity", "system": "popularity"})
+    dataset = registry.datasets.build({"name": "folder", "path": str(folder), "label": "mine"})
+    config = RunConfig("Popularity", "smoke", dataset, 0, split=SplitConfig(max_history=4),
+                       baseline=registry.baselines.build({"name": "popularity"}))
     workspace = runner.Workspace(tmp_path / "results")
     prepared = workspace.prepare(config)
     assert not list(workspace.results.rglob("*.users.npz"))
@@ -154,17 +151,3 @@ def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interact
     path.unlink()
     runner.run_one(prepared, workspace, Quiet())
     assert path.read_bytes() == first
-
-
-def test_every_split_of_the_reference_has_one() -> None:
-    store = RecordStore(ROOT / "results" / "reference")
-    splits = {(r.dataset, r.split_fingerprint): r for r in store.read_all()}
-    assert len(splits) >= 3
-    for (dataset, fingerprint), record in splits.items():
-        facts = find_users(store, dataset, fingerprint)
-        assert facts is not None, f"{dataset}: no facts about the users of split {fingerprint[:16]}"
-        assert facts.num_users == record.data["test"] == len(store.read_ranks(record).places)
-        assert facts.history_length.max() <= record.config["split"]["max_history"]
-        # each user tests once, so that what they have in training is at most all that there is
-        assert 0 < facts.user_count.sum() <= record.data["train_interactions"]
-    assert len(list(store.root.glob("*/*.users.npz"))) == len(splits)

@@ -65,9 +65,10 @@ def _profiles() -> Rows:
 
 
 def _baselines() -> Rows:
-    files = {name: suite_files.load_baseline(name) for name in suite_files.baseline_names()}
-    return [(name, suite_files.baseline_label(file, file["settings"]),
-             [f"{key} = {value!r}" for key, value in file["settings"].items()]) for name, file in files.items()]
+    """Baselines with what the suites' rows have otherwise, as their files say."""
+    return [(name, about, options + [f"suites: {key} = {value!r}" for key, value in
+                                     suite_files.load_baseline(name).get("settings", {}).items()])
+            for name, about, options in _plugins(registry.baselines)()]
 
 
 KINDS: dict[str, Callable[[], Rows]] = {

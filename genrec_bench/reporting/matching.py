@@ -77,7 +77,8 @@ def dataset_title(record: RunRecord) -> str:
 
 def unregistered(records: Iterable[RunRecord]) -> list[str]:
     """The parts of records that are not registered, as of a user's plug-in that is not loaded: `dataset clicks`."""
-    found = {(kind, record.config[kind]["name"]) for record in records for kind in COMPONENTS if record.config.get(kind)}
+    found = {(kind, record.config[kind]["name"]) for record in records for kind in COMPONENTS
+             if record.config.get(kind)}
     return sorted(f"{kind} {name}" for kind, name in found if name not in COMPONENTS[kind].names())
 
 

@@ -26,7 +26,7 @@ class Damaged(UserError):
 
 
 class OtherEngine(UserError):
-    """A record of an earlier engine, whose runs had other names and other settings."""
+    """A record of another engine, whose runs have other names and other settings."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class RecordStore:
         Raises: UserError where two files hold one run.
         """
         found: dict[str, RunRecord] = {}
-        earlier = 0
+        others = 0
         for path in (path for folder in self.folders() for path in sorted(folder.glob("*.json")) if _is_pair(path)):
             try:
                 record = _read_whole(path)
@@ -139,13 +139,13 @@ class RecordStore:
                 (damaged or _left_out)(error)
                 continue
             except OtherEngine:
-                earlier += 1
+                others += 1
                 continue
             if record.run_id in found:
                 raise _twice(found[record.run_id].path, path)
             found[record.run_id] = record
-        if earlier:
-            print(f"left out: {earlier} records of an earlier engine below {self.root}. Their names and settings mean "
+        if others:
+            print(f"left out: {others} records of another engine below {self.root}. Their names and settings mean "
                   "something else now: make the runs again.", file=sys.stderr)
         return [found[name] for name in sorted(found)]
 
@@ -215,10 +215,10 @@ def _read_whole(path: Path) -> RunRecord:
 
 
 def _damage(path: Path) -> str:
-    """Why a pair of files is no finished run, or ""."""
+    """Why a pair of files is no finished run, or "". Raises: OtherEngine, for it would be written over."""
     try:
         _read_whole(path)
-    except (Damaged, OtherEngine) as error:
+    except Damaged as error:
         return str(error)
     return ""
 
@@ -262,7 +262,9 @@ def read_record(path: Path) -> RunRecord:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data["schema"], int) and data["schema"] != SCHEMA:
+        if type(data["schema"]) is not int:
+            raise TypeError(f"its schema is {data['schema']!r}")
+        if data["schema"] != SCHEMA:
             raise OtherEngine(f"{path} has record schema {data['schema']}; this version reads {SCHEMA}.")
         return RunRecord(**{**data, "path": path})
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
