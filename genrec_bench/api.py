@@ -36,6 +36,7 @@ register_dataset = registry.datasets.register
 register_tokenizer = registry.tokenizers.register
 register_backbone = registry.backbones.register
 register_metric = registry.metrics.register
+register_baseline = registry.baselines.register
 
 
 def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,

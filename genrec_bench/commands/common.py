@@ -65,7 +65,8 @@ def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which runs: suite, profile, datasets, rows, seeds and single settings."""
-    parser.add_argument("--suite", required=True, metavar="NAME", help="suite to run (see `list suites`)")
+    parser.add_argument("--suite", required=True, metavar="NAME",
+                        help="suite to run (see `list suites`), or a file of your own, FILE.toml")
     parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
@@ -149,4 +150,5 @@ def means(args: argparse.Namespace) -> Means:
 def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
     """Where the runs of this command read and write. Raises: UserError, see `open_workspace`."""
     return open_workspace(args.results, reports=args.reports, data_dir=args.data_dir, device=devices(args)[0],
-                          threads=args.threads, track=getattr(args, "track", ()), writes=writes)
+                          threads=args.threads, track=getattr(args, "track", ()),
+                          plugins=getattr(args, "plugins", ()), writes=writes)

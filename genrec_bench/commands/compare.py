@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight", type=float, default=1.0, metavar="W", help="weight of the objective (default: 1)")
     parser.add_argument("--backbone", default="tiger", metavar="NAME", help="see `list backbones` (default: tiger)")
     parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
+    parser.add_argument("--suite", default="all", metavar="NAME",
+                        help="whose rows it is tested against, also a file of your own, FILE.toml (default: all)")
     common.add_data(parser)
     parser.add_argument("--seeds", type=common.comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: those of the stored runs)")
@@ -40,10 +42,12 @@ def run(args: argparse.Namespace) -> int:
 
     own = is_file(args.objective)
     name = load_objective(args.objective) if own else args.objective
-    workspace = replace(common.workspace(args), plugins=(args.objective,) if own else ())
+    workspace = common.workspace(args)
+    if own:
+        workspace = replace(workspace, plugins=(*workspace.plugins, args.objective))
     question = Question(name, args.backbone, tuple(args.beside), args.weight,
                         tuple(args.datasets) if args.datasets else None, args.profile, common.seeds(args.seeds),
-                        parse_overrides(args.overrides), args.reference)
+                        parse_overrides(args.overrides), args.reference, args.suite)
     try:
         verdict = compare(question, workspace, common.means(args), common.reports_dir(args), check=not args.no_check)
     except BrokenContract as broken:

@@ -116,6 +116,7 @@ def _command(args: argparse.Namespace, results: Path) -> str:
         ("--suite", args.suite), ("--profile", args.profile), ("--datasets", args.datasets),
         ("--objectives", args.objectives), *(("--row", row) for row in args.rows or ()), ("--baselines", "none"),
         ("--seeds", args.seeds), ("--grid", args.grid), *(("--set", pair) for pair in args.overrides),
+        *(("--plugin", path) for path in args.plugins),
         ("--data-dir", args.data_dir), ("--device", None if args.device == "cpu" else args.device),
         ("--threads", None if args.threads == 1 else args.threads), ("--results", results)]
     words = [word for name, value in options if value is not None

@@ -16,7 +16,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.config import RunConfig, SplitConfig
-from genrec_bench.experiments.suite_files import GRIDS, load_profile
+from genrec_bench.experiments.suite_files import GRIDS, load_profile, load_suite
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.reporting.tables import csv_text
 from genrec_bench.running.runner import run_one
@@ -134,7 +134,7 @@ def _save(args: argparse.Namespace, workspace: Workspace, prepared: list[Prepare
         if None in estimates:
             raise UserError(f"nothing is known of {estimates.count(None)} runs on {dataset}, so there is no cost to "
                             "save. Give --probe.")
-        key = args.suite, args.profile, grid, dataset
+        key = load_suite(args.suite)["suite"]["name"], args.profile, grid, dataset
         lines[key] = [*key, len(estimates), round(sum(estimates)), workspace.device, workspace.threads]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, csv_text(PLAN_HEADER, [line for _, line in sorted(lines.items())]).encode())

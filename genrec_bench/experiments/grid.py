@@ -65,6 +65,8 @@ def expand(selection: Selection) -> list[RunConfig]:
     rows = [{**row, "paper": file["suite"].get("paper")} for file in map(load_suite, parts_of(selection.suite))
             for row in file.get("row", [])]
     _check_names(selection, rows)
+    named = [row.get("baseline") for row in rows]
+    rows += [{"baseline": name} for name in selection.baselines or () if name not in named]
     grid = selection.grid or load_profile(selection.profile).get("grid", GRIDS[0])
     if selection.rows is None:  # a row that is named is run, whichever grid it is part of
         rows = [row for row in rows if GRIDS.index(row.get("grid", GRIDS[0])) <= GRIDS.index(grid)]
@@ -191,10 +193,8 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
     for name in selection.objectives or ():
         registry.objectives.get(name, "--objectives")
-    available = [row["baseline"] for row in rows if "baseline" in row]
     for name in selection.baselines or ():
-        if name not in available:
-            raise unknown("baseline", name, available, f"suite {selection.suite}")
+        registry.baselines.get(name, "--baselines")
     labels = [row["label"] for row in rows if "label" in row]
     for label in selection.rows or ():
         if label not in labels:

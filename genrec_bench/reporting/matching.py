@@ -11,7 +11,7 @@ from typing import Any
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
-from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.config import COMPONENTS, RunConfig
 from genrec_bench.experiments.grid import Overrides, row_config, training_config
 from genrec_bench.experiments.identity import method
 from genrec_bench.experiments.suite_files import profile_names
@@ -82,6 +82,13 @@ def of_suite(name: str) -> Callable[[RunRecord], bool]:
     return lambda record: any(record.method in row_numbers(part, record.profile, record) for part in parts)
 
 
+def unregistered(records: Iterable[RunRecord]) -> list[str]:
+    """The parts of records that are not registered, as of a user's plug-in that is not loaded: `dataset clicks`."""
+    found = {(kind, record.config[kind]["name"]) for record in records for kind in COMPONENTS
+             if record.config.get(kind)}
+    return sorted(f"{kind} {name}" for kind, name in found if name not in COMPONENTS[kind].names())
+
+
 def other_runs(records: Iterable[RunRecord], suites: Sequence[Suite]) -> list[tuple[RunRecord, str]]:
     """The records that no suite has a row for, each with what differs from the row of its label."""
     return [(record, _difference(record, suites)) for record in records if not has_row(record, suites)]
@@ -95,6 +102,8 @@ def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
     tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
     if record.profile not in profile_names():
         return f"there is no profile {record.profile}"
+    if absent := unregistered([record]):
+        return f"{', '.join(absent)}: not registered; --plugin FILE.py loads it"
     configs = [c for c in row_configs(rows[:1], record.profile, record.config["dataset"]["name"], tokenizer, {}) if c]
     if not configs:
         return "no row of a suite has this label"

@@ -76,13 +76,14 @@ Blocks = Sequence[tuple[Method, Sequence[Pair]]]
 
 
 def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks, *, num_permutations: int,
-             seed: int) -> Blocks:
+             seed: int, suite: str = "all") -> Blocks:
     """Each new method with its pairs, Holm's correction made over the declared ones.
 
     new, stored: records; those of one dataset, split, evaluation and profile are paired (a stored method without
-    randomness in every profile). ranks: the per-user ranks of a record.
+    randomness in every profile). ranks: the per-user ranks of a record. suite: whose rows are declared.
     """
-    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored)]) for m in _methods(new)]
+    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, suite)])
+              for m in _methods(new, suite)]
     family = tested(pair for _, pairs in blocks for pair in pairs)
     adjusted = iter(holm([p.ndcg.p_value for p in family]))
     return [(m, [replace(p, p_holm=next(adjusted), detectable=detectable(p.ndcg, len(family)))
@@ -125,7 +126,7 @@ def described(pairs: Iterable[Pair]) -> list[Pair]:
     return [p for p in pairs if not p.declared and p.ndcg]
 
 
-def _methods(records: Sequence[RunRecord]) -> list[Method]:
+def _methods(records: Sequence[RunRecord], suite: str = "all") -> list[Method]:
     """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
     groups: dict[tuple[str, str, str], dict[int, RunRecord]] = {}
     for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
@@ -137,7 +138,7 @@ def _methods(records: Sequence[RunRecord]) -> list[Method]:
     methods = []
     for first, group in zip(firsts, groups.values(), strict=True):
         label = first.label
-        if names[_place(first), label] > 1 and row_in_suites(first, first.profile) is None:
+        if names[_place(first), label] > 1 and row_in_suite(first, first.profile, suite) is None:
             label = f"{label} (other settings, {first.method[:8]})"
         methods.append(Method(label, where[canonical(data_of(first))], dict(sorted(group.items())), is_seeded(first)))
     return methods
@@ -155,10 +156,10 @@ def _place(record: RunRecord) -> str:
     return canonical([dataset_title(record), record.profile, data_of(record)])
 
 
-def _pairs(new: Method, stored: Sequence[RunRecord]) -> list[Pair]:
+def _pairs(new: Method, stored: Sequence[RunRecord], suite: str) -> list[Pair]:
     """The new method beside every other that may be compared with it."""
     fitting = [r for r in stored if _fits(r, new.first) and r.method != new.first.method]
-    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first)) for m in _methods(fitting)]
+    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first, suite)) for m in _methods(fitting, suite)]
 
 
 def _fits(record: RunRecord, other: RunRecord) -> bool:
@@ -178,14 +179,14 @@ def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ..
     return common, common
 
 
-def _is_declared(new: Method, other: RunRecord) -> bool:
-    """Whether the suites name the other method as one to stand beside, and the budgets are equal.
+def _is_declared(new: Method, other: RunRecord, suite: str) -> bool:
+    """Whether a suite, or those it includes, names the other method as one to stand beside, and the budgets are equal.
 
-    They name their baselines, and their rows outside the grid `full`, exactly as they are under the new method's
+    It names its baselines, and its rows outside the grid `full`, exactly as they are under the new method's
     profile, on its backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
     which of the objectives would be theirs is not known.
     """
-    row = row_in_suites(other, new.first.profile)
+    row = row_in_suite(other, new.first.profile, suite)
     if row is None or row.grid == "full" or unequal_budget(new.first):
         return False
     if row.baseline is not None:
@@ -195,9 +196,10 @@ def _is_declared(new: Method, other: RunRecord) -> bool:
     return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
 
 
-def row_in_suites(record: RunRecord, profile: str) -> Row | None:
-    """The row of a suite that gives a record's method under a profile; of several the one of the smallest grid."""
-    found = [suite.rows[number] for suite in map(load_suite, load_suite("all").includes)
+def row_in_suite(record: RunRecord, profile: str, name: str) -> Row | None:
+    """The row of a suite, or of those it includes, that gives a record's method under a profile; of several the one of
+    the smallest grid."""
+    found = [suite.rows[number] for suite in map(load_suite, load_suite(name).includes or (name,))
              if (number := row_numbers(suite, profile, record).get(record.method)) is not None]
     return min(found, key=lambda row: row.grid == "full", default=None)
 

@@ -32,7 +32,8 @@ class Question:
     """What is compared: an objective (a registered name), alone or added to others, on which backbone and data.
 
     beside: registered objectives that are trained with it; weight: of the objective. seeds: None = those of the stored
-    runs of the same backbone and profile, else the profile's. reference: the folder of stored records.
+    runs of the same backbone and profile, else the profile's. reference: the folder of stored records. suite: whose
+    rows it is tested against, a name or a user's file.
     """
 
     objective: str
@@ -44,6 +45,7 @@ class Question:
     seeds: tuple[int, ...] | None = None
     overrides: Overrides = field(default_factory=dict)
     reference: Path = REFERENCE
+    suite: str = "all"
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -95,7 +97,9 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed, RunsLeft.
     """
     from genrec_bench.reporting.comparison import render_comparison
+    from genrec_bench.reporting.rows import load_suite
 
+    load_suite(question.suite)  # whatever is wrong with it is said now
     if not question.reference.is_dir():
         raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
                         f"--suite all --profile {question.profile} --results {as_typed(question.reference)}`, or give "
@@ -117,7 +121,8 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     def ranks(record: RunRecord) -> Any:
         return stores.get(record.run_id, stored).read_ranks(record)
 
-    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing)
+    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing,
+                             suite=question.suite)
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
 
 
@@ -185,7 +190,7 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
     """
     same = {k: v for k, v in question.overrides.items() if k not in registry.objectives.names()}
     missing: dict[str, str] = {}
-    for suite in grid.parts_of("all"):
+    for suite in grid.parts_of(question.suite):
         rows = [row for row in grid.load_suite(suite)["row"] if row.get("grid", "core") != "full"
                 and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
         for text, row in itertools.product(question.texts, rows):
@@ -196,7 +201,7 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
             absent = _absent(selection, ours, workspace, stored)
             if absent:
                 label = f"{absent[0].label} on {title_of(text)}"
-                missing.setdefault(label, _command(selection, absent, question.reference))
+                missing.setdefault(label, _command(selection, absent, question.reference, workspace.plugins))
     return list(missing.items())
 
 
@@ -215,7 +220,7 @@ def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: 
     return absent
 
 
-def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> str:
+def _command(selection: Selection, absent: list[RunConfig], reference: Path, plugins: tuple[str, ...]) -> str:
     """What makes some runs of a row where `compare` looks for them."""
     which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
         ["--baselines", *selection.baselines, "--objectives", "none"]
@@ -223,6 +228,7 @@ def _command(selection: Selection, absent: list[RunConfig], reference: Path) -> 
     used = {*SECTIONS, *(part.name for part in parts)}
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
+    changes += [word for plugin in plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]
     return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
                        "--datasets", *selection.datasets, *which, "--seeds",
                        ",".join(str(c.seed) for c in absent), *changes, "--results", as_typed(reference)])

@@ -203,10 +203,9 @@ def _walker(kind: type, plain: Sequence[dict[str, Any]], board: Board, workspace
     """A walker's life."""
     os.environ.update(dict.fromkeys(SUMMED, str(workspace.threads)))
     if workspace.plugins:
-        from genrec_bench.running.plugin_file import load_objective  # which imports torch
+        from genrec_bench.running.plugin_file import load_plugins  # which imports torch
 
-        for plugin in workspace.plugins:
-            load_objective(plugin)
+        load_plugins(workspace.plugins)
     walk([kind(workspace=workspace, **data) for data in plain], board, until=until)
 
 

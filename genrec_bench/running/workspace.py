@@ -45,7 +45,7 @@ class Workspace:
 
     Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `<dataset>/<split>.users.npz` of their
     splits, `work/<run_id>/` with checkpoints and logs, `cache/` with fitted tokenizers. track: names of trackers.
-    plugins: the user's own files, `FILE.py:CLASS`, which a process that runs for this workspace has to load.
+    plugins: the user's files, `FILE.py` or `FILE.py:NAME`, which a process that runs for this workspace loads first.
     """
 
     results: Path
