@@ -230,3 +230,8 @@ def deterministic(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def median_seconds(seconds: list[float]) -> float:
+    """Median over epochs, leaving out the first (warm-up) where there are more."""
+    return statistics.median(seconds[1:] or seconds)

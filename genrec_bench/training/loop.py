@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +194,3 @@ def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int
                   + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))
 
 
-def median_seconds(seconds: list[float]) -> float:
-    """Median over epochs, leaving out the first (warm-up) where there are more."""
-    return statistics.median(seconds[1:] or seconds)
