@@ -25,7 +25,7 @@ from genrec_bench.search.beam import beam_search, users_per_pass
 from genrec_bench.splits.leave_one_out import seen_items
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed, States, row_losses
-from genrec_bench.training.loop import median_seconds, train
+from genrec_bench.training.loop import train
 from genrec_bench.trie import Trie
 
 RECBOLE_TENSOR = "item_embedding.weight"  # every sequential model of RecBole has it, no checkpoint of ours
