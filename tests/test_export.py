@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from genrec_bench.reporting.members import of_suite
+from genrec_bench.reporting.matching import of_suite
 from pyarrow.parquet import read_table
 
 from genrec_bench.cli import main
