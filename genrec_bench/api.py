@@ -149,7 +149,9 @@ def _registered(objective: type | str) -> str:
     except (OSError, TypeError):
         raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
-    return register_class(objective, read_sources(path, data).digest, str(path))
+    if objective.__module__ == "__main__" or "." in objective.__qualname__:
+        return register_class(objective, read_sources(path, data).digest, str(path))
+    return load_objective(f"{path}:{objective.__name__}")  # what runs is what the file says now
 
 
 def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

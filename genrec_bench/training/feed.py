@@ -195,13 +195,15 @@ def _row_loss(objective: Objective, inputs: ObjectiveInputs, state: dict[str, Te
     before, rows = inputs.watch(), len(inputs.targets)
     try:
         losses = objective.loss(inputs)
-    finally:  # a loss that raises may do so because of what it wrote
-        written = inputs.written(before) + ([] if inputs.state is state else ["state"])
-        if written:
-            raise UserError(f"objective {name_of(objective)} writes into its inputs or replaces them: "
-                            f"{', '.join(written)}. The other objectives of a run and the decoder read the same "
-                            "tensors. Let loss compute on a copy, such as logits.masked_fill(...) for "
-                            "logits.masked_fill_(...).")
+    except Exception as error:  # noqa: BLE001  it may raise because of what it wrote
+        losses = error
+    written = inputs.written(before) + ([] if inputs.state is state else ["state"])
+    if written:
+        raise UserError(f"objective {name_of(objective)} writes into its inputs or replaces them: "
+                        f"{', '.join(written)}. The other objectives of a run and the decoder read the same tensors. "
+                        "Let loss compute on a copy, such as logits.masked_fill(...) for logits.masked_fill_(...).")
+    if isinstance(losses, Exception):
+        raise losses
     if not isinstance(losses, Tensor) or losses.shape != (rows,):
         seen = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(losses)
         raise UserError(f"objective {name_of(objective)} must return a loss a row, a tensor of shape {(rows,)} for "
