@@ -135,7 +135,8 @@ def test_a_reading_without_a_row_is_its_rows_with_the_value_set(tmp_path: Path) 
 def test_what_else_differs_is_told(tmp_path: Path) -> None:
     """Weights that are given come with their values."""
     label = "TIGER + APAO-Pointwise"
-    text = section([*runs(label=label), *runs(label=f"{label}, static weights")], tmp_path, "### How the weights of the prefixes")
+    records = [*runs(label=label), *runs(label=f"{label}, static weights")]
+    text = section(records, tmp_path, "### How the weights of the prefixes")
     assert [cells[2] for cells in effect(text)] == ["", "apao.eta = 0.0001, apao.static_weights"]
 
 
