@@ -41,6 +41,13 @@ def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides
     return found
 
 
+def row_method(row: Row, record: RunRecord, overrides: Overrides) -> str | None:
+    """The method that a row gives under a record's profile, on its dataset; None where it cannot run there."""
+    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    (config,) = row_configs([row], record.profile, record.config["dataset"]["name"], tokenizer, overrides)
+    return None if config is None else method(config)
+
+
 def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
                 overrides: Overrides) -> Iterable[RunConfig | None]:
     """What each row is under a profile on a dataset; None where it cannot run there."""

@@ -99,7 +99,7 @@ def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
 
     def size(place: str) -> tuple[int, int]:
         firsts = {m.first.method: m.first for m in parts[place]}
-        return sum(row_in_suites(r, r.profile) is not None for r in firsts.values()), len(firsts)
+        return sum(row_in_suite(r, r.profile, "all") is not None for r in firsts.values()), len(firsts)
 
     methods = _methods(stored)
     parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
