@@ -15,8 +15,7 @@ from typing import Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments import grid
-from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.grid import Selection, check_fields
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import comparing, suites
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
