@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from genrec_bench.reporting.matching import of_suite
 from pyarrow.parquet import read_table
 
 from genrec_bench.cli import main
@@ -19,6 +18,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import MAX_SEED
 from genrec_bench.evaluate import score
 from genrec_bench.metrics.base import expected_values
+from genrec_bench.reporting.matching import of_suite
 from genrec_bench.results.export import METRICS, USERS, Exported, export, metric_lines
 from genrec_bench.results.records import RecordStore
 from genrec_bench.results.test_users import UserFacts, path_of, write_users

@@ -30,13 +30,13 @@ from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.results.records import RunRecord
+from genrec_bench.running.generative import median_seconds
 from genrec_bench.running.runner import run_one
 from genrec_bench.running.workspace import FAILURE, Workspace
 from genrec_bench.splits.leave_one_out import leave_one_out
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed
 from genrec_bench.training.loop import STATE, learning_rate, train
-from genrec_bench.running.generative import median_seconds
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

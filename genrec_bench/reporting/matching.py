@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.core import settings
+from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments.config import COMPONENTS, RunConfig
@@ -27,8 +27,10 @@ def row_numbers(suite: Suite, profile: str, record: RunRecord,
 
     A row that cannot run there, such as one that `overrides` do not fit, gives none; of equal rows the first counts.
     """
-    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
-    return _numbers(suite, profile, record.config["dataset"]["name"], tokenizer, canonical(overrides or {}))
+    dataset, tokenizer = ((record.config.get(kind) or {}).get("name", "") for kind in ("dataset", "tokenizer"))
+    if dataset not in registry.datasets.names():  # a plug-in that may be loaded later
+        return {}
+    return _numbers(suite, profile, dataset, tokenizer, canonical(overrides or {}))
 
 
 @cache
