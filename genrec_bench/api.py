@@ -15,7 +15,6 @@ from typing import Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-<<<<<<< HEAD
 from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
 from genrec_bench.reporting.matching import of_suite
@@ -23,9 +22,6 @@ from genrec_bench.results import export as exporting
 from genrec_bench.results import merge as merging
 from genrec_bench.results.export import Exported
 from genrec_bench.results.merge import Merged
-=======
-from genrec_bench.experiments.grid import Selection, check_fields
->>>>>>> e2-p
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import comparing, suites
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
