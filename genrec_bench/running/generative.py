@@ -104,6 +104,11 @@ def reference_of(objectives: list[tuple[float, Objective]]) -> str | None:
     return next((o.reference for _, o in objectives if "reference" in o.needs), None)
 
 
+def warm_up() -> None:
+    """Load what the first run of a process would: torch's first optimiser alone takes seconds."""
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+
+
 def run(job: Job) -> Outcome:
     """Train and rank one generative run, going on from the checkpoint in `job.folder` where there is one."""
     with deterministic(job.threads):
