@@ -338,7 +338,7 @@ def test_a_loss_that_is_not_finite_fails_that_run_alone(toy_folder: Path, tmp_pa
              "TIGER + cross-entropy", "--row", "TIGER + CE → CE"]
     assert main(words) == 1
     printed = capsys.readouterr().err
-    assert printed.count("FAILED") == 4 and printed.count("its first stage failed") == 2
+    assert printed.count("FAILED") == 4 and printed.count("not possible, for it uses run") == 2
     assert "the training loss of epoch 1 is nan" in printed and FAILURE in printed
     failures = sorted((tmp_path / "r" / "work").glob(f"*/{FAILURE}"))
     assert len(failures) == 2 and "FloatingPointError" in failures[0].read_text()

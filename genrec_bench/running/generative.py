@@ -85,6 +85,11 @@ def check_fit(config: RunConfig, depth: int) -> None:
         weighted.objective.initial_state(depth)
 
 
+def warm_up() -> None:
+    """Load what the first run of a process would: torch's first optimiser alone takes seconds."""
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+
+
 def run(job: Job) -> Outcome:
     """Train and rank one generative run, going on from the checkpoint in `job.folder` where there is one."""
     with deterministic(job.threads):
