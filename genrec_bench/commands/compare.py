@@ -50,6 +50,11 @@ class Question:
         return self.datasets or tuple(load_profile(self.profile)["datasets"])
 
     @property
+    def shared(self) -> Overrides:
+        """What `--set` says of anything but objectives: what the suites' rows have too."""
+        return {k: v for k, v in self.overrides.items() if k not in registry.objectives.names()}
+
+    @property
     def row(self) -> dict[str, Any]:
         """The row that a suite would have for it."""
         parts = [*self.beside, self.objective if self.weight == 1.0 else f"{self.weight:g} {self.objective}"]
@@ -151,7 +156,8 @@ def compare(question: Question, workspace: Workspace, jobs: int, reports: Path, 
     def ranks(record: RunRecord) -> Any:
         return stores.get(record.run_id, stored).read_ranks(record)
 
-    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing)
+    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing,
+                             overrides=question.shared)
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
 
 
@@ -215,15 +221,15 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
              stored: RecordStore) -> list[tuple[str, str]]:
     """(label, command) of the suites' baselines, and of this backbone's rows, that have no stored record.
 
-    They are asked for with what `--set` says of anything but objectives: only so are they on the same footing.
+    They are asked for with the settings that the new runs have too.
     """
-    same = {k: v for k, v in question.overrides.items() if k not in registry.objectives.names()}
     missing: dict[str, str] = {}
     for suite in grid.parts_of("all"):
         rows = [row for row in grid.load_suite(suite)["row"] if row.get("grid", "core") != "full"
                 and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
         for text, row in itertools.product(question.texts, rows):
-            selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)), overrides=same,
+            selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)),
+                                  overrides=question.shared,
                                   objectives=() if "baseline" in row else None,
                                   baselines=(row["baseline"],) if "baseline" in row else (),
                                   rows=None if "baseline" in row else (row["label"],))
