@@ -105,9 +105,9 @@ def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: st
     return _runs(row, registry.datasets.build(spec), layers, (0,), profile)[0]
 
 
-def training_config(profile: str, dataset: str) -> TrainingConfig:
+def training_config(profile: str, dataset: str, overrides: Overrides) -> TrainingConfig:
     """How a profile trains on a registered dataset where a row says nothing of it."""
-    return _section("training", _layers(load_profile(profile), dataset, {}))
+    return _section("training", _layers(load_profile(profile), dataset, overrides))
 
 
 def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
