@@ -36,7 +36,7 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, default=None, metavar="DIR",
                         help="folder of downloaded data (default: the environment variable GENREC_BENCH_DATA)")
     parser.add_argument("--results", type=Path, default=LOCAL, metavar="DIR",
-                        help="folder of records, for the trained network (default: results/local)")
+                        help="folder of records, for the trained network and the reports (default: results/local)")
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], metavar="FILE",
                         help="best.safetensors of a trained network for `exact`; may be repeated")
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="where the tables go")

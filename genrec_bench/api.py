@@ -1,4 +1,4 @@
-"""The suite from Python: run a suite, read records, compare an objective of one's own, register plug-ins.
+"""The suite from Python: run a suite, read records, compare a custom objective, merge, export, register plug-ins.
 
     from genrec_bench.api import compare
     verdict = compare(MyLoss, backbone="tiger")
@@ -15,14 +15,21 @@ from typing import Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.grid import Selection, check_fields
+from genrec_bench.experiments import grid as grids
+from genrec_bench.experiments.grid import Selection
+from genrec_bench.reporting.matching import of_suite
+from genrec_bench.results import export as exporting
+from genrec_bench.results import merge as merging
+from genrec_bench.results.export import Exported
+from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import comparing, suites
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
-from genrec_bench.running.places import LOCAL, REFERENCE, open_workspace, reports_folder
+from genrec_bench.running.places import LOCAL, REFERENCE, data_folder, open_workspace, reports_folder
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.scheduler import Means
+from genrec_bench.splits import check as checking
 
 register_objective = registry.objectives.register
 register_dataset = registry.datasets.register
@@ -54,14 +61,49 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     return [workspace.store.read(p.run_id) for p in done.prepared]
 
 
-def load_records(results: Path | str = REFERENCE) -> list[RunRecord]:
+def load_records(results: Path | str = LOCAL) -> list[RunRecord]:
     """All records below a folder, sorted by name; `RecordStore(folder).read_ranks(record)` has the users' ranks.
 
     Raises: UserError where there is no such folder.
     """
     if not Path(results).is_dir():
-        raise UserError(f"no folder of records at {results}.")
+        raise UserError(f"no folder of records at {results}. Run a suite first, or name another folder.")
     return RecordStore(Path(results)).read_all()
+
+
+def merge(sources: Sequence[Path | str], into: Path | str) -> Merged:
+    """Move all finished records below some folders into one; nothing is moved where anything is wrong with one.
+
+    Gives the numbers of records moved, of those that were there already, and of diagnoses taken along.
+    Raises: UserError, such as for one name with different numbers.
+    """
+    return merging.merge([Path(folder) for folder in _tuple(sources)], Path(into))
+
+
+def export(to: Path | str, *, results: Path | str = LOCAL, suite: str | None = None,
+           datasets: Sequence[str] | None = None, users: bool = False, force: bool = False) -> Exported:
+    """Write finished runs as one long table, .csv or .parquet: a line a run and metric.
+
+    suite, datasets: only these. users: a line a run and test user with its ranks instead. force: replace a file.
+    Raises: UserError before anything is written.
+    """
+    return exporting.export(Path(results), Path(to), users=users, datasets=_tuple(datasets),
+                            wanted=of_suite(suite) if suite else None, force=force)
+
+
+def check_data(datasets: Sequence[str | Path] | None = None, *, data_dir: Path | str | None = None,
+               **settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read and check datasets and count their splits: {name: {"counts": {...}, "notes": [...]}}.
+
+    datasets: names, or custom folders; None = all whose files are there. data_dir: None = GENREC_BENCH_DATA.
+    settings: changed ones by dataset, such as `folder={"drop_repeats": True}`.
+    Raises: UserError naming the file and the item, user or code.
+    """
+    folder = data_folder(data_dir)
+    chosen = checking.chosen_datasets(_texts(datasets), _settings(settings))
+    if datasets is None:
+        chosen = checking.present_datasets(chosen, folder)
+    return {label: checking.check_data(dataset, folder) for label, dataset in checking.labelled(chosen)}
 
 
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,
@@ -107,7 +149,9 @@ def _registered(objective: type | str) -> str:
     except (OSError, TypeError):
         raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
-    return register_class(objective, read_sources(path, data).digest, str(path))
+    if objective.__module__ == "__main__" or "." in objective.__qualname__:
+        return register_class(objective, read_sources(path, data).digest, str(path))
+    return load_objective(f"{path}:{objective.__name__}")  # what runs is what the file says now
 
 
 def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -116,7 +160,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        check_fields(part, values, part)
+        grids.check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 

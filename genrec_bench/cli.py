@@ -20,7 +20,7 @@ VERBS = {
     "check": "check a plug-in against the contract that all of its kind keep",
     "diagnose": "measure what beam search throws away in finished runs",
     "evaluate": "score a ranking file of your own or a checkpoint",
-    "merge": "move finished records to results/reference",
+    "merge": "move finished records of one or more folders into another",
     "export": "write metrics or ranks of finished runs as one long table, CSV or Parquet",
     "data": "list, check or fetch datasets",
 }

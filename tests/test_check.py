@@ -99,6 +99,13 @@ def test_planted_inputs_hold_what_is_needed_and_no_more() -> None:
     assert not torch.equal(planted_inputs(1, CrossEntropy()).logits, bare.logits)
 
 
+def test_planted_negatives_are_as_many_as_asked_for() -> None:
+    inputs, all_of_them = planted_inputs(0, Everything(num_negatives=3)), planted_inputs(0, Everything())
+    assert torch.equal(inputs.negative_ids, all_of_them.negative_ids[:, :3])
+    assert inputs.negative_logits.shape[:2] == inputs.reference_negative_token_logps.shape[:2] == (len(LENGTHS), 3)
+    assert not failed(Everything(num_negatives=3))
+
+
 def test_planted_negatives_share_the_logits_of_shared_prefixes() -> None:
     inputs = planted_inputs(3, Everything())
     assert torch.equal(inputs.negative_logits[:, :, 0], inputs.logits[:, None, 0].expand(-1, NUM_NEGATIVES, -1))

@@ -103,7 +103,8 @@ def test_why_not_beside_the_paper():
     assert "thinned" in reason({"split": {"train_targets_per_user": 5}})
     ids = record_of("apao_office", "tiger", 0, tokenizer={"name": "rq_kmeans"})
     assert arrange(suite, [ids]) == []
-    assert "tokenizer rq_kmeans" in why_not_group(Group(arrange(suite, [record_of("apao_office", "tiger", 0)])[0].groups[0].row, "CE", (ids,)), paper)
+    group = arrange(suite, [record_of("apao_office", "tiger", 0)])[0].groups[0]
+    assert "tokenizer rq_kmeans" in why_not_group(replace(group, records=(ids,)), paper)
     assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason({"training": {"epochs": 5}})
     assert "training.weight_decay is 0.1, 0.01 where the paper's" in reason({"training": {"weight_decay": 0.1}})
     assert "decoding.temperature is 2.0, 1.0 where" in reason({"decoding": {"temperature": 2.0}})

@@ -224,8 +224,9 @@ def test_a_changed_run_is_listed_with_what_differs(tmp_path):
         "ml-100k", "quick", CE, "0", "0.0123",
         f"training.epochs = 1 (row: {usual['epochs']}), training.learning_rate = 1e-06 (row: "
         f"{usual['learning_rate']})"]
-    assert listed[records[-1].run_id][-1] == "baseline.hidden_size = 32 (row: 64)" and len(listed) == 3  # with the header
-    assert "0.0123" not in before and before.strip() == render_suite("apao", whole(), tmp_path / "b").read_text().strip()
+    assert listed[records[-1].run_id][-1] == "baseline.hidden_size = 32 (row: 64)" and len(listed) == 3  # a header
+    assert "0.0123" not in before
+    assert before.strip() == render_suite("apao", whole(), tmp_path / "b").read_text().strip()
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -28,7 +28,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(option: str, tmp_path:
     words = ("--suite", "apao", "--profile", "smoke", "--results", tmp_path / "results", option, locked / "below")
     assert call("run", *words) == 2
     assert capsys.readouterr().err == (f"error: {option} points at {locked / 'below'}, but {locked} cannot be written. "
-                                       "Choose another folder or mend its rights.\n")
+                                       "Choose another folder or fix its rights.\n")
     assert not (tmp_path / "results").exists() and not list(locked.iterdir())
 
 

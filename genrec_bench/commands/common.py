@@ -11,7 +11,7 @@ from typing import Any
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import check_seeds
 from genrec_bench.core.walk import cores
-from genrec_bench.datasets.base import dataset_spec
+from genrec_bench.datasets.base import dataset_specs as specs_of
 from genrec_bench.experiments.grid import Selection, parse_overrides
 from genrec_bench.experiments.suite_files import GRIDS
 from genrec_bench.running.places import LOCAL, check_devices, data_folder, open_workspace, reports_folder
@@ -24,8 +24,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=LOCAL, metavar="DIR",
                         help="folder of records (default: results/local)")
     parser.add_argument("--reports", type=Path, default=None, metavar="DIR",
-                        help="folder of rendered reports (default: reports/ for results/reference, "
-                             "otherwise reports/ inside --results)")
+                        help="folder of rendered reports (default: reports/ inside --results)")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +42,7 @@ def add_set(parser: argparse.ArgumentParser, text: str) -> None:
 
 def dataset_specs(args: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
     """The datasets named, with what `--set` changes of them. Raises: UserError for a name or part that is not there."""
-    changed = parse_overrides(args.overrides)
-    specs = [dataset_spec(name, changed) for name in names]
-    used = {spec["name"] for spec in specs}
-    for part in changed:
-        if part not in used:
-            raise UserError(f"--set {part}...: this command reads {', '.join(sorted(used))} and no {part}.")
-    return specs
+    return specs_of(names, parse_overrides(args.overrides))
 
 
 def comma_list(text: str) -> list[str]:

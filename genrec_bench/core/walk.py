@@ -188,14 +188,15 @@ def _next(left: dict[str, Task], names: set[str], board: Board, look: Callable[[
                 del left[key]
             continue
         try:
+            if until < inf and not is_held(task.folder) and not (task.done() or _fits(task, until)):
+                del left[key]
+                continue
             with alone(task.folder):
+                tell = Told(task.folder, look, until)  # at once, so that no other's word passes for the holder's
                 if not task.done():
-                    if not _fits(task, until):
-                        del left[key]
-                        continue
-                    task.run(Told(task.folder, look, until))
-                    (task.folder / TOLD).unlink(missing_ok=True)
-                board.write(key)
+                    task.run(tell)
+                tell.path.unlink(missing_ok=True)
+            board.write(key)
         except Busy:
             if time.time() > until:
                 del left[key]
@@ -211,7 +212,7 @@ def _next(left: dict[str, Task], names: set[str], board: Board, look: Callable[[
 def _fits(task: Task, until: float) -> bool:
     """Whether the next thing that stays comes before `until`; where nothing is known, whether there is time at all."""
     seconds = until - time.time()
-    return until == inf or seconds > 0 and (task.needs() or 0.0) <= seconds
+    return seconds > 0 and (task.needs() or 0.0) <= seconds
 
 
 def crew(tasks: Sequence[Task], board: Board, start: Callable[[int], BaseProcess], count: int,

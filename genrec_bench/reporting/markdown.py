@@ -25,7 +25,6 @@ from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
 from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
-from genrec_bench.results.errata import errata
 from genrec_bench.results.records import RunRecord
 
 PAPERS = "papers"  # folder of the papers' tables
@@ -93,7 +92,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
               for key, (paper, *_) in tables.items()}
     there = {name: title for name, title in links.items()
              if name in pages.files or (source.reports and (source.reports / name).is_file())}
-    pages.text("index.md", index(every, there, counts, _corrected(every, source.results)))
+    pages.text("index.md", index(every, there, counts))
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
 
 
@@ -137,12 +136,6 @@ def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
     """Printed scores by grade; counts of data, costs and settings are none."""
     scores = {layout.number for layout in paper.layouts if layout.kind == "scores"}
     return sum((Counter(of) for number, of in printed_tables.grade_counts(made).items() if number in scores), Counter())
-
-
-def _corrected(materials: Sequence[Material], results: Path | None) -> int:
-    """Records of these reports that an erratum is about."""
-    known = {e.run_id for e in errata(results)} if results is not None else set()
-    return len(known & {r.run_id for m in materials for r in about.records_of(m.blocks)})
 
 
 def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[Material], Drawn]) -> Drawn:
@@ -206,8 +199,10 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None
 
 
 def _figures(key: str, materials: Sequence[Material], drawn: Mapping[str, Drawn]) -> str:
-    """Which of a paper's measured figures are drawn in which report, and what the others need."""
+    """Which of a paper's measured figures are drawn in which report, and what the others need; "" without any."""
     own = {p.number: p for p in plates(paper=key)}
+    if not own:
+        return ""
     lines = []
     for material in (m for m in materials if any(p.belongs_to(m.suite) for p in own.values())):
         name = material.suite.name

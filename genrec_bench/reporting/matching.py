@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from genrec_bench.experiments.config import COMPONENTS, RunConfig
 from genrec_bench.experiments.grid import Overrides, row_config, training_config
 from genrec_bench.experiments.identity import method
 from genrec_bench.experiments.suite_files import profile_names
-from genrec_bench.reporting.rows import Row, Suite, flatten
+from genrec_bench.reporting.rows import Row, Suite, flatten, load_suite
 from genrec_bench.results.records import RunRecord
 
 BUDGET = ("epochs", "patience", "valid_every", "batch_size", "accumulation")  # settings of training
@@ -41,6 +41,13 @@ def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides
         if config is not None:
             found.setdefault(method(config), number)
     return found
+
+
+def row_method(row: Row, record: RunRecord, overrides: Overrides) -> str | None:
+    """The method that a row gives under a record's profile, on its dataset; None where it cannot run there."""
+    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    (config,) = row_configs([row], record.profile, record.config["dataset"]["name"], tokenizer, overrides)
+    return None if config is None else method(config)
 
 
 def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
@@ -75,6 +82,13 @@ def dataset_title(record: RunRecord) -> str:
         return spec["name"]
     name = spec.get("label") or Path(spec.get("path") or "").name
     return f"{name} (folder)" if name else "folder"
+
+
+def of_suite(name: str) -> Callable[[RunRecord], bool]:
+    """Whether a record is a run of a suite, or of one that it includes. Raises: UserError for an unknown suite."""
+    suite = load_suite(name)
+    parts = [load_suite(part) for part in suite.includes] or [suite]
+    return lambda record: any(record.method in row_numbers(part, record.profile, record) for part in parts)
 
 
 def unregistered(records: Iterable[RunRecord]) -> list[str]:

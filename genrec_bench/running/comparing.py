@@ -18,7 +18,7 @@ from genrec_bench.experiments.config import SECTIONS, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.suite_files import load_profile, with_preset
 from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running.places import REFERENCE
+from genrec_bench.running.places import REFERENCE, as_typed
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Means, run_all
 from genrec_bench.running.suites import prepare_configs
@@ -101,7 +101,9 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
 
     load_suite(question.suite)  # whatever is wrong with it is said now
     if not question.reference.is_dir():
-        raise UserError(f"no folder of stored baselines at {question.reference}. Give another with --reference.")
+        raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
+                        f"--suite all --profile {question.profile} --results {as_typed(question.reference)}`, or give "
+                        "another folder with --reference.")
     state = _checked(question, check)
     stored = RecordStore(question.reference)
     prepared = prepare_configs(_configs(question, stored), workspace, keep=True)
@@ -227,7 +229,6 @@ def _command(selection: Selection, absent: list[RunConfig], reference: Path, plu
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
     changes += [word for plugin in plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]
-    folder = "results/reference" if reference == REFERENCE else str(reference)
     return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
                        "--datasets", *selection.datasets, *which, "--seeds",
-                       ",".join(str(c.seed) for c in absent), *changes, "--results", folder])
+                       ",".join(str(c.seed) for c in absent), *changes, "--results", as_typed(reference)])

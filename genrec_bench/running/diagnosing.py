@@ -136,12 +136,12 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
     data = TokenisedInstances(item.split.test, ids, model.history_suffix, workspace.device)
     with deterministic(workspace.threads):
         arrays = diagnose_rows(model, data, sample.rows, trie, beams=searched, normalisers=NORMALISERS, top=TOP,
-                               cap=CAP, temperature=decoding.temperature)
+                               cap=CAP, temperature=decoding.temperature, eos=decoding.eos)
     inner = np.unique(trie.parent[trie.token != PAD])
     about = {**question.settings(item), "run_id": item.run_id, "levels": trie.depth,
              "catalogue": {"items": len(ids.tokens), "ids": trie.num_ids, "prefixes": trie.num_prefixes,
                            "nodes": len(inner)},
-             "decoding": {k: getattr(decoding, k) for k in ("normaliser", "num_beams", "temperature")},
+             "decoding": {k: getattr(decoding, k) for k in ("normaliser", "num_beams", "temperature", "eos")},
              "versions": {"torch": torch.__version__, "numpy": np.__version__}}
     diagnosis = Diagnosis({**about, "beams": searched}, {**arrays, "rows": sample.rows})
     _check_weights(diagnosis, item, workspace)

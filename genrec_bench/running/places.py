@@ -16,6 +16,11 @@ REFERENCE = ROOT / "results" / "reference"
 LOCAL = ROOT / "results" / "local"
 
 
+def as_typed(folder: Path) -> str:
+    """A folder as a command names it."""
+    return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder)
+
+
 def check_folder(option: str, folder: Path) -> None:
     """Nothing but folders on the way to a folder that will be made. Raises: UserError."""
     there = next((p for p in (folder, *folder.parents) if p.exists()), folder)
@@ -49,8 +54,7 @@ def reports_folder(results: Path, reports: Path | None = None, *, writes: bool =
 
     Raises: UserError for a file, and with `writes` for a folder that cannot be written.
     """
-    own = ROOT / "reports" if results.resolve() == REFERENCE.resolve() else results / "reports"
-    option, folder = ("--results", own) if reports is None else ("--reports", reports)
+    option, folder = ("--results", results / "reports") if reports is None else ("--reports", reports)
     (check_writable if writes else check_folder)(option, folder)
     return folder
 

@@ -20,6 +20,7 @@ from genrec_bench.reporting.comparison import Rendered, render_comparison
 from genrec_bench.reporting.pages import slug
 from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running.places import as_typed
 from genrec_bench.running.ranking_files import check_file, read_rankings
 from genrec_bench.splits.leave_one_out import leave_one_out
 
@@ -77,7 +78,8 @@ def evaluate_file(path: Path, split: Split) -> Scored:
 def opponents_of(dataset: Dataset, folder: Path, label: str) -> Opponents:
     """The stored records of the data, and the label of the files' method. Raises: UserError."""
     if not folder.is_dir():
-        raise UserError(f"no folder of stored runs at {folder}. Give another with --against.")
+        raise UserError(f"no folder of stored runs at {folder}. Make them with `python benchmark.py --suite all "
+                        f"--profile quick --results {as_typed(folder)}`, or give another folder with --against.")
     store = RecordStore(folder)
     title, stored = dataset.title, store.read_all()
     records = tuple(r for r in stored if r.dataset == title and (r.config["dataset"]["name"] == "folder")

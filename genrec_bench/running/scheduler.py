@@ -206,7 +206,12 @@ def _walker(kind: type, plain: Sequence[dict[str, Any]], board: Board, workspace
         from genrec_bench.running.plugin_file import load_plugins  # which imports torch
 
         load_plugins(workspace.plugins)
-    walk([kind(workspace=workspace, **data) for data in plain], board, until=until)
+    tasks = [kind(workspace=workspace, **data) for data in plain]
+    if any("backbone" in task.config for task in tasks):
+        from genrec_bench.running import generative
+
+        generative.warm_up()  # takes seconds, in which a death is no run's fault
+    walk(tasks, board, until=until)
 
 
 @dataclass

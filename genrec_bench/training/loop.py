@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +57,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     mode: "valid_ndcg@10" and, where the selection is by loss, "valid_loss". folder: where `state.safetensors` (the
     last epoch, to go on from) and `best.safetensors` live; an existing state is continued, bit for bit as if never
     interrupted, on the same device and thread count. meter: of the whole run, which goes on like the state.
-    about, attached: plain data and tensors that make `best.safetensors` complete in itself.
-    scalars: a TensorBoard writer or None.
+    about, attached: plain data and tensors that make `best.safetensors` complete in itself. scalars: a writer or None.
     Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
     with another thread count.
     """
@@ -195,6 +193,3 @@ def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int
                   + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))
 
 
-def median_seconds(seconds: list[float]) -> float:
-    """Median over epochs, leaving out the first (warm-up) where there are more."""
-    return statistics.median(seconds[1:] or seconds)
