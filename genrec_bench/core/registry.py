@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,8 +36,8 @@ class Registry:
                                 "with a letter.")
             known = self._classes.get(name)
             if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise UserError(f"{self.kind} {name!r} is registered twice: {known.__module__} and {cls.__module__}. "
-                                "Give yours another name.")
+                first = getattr(sys.modules.get(known.__module__), "__file__", None) or known.__module__
+                raise UserError(f"{self.kind} {name!r} is registered twice, first in {first}. Give yours another name.")
             if not dataclasses.is_dataclass(cls):
                 raise UserError(f"{self.kind} {name!r} must be a dataclass: its fields are its settings.")
             cls.name = name
