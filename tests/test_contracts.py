@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from genrec_bench.backbones.base import Backbone, BackboneSettings, PrefixState
+from genrec_bench.backbones.base import Backbone, PrefixState
 from genrec_bench.backbones.folding import prefix_tree
+from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.contracts import PAD, SemanticIds
 from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError

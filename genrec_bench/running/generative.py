@@ -96,7 +96,7 @@ def check_fit(config: RunConfig, depth: int) -> None:
     """Whether a run's network and objectives can work on semantic IDs of `depth` levels. Raises: DoesNotFit."""
     registry.backbones.build(config.backbone).check_length((config.split.max_history + 1) * depth + 1)
     for _, objective in build_objectives(config):
-        objective.initial_state(depth)
+        objective.check_depth(depth)
 
 
 def reference_of(objectives: list[tuple[float, Objective]]) -> str | None:
