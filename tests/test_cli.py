@@ -237,7 +237,7 @@ def test_records_by_contract(finished: tuple[Path, Path]) -> None:
             assert ranks["ranks"].max() <= 20 and ranks["ranks"].min() >= 0
         config = record["config"]
         methods.add(config["baseline"]["name"] if "baseline" in config
-                    else f"{config['backbone']['name']}+{config["objectives"][0]["name"]}")
+                    else f"{config['backbone']['name']}+{config['objectives'][0]['name']}")
         assert record["data"]["users"] == 50 and record["data"]["test"] == 50
         assert record["timings"]["total_seconds"] > 0 and record["provenance"]["threads"] == 1
     assert methods == {"popularity", "item_knn", "tiger+cross_entropy"}

@@ -199,7 +199,7 @@ def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
                        for part in ("users", "targets"))
             found[key] = other.fingerprint if same else None
     return [r for r in records if not r.config["evaluation"]["exclude_history"]
-            and r.identity.get("split_fingerprint") == found[canonical(r.config["split"])]
+            and r.split_fingerprint == found[canonical(r.config["split"])]
             and found[canonical(r.config["split"])] is not None]
 
 
@@ -228,8 +228,8 @@ def _left_out(left: Sequence[Method]) -> list[str]:
     for method in left:
         kinds.setdefault(f"{method.where}, profile {method.first.profile}", []).append(method.label)
     return [f"Left out though their test targets are the same: {', '.join(labels)} ({kind}). The files are put beside "
-            "the runs of one split and profile, those of most methods: a method that is stored with several would be "
-            "tested several times." for kind, labels in sorted(kinds.items())]
+            "the runs of one split and profile, those of most rows of the suites: a method that is stored with several "
+            "would be tested several times." for kind, labels in sorted(kinds.items())]
 
 
 def _checkpoint(args: argparse.Namespace) -> dict[str, Any]:

@@ -95,12 +95,14 @@ def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks
 def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
     """The stored runs that lists from elsewhere are put beside, and the methods that are left out.
 
-    Taken are the runs of one split, evaluation and profile: those of most methods. A method that is stored with
-    another split as well would otherwise be tested twice.
+    Taken are the runs of one split, evaluation and profile: those of most rows of suites, then of most methods. A
+    method that is stored with another split as well would otherwise be tested twice.
     """
     methods = _methods(stored)
     parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
-    most = max(sorted(parts), key=lambda place: len({m.first.method for m in parts[place]}))
+    most = max(sorted(parts), key=lambda place: (
+        len({m.first.method for m in parts[place] if row_in_suites(m.first, m.first.profile)}),
+        len({m.first.method for m in parts[place]})))
     return ([record for m in parts[most] for record in m.runs.values()],
             [m for m in methods if m not in parts[most]])
 
