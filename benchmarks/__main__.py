@@ -21,6 +21,7 @@ from benchmarks.machine import describe, is_quiet
 from genrec_bench.cli import Parser
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.running.places import LOCAL, check_folder
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("decoding", "exact", "training", "reports")
@@ -34,8 +35,8 @@ def options(words: list[str]) -> argparse.Namespace:
                         help=f"some of {', '.join(BENCHMARKS)}")
     parser.add_argument("--data-dir", type=Path, default=None, metavar="DIR",
                         help="folder of downloaded data (default: the environment variable GENREC_BENCH_DATA)")
-    parser.add_argument("--results", type=Path, default=common.LOCAL, metavar="DIR",
-                        help="folder of records, for the trained network (default: results/local)")
+    parser.add_argument("--results", type=Path, default=LOCAL, metavar="DIR",
+                        help="folder of records, for the trained network and the reports (default: results/local)")
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], metavar="FILE",
                         help="best.safetensors of a trained network for `exact`; may be repeated")
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="where the tables go")
@@ -54,7 +55,7 @@ def options(words: list[str]) -> argparse.Namespace:
     for path in args.checkpoint:
         if not path.is_file():
             raise UserError(f"--checkpoint: no file {path}.")
-    common.check_folder("--out", args.out)
+    check_folder("--out", args.out)
     args.data_dir = common.data_dir(args)
     return args
 

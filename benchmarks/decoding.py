@@ -41,9 +41,9 @@ def beside_generate(setting: Setting, name: str, settings: Any, goal: Goal | Non
                     users: int = 48, eos: bool = False, at_once: int = 0) -> Case:
     """Our beam search and `generate` with the same weights; the reference decodes every fourth of our users.
 
-    eos: an EOS step behind the last code, whose log-probability counts, as APAO's scripts do with T5; on our side the
-    trie has EOS as a level of its own. at_once: users of like length that `generate` decodes together, which no script
-    of the papers does but suits a CPU's caches; 0 = all in the order they come.
+    eos: the log-probability of EOS behind the last code counts, as in APAO's scripts for T5. at_once: users of like
+    length that `generate` decodes together, which no script of the papers does but suits a CPU's caches; 0 = all in
+    the order they come.
     """
     corpus = setting.corpus("apao_office")
     model = network(settings, corpus.ids.vocab_size)
@@ -52,16 +52,14 @@ def beside_generate(setting: Setting, name: str, settings: Any, goal: Goal | Non
     places = sample(data.instances.lengths[rows], setting.some(users))
     if at_once:
         places = places[np.argsort(data.instances.lengths[rows][places], kind="stable")]
-    codes = reference.with_eos(corpus.ids.tokens) if eos else corpus.ids.tokens
     histories = [data.histories(rows[[place]])[0].numpy() for place in places]
-    trie = Trie.from_codes(codes)
     tokens = data.history_tokens[rows]
     how = f"sorted by length, {at_once} at a time" if at_once else "in one batch padded to the longest"
     note = (f"ours on {len(rows)} users of Office (histories of {tokens.mean():.0f} tokens in the mean, {tokens.max()} "
             f"at most), sorted by length, in passes as the suite makes them; generate on {len(places)} of them "
             f"{how}; vocabulary {corpus.ids.vocab_size}; random weights")
-    arms = (Arm("ours", lambda: decode(model, data, rows, trie, 20), len(rows)),
-            Arm("generate", lambda: reference.generate(theirs, histories, codes, num_beams=20,
+    arms = (Arm("ours", lambda: decode(model, data, rows, corpus.trie, 20, eos=eos), len(rows)),
+            Arm("generate", lambda: reference.generate(theirs, histories, corpus.ids.tokens, num_beams=20, eos=eos,
                                                        batch_size=at_once or len(histories)), len(places)))
 
     def equal(ours: Lists, others: Lists) -> None:
@@ -116,10 +114,11 @@ def some_rows(corpus: Corpus, model: Backbone, users: int) -> tuple[TokenisedIns
     return data, sample(data.instances.lengths, users)
 
 
-def decode(model: Backbone, data: TokenisedInstances, rows: np.ndarray, trie: Trie, num_beams: int) -> Lists:
+def decode(model: Backbone, data: TokenisedInstances, rows: np.ndarray, trie: Trie, num_beams: int, *,
+           eos: bool = False) -> Lists:
     """What beam search finds for some rows, in their order."""
     return in_order(data, rows, num_beams,
-                    lambda histories: beam_search(model, histories, trie, num_beams=num_beams))
+                    lambda histories: beam_search(model, histories, trie, num_beams=num_beams, eos=eos))
 
 
 def in_order(data: TokenisedInstances, rows: np.ndarray, num_beams: int, search: Callable[[Tensor], Any]) -> Lists:

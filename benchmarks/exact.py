@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import reference
 from benchmarks.corpora import Setting, batches, sample
 from benchmarks.decoding import CATALOGUES, Lists, in_order, some_rows
-from benchmarks.full_sort import codes_of, full_sort, leaf_scores
+from benchmarks.full_sort import full_sort, leaf_scores
 from benchmarks.harness import Arm, Case, Goal, Row, check_close, check_lists
 from benchmarks.networks import default_checkpoint, network, to_huggingface, trained
 from benchmarks.surrogate import Surrogate, probabilities
@@ -81,7 +81,7 @@ def full_sort_beside_items(setting: Setting) -> Case:
     data, rows = some_rows(corpus, model, 1)
     history = data.histories(rows)
     trie = corpus.trie
-    codes = codes_of(trie)
+    codes = trie.codes
     arms = (Arm("every prefix once", lambda: leaf_scores(model, history, trie)[0], 1),
             Arm("item by item", lambda: reference.item_by_item(theirs, history[0].numpy(), codes), 1))
 

@@ -19,7 +19,7 @@ def full_sort(model: Backbone, histories: Tensor, trie: Trie, k: int) -> Any:
     """The k best of all IDs by scoring everything, as an object with `codes` and `scores`."""
     scores = torch.stack([leaf_scores(model, history[None], trie)[0] for history in histories])
     best = scores.sort(dim=1, descending=True, stable=True)
-    codes = torch.from_numpy(codes_of(trie))[best.indices[:, :k]]
+    codes = torch.from_numpy(trie.codes)[best.indices[:, :k]]
     return SortedLists(codes, best.values[:, :k])
 
 
@@ -48,12 +48,3 @@ def leaf_scores(model: Backbone, history: Tensor, trie: Trie) -> tuple[Tensor, T
     for first, last in zip(trie.level_start[1:-1], trie.level_start[2:], strict=True):
         scores[first:last] = scores[parent[first:last]] + steps[first - 1:last - 1]
     return scores[end:], scores[:end]
-
-
-def codes_of(trie: Trie) -> np.ndarray:
-    """(S, T) token ids of all distinct IDs in the order of their numbers."""
-    nodes, columns = np.arange(trie.level_start[-2], trie.level_start[-1]), []
-    for _ in range(trie.depth):
-        columns.append(trie.token[nodes])
-        nodes = trie.parent[nodes]
-    return np.stack(columns[::-1], axis=1)

@@ -16,7 +16,8 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.running.generative import load_checkpoint
-from genrec_bench.running.runner import BEST, Workspace
+from genrec_bench.running.runner import BEST
+from genrec_bench.running.workspace import Workspace
 from genrec_bench.splits.leave_one_out import leave_one_out
 
 ROW = "TIGER + cross-entropy"
@@ -46,9 +47,9 @@ def trained(setting: Setting, path: Path) -> tuple[Backbone, Corpus, int]:
     """Network, data and epoch of a checkpoint. Raises: UserError for other data, or a search that is not flat."""
     model, ids, about = load_checkpoint(path, "cpu")
     config = from_dict(about["config"])
-    if config.decoding.normaliser != "flat" or config.decoding.temperature != 1.0:
-        raise UserError(f"{path} decodes with another softmax than over the whole vocabulary at temperature 1, which "
-                        "this benchmark does not know. Give a network trained with cross-entropy.")
+    if config.decoding.normaliser != "flat" or config.decoding.temperature != 1.0 or config.decoding.eos:
+        raise UserError(f"{path} decodes with another softmax than over the whole vocabulary at temperature 1, or with "
+                        "EOS, which this benchmark does not know. Give a network trained with cross-entropy.")
     split = leave_one_out(config.dataset.load(setting.data_dir), config.split)
     if about.get("split_fingerprint", split.fingerprint) != split.fingerprint:
         raise UserError(f"{path} was trained on another split of {split.interactions.name} than the data here give.")

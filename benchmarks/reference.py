@@ -39,13 +39,16 @@ def allowed_tokens(tree: Tree, prompt: int) -> Callable[[int, Tensor], list[int]
     return allowed
 
 
-def generate(model: Any, histories: list[np.ndarray], codes: np.ndarray, *, num_beams: int,
-             batch_size: int) -> tuple[Tensor, Tensor]:
+def generate(model: Any, histories: list[np.ndarray], codes: np.ndarray, *, num_beams: int, batch_size: int,
+             eos: bool = False) -> tuple[Tensor, Tensor]:
     """The `num_beams` best semantic IDs of every user and their summed log-probabilities.
 
-    model: a T5 or Llama of transformers. histories: token ids, closed as the model wants them. codes: (I, T) valid IDs;
-    for an EOS step at the end they have it as a level of their own. Returns (U, K, T) codes and (U, K) scores.
+    model: a T5 or Llama of transformers. histories: token ids, closed as the model wants them. codes: (I, T) valid IDs.
+    eos: one token more is generated, EOS, whose log-probability counts. Returns (U, K, T) codes and (U, K) scores.
     """
+    depth = codes.shape[1]
+    if eos:
+        codes = np.pad(codes, ((0, 0), (0, 1)), constant_values=EOS)
     tree = prefix_dictionary(codes)
     found, scores = [], []
     for first in range(0, len(histories), batch_size):
@@ -55,7 +58,7 @@ def generate(model: Any, histories: list[np.ndarray], codes: np.ndarray, *, num_
             input_ids=tokens, attention_mask=mask, max_new_tokens=codes.shape[1], num_beams=num_beams,
             num_return_sequences=num_beams, prefix_allowed_tokens_fn=allowed_tokens(tree, prompt),
             output_scores=True, return_dict_in_generate=True, early_stopping=True)
-        found.append(answer.sequences[:, prompt:].view(len(tokens), num_beams, -1))
+        found.append(answer.sequences[:, prompt:prompt + depth].reshape(len(tokens), num_beams, -1))
         scores.append(answer.sequences_scores.view(len(tokens), num_beams) * codes.shape[1])
     return torch.cat(found), torch.cat(scores)
 
@@ -66,11 +69,6 @@ def padded(histories: list[np.ndarray], *, left: bool) -> tuple[Tensor, Tensor]:
     for row, history in zip(tokens, histories, strict=True):
         row[len(row) - len(history) if left else 0:][:len(history)] = torch.from_numpy(history)
     return tokens, (tokens != PAD).long()
-
-
-def with_eos(codes: np.ndarray) -> np.ndarray:
-    """The semantic IDs with EOS as one level more, which T5 generates behind the last code."""
-    return np.pad(codes, ((0, 0), (0, 1)), constant_values=EOS)
 
 
 @torch.inference_mode()

@@ -18,22 +18,27 @@ import numpy as np
 
 from benchmarks.corpora import Setting
 from benchmarks.harness import Arm, Case, Row, Unequal
-from genrec_bench.commands.common import REFERENCE, ROOT
+from genrec_bench.commands.common import ROOT
+from genrec_bench.core.files import APART
 from genrec_bench.results.records import RecordStore, write_ranks
 
 LEAST = 1_000  # records
 SECONDS = (10.0, 5.0)  # target and aim of the whole command
 CORES = 2
-NOTE = ("the whole command, with Python's start and every figure as PNG and SVG; records of results/reference and "
-        "copies of them under other seeds, with the same numbers of other users")
+NOTE = ("the whole command, with Python's start and every figure as PNG and SVG; records below --results and copies of "
+        "them under other seeds, with the same numbers of other users")
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """One case: all reports of LEAST records or more, committed ones and copies of them under other seeds."""
+    """One case: all reports of LEAST records or more, those below --results and copies of them under other seeds."""
+    if not RecordStore(setting.results).read_all():
+        print(f"reports: no records below {setting.results}, so nothing is rendered. Run a suite first.",
+              file=sys.stderr)
+        return
     folder = Path(tempfile.mkdtemp(prefix="genrec-bench-reports-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     results = folder / "results"
-    count = many_records(results)
+    count = many_records(setting.results, results)
     arms = (Arm(f"{CORES} processes", lambda: rendered(results, folder / "many", CORES), count),
             Arm("1 process", lambda: rendered(results, folder / "one", 1), count))
     case = Case("reports", f"{count:,} records, all suites", arms, _equal, unit="records", note=NOTE,
@@ -47,9 +52,9 @@ def cases(setting: Setting) -> Iterator[Case]:
     yield replace(case, after=whole)
 
 
-def many_records(results: Path) -> int:
-    """The committed records and copies of all of them under other seeds, each with ranks; returns how many."""
-    shutil.copytree(REFERENCE, results)
+def many_records(source: Path, results: Path) -> int:
+    """The records of a folder and copies of all of them under other seeds, each with ranks; returns how many."""
+    shutil.copytree(source, results, ignore=shutil.ignore_patterns(*APART))
     store = RecordStore(results)
     known = store.read_all()
     turns = -(-LEAST // len(known))

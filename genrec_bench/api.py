@@ -1,4 +1,4 @@
-"""The suite from Python: run a suite, read records, compare an objective of one's own, register plug-ins.
+"""The suite from Python: run a suite, read records, compare a custom objective, merge, export, register plug-ins.
 
     from genrec_bench.api import compare
     verdict = compare(MyLoss, backbone="tiger")
@@ -8,36 +8,41 @@
 from __future__ import annotations
 
 import inspect
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.commands import common
-from genrec_bench.commands import compare as comparing
-from genrec_bench.commands.compare import Question, RunsFailed, Verdict
-from genrec_bench.commands.run import prepare_configs, run_all
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.grid import Selection, check_fields, check_overrides, expand, parts_of
-from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.experiments import grid as grids
+from genrec_bench.experiments.grid import Selection
+from genrec_bench.reporting.matching import of_suite
+from genrec_bench.results import export as exporting
+from genrec_bench.results import merge as merging
+from genrec_bench.results.export import Exported
+from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running import comparing, suites
+from genrec_bench.running.comparing import Question, RunsFailed, Verdict
+from genrec_bench.running.places import LOCAL, REFERENCE, data_folder, open_workspace, reports_folder
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
-from genrec_bench.running.runner import Workspace
+from genrec_bench.running.scheduler import Means
+from genrec_bench.splits import check as checking
 
 register_objective = registry.objectives.register
 register_dataset = registry.datasets.register
 register_tokenizer = registry.tokenizers.register
 register_backbone = registry.backbones.register
 register_metric = registry.metrics.register
+register_baseline = registry.baselines.register
 
 
 def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
               seeds: Sequence[int] | None = None, objectives: Sequence[str] | None = None,
               baselines: Sequence[str] | None = None, rows: Sequence[str] | None = None, grid: str | None = None,
-              results: Path | str = common.LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
+              results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
               jobs: int = 1, **settings: Mapping[str, Any]) -> list[RunRecord]:
     """Run what is missing of a suite, render its reports below `results`, and return its records.
 
@@ -46,34 +51,64 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     settings: changed ones by component, such as `training={"epochs": 2}`. With jobs > 1 the calling script needs the
     usual `if __name__ == "__main__":`. Raises: UserError for whatever is wrong with these; RunsFailed.
     """
-    workspace = _workspace(results, data_dir, device)
+    workspace = open_workspace(results, data_dir=data_dir, device=device)
     selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
                           _settings(settings), grid, _tuple(rows))
-    configs = expand(selection)
-    check_overrides(selection.overrides, configs)
-    prepared = prepare_configs(configs, workspace, keep=True)
-    failed = run_all(prepared, workspace, jobs)
-    for suite in parts_of(name):
-        render_suite(suite, workspace.store.read_all(), workspace.results / "reports", results=workspace.results,
-                     overrides=selection.overrides)
-    if failed:
-        raise RunsFailed(f"{failed} of {len(prepared)} runs failed; see failure.txt below {workspace.results / 'work'}")
-    return [workspace.store.read(p.run_id) for p in prepared]
+    done = suites.run_suite(selection, workspace, Means(jobs), reports_folder(workspace.results))
+    if done.ended.failed:
+        raise RunsFailed(f"{len(done.ended.failed)} of {len(done.prepared)} runs failed; see failure.txt below "
+                         f"{workspace.results / 'work'}")
+    return [workspace.store.read(p.run_id) for p in done.prepared]
 
 
-def load_records(results: Path | str = common.REFERENCE) -> list[RunRecord]:
+def load_records(results: Path | str = LOCAL) -> list[RunRecord]:
     """All records below a folder, sorted by name; `RecordStore(folder).read_ranks(record)` has the users' ranks.
 
     Raises: UserError where there is no such folder.
     """
     if not Path(results).is_dir():
-        raise UserError(f"no folder of records at {results}.")
+        raise UserError(f"no folder of records at {results}. Run a suite first, or name another folder.")
     return RecordStore(Path(results)).read_all()
+
+
+def merge(sources: Sequence[Path | str], into: Path | str) -> Merged:
+    """Move all finished records below some folders into one; nothing is moved where anything is wrong with one.
+
+    Gives the numbers of records moved, of those that were there already, and of diagnoses taken along.
+    Raises: UserError, such as for one name with different numbers.
+    """
+    return merging.merge([Path(folder) for folder in _tuple(sources)], Path(into))
+
+
+def export(to: Path | str, *, results: Path | str = LOCAL, suite: str | None = None,
+           datasets: Sequence[str] | None = None, users: bool = False, force: bool = False) -> Exported:
+    """Write finished runs as one long table, .csv or .parquet: a line a run and metric.
+
+    suite, datasets: only these. users: a line a run and test user with its ranks instead. force: replace a file.
+    Raises: UserError before anything is written.
+    """
+    return exporting.export(Path(results), Path(to), users=users, datasets=_tuple(datasets),
+                            wanted=of_suite(suite) if suite else None, force=force)
+
+
+def check_data(datasets: Sequence[str | Path] | None = None, *, data_dir: Path | str | None = None,
+               **settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read and check datasets and count their splits: {name: {"counts": {...}, "notes": [...]}}.
+
+    datasets: names, or custom folders; None = all whose files are there. data_dir: None = GENREC_BENCH_DATA.
+    settings: changed ones by dataset, such as `folder={"drop_repeats": True}`.
+    Raises: UserError naming the file and the item, user or code.
+    """
+    folder = data_folder(data_dir)
+    chosen = checking.chosen_datasets(_texts(datasets), _settings(settings))
+    if datasets is None:
+        chosen = checking.present_datasets(chosen, folder)
+    return {label: checking.check_data(dataset, folder) for label, dataset in checking.labelled(chosen)}
 
 
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,
             datasets: Sequence[str | Path] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
-            results: Path | str = common.LOCAL, reference: Path | str = common.REFERENCE,
+            results: Path | str = LOCAL, reference: Path | str = REFERENCE,
             data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1, check: bool = True,
             **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
@@ -87,17 +122,12 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
     name = _registered(objective)
     if jobs > 1 and not isinstance(objective, str):
         raise UserError(f"jobs={jobs} needs the objective as \"FILE.py:CLASS\", so that each process can load it.")
-    workspace = _workspace(results, data_dir, device)
+    workspace = open_workspace(results, data_dir=data_dir, device=device)
     if isinstance(objective, str) and is_file(objective):
         workspace = replace(workspace, plugins=(objective,))
     question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
                         _settings(settings), Path(reference))
-    return comparing.compare(question, workspace, jobs, workspace.results / "reports", check=check)
-
-
-def _workspace(results: Path | str, data_dir: Path | str | None, device: str) -> Workspace:
-    """Checked like the options of the command line."""
-    return common.workspace(Namespace(results=Path(results), reports=None, data_dir=data_dir, device=device, threads=1))
+    return comparing.compare(question, workspace, Means(jobs), workspace.results / "reports", check=check)
 
 
 def _registered(objective: type | str) -> str:
@@ -119,7 +149,9 @@ def _registered(objective: type | str) -> str:
     except (OSError, TypeError):
         raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
-    return register_class(objective, read_sources(path, data).digest, str(path))
+    if objective.__module__ == "__main__" or "." in objective.__qualname__:
+        return register_class(objective, read_sources(path, data).digest, str(path))
+    return load_objective(f"{path}:{objective.__name__}")  # what runs is what the file says now
 
 
 def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -128,7 +160,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        check_fields(part, values, part)
+        grids.check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 

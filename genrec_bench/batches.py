@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.contracts import PAD, Instances, SemanticIds
+from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
 
 
 class TokenisedInstances:
@@ -112,5 +113,11 @@ def decoding_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def on_device(device: str | torch.device, array: np.ndarray) -> Tensor:
-    """The array as a tensor on a device, which nobody waits for."""
+    """Non-blocking copy to the device."""
     return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def append_eos(tokens: Tensor) -> Tensor:
+    """(B, T) token ids -> (B, T + 1): EOS behind the last token of each row."""
+    ends = (tokens != PAD).sum(dim=1, keepdim=True)
+    return F.pad(tokens, (0, 1), value=PAD).scatter(1, ends, EOS)

@@ -17,10 +17,10 @@ VERBS = {
     "list": "list datasets, tokenizers, backbones, objectives, metrics, suites, baselines or profiles",
     "report": "render reports from records alone",
     "compare": "train a new objective and test it against the stored baselines",
-    "check": "check an objective against the contract every loss has to keep",
+    "check": "check a plug-in against the contract that all of its kind keep",
     "diagnose": "measure what beam search throws away in finished runs",
     "evaluate": "score a ranking file of your own or a checkpoint",
-    "merge": "move finished records to results/reference",
+    "merge": "move finished records of one or more folders into another",
     "export": "write metrics or ranks of finished runs as one long table, CSV or Parquet",
     "data": "list, check or fetch datasets",
 }
@@ -89,6 +89,7 @@ def _dispatch(words: list[str]) -> int:
         if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes that are no text
             raise UserError(f"{word!r} is not UTF-8 text, which records are written in. Rename the file or folder, or "
                             "set PYTHONUTF8=1 where the name is right and the locale is not.")
+    plugins, words = _plugins(words)
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
         words = ["run", *words]
     if not words or words[0].startswith("-"):
@@ -101,7 +102,29 @@ def _dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"genrec_bench.commands.{verb}")
     parser = Parser(prog=f"benchmark.py {verb}", description=VERBS[verb], allow_abbrev=False)
     module.add_arguments(parser)
-    return module.run(parser.parse_args(words[1:]))
+    for part in (parser, *parser._parts()):
+        _add_plugin(part)  # for --help; the options themselves have been taken out
+    args = parser.parse_args(words[1:])
+    args.plugins = plugins
+    if plugins:
+        from genrec_bench.running.plugin_file import load_plugins
+
+        load_plugins(plugins)
+    return module.run(args)
+
+
+def _plugins(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The values of `--plugin`, wherever they are, and the other words."""
+    parser = Parser(prog="benchmark.py", add_help=False, allow_abbrev=False)
+    _add_plugin(parser)
+    found, rest = parser.parse_known_args(words)
+    return tuple(dict.fromkeys(found.plugins)), rest
+
+
+def _add_plugin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", dest="plugins",
+                        help="load your own data sets, tokenizers, backbones, objectives, metrics or baselines; may be "
+                             "repeated")
 
 
 def _overview(words: list[str]) -> int:
@@ -113,5 +136,5 @@ def _overview(words: list[str]) -> int:
     print("usage: benchmark.py COMMAND [options]\n       benchmark.py --suite NAME [options]\n\ncommands:")
     for verb, text in VERBS.items():
         print(f"  {verb:<9} {text}")
-    print("\n`benchmark.py COMMAND --help` lists a command's options.")
+    print("\n`benchmark.py COMMAND --help` lists a command's options. All take --plugin FILE.py.")
     return 0 if words else 2

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from genrec_bench.contracts import PAD, prefix_pair
+from genrec_bench.contracts import EOS, PAD, prefix_pair
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,22 @@ class Trie:
         result = np.empty(len(self.item_order), dtype=np.int64)
         result[self.item_order] = np.repeat(np.arange(self.num_ids), self.id_sizes)
         return result
+
+    @property
+    def codes(self) -> np.ndarray:
+        """(S, T) token ids of the distinct semantic IDs, in the order of their numbers."""
+        nodes, columns = np.arange(self.level_start[-2], self.level_start[-1]), []
+        for _ in range(self.depth):
+            columns.append(self.token[nodes])
+            nodes = self.parent[nodes]
+        return np.stack(columns[::-1], axis=1)
+
+    @cached_property
+    def with_eos(self) -> Trie:
+        """The same items, every ID with EOS behind its last token: one level more, IDs with the same numbers."""
+        codes = np.pad(self.codes[self.id_of_item], ((0, 0), (0, 1)), constant_values=PAD)
+        codes[np.arange(len(codes)), (codes != PAD).sum(axis=1)] = EOS
+        return Trie.from_codes(codes)
 
     def find(self, prefix: Sequence[int]) -> int:
         """The node of a prefix, or -1 where no item has it; PAD is no part of a prefix."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec_bench.contracts import PAD
+from genrec_bench.contracts import EOS, PAD
 
 Prefix = tuple[int, ...]
 LEVELS, TOKENS = 3, 5
@@ -70,6 +70,12 @@ def ending(codes: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Codes cut behind their first token that `ends`: where equal tokens do, no row is the beginning of another."""
     goes_on = np.cumsum(ends, axis=1) - ends == 0
     return np.where(goes_on, codes, PAD)
+
+
+def with_eos(codes: np.ndarray) -> np.ndarray:
+    """Codes with EOS behind each row's last token, PAD behind it."""
+    rows = [[*(t for t in row if t != PAD), EOS] for row in codes.tolist()]
+    return np.array([row + [PAD] * (codes.shape[1] + 1 - len(row)) for row in rows])
 
 
 def histories(users: int) -> Tensor:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from genrec_bench import api
 from genrec_bench.cli import main
+from genrec_bench.contracts import Rankings
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
+from genrec_bench.evaluate import score
 from genrec_bench.objectives.base import Objective
 from genrec_bench.results.records import RecordStore
+from tests.small_records import record_of
 from tests.test_cli import ROOT, TINY, environment
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -172,6 +177,30 @@ def test_the_data_folder_of_the_environment_counts(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("GENREC_BENCH_DATA", str(tmp_path / "absent"))
     with pytest.raises(UserError, match="GENREC_BENCH_DATA points at"):
         api.run_suite("apao", profile="smoke", datasets=["apao_office"], results=tmp_path / "results")
+
+
+def test_merge_and_export(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    record = record_of("ml-100k", "tiger", 0)
+    ranks = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))
+    RecordStore(tmp_path / "a").write(replace(record, metrics=score(ranks)), ranks)
+    with pytest.raises(UserError, match="no folder of records at .*none"):
+        api.merge([tmp_path / "a", tmp_path / "none"], tmp_path / "b")
+    assert api.merge([str(tmp_path / "a")], str(tmp_path / "b")).moved == 1
+    done = api.export(tmp_path / "x.csv", results=tmp_path / "b", suite="apao", datasets=["ml-100k"], users=True)
+    assert (done.runs, done.lines) == (1, 3) == (1, len((tmp_path / "x.csv").read_text().splitlines()) - 1)
+    with pytest.raises(UserError, match="none of the 1 records"):
+        api.export(tmp_path / "y.csv", results=tmp_path / "b", suite="bear-sid")
+
+
+def test_check_data_names_what_is_wrong(toy_folder: Path) -> None:
+    found = api.check_data([toy_folder])["toy"]
+    assert found["counts"]["users"] == 50 and found["notes"]
+    for change, message in (({"datasets": [toy_folder], "ml-100k": {}}, "and no ml-100k"),
+                            ({"datasets": ["ml-10k"]}, "Did you mean 'ml-100k'")):
+        with pytest.raises(UserError, match=message):
+            api.check_data(**change)
+    assert list(api.check_data()) == ["ml-100k"]  # what is here without a data folder
 
 
 def test_load_records_of_no_folder(tmp_path: Path) -> None:

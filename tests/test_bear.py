@@ -276,11 +276,6 @@ def test_shared_steps_can_be_left_out(reduction: str) -> None:
                 [REGULARISER[0] - sum(rest) / (3 if reduction == "mean" else 1)])
 
 
-def test_only_so_many_negatives_are_used() -> None:
-    objective = Bear(num_beams=2, on="target_minus_negatives", num_negatives=2, vocabulary="trie")
-    assert torch.equal(objective.loss(card.inputs([0], [[2, 3, 5]])), objective.loss(card.inputs([0], [[2, 3]])))
-
-
 def with_thresholds(inputs: ObjectiveInputs) -> ObjectiveInputs:
     """The batch with made-up thresholds, some of them missing."""
     values = -torch.arange(inputs.targets.numel(), dtype=torch.float64).view(inputs.targets.shape) % 7

@@ -27,7 +27,6 @@ from genrec_bench.search.beam import beam_search
 from genrec_bench.search.exact import exact_top_k
 from genrec_bench.splits.leave_one_out import leave_one_out
 from genrec_bench.training import checkpoints
-from genrec_bench.trie import Trie
 
 TINY_TIGER = TigerSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)
 TINY_LLAMA = LlamaSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)
@@ -73,7 +72,6 @@ def test_the_dictionary_of_prefixes_says_what_may_follow() -> None:
     allowed = reference.allowed_tokens(reference.prefix_dictionary(codes), 2)
     assert [allowed(0, torch.tensor([9, 9, *prefix])) for prefix in ([], [3], [4], [3, 5], [8])] == [
         [3, 4], [5, 6], [5], [0], [0]]
-    assert reference.with_eos(codes).tolist() == [[3, 5, 1], [3, 6, 1], [4, 5, 1]]
 
 
 def test_padding_fills_one_side() -> None:
@@ -86,13 +84,12 @@ def test_padding_fills_one_side() -> None:
 @pytest.mark.parametrize(("settings", "eos"), [(TINY_TIGER, True), (TINY_TIGER, False), (TINY_LLAMA, False)])
 def test_generate_finds_what_beam_search_finds(settings: Any, eos: bool) -> None:
     corpus = tiny_corpus()
-    codes = reference.with_eos(corpus.ids.tokens) if eos else corpus.ids.tokens
     model = decoding.network(settings, corpus.ids.vocab_size)
     data = corpus.data("test", model.history_suffix)
     rows = np.arange(5)
-    theirs = reference.generate(to_huggingface(model), [data.histories(rows[[n]])[0].numpy() for n in rows], codes,
-                                num_beams=4, batch_size=2)
-    check_lists(decoding.decode(model, data, rows, Trie.from_codes(codes), 4), theirs)
+    theirs = reference.generate(to_huggingface(model), [data.histories(rows[[n]])[0].numpy() for n in rows],
+                                corpus.ids.tokens, num_beams=4, batch_size=2, eos=eos)
+    check_lists(decoding.decode(model, data, rows, corpus.trie, 4, eos=eos), theirs)
 
 
 @pytest.mark.parametrize("settings", [TINY_TIGER, TINY_LLAMA])
@@ -100,7 +97,7 @@ def test_a_full_sort_is_every_id_scored_on_its_own(settings: Any) -> None:
     corpus = tiny_corpus()
     model = decoding.network(settings, corpus.ids.vocab_size)
     history = corpus.data("test", model.history_suffix).histories(np.array([3]))
-    codes = full_sort.codes_of(corpus.trie)
+    codes = corpus.trie.codes
     assert codes.tolist() == np.unique(corpus.ids.tokens, axis=0).tolist()
     leaves, inner = full_sort.leaf_scores(model, history, corpus.trie)
     with torch.no_grad():
@@ -121,7 +118,7 @@ def test_item_by_item_scores_are_those_of_the_full_sort() -> None:
     model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
     history = corpus.data("test", model.history_suffix).histories(np.array([2]))
     separate = reference.item_by_item(to_huggingface(model), history[0].numpy(),
-                                      full_sort.codes_of(corpus.trie), chunk=7)
+                                      corpus.trie.codes, chunk=7)
     check_close(separate, full_sort.leaf_scores(model, history, corpus.trie)[0], tolerance=1e-4, what="scores")
 
 

@@ -99,6 +99,13 @@ def test_planted_inputs_hold_what_is_needed_and_no_more() -> None:
     assert not torch.equal(planted_inputs(1, CrossEntropy()).logits, bare.logits)
 
 
+def test_planted_negatives_are_as_many_as_asked_for() -> None:
+    inputs, all_of_them = planted_inputs(0, Everything(num_negatives=3)), planted_inputs(0, Everything())
+    assert torch.equal(inputs.negative_ids, all_of_them.negative_ids[:, :3])
+    assert inputs.negative_logits.shape[:2] == inputs.reference_negative_token_logps.shape[:2] == (len(LENGTHS), 3)
+    assert not failed(Everything(num_negatives=3))
+
+
 def test_planted_negatives_share_the_logits_of_shared_prefixes() -> None:
     inputs = planted_inputs(3, Everything())
     assert torch.equal(inputs.negative_logits[:, :, 0], inputs.logits[:, None, 0].expand(-1, NUM_NEGATIVES, -1))
@@ -433,14 +440,14 @@ def test_a_class_that_registers_itself_keeps_its_name_and_settings(tmp_path: Pat
 @pytest.mark.parametrize(("text", "suffix", "message"), [
     (TUNED, "", r"my_loss.py has 2 objectives: say which, \S+my_loss.py:Tuned or \S+my_loss.py:Wrong\."),
     (TUNED, ":Tuend", "unknown class 'Tuend' in \\S+my_loss.py. Did you mean 'Tuned'"),
-    (TUNED, ":Unrelated", "class Unrelated is no objective. Let it inherit"),
+    (TUNED, ":Unrelated", "class Unrelated is no objective; one is a class that inherits"),
     (PLUGIN, ":CrossEntropy", "unknown class 'CrossEntropy'"),
     ("x = 1\n", "", "has 0 objectives; one is a class that inherits"),
     ("\n\nvalue = 1 / 0\n", "", r"my_loss.py, line 3, raises ZeroDivisionError: division by zero"),
     ("def f(:\n    pass\n", "", r"my_loss.py, line 1, raises SyntaxError"),
     ("import no_such_module_here\n", "", r"line 1, raises ModuleNotFoundError: No module named"),
     ("import sys\nsys.exit(3)\n", "", "line 2, raises SystemExit: 3"),
-    (TUNED.replace("tuned_loss", "cross_entropy"), ":Tuned", "my_loss.py: objective 'cross_entropy' is registered"),
+    (TUNED.replace("tuned_loss", "cross_entropy"), ":Tuned", "my_loss.py, line 11: objective 'cross_entropy' is registered twice, first in \\S+/cross_entropy.py. Give yours"),
     (PLUGIN.replace("MyNLLLoss", "Dpo"), "", "Give yours another name"),
     (PLUGIN.replace("    def loss", "    scale: float = 2.0\n\n    def loss"), "",
      "class MyNLLLoss has the fields scale but is no dataclass. Put @dataclass"),
@@ -473,4 +480,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     assert f"FAILED  {SHAPE}: expected a tensor of shape (6,), a loss a row; saw shape ()" in out
     assert cli.main(["check", "cross_entropi"]) == 2
-    assert "unknown objective 'cross_entropi'. Did you mean 'cross_entropy'" in capsys.readouterr().err
+    assert "unknown plug-in 'cross_entropi'. Did you mean 'cross_entropy'" in capsys.readouterr().err

@@ -314,7 +314,7 @@ def test_merge_refuses_an_equal_name_with_other_numbers(finished: tuple[Path, Pa
 
 def test_merge_of_nothing_and_into_itself(tmp_path: Path, capsys: Any) -> None:
     assert call("merge", "--results", tmp_path / "none", "--into", tmp_path / "x") == 2
-    assert "no records below" in capsys.readouterr().err
+    assert "no folder of records at" in capsys.readouterr().err
     assert call("merge", "--results", tmp_path, "--into", tmp_path) == 2
     assert "same folder" in capsys.readouterr().err
 

@@ -268,7 +268,8 @@ MISTAKES = {
     "weight": (("--weight", "nan"), None, ("weight", "nan")),
     "seeds": (("--seeds", "x"), None, ("x", "0,1,2")),
     "jobs": (("--jobs", "0"), None, ("--jobs", "at least 1")),
-    "reference": (("--reference", "./no/such"), None, ("no/such", "--reference")),
+    "reference": (("--reference", "./no/such"), None,
+                  ("no/such", "--reference", "--suite all --profile smoke --results no/such`")),
     "option": (("--objectve", "x"), None, ("--objectve", "--objective")),
 }
 

@@ -16,21 +16,23 @@ from scipy import stats
 from genrec_bench.analysis.significance import compare_ranks, compare_values, detectable, holm
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.comparison import render_comparison
 from genrec_bench.reporting.pairs import Pair, beside, compared, outside
+from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RunRecord
 from tests.small_records import record_of, suite_record
 
 USERS = 200
+SASREC = "SASRec (RecBole, CE)"
 RATES = {"popularity": 0.05, "item_knn": 0.1, "sasrec": 0.3, "tiger": 0.3}
 FEW = {"num_permutations": 499}
 
 
 def fresh(seed: int, dataset: str = "ml-100k", label: str = "Mine", **changes: Any) -> RunRecord:
-    """A run of TIGER with another objective."""
-    return record_of(dataset, "tiger", seed, label=label, objective=({"name": "mine", "scale": 2.0},), **changes)
+    """A run of TIGER with an objective that no suite has."""
+    return record_of(dataset, "tiger", seed, label=label, objective=({"name": "dpo", "beta": 0.7, "weight": 2.0},),
+                     **changes)
 
 
 def stored(*methods: str, seeds: tuple[int, ...] = (0, 1, 2), dataset: str = "ml-100k") -> list[RunRecord]:
@@ -41,7 +43,7 @@ def stored(*methods: str, seeds: tuple[int, ...] = (0, 1, 2), dataset: str = "ml
 def made_up(rate_new: float = 0.3, ties: int = 1) -> Callable[[RunRecord], Rankings]:
     """Ranks in which a share of targets is in the list: of the first users, and others by seed."""
     def ranks(record: RunRecord) -> Rankings:
-        spec = record.config.get("baseline") or {"name": record.config["objective"][0]["name"]}
+        spec = record.config.get("baseline") or {"name": record.config["objectives"][0]["name"]}
         rate = {**RATES, "cross_entropy": RATES["tiger"]}.get(spec["name"], rate_new)
         random = np.random.default_rng(record.seed + 10 * sum(map(ord, spec["name"])))
         places = np.where(random.random(USERS) < rate, random.integers(1, 11, size=USERS), 0)
@@ -67,7 +69,7 @@ def test_better_worse_and_no_difference(tmp_path: Path) -> None:
     assert told.path == tmp_path / "comparison.md" and len(lines) == 3
     assert re.fullmatch(r"Mine is better than Popularity \(ml-100k, 3 seeds, baseline not seeded\): NDCG@10 0\.\d{4} "
                         r"against 0\.\d{4}, \+0\.\d{4} \[\+0\.\d{4}, \+0\.\d{4}\], p = 0\.0060\.", lines[0])
-    for line, other in zip(lines[1:], ("SASRec", "TIGER + cross-entropy"), strict=True):
+    for line, other in zip(lines[1:], (SASREC, "TIGER + cross-entropy"), strict=True):
         assert re.fullmatch(rf"No difference detected between Mine and {re.escape(other)} \(ml-100k, 3 seeds\): .*; "
                             r"a difference of 0\.\d{4} would have got a verdict in about 4 of 5 cases\.", line)
     told = render_comparison(new, baselines, made_up(0.0), tmp_path, **FEW)
@@ -81,9 +83,9 @@ def test_the_summary_counts_what_has_no_verdict(tmp_path: Path) -> None:
     assert re.fullmatch(r"Mine on ml-100k, profile quick: better than Popularity; no difference detected from 2 of 3 "
                         r"\(a difference of 0\.\d{4} would have got a verdict in about 4 of 5 cases\)\.", line)
     (line,) = render_comparison(new, records, made_up(0.0), tmp_path, **FEW).summary
-    assert "worse than SASRec and TIGER + cross-entropy" in line
+    assert f"worse than {SASREC} and TIGER + cross-entropy" in line
     (line,) = render_comparison([fresh(9)], records, made_up(0.0), tmp_path, **FEW).summary
-    assert line.endswith("; no seed in common with SASRec and TIGER + cross-entropy.")
+    assert line.endswith(f"; no seed in common with {SASREC} and TIGER + cross-entropy.")
 
 
 def test_what_would_have_been_detected_is_of_the_whole_family(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_what_would_have_been_detected_is_of_the_whole_family(tmp_path: Path) ->
     sizes = []
     for count, some in ((1, records[1:2]), (3, records)):
         text = text_of(tmp_path, new, some, ranks)
-        row = next(r for r in rows_of(tmp_path) if r["baseline"] == "SASRec")
+        row = next(r for r in rows_of(tmp_path) if r["baseline"] == SASREC)
         sizes.append(float(row["detectable"]))
         assert sizes[-1] == detectable(compare_values(a, b, num_permutations=499), count)
         assert f"none detected (≥ {sizes[-1]:.4f})" in text
@@ -106,8 +108,8 @@ def test_the_verdict_stands_first_and_the_rest_in_order(tmp_path: Path) -> None:
     paragraphs = text.split("\n\n")
     assert paragraphs[0] == "# Mine against the stored baselines"
     assert re.match(r"\*\*Mine on ml-100k, profile quick:\*\* better than Popularity; no difference detected from "
-                    r"SASRec and TIGER \+ cross-entropy \(a difference of 0\.\d{4} would have got a verdict in about "
-                    r"4 of 5 cases\)\.", paragraphs[1])
+                    r"SASRec \(RecBole, CE\) and TIGER \+ cross-entropy \(a difference of 0\.\d{4} would have got a "
+                    r"verdict in about 4 of 5 cases\)\.", paragraphs[1])
     heads = [p.splitlines()[0] for p in paragraphs if p.startswith("#")]
     assert heads[1:] == ["## Mine on ml-100k, profile quick", "## How this was computed",
                          "## Baselines without a record"]
@@ -123,7 +125,7 @@ def test_the_numbers_are_those_of_the_statistics(tmp_path: Path) -> None:
     rows = {row["baseline"]: row for row in rows_of(tmp_path)}
     a, b = (np.stack([ranks(r).places for r in side]) for side in (new, baselines[1:]))
     expected = compare_ranks(a, b, metric="ndcg", k=10, num_permutations=499, seed=7)
-    row = rows["SASRec"]
+    row = rows[SASREC]
     assert [float(row[k]) for k in ("difference", "low", "high", "p_value", "d_z", "minimum_detectable")] == [
         expected.difference, *expected.interval, expected.p_value, expected.d_z, expected.minimum_detectable]
     assert float(row["recall@10_new"]) == pytest.approx((a > 0).mean())
@@ -145,21 +147,20 @@ def test_ties_are_worth_their_expected_value(tmp_path: Path) -> None:
 def test_only_common_seeds_are_compared_and_said_so(tmp_path: Path) -> None:
     text = text_of(tmp_path, [fresh(s) for s in (1, 2, 5)], stored("sasrec", seeds=(0, 1, 2)))
     assert rows_of(tmp_path)[0]["seeds"] == "1 2"
-    assert "Only seeds that both have are compared. Left out against SASRec: Mine's 5 and SASRec's 0." in text
+    assert f"Left out against {SASREC}: Mine's 5 and {SASREC}'s 0." in text
     text = text_of(tmp_path, [fresh(5)], stored("sasrec", "popularity"))
-    assert "Mine was not compared with SASRec: they have no seed in common" in text and "no common seed" in text
+    assert f"Mine was not compared with {SASREC}: they have no seed in common" in text and "no common seed" in text
     assert [r["baseline"] for r in rows_of(tmp_path)] == ["Popularity"], "an unseeded run stands against every seed"
 
 
 def with_identity(record: RunRecord, **parts: Any) -> RunRecord:
-    own = {k: v for k, v in record.config.items() if k not in ("label", "profile")}
-    return dataclasses.replace(record, identity={**own, **parts})
+    return dataclasses.replace(record, identity={**record.identity, **parts})
 
 
 def test_other_data_evaluation_or_profile_is_not_compared(tmp_path: Path) -> None:
     base = record_of("ml-100k", "sasrec", 0)
     others = [record_of("apao_office", "sasrec", 0), record_of("ml-100k", "sasrec", 0, profile="paper"),
-              record_of("ml-100k", "sasrec", 0, evaluation=EvaluationConfig(max_k=10))]
+              with_identity(base, history_fingerprint="whole histories are out of the ranking")]
     (tmp_path / "differences.png").write_bytes(b"of an earlier comparison")
     text = text_of(tmp_path, [fresh(0)], others)
     assert "no stored baseline has the same data, split, evaluation and profile" in text
@@ -171,7 +172,8 @@ def test_other_data_evaluation_or_profile_is_not_compared(tmp_path: Path) -> Non
 
 
 def test_a_baseline_without_seeds_stands_in_every_profile(tmp_path: Path) -> None:
-    text_of(tmp_path, [fresh(0)], [record_of("ml-100k", m, 0, profile="paper") for m in ("popularity", "sasrec")])
+    stored = [record_of("apao_office", m, 0, profile="paper") for m in ("popularity", "sasrec")]
+    text_of(tmp_path, [fresh(0, "apao_office", profile="quick")], stored)
     assert [r["baseline"] for r in rows_of(tmp_path)] == ["Popularity"]
 
 
@@ -179,10 +181,10 @@ def test_a_generative_baseline_says_what_it_shares(tmp_path: Path) -> None:
     llama = record_of("ml-100k", "tiger", 0, label="Llama + cross-entropy", backbone={"name": "llama"})
     text = text_of(tmp_path, [fresh(0)], [*stored("tiger", "sasrec", seeds=(0,)), llama])
     cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in text.splitlines() if line[:1] == "|"}
-    assert cells["TIGER + cross-entropy"] == "same backbone" and cells["SASRec"] == "not generative"
+    assert cells["TIGER + cross-entropy"] == "same backbone" and cells[SASREC] == "not generative"
     assert cells["Llama + cross-entropy"] == "differs in backbone (llama instead of tiger)"
-    longer = dataclasses.replace(fresh(0), config={**fresh(0).config, "training": {"epochs": 5}})
-    assert "same backbone; differs in training" in text_of(tmp_path, [longer], stored("tiger", seeds=(0,)))
+    faster = fresh(0, overrides={"training": {"learning_rate": 0.01}})
+    assert "same backbone; differs in training" in text_of(tmp_path, [faster], stored("tiger", seeds=(0,)))
 
 
 def test_cost_counts_the_first_stage_and_marks_other_machines(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_cost_counts_the_first_stage_and_marks_other_machines(tmp_path: Path) ->
 
 
 def test_several_new_methods_and_datasets_are_one_family(tmp_path: Path) -> None:
-    new = [fresh(0), fresh(0, "apao_office"), fresh(0, label="Mine", decoding=None)]
+    new = [fresh(0), fresh(0, "apao_office"), fresh(0, overrides={"decoding": {"temperature": 2.0}})]
     baselines = stored("sasrec", seeds=(0,)) + stored("sasrec", seeds=(0,), dataset="apao_office")
     text = text_of(tmp_path, new, baselines + new)
     assert "all 3 comparisons" in text and "## Described only" in text
@@ -258,20 +260,49 @@ def test_the_family_is_what_the_suites_declare() -> None:
     """Baselines and the backbone's rows outside the full grid; Holm is made over these alone."""
     records = suite_rows(*CORE, *VARIANTS, "Llama + cross-entropy") + stored("popularity", "sasrec")
     pairs = pairs_of([fresh(s) for s in range(3)], records)
-    assert {label for label, pair in pairs.items() if pair.declared} == {*CORE, "Popularity", "SASRec"}
+    assert {label for label, pair in pairs.items() if pair.declared} == {*CORE, "Popularity", SASREC}
     family = [p for p in pairs.values() if p.declared]
     assert [p.p_holm for p in family] == holm([p.ndcg.p_value for p in family])
     assert all(pairs[label].ndcg is not None and pairs[label].p_holm == 1.0 for label in VARIANTS)
     llama = fresh(0, backbone={"name": "llama", "width": 64})
     assert {label for label, p in pairs_of([llama], records).items() if p.declared} == {
-        "Llama + cross-entropy", "Popularity", "SASRec"}
+        "Llama + cross-entropy", "Popularity", SASREC}
 
 
-def test_a_changed_setting_is_not_what_was_declared() -> None:
-    (plain,), (changed,) = suite_rows("TIGER + MSL", seeds=(0,)), suite_rows(
-        "TIGER + MSL", seeds=(0,), objective=[{"name": "msl", "tau": 3.0}])
-    declared = {p.baseline.first.run_id: p.declared for p in pairs_of([fresh(0)], [plain, changed]).values()}
-    assert declared == {plain.run_id: True, changed.run_id: False}
+def test_only_the_rows_own_settings_are_an_opponent(tmp_path: Path) -> None:
+    """Of two SASRec runs, and of two of a generative row, the ones with other settings are described, in any order."""
+    rows = [*stored("sasrec"), *suite_rows("TIGER + MSL")]
+    changed = [*(record_of("ml-100k", "sasrec", s, overrides={"sasrec": {"hidden_size": 32}}) for s in range(3)),
+               *(suite_record("TIGER + MSL", s, 0.2, overrides={"msl": {"tau": 3.0}}) for s in range(3))]
+    for records in ([*rows, *changed], [*changed[::-1], *rows[::-1]]):
+        pairs = pairs_of([fresh(s) for s in range(3)], records)
+        assert {(p.baseline.first.method, p.declared) for p in pairs.values()} == {
+            *((r.method, True) for r in rows), *((r.method, False) for r in changed)}
+        assert {label for label, p in pairs.items() if p.declared} == {SASREC, "TIGER + MSL"}
+        assert {label for label, p in pairs.items() if not p.declared} == {
+            f"{r.label} (other settings, {r.method[:8]})" for r in changed}
+        assert [p.p_holm for p in pairs.values() if p.declared] == [
+            p.p_holm for p in pairs_of([fresh(s) for s in range(3)], rows).values()]
+
+
+@pytest.mark.parametrize(("overrides", "what"), [
+    ({"training": {"epochs": 60}}, "epochs 60 instead of 3"),
+    ({"training": {"epochs": 60, "batch_size": 32}}, "epochs 60 instead of 3, batch_size 32 instead of 64"),
+    ({"training": {"patience": 9}}, "patience 9 instead of 3")])
+def test_an_unequal_budget_has_no_verdict(tmp_path: Path, overrides: dict[str, Any], what: str) -> None:
+    """However much better it is: everything is described, and the first line says why."""
+    new = [fresh(s, overrides=overrides) for s in range(3)]
+    told = render_comparison(new, stored("popularity", "sasrec", "tiger"), made_up(0.9), tmp_path, **FEW)
+    assert told.summary == (f"Mine on ml-100k, profile quick: no verdict, unequal budget: {what}.",)
+    assert not told.sentences and [row["verdict"] for row in rows_of(tmp_path)] == [""] * 3
+    assert all(row["declared"] == "no" and not row["p_value"] for row in rows_of(tmp_path))
+    assert "better" not in told.path.read_text(encoding="utf-8").split("## How")[0]
+
+
+def test_the_rate_and_the_network_are_no_budget(tmp_path: Path) -> None:
+    changed = [fresh(s, overrides={"training": {"learning_rate": 0.1}, "tiger": {"width": 128}}) for s in range(3)]
+    told = render_comparison(changed, stored("sasrec", "tiger"), made_up(0.9), tmp_path, **FEW)
+    assert "better than SASRec (RecBole, CE) and TIGER + cross-entropy" in told.summary[0]
 
 
 def test_what_is_described_has_no_p_value(tmp_path: Path) -> None:
@@ -292,7 +323,7 @@ def test_what_is_described_has_no_p_value(tmp_path: Path) -> None:
 def test_nothing_declared_is_no_verdict(tmp_path: Path) -> None:
     told = render_comparison([fresh(0)], suite_rows(*VARIANTS, seeds=(0,)), by_label(), tmp_path, **FEW)
     text = told.path.read_text(encoding="utf-8")
-    assert "no verdict, for no method with a record" in text.split("\n\n")[1]
+    assert "no verdict: no row of a suite has a record for this profile and backbone yet" in text.split("\n\n")[1]
     assert not told.sentences and len(told.summary) == 1
     assert not (tmp_path / "differences.png").exists() and "differences.png" not in text
 
@@ -340,7 +371,7 @@ def test_files_are_matched_with_seeds_in_order(files: int, seeds: tuple[int, ...
     """A single run of one side stands against each of the other; else as many of one side as of the other."""
     records = stored("sasrec", seeds=seeds)
     new = outside("Theirs", files, records)
-    pair = pairs_of(new, records)["SASRec"]
+    pair = pairs_of(new, records)[SASREC]
     assert (pair.seeds, pair.against) == paired
     a = values_of(*(r for r in new if r.seed in paired[0]))
     b = values_of(*(r for r in records if r.seed in paired[1]))
@@ -354,36 +385,48 @@ def test_lists_stand_beside_baselines_and_the_cross_entropy_of_every_backbone() 
     """Other objectives, a summed cross-entropy, a second stage of it and variants are described."""
     plain = ("TIGER + cross-entropy", "Llama + cross-entropy")
     (first,) = suite_rows(plain[0], seeds=(0,))
-    summed = [record_of("ml-100k", "tiger", 0, label="TIGER + SFT",
-                        objective=({"name": "cross_entropy", "reduction": "sum"},))]
+    row = next(row for row in load_suite("bear-sid").rows if row.label == "TIGER + SFT (summed cross-entropy)")
+    summed = [record_of("ml-100k", "tiger", 0, row=row.source)]
     records = suite_rows(*plain, *VARIANTS, "TIGER + MSL", "TIGER + APAO-Pointwise", seeds=(0,)) + summed
     records += [suite_record("TIGER + CE → CE", 0, 0.05, after=first), *stored("popularity", "sasrec", seeds=(0,))]
     taken, left = beside(records)
     pairs = pairs_of(outside("Theirs", 2, taken), taken)
     assert not left and len(pairs) == len(records)
-    assert {label for label, p in pairs.items() if p.declared} == {*plain, "Popularity", "SASRec"}
+    assert {label for label, p in pairs.items() if p.declared} == {*plain, "Popularity", SASREC}
     own = pairs_of([fresh(0)], records)
-    assert {"TIGER + MSL", "TIGER + SFT", "TIGER + CE → CE"} <= {label for label, p in own.items() if p.declared}
+    assert {"TIGER + MSL", summed[0].label, "TIGER + CE → CE"} <= {label for label, p in own.items() if p.declared}
 
 
 def test_lists_stand_beside_the_runs_of_one_split_and_profile() -> None:
     """Those of most methods; what is not seeded counts in every profile, and a method counts once."""
-    short = {"split": SplitConfig(max_history=5)}
-    quick = [*suite_rows("TIGER + cross-entropy", seeds=(0, 1)), *stored("popularity", seeds=(0,))]
-    paper = [record_of("ml-100k", "sasrec", s, profile="paper") for s in range(5)]
-    other = [record_of("ml-100k", m, 0, **short) for m in ("sasrec", "popularity", "item_knn")]
+    def office(method: str, profile: str, seeds: int = 1, **changes: Any) -> list[RunRecord]:
+        return [record_of("apao_office", method, s, profile=profile, **changes) for s in range(seeds)]
+
+    quick = [*office("tiger", "quick", 2), *office("popularity", "quick")]
+    paper = office("sasrec", "paper", 5)
+    other = [*office("sasrec", "smoke"), *office("popularity", "smoke"), *office("item_knn", "smoke")]
     taken, left = beside([*quick, *paper])
     assert {r.run_id for r in taken} == {r.run_id for r in [*paper, quick[-1]]}, "the first of equals"
     assert [(m.label, m.first.profile) for m in left] == [("TIGER + cross-entropy", "quick")]
     for records in ([*quick, *paper, *other], [*other, *paper[::-1], *quick[::-1]]):
         taken, left = beside(records)
         assert {r.run_id for r in taken} == {r.run_id for r in other}
-        assert sorted(m.label for m in left) == ["Popularity", "SASRec", "TIGER + cross-entropy"]
-        assert len({m.where for m in left}) == 1 and "max_history" in left[0].where
+        assert sorted(m.label for m in left) == ["Popularity", SASREC, "TIGER + cross-entropy"]
+        assert len({m.where for m in left}) == 1 and left[0].where.startswith("apao_office, split ")
     new = outside("Theirs", 2, taken)
-    assert [(r.profile, r.seed, r.config["split"]["max_history"]) for r in new] == [("quick", 1, 5), ("quick", 2, 5)]
+    assert [(r.profile, r.seed, r.config["split"]["max_users"]) for r in new] == [("smoke", 1, 100), ("smoke", 2, 100)]
     alone = [record_of("ml-100k", "popularity", 0)]
     assert {"Popularity": True} == {k: p.declared for k, p in pairs_of(outside("Theirs", 1, alone), alone).items()}
+
+
+def test_lists_do_not_stand_beside_a_split_for_its_changed_runs() -> None:
+    """Two rows weigh more than five methods that no suite has."""
+    rows = [*suite_rows("TIGER + cross-entropy", seeds=(0,)), *stored("popularity")]
+    trials = [record_of("ml-100k", "sasrec", 0, overrides={"sasrec": {"hidden_size": 8 * n},
+                                                           "split": {"max_history": 5}}) for n in range(1, 6)]
+    taken, left = beside([*trials, *rows])
+    assert {r.run_id for r in taken} == {r.run_id for r in rows} and len(left) == 5
+    assert {r.run_id for r in beside(trials)[0]} == {r.run_id for r in trials}
 
 
 def test_the_report_of_lists_says_what_stands_beside_what(tmp_path: Path) -> None:
@@ -396,7 +439,7 @@ def test_the_report_of_lists_says_what_stands_beside_what(tmp_path: Path) -> Non
     cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:4]] for line in text.splitlines()
              if line[:1] == "|"}
     assert cells["TIGER + cross-entropy"] == ["backbone tiger", "1 2 3 / 0 1 2"]
-    assert cells["Popularity"] == ["not generative", "1 2 3 / –"] and cells["SASRec"][1] == "1 2 / 0 1"
-    assert "As many runs of one side as of the other are compared. Left out against SASRec: Theirs's 3." in text
+    assert cells["Popularity"] == ["not generative", "1 2 3 / –"] and cells[SASREC][1] == "1 2 / 0 1"
+    assert f"As many runs of one side as of the other are compared. Left out against {SASREC}: Theirs's 3." in text
     assert any("(ml-100k, 3 files, 3 seeds of the baseline)" in line for line in lines)
     assert any("(ml-100k, 3 files, baseline not seeded)" in line for line in lines)

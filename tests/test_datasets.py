@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genrec_bench import api
 from genrec_bench.commands import data
 from genrec_bench.contracts import Interactions
 from genrec_bench.core import registry
@@ -264,6 +265,7 @@ def test_check_prints_one_json_object(toy_folder: Path, capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     counts = json.loads(captured.out)["toy"]
     assert list(counts) == list(data.COUNTS)
+    assert counts == api.check_data([toy_folder])["toy"]["counts"]
     assert counts["users"] == 50 and counts["items"] == 30 and counts["distinct_semantic_ids"] == 27
     assert counts["train"] == counts["interactions"] - 3 * 50
     assert "checking toy" in captured.err

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genrec_bench.contracts import PAD
+from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.search.beam import Beams, beam_search
 from genrec_bench.trie import Trie
@@ -337,3 +337,21 @@ def test_a_beam_without_width_is_refused(width: int) -> None:
 def test_an_unknown_normaliser_is_named() -> None:
     with pytest.raises(UserError, match="unknown normaliser 'tire'.*'trie'"):
         beam_search(Table(card_row), histories(1), CARD, num_beams=2, normaliser="tire")
+
+
+@pytest.mark.parametrize("normaliser", ["flat", "trie"])
+@pytest.mark.parametrize("width", [1, 3, 8, 100])
+def test_eos_re_orders_the_list_of_ids_of_one_length(width: int, normaliser: str) -> None:
+    """As `generate` does: the beam is that without EOS, whose log-probability after each kept ID orders it anew."""
+    codes = np.random.default_rng(width).integers(2, 6, size=(40, 3))
+    trie, table, ids = Trie.from_codes(codes), random_table(width, 6, integer=False), distinct(codes)
+    plain, beams = (beam_search(table, histories(3), trie, num_beams=width, normaliser=normaliser, eos=eos)
+                    for eos in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(plain.trace, beams.trace, strict=True))
+    for user in range(3):
+        costs = {y: step_logp(table, 2 + user, y, EOS, [EOS], normaliser) for y in ids}
+        final = sorted(((y, score + costs[y]) for y, score in zip(found(plain, user), plain.scores[user].tolist(),
+                                                                  strict=True)), key=lambda pair: -pair[1])
+        assert found(beams, user) == [y for y, _ in final]
+        assert beams.scores[user].tolist() == pytest.approx([score for _, score in final])
+    assert torch.equal(beams.ids, plain.ids) == (normaliser == "trie" or width == 1), "EOS is the only child"

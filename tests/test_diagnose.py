@@ -15,7 +15,7 @@ from genrec_bench.search import diagnose
 from genrec_bench.search.beam import beam_search
 from genrec_bench.search.diagnose import BYTES_A_PAIR, Facts, diagnose_rows, diagnose_users, users_at_once
 from genrec_bench.search.exact import exact_ranks, exact_top_k
-from genrec_bench.search.prefix_scores import NodeScores
+from genrec_bench.search.prefix_scores import PrefixScores
 from genrec_bench.trie import Trie
 from tests.tables import (
     Prefix,
@@ -27,6 +27,7 @@ from tests.tables import (
     ragged_codes,
     random_table,
     whole_table,
+    with_eos,
 )
 from tests.test_exact import CARD, CARD_ORDER, Watched, card_table, padded_histories, tiny
 
@@ -80,24 +81,27 @@ def naive_token_ranks(table: Table, user: int, target: Prefix, codes: np.ndarray
 
 
 def check_against_python(table: Table, codes: np.ndarray, normalisers: tuple[str, ...], *, top: int, cap: int,
-                         beams: tuple[int, ...], seed: int) -> None:
+                         beams: tuple[int, ...], seed: int, eos: bool = False) -> None:
     """Every fact from prefix scores in plain Python and the traces of `beam_search`."""
-    trie, users = Trie.from_codes(codes), 3
-    targets = codes[np.random.default_rng(seed).integers(0, len(codes), users)]
+    trie, users, searched = Trie.from_codes(codes), 3, with_eos(codes) if eos else codes
+    drawn = np.random.default_rng(seed).integers(0, len(codes), users)
+    targets, wholes = codes[drawn], searched[drawn]
     facts = diagnose_users(table, histories(users), trie, torch.tensor(targets), beams=beams, normalisers=normalisers,
-                           top=top, cap=cap)
+                           top=top, cap=cap, eos=eos)
     for name in normalisers:
-        traces = [beam_search(table, histories(users), trie, num_beams=b, normaliser=name) for b in beams]
-        for user, target in enumerate(map(tuple, targets.tolist())):
-            scores = prefix_scores(table, 2 + user, codes, name)
+        traces = [beam_search(table, histories(users), trie, num_beams=b, normaliser=name, eos=eos) for b in beams]
+        for user, (target, whole) in enumerate(zip(map(tuple, targets.tolist()), map(tuple, wholes.tolist()),
+                                                   strict=True)):
+            scores = prefix_scores(table, 2 + user, searched, name)
             got = {fact: facts[f"{name}/{fact}"][user].tolist() for fact in FACTS}
-            places = [place(scores, target[:m]) for m in range(1, trie.depth + 1)]
-            assert got["prefix_rank"] == [p if p <= cap else 0 for p in places]
-            assert got["rank"] == got["prefix_rank"][-1]
-            possible = [i for i in prefixes(codes, trie.depth) if scores[i] > -math.inf]
+            places = [place(scores, whole[:m]) for m in range(1, len(whole) + 1)]
+            assert got["prefix_rank"] == [p if p <= cap else 0 for p in places[:trie.depth]]
+            assert got["rank"] == (places[-1] if places[-1] <= cap else 0)
+            possible = [i for i in prefixes(searched, len(whole)) if scores[i] > -math.inf]
             exact = sorted(possible, key=lambda i: -round(scores[i], 9))[:top]  # stable: ties by number
             last = scores[exact[-1]] - 1e-9 if len(exact) == top else -math.inf
-            goes_on = {tuple(row[:t]) for row in codes.tolist() for t in range(trie.depth) if row[t] != PAD}
+            goes_on = {tuple(row[:t]) for row in searched.tolist() for t in range(len(whole)) if row[t] != PAD}
+            exact = [tuple(PAD if t == EOS else t for t in i[:trie.depth]) for i in exact]
             assert got["top_size"] == len(exact)
             assert got["needed"] == sum(scores[p] >= last and scores[p] > -math.inf for p in goes_on)
             for number, beam in enumerate(traces):
@@ -109,16 +113,16 @@ def check_against_python(table: Table, codes: np.ndarray, normalisers: tuple[str
                 assert got["beam_rank"][number] == (1 + final.index(target) if target in final else 0)
                 assert got["retained"][number] == [sum(i[:m] in kept[m - 1] for i in exact)
                                                    for m in range(1, trie.depth + 1)]
-            flat, among_valid = naive_token_ranks(table, 2 + user, target, codes)
+            flat, among_valid = naive_token_ranks(table, 2 + user, whole[:trie.depth], searched)
             assert facts["token_rank/flat"][user].tolist() == flat
             assert facts["token_rank/trie"][user].tolist() == among_valid
 
 
-@pytest.mark.parametrize("impossible", [0.0, 0.4])
+@pytest.mark.parametrize(("impossible", "eos"), [(0.0, False), (0.4, False), (0.0, True), (0.2, True)])
 @pytest.mark.parametrize("seed", range(6))
-def test_all_facts_on_random_tries(seed: int, impossible: float) -> None:
+def test_all_facts_on_random_tries(seed: int, impossible: float, eos: bool) -> None:
     check_against_python(random_table(seed, spread=1.0 + seed / 2, impossible=impossible), ragged_codes(seed), BOTH,
-                         top=1 + 3 * seed, cap=1 + 4 * seed, beams=(1, 3, 8, 60), seed=seed)
+                         top=1 + 3 * seed, cap=1 + 4 * seed, beams=(1, 3, 8, 60), seed=seed, eos=eos)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -143,10 +147,10 @@ def test_a_user_without_any_possible_id() -> None:
 def test_beams_on_the_table_are_those_of_beam_search(kind: str, normaliser: str) -> None:
     model, trie = tiny(kind), Trie.from_codes(ragged_codes(7))
     with torch.inference_mode():
-        table = NodeScores(model, padded_histories(), trie, [normaliser])
-        beams = {width: diagnose.Beam(table, normaliser, width) for width in (1, 3, 7, 60)}
+        table = PrefixScores(model, padded_histories(), trie, [normaliser])
+        beams = {width: diagnose.Beam(table.tree, 5, width) for width in (1, 3, 7, 60)}
         everybody = torch.ones(5, 1, dtype=torch.long)
-        diagnose._search(table, list(beams.values()), torch.cat([0 * everybody, *[everybody] * 3], dim=1), 1, 1)
+        diagnose._search(table, {normaliser: list(beams.values())}, torch.cat([0 * everybody, *[everybody] * 3], dim=1), 1, 1)
     for width, beam in beams.items():
         real = beam_search(model, padded_histories(), trie, num_beams=width, normaliser=normaliser)
         for level in range(trie.depth):
@@ -185,7 +189,7 @@ def test_identities(seed: int) -> None:
 
 def test_every_prefix_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watched, "made", [])
-    monkeypatch.setattr(diagnose, "NodeScores", Watched)
+    monkeypatch.setattr(diagnose, "PrefixScores", Watched)
     codes = ragged_codes(9)
     trie, table = Trie.from_codes(codes), random_table(1, spread=3.0)
     diagnose_users(table, histories(8), trie, torch.tensor(codes[:8]), beams=[1, 2, 5], normalisers=BOTH, top=3, cap=5)

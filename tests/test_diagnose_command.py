@@ -86,7 +86,7 @@ def test_a_diagnosis_stands_beside_every_record(whole: World, capsys: Any) -> No
         # 30 items, of which two and three share an ID: 4 codes, then 4, then 2 below each but where fewer items are
         assert about["catalogue"]["items"] == 30 and about["catalogue"]["ids"] == 27
         assert about["catalogue"]["nodes"] == 1 + sum(about["catalogue"]["prefixes"][:2])
-        assert about["decoding"] == {"normaliser": "flat", "num_beams": 20, "temperature": 1.0}
+        assert about["decoding"] == {"normaliser": "flat", "num_beams": 20, "temperature": 1.0, "eos": False}
         # a beam wider than the catalogue loses nothing, and the run's own beam ranks as the record says
         assert np.array_equal(found.of("flat", "beam_rank")[:, 2], found.of("flat", "rank"))
         stored = world.store.read_ranks(record).id_places

@@ -18,7 +18,8 @@ from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.grid import Selection, expand
-from genrec_bench.running.runner import Workspace, run_one
+from genrec_bench.running.runner import run_one
+from genrec_bench.running.workspace import Workspace
 from genrec_bench.training import checkpoints
 
 

@@ -16,7 +16,6 @@ import pandas
 import pytest
 
 from genrec_bench.commands import evaluate as command
-from genrec_bench.commands.ranking_files import COLUMNS
 from genrec_bench.contracts import Interactions, Rankings, Split
 from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError
@@ -25,6 +24,7 @@ from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running.ranking_files import COLUMNS
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_records import apao, record_of
 
@@ -351,7 +351,7 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
     """One line, before the data are read where that can be, and nothing is written."""
     path = lists(tmp_path, toy, drawn(0), "mine.csv")
     store = RecordStore(tmp_path / "stored")
-    steps = [(lambda: None, (), "no folder of stored runs"),
+    steps = [(lambda: None, (), "no folder of stored runs .*--suite all --profile quick --results"),
              (lambda: store.root.mkdir(), (), "no stored run of toy .* there are runs of no data at all"),
              (lambda: store.write(record_of("ml-100k", "tiger", 0), drawn(0)), (),
               "no stored run of toy .* there are runs of ml-100k"),

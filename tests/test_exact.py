@@ -19,7 +19,7 @@ from genrec_bench.search import exact
 from genrec_bench.search import prefix_scores as module
 from genrec_bench.search.beam import beam_search
 from genrec_bench.search.exact import exact_ranks, exact_top_k
-from genrec_bench.search.prefix_scores import NodeScores
+from genrec_bench.search.prefix_scores import PrefixScores
 from genrec_bench.trie import Trie
 from tests.card import ITEMS, ROWS, VOCAB
 from tests.tables import (
@@ -33,6 +33,7 @@ from tests.tables import (
     ragged_codes,
     random_table,
     whole_table,
+    with_eos,
 )
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -106,6 +107,32 @@ def test_random_tries(seed: int, impossible: float, normaliser: str) -> None:
         assert ranks.tolist() == [p if cap is None or p <= cap else 0 for p in places]
 
 
+@pytest.mark.parametrize("normaliser", ["flat", "trie"])
+@pytest.mark.parametrize("seed", range(4))
+def test_eos_counts_in_the_scores_of_ids_of_any_length(seed: int, normaliser: str) -> None:
+    """Exact lists and ranks, and a beam that keeps everything, against sums with EOS behind each ID."""
+    codes, users = ragged_codes(seed), 3
+    trie, table = Trie.from_codes(codes), random_table(seed, spread=1.5, impossible=0.1)
+    wide = beam_search(table, histories(users), trie, num_beams=60, normaliser=normaliser, eos=True)
+    for user in range(users):
+        scores = prefix_scores(table, 2 + user, with_eos(codes), normaliser)
+        numbers = order(scores, with_eos(codes))
+        expected = [scores[i] for i in (prefixes(with_eos(codes), LEVELS + 1)[n] for n in numbers)]
+        for k in (1, 4, 60):
+            beams = exact_top_k(table, histories(users), trie, k=k, normaliser=normaliser, eos=True)
+            used = int((beams.ids[user] >= 0).sum())
+            assert beams.ids[user, :used].tolist() == numbers[:k]
+            assert beams.scores[user, :used].tolist() == pytest.approx(expected[:k])
+            assert torch.equal(beams.codes[user, :used], torch.from_numpy(trie.codes[numbers[:k]]))
+        found = wide.ids[user][wide.ids[user] >= 0].tolist()
+        assert sorted(found) == sorted(numbers) and wide.scores[user, :len(found)].tolist() == pytest.approx(expected)
+        assert wide.codes.shape[2] == LEVELS == len(wide.trace) == len(wide.trace_scores)
+        everybody = torch.from_numpy(trie.codes)
+        ranks = exact_ranks(table, torch.full((len(everybody), 1), 2 + user), trie, everybody, normaliser=normaliser,
+                            eos=True)
+        assert ranks.tolist() == [place(scores, i) for i in prefixes(with_eos(codes), LEVELS + 1)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_exact_ties_go_by_number_and_ranks_count_what_is_greater(seed: int) -> None:
     codes = ragged_codes(seed)
@@ -151,7 +178,7 @@ def test_temperature_changes_scores_as_in_a_beam() -> None:
     assert ranks.tolist() == [5, 5, 5]
 
 
-class Watched(NodeScores):
+class Watched(PrefixScores):
     """Keeps what was read, as (row of the batch, node)."""
 
     made: list[Watched] = []
@@ -178,7 +205,7 @@ def node_prefixes(trie: Trie) -> list[Prefix]:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    monkeypatch.setattr(exact, "NodeScores", Watched)
+    monkeypatch.setattr(exact, "PrefixScores", Watched)
     monkeypatch.setattr(Watched, "made", [])
     return Watched.made
 
@@ -255,7 +282,7 @@ def test_a_table_knows_the_children_of_what_was_wanted_and_no_more(seed: int) ->
     trie, table = Trie.from_codes(codes), random_table(seed, spread=2.0)
     names = node_prefixes(trie)
     seen: list[Tensor] = []
-    known = NodeScores(table, histories(2), trie, ("flat", "trie"), seen=lambda nodes, logits: seen.append(nodes))
+    known = PrefixScores(table, histories(2), trie, ("flat", "trie"), seen=lambda nodes, logits: seen.append(nodes))
     first = [n for n in range(1, 1 + trie.num_prefixes[0]) if trie.children(names[n]).size][:2]
     nodes = torch.tensor([[first[0], first[1], first[0], 0, first[1]], [first[1], 0, first[0], first[1], first[1]]])
     wanted = torch.tensor([[True, False, True, True, False], [True, True, False, True, False]])

@@ -13,22 +13,20 @@ import pytest
 from pyarrow.parquet import read_table
 
 from genrec_bench.cli import main
-from genrec_bench.commands.export import METRICS, USERS, metric_lines
 from genrec_bench.contracts import Rankings
+from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import MAX_SEED
+from genrec_bench.evaluate import score
 from genrec_bench.metrics.base import expected_values
+from genrec_bench.reporting.matching import of_suite
+from genrec_bench.results.export import METRICS, USERS, Exported, export, metric_lines
 from genrec_bench.results.records import RecordStore
 from genrec_bench.results.test_users import UserFacts, path_of, write_users
 from tests.small_records import all_records, record_of, stored
 
-REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 SPLIT = "ab" * 32
 KNN = replace(record_of("apao_office", "item_knn", 0), identity={"split_fingerprint": SPLIT})
 TIGER = record_of("ml-100k", "tiger", 2)
-
-
-def export(store: RecordStore | Path, to: Path, *more: str) -> int:
-    return main(["export", "--results", str(store), "--to", str(to), *more])
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -52,7 +50,7 @@ def results(tmp_path: Path) -> Path:
 def test_every_metric_once_and_unrounded(tmp_path: Path) -> None:
     records = all_records()
     stored(tmp_path / "r", records)
-    assert export(tmp_path / "r", tmp_path / "runs.csv") == 0
+    assert export(tmp_path / "r", tmp_path / "runs.csv").runs == len(records)
     found = lines(tmp_path / "runs.csv")
     assert tuple(found[0]) == tuple(METRICS)
     key = {("valid", "item"): "valid_", ("test", "item"): "", ("test", "id"): "id_", ("valid", "id"): "valid_id_"}
@@ -79,17 +77,17 @@ def test_the_largest_seed_fits_into_both_kinds_of_file(tmp_path: Path) -> None:
     record = record_of("ml-100k", "tiger", MAX_SEED)
     stored(tmp_path / "r", [record])
     for ending in ("csv", "parquet"):
-        assert export(tmp_path / "r", tmp_path / f"x.{ending}") == 0
+        export(tmp_path / "r", tmp_path / f"x.{ending}")
     assert set(read_table(tmp_path / "x.parquet")["seed"].to_pylist()) == {MAX_SEED} == {
         int(line["seed"]) for line in lines(tmp_path / "x.csv")}
 
 
-@pytest.mark.parametrize("more", [(), ("--users",)])
-def test_parquet_says_what_csv_says(results: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("users", [False, True])
+def test_parquet_says_what_csv_says(results: Path, tmp_path: Path, users: bool) -> None:
     for ending in ("csv", "parquet"):
-        assert export(results, tmp_path / f"x.{ending}", *more) == 0
+        export(results, tmp_path / f"x.{ending}", users=users)
     table = read_table(tmp_path / "x.parquet")
-    assert table.column_names == list(USERS if more else METRICS)
+    assert table.column_names == list(USERS if users else METRICS)
     assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()] == \
         lines(tmp_path / "x.csv")
 
@@ -97,14 +95,14 @@ def test_parquet_says_what_csv_says(results: Path, tmp_path: Path, more: tuple[s
 def test_equal_records_give_equal_bytes(results: Path, tmp_path: Path) -> None:
     for ending in ("csv", "parquet"):
         for name in "ab":
-            assert export(results, tmp_path / f"{name}.{ending}", "--users") == 0
+            export(results, tmp_path / f"{name}.{ending}", users=True)
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
 
 
 # Users
 
 def test_one_line_a_user_with_what_is_known_of_them(results: Path, tmp_path: Path) -> None:
-    assert export(results, tmp_path / "users.csv", "--users") == 0
+    assert export(results, tmp_path / "users.csv", users=True) == Exported(lines=7, runs=2)
     found = lines(tmp_path / "users.csv")
     assert tuple(found[0]) == tuple(USERS)
     assert [tuple(row.values())[1:] for row in found if row["run_id"] == KNN.run_id] == [
@@ -115,13 +113,15 @@ def test_one_line_a_user_with_what_is_known_of_them(results: Path, tmp_path: Pat
     assert {row[name] for row in unknown for name in ("history_length", "target_count", "user_count")} == {""}
 
 
-def test_the_metrics_of_the_reference_follow_from_its_users(tmp_path: Path) -> None:
+def test_the_metrics_of_a_run_follow_from_its_users(tmp_path: Path) -> None:
     """For two runs: whoever reads the table gets the record's numbers."""
-    source, folder = RecordStore(REFERENCE), tmp_path / "some"
-    some = [r for r in source.read_all() if r.dataset == "ml-100k"][:2]
-    for record in some:
-        RecordStore(folder).write(record, source.read_ranks(record))
-    assert export(folder, tmp_path / "users.parquet", "--users") == 0
+    folder, draw = tmp_path / "some", np.random.default_rng(0)
+    some = []
+    for seed in range(2):
+        ranks = Rankings(draw.integers(0, 21, 50), draw.integers(1, 4, 50), draw.integers(0, 21, 50))
+        some.append(replace(record_of("ml-100k", "tiger", seed), metrics=score(ranks)))
+        RecordStore(folder).write(some[-1], ranks)
+    export(folder, tmp_path / "users.parquet", users=True)
     table = pandas.read_parquet(tmp_path / "users.parquet")
     for record in some:
         own = table[table["run_id"] == record.run_id].sort_values("row")
@@ -129,10 +129,10 @@ def test_the_metrics_of_the_reference_follow_from_its_users(tmp_path: Path) -> N
         assert expected_values("ndcg", ranks, 10).mean() == pytest.approx(record.metrics["ndcg@10"], abs=1e-12)
 
 
-def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path, capsys: Any) -> None:
+def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path) -> None:
     write_users(path_of(RecordStore(results), "apao_office", SPLIT), UserFacts(SPLIT, *(np.arange(3),) * 3))
-    assert export(results, tmp_path / "users.csv", "--users") == 2
-    assert f"run {KNN.run_id} has ranks of 4 users" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"run {KNN.run_id} has ranks of 4 users"):
+        export(results, tmp_path / "users.csv", users=True)
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
 
 
@@ -141,25 +141,26 @@ def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path, capsys:
 def test_only_some_datasets_and_suites(tmp_path: Path) -> None:
     store = stored(tmp_path / "r", all_records())
     both, office = {"ml-100k", "apao_office"}, {"apao_office"}
-    for more, wanted in (((), both), (("--datasets", "apao_office"), office), (("--suite", "apao"), both),
-                         (("--suite", "all"), both), (("--suite", "apao", "--datasets", "apao_office"), office)):
-        assert export(store.root, tmp_path / "x.csv", *more, "--force") == 0
-        assert {row["dataset"] for row in lines(tmp_path / "x.csv")} == wanted
+    for datasets, suite, there in ((None, None, both), (["apao_office"], None, office), (None, "apao", both),
+                                   (None, "all", both), (["apao_office"], "apao", office)):
+        export(store.root, tmp_path / "x.csv", datasets=datasets, wanted=suite and of_suite(suite), force=True)
+        assert {row["dataset"] for row in lines(tmp_path / "x.csv")} == there
     other = replace(TIGER, config={**TIGER.config, "objective": [{"name": "nobodys"}]})
     store = stored(tmp_path / "s", [other, KNN])
-    assert export(store.root, tmp_path / "y.csv", "--suite", "apao") == 0
+    export(store.root, tmp_path / "y.csv", wanted=of_suite("apao"))
     assert {row["run_id"] for row in lines(tmp_path / "y.csv")} == {KNN.run_id}
 
 
 # Mistakes
 
 @pytest.mark.parametrize(("words", "told"), [
-    (("--to", "x.xlsx"), "unknown ending '.xlsx' in --to. Did you mean"), (("--to", "csv"), "unknown ending 'csv'"),
+    (("--to", "x.xlsx"), "unknown ending '.xlsx' in the name of the file to write. Did you mean"),
+    (("--to", "csv"), "unknown ending 'csv'"),
     (("--to", "no/such/x.csv"), "is not a folder"), (("--to", "there.csv"), "there already"),
     (("--to", "folder.csv"), "which is a folder"), (("--to", "x.csv", "--suite", "apo"), "'apao'"),
     (("--to", "x.csv", "--results", "nowhere"), "no records below nowhere"),
     (("--to", "x.csv", "--datasets", "ml-10k"), "Did you mean 'ml-100k'"),
-    (("--to", "x.csv", "--suite", "apao", "--results", "odd"), "no records of suite 'apao' below odd"),
+    (("--to", "x.csv", "--suite", "apao", "--results", "odd"), "none of the 1 records below odd is one of those asked"),
     (("--to", "x.csv", "--user"), "--users"), ((), "--to")])
 def test_mistakes_leave_nothing_behind(results: Path, tmp_path: Path, words: tuple[str, ...], told: str, capsys: Any,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +175,9 @@ def test_mistakes_leave_nothing_behind(results: Path, tmp_path: Path, words: tup
     assert sorted(p for p in tmp_path.rglob("*")) == before and Path("there.csv").read_text() == "mine"
 
 
-def test_force_writes_over(results: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_says_what_it_wrote(results: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "x.csv").write_text("mine")
-    assert export(results, tmp_path / "x.csv", "--force") == 0
+    assert main(["export", "--results", str(results), "--to", str(tmp_path / "x.csv"), "--force"]) == 0
     count = len(TIGER.metrics) + len(KNN.metrics)
     assert f"{count} lines of 2 runs" in capsys.readouterr().out and len(lines(tmp_path / "x.csv")) == count
     assert sorted(p.name for p in tmp_path.iterdir()) == ["results", "x.csv"]

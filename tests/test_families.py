@@ -25,16 +25,13 @@ from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import record_of, suite_record
 
 USERS = 200
-POINTWISE = {"label": "TIGER + APAO-Pointwise",
-             "objective": ({"name": "cross_entropy"},
-                           {"name": "apao", "form": "pointwise", "weight": 0.1, "eta": 1e-5})}
-PAIRWISE = {"label": "TIGER + APAO-Pairwise",
-            "objective": ({"name": "cross_entropy"}, {"name": "apao", "form": "pairwise", "weight": 0.1, "eta": 1e-4})}
+CE, POINTWISE, PAIRWISE = ("TIGER + cross-entropy", "TIGER + APAO-Pointwise", "TIGER + APAO-Pairwise")
 FAMILY = Family("claim", ("APAO-Pointwise", "APAO-Pairwise"), "cross-entropy", ("tiger",), ("ml-100k", "apao_yelp"))
 
 
-def runs(seeds: Sequence[int] = (0, 1, 2), **changes) -> list[RunRecord]:
-    return [record_of("ml-100k", "tiger", seed, **changes) for seed in seeds]
+def runs(seeds: Sequence[int] = (0, 1, 2), label: str = CE, **changes) -> list[RunRecord]:
+    row = next(row for row in load_suite("apao").rows if row.label == label)
+    return [record_of("ml-100k", "tiger", seed, row=row.source, **changes) for seed in seeds]
 
 
 def kept(folder: Path, records: Sequence[RunRecord], share: float) -> list[RunRecord]:
@@ -52,15 +49,15 @@ def families_of(records: Sequence[RunRecord], folder: Path, *families: Family) -
 
 def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):
     """Shares 0.2, 0.5 and 0.2 of the same uniform draws: pointwise is better for users between, pairwise equal."""
-    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5),
-               *kept(tmp_path, runs(**PAIRWISE), 0.2)]
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5),
+               *kept(tmp_path, runs(label=PAIRWISE), 0.2)]
     one, = families_of(records, tmp_path, FAMILY)
     assert [(t.group.label, t.against.label, t.verdict) for t in one.tests] == [
         ("TIGER + APAO-Pointwise", "TIGER + cross-entropy", "better"),
         ("TIGER + APAO-Pairwise", "TIGER + cross-entropy", None)]
     store = RecordStore(tmp_path)
     a, b = (np.stack([expected_values("ndcg", store.read_ranks(r), 10) for r in rows])
-            for rows in (runs(**POINTWISE), runs()))
+            for rows in (runs(label=POINTWISE), runs()))
     assert one.tests[0].comparison == compare_values(a, b)
     assert [t.p_holm for t in one.tests] == holm([t.comparison.p_value for t in one.tests])
     assert one.tests[1].comparison.difference == 0.0 and one.tests[1].p_holm == 1.0
@@ -70,16 +67,16 @@ def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):
 
 
 def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
-    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs((0, 1), **POINTWISE), 0.5)]
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs((0, 1), POINTWISE), 0.5)]
     one, = families_of(records, tmp_path, FAMILY)
     assert one.tests == () and ("ml-100k, TIGER", "APAO-Pointwise lacks seeds 2") in one.absent
-    whole = [*records, *kept(tmp_path, runs((2,), **POINTWISE), 0.5)]
+    whole = [*records, *kept(tmp_path, runs((2,), POINTWISE), 0.5)]
     one, = families_of(whole, tmp_path, FAMILY)
     assert [t.group.label for t in one.tests] == ["TIGER + APAO-Pointwise"]
     assert one.absent == (("ml-100k, TIGER", "APAO-Pairwise not run"), ("apao_yelp", "no run"))
-    one, = families_of([*whole, *runs(**PAIRWISE)], tmp_path, FAMILY)
+    one, = families_of([*whole, *runs(label=PAIRWISE)], tmp_path, FAMILY)
     assert ("ml-100k, TIGER", "APAO-Pairwise without ranks") in one.absent
-    one, = families_of([*whole, *kept(tmp_path, runs((0,), **PAIRWISE), 0.2)], tmp_path, FAMILY)
+    one, = families_of([*whole, *kept(tmp_path, runs((0,), PAIRWISE), 0.2)], tmp_path, FAMILY)
     assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 1, 2") in one.absent
     one, = families_of(whole, tmp_path / "elsewhere", FAMILY)
     both = "APAO-Pointwise without ranks and cross-entropy without ranks"
@@ -91,7 +88,7 @@ def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
 
 def test_one_test_user_is_not_tested(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.test_families.USERS", 1)
-    one, = families_of([*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5)], tmp_path, FAMILY)
+    one, = families_of([*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5)], tmp_path, FAMILY)
     alone = "with one test user, who allows no test"
     assert not one.tests and ("ml-100k, TIGER", f"APAO-Pointwise {alone} and cross-entropy {alone}") in one.absent
 
@@ -99,15 +96,15 @@ def test_one_test_user_is_not_tested(tmp_path, monkeypatch):
 def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
     """Seed 4 is not of the profile: that run is left out, which is said, and nobody lacks it. Two of three have it:
     then it counts, and the third is incomplete."""
-    records = [*kept(tmp_path, runs((0, 1, 2, 4)), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5),
-               *kept(tmp_path, runs(**PAIRWISE), 0.2)]
+    records = [*kept(tmp_path, runs((0, 1, 2, 4)), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5),
+               *kept(tmp_path, runs(label=PAIRWISE), 0.2)]
     one, = families_of(records, tmp_path, FAMILY)
     assert one.tests[0].seeds == (0, 1, 2) and one.tests[0].comparison.n_seeds == 3
     without, = families_of([r for r in records if r.seed != 4], tmp_path, FAMILY)
     assert one.tests[0].comparison == without.tests[0].comparison
     block, = arrange(load_suite("apao"), records)
     assert block.left_out == ("seed 4 of TIGER + cross-entropy",) and "Left out, as most rows" in missing_note(block)
-    more, = families_of([*records, *kept(tmp_path, runs((4,), **POINTWISE), 0.5)], tmp_path, FAMILY)
+    more, = families_of([*records, *kept(tmp_path, runs((4,), POINTWISE), 0.5)], tmp_path, FAMILY)
     assert [t.seeds for t in more.tests] == [(0, 1, 2, 4)]
     assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 4") in more.absent
 
@@ -115,8 +112,8 @@ def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
 def test_seeds_are_those_of_the_data_whatever_the_suite(tmp_path):
     """MSL has one seed where cross-entropy, of another suite, has three: MSL is incomplete there too."""
     msl = [suite_record("TIGER + MSL", 0, 0.03)]
-    other = [replace(r, label="TIGER + something else", config={**r.config, "objective": [{"name": "dmpo"}]},
-                     run_id=f"{r.run_id}x") for r in runs()]
+    sft = next(row for row in load_suite("bear-sid").rows if row.label == "TIGER + SFT (summed cross-entropy)")
+    other = [record_of("ml-100k", "tiger", seed, row=sft.source) for seed in (0, 1, 2)]
     alone, = arrange(load_suite("apao"), msl)
     beside, = arrange(load_suite("apao"), [*msl, *other])
     assert alone.missing(alone.groups[0]) == () and beside.missing(beside.groups[0]) == (1, 2)
@@ -125,15 +122,16 @@ def test_seeds_are_those_of_the_data_whatever_the_suite(tmp_path):
 def test_profiles_are_corrected_apart_and_smoke_says_nothing(tmp_path):
     records = []
     for profile in ("quick", "paper", "smoke"):
-        records += kept(tmp_path, runs(profile=profile), 0.2) + kept(tmp_path, runs(profile=profile, **POINTWISE), 0.3)
+        records += kept(tmp_path, runs(profile=profile), 0.2)
+        records += kept(tmp_path, runs(label=POINTWISE, profile=profile), 0.3)
     found = families_of(records, tmp_path, FAMILY)
     assert [one.profile for one in found] == ["paper", "quick"]
     assert all(one.tests[0].p_holm == one.tests[0].comparison.p_value for one in found)
 
 
 def test_a_row_whose_settings_were_changed_is_another(tmp_path):
-    other = {**POINTWISE, "objective": (POINTWISE["objective"][0], {**POINTWISE["objective"][1], "eta": 3e-5})}
-    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**other), 0.5)]
+    other = runs(label=POINTWISE, overrides={"apao": {"eta": 3e-5}})
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, other, 0.5)]
     assert [one.tests for one in families_of(records, tmp_path, FAMILY)] == [()]
 
 
@@ -145,8 +143,8 @@ def test_a_baseline_without_seeds_stands_against_every_seed(tmp_path):
 
 
 def test_the_words_of_the_report(tmp_path):
-    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(**POINTWISE), 0.5),
-               *kept(tmp_path, runs(**PAIRWISE), 0.2)]
+    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5),
+               *kept(tmp_path, runs(label=PAIRWISE), 0.2)]
     found = families_of(records, tmp_path, FAMILY)
     line, = verdicts.sentences(found)
     assert line.startswith("- **Claim** (profile quick, NDCG@10, 2 tests, 3 seeds): better: TIGER + APAO-Pointwise on "

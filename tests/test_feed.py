@@ -34,6 +34,9 @@ class Asks(Objective):
         self.needs, self.num_negatives, self.num_beams = frozenset(needs), num_negatives, num_beams
         self.reference, self.normaliser = "initial", "flat"
 
+    def loss(self, inputs: ObjectiveInputs) -> torch.Tensor:
+        return inputs.negative_token_logps.exp().sum(dim=(1, 2)) * inputs.keep.any(dim=2).any(dim=1)
+
 
 class Toy:
     """A small network on the toy data, whose IDs are ragged where asked."""
@@ -97,6 +100,25 @@ def test_keep_is_what_a_naive_loop_says(toy: Toy) -> None:
                 assert bool(inputs.keep[b, n, m]) == (prefix not in seen and item[m] != 0)
                 seen.add(prefix)
             assert [bool(x) for x in inputs.is_other[b]] == [item != targets[b] for item in row]
+
+
+def test_every_objective_sees_its_own_number_of_negatives(toy: Toy) -> None:
+    """The first of the run's draws, as if it were alone; what is computed serves all; none for who asks for none."""
+    asks = [Asks("negatives", "reference", num_negatives=n) for n in (3, 7, 7)] + [Asks("trie", num_negatives=4)]
+    whole = toy.inputs(*asks, reference=toy.model)
+    few, many, same, none = (whole.of(objective) for objective in asks)
+    alone = toy.inputs(asks[0], reference=toy.model)
+    assert alone.negative_ids.shape == (12, 3) and many.negative_ids.shape == (12, 7)
+    for name in ("negative_ids", "negatives", "negative_token_logps", "keep", "is_other", "negative_valid",
+                 "reference_negative_token_logps"):
+        torch.testing.assert_close(getattr(few, name), getattr(alone, name), atol=1e-5, rtol=0)
+        assert torch.equal(getattr(few, name), getattr(whole, name)[:, :3])
+        assert getattr(same, name).data_ptr() == getattr(many, name).data_ptr() == getattr(whole, name).data_ptr()
+    assert few.negative_logits.shape[:2] == few.negative_nodes.shape[:2] == (12, 3)
+    assert none.target_token_logps is few.target_token_logps is whole.target_token_logps
+    assert none.negative_ids is none.negative_nodes is none.reference_negative_token_logps is None
+    with pytest.raises(AttributeError):
+        none.keep  # noqa: B018
 
 
 def test_negatives_have_their_own_stream(toy: Toy) -> None:
@@ -209,7 +231,8 @@ class Does(Objective):
     """Cross-entropy after something it is told to do."""
 
     name: ClassVar[str] = "does"
-    needs: ClassVar[set] = {"trie"}
+    needs: ClassVar[set] = {"trie", "negatives"}
+    num_negatives: ClassVar[int] = 2
     first: Any = None
 
     def loss(self, inputs: ObjectiveInputs) -> Any:
@@ -224,6 +247,7 @@ class Does(Objective):
     (lambda i: i.catalogue.child_token[2:3].add_(1) and None, "catalogue.child_token"),
     (lambda i: i.is_token.logical_not_() and None, "is_token"),
     (lambda i: i.valid.zero_() and None, "valid"),
+    (lambda i: i.keep.zero_() and None, "keep"),
     (lambda i: setattr(i, "logits", i.logits * 0.5), "logits"),
     (lambda i: setattr(i, "state", {}), "state"),
     (lambda i: i.state["n"].add_(1) and None, "state.n"),
@@ -231,7 +255,7 @@ class Does(Objective):
 @pytest.mark.parametrize("at", [0, 1])
 def test_training_stops_at_a_loss_that_writes_into_its_inputs(toy_interactions: Interactions, first: Any, named: str,
                                                               at: int) -> None:
-    pair = [(1.0, CrossEntropy())]
+    pair = [(1.0, Asks("negatives"))]
     pair.insert(at, (0.5, Does(first)))
     states = [{"n": torch.ones(())}, {"n": torch.ones(())}]
     inputs = Toy(toy_interactions).inputs(*(objective for _, objective in pair))

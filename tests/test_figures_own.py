@@ -25,6 +25,7 @@ from tests.small_records import SEEDS, apao, record_of, suite_record
 from tests.small_records import stored as stored_records
 
 USERS = 160
+SASREC = "SASRec (RecBole, CE)"
 FINGERPRINT = "ab" * 32
 MODULES = (bands, curves, forest, plane, ranking, results)
 
@@ -174,13 +175,13 @@ def made_up() -> list[RunRecord]:
     """ml-100k: baselines, cross-entropy, MSL and APAO-Pairwise with three seeds, APAO-Pointwise with two of them."""
     found = [record_of("ml-100k", m, s) for m in ("popularity", "item_knn", "sasrec")
              for s in (SEEDS if m == "sasrec" else (0,))]
-    found = [r if r.label == "SASRec" else replace(r, timings={"train_seconds": 0.01}, training={}) for r in found]
+    found = [r if r.label == SASREC else replace(r, timings={"train_seconds": 0.01}, training={}) for r in found]
     for label, value, positions in (("TIGER + cross-entropy", 0.03, (100, 0)), ("TIGER + MSL", 0.04, (100, 0)),
                                     ("TIGER + APAO-Pairwise", 0.05, (300, 100)),
                                     ("TIGER + APAO-Pointwise", 0.06, (100, 0))):
         seeds = SEEDS[:2] if label.endswith("Pointwise") else SEEDS
         found += [suite_record(label, s, value + 0.001 * s, positions=positions) for s in seeds]
-    return [replace(r, identity={"split_fingerprint": FINGERPRINT}) for r in found]
+    return [replace(r, identity={**r.identity, "split_fingerprint": FINGERPRINT}) for r in found]
 
 
 def stored(folder: Path, users: int = USERS, facts: bool = True) -> Material:
@@ -242,7 +243,7 @@ def test_ranking_is_by_mean_and_of_complete_rows(material: Material, figures: li
     axes, bars = figures[0].axes
     shown = names(axes)
     groups = {g.name: g for g in material.blocks[0].groups}
-    assert set(shown) == {"Popularity", "Item-kNN", "SASRec", "cross-entropy", "MSL", "APAO-Pairwise"}
+    assert set(shown) == {"Popularity", "Item-kNN", SASREC, "cross-entropy", "MSL", "APAO-Pairwise"}
     means = [float(material.values(groups[name]).mean()) for name in shown]
     assert means == sorted(means, reverse=True)
     assert [t.get_text() for t in axes.texts] == [f"{m:.4f}" for m in means]
@@ -281,7 +282,7 @@ def test_positions_and_seconds_by_hand(material: Material) -> None:
     assert points["cross-entropy"].cost.mean == points["cross-entropy"].least == 1.0
     assert points["MSL"].score.mean == pytest.approx(0.041) and points["MSL"].score.sd == pytest.approx(0.001)
     timed = plane.seconds(block.groups)
-    assert "SASRec" in {p.group.name for p in timed} and {p.cost.mean for p in timed} == {30.0}
+    assert SASREC in {p.group.name for p in timed} and {p.cost.mean for p in timed} == {30.0}
     assert not {"Popularity", "Item-kNN"} & {p.group.name for p in timed}
 
 

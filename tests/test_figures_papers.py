@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from genrec_bench.contracts import Rankings, digest
-from genrec_bench.core.files import canonical
-from genrec_bench.experiments.config import FirstStage, TrainingConfig
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.figures import ablations, comparisons, efficiency, runs, sensitivity
 from genrec_bench.reporting.figures.base import Picture, plates
@@ -25,8 +23,7 @@ from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of
 
 USERS = 200
-MEASURED = {"apao": ["1b", "1c", "2a", "2b", "3", "4", "5"], "bear": ["3", "4", "5", "6", "7", "8", "9"],
-            "rankgr": ["4", "5"]}
+MEASURED = {"apao": ["1b", "1c", "2a", "2b", "3", "4", "5"], "bear": ["3", "4", "5", "6", "7", "8", "9"]}
 PNG = b"\x89PNG"
 
 
@@ -36,25 +33,15 @@ def suite_of(name: str) -> Suite:
 
 
 def run_of(suite: Suite, label: str, seed: int = 0, *, dataset: str = "ml-100k", seconds: float = 2.5,
-           positions: int = 1200, profile: str | None = None, own: bool = True) -> RunRecord:
-    """A run of a suite's row, on any dataset; own=False leaves the paper's best values for the dataset out."""
+           positions: int = 1200, profile: str = "quick") -> RunRecord:
+    """A run of a suite's row, on any dataset."""
     row = next(row for row in suite.rows if row.label == label)
-    objective = [dict(spec) for spec in row.stated["objective"]]
-    for path, value in (row.best.get(dataset, {}) if own else {}).items():
-        objective[-1][path.rpartition(".")[2]] = value
-    stage = row.stated.get("first_stage")
-    parts = {"backbone": row.stated["backbone"], "objective": tuple(objective), "tokenizer": {"name": "given"},
-             "first_stage": FirstStage(tuple(stage["objective"]), TrainingConfig()) if stage else None}
-    record = record_of("ml-100k", "tiger", seed, label=label, **parts)
-    config = {**record.config, "dataset": {"name": dataset}, "profile": profile or record.profile}
-    config["decoding"] = {**config["decoding"], **row.stated.get("decoding", {})}
-    run_id = f"{hash_of(canonical({**config, 'label': None})):016x}"
-    ranks = ranks_of(run_id)
+    record = record_of(dataset, "tiger", seed, row=row.source, profile=profile)
+    ranks = ranks_of(record.run_id)
     metrics = {f"{side}{name}@{k}": float(expected_values(name, ranks, k).mean()) for side, name, k in
                product(("", "valid_"), ("hr", "recall", "ndcg", "mrr"), (5, 10, 20))}
     training = {**record.training, "passes": {"positions_with_gradient": positions, "positions_without_gradient": 0}}
-    return replace(record, run_id=run_id, profile=config["profile"], config=config,
-                   metrics=metrics, training=training, tokenizer={**record.tokenizer, "levels": 4},
+    return replace(record, metrics=metrics, training=training, tokenizer={**record.tokenizer, "levels": 4},
                    timings={**record.timings, "seconds_per_epoch": seconds})
 
 
@@ -85,15 +72,6 @@ def all_seeds(suite: Suite, labels: list[str], **more) -> list[RunRecord]:
     return [run_of(suite, label, seed, **more) for label in labels for seed in SEEDS]
 
 
-def ldpo_suite(*alphas: float, kept: tuple[int, ...] = ()) -> Suite:
-    """A suite of rows with LDPO: one for each alpha, and for each number of kept codewords."""
-    rows = [Row({"backbone": {"name": "llama"}, "objective": [{"name": "cross_entropy"}, {"name": "ldpo", "weight": a}],
-                 "decoding": {"lambda_2": 20}}, f"Llama + LDPO, alpha = {a:g}") for a in alphas]
-    rows += [replace(rows[0], stated={**rows[0].stated, "decoding": {"lambda_2": n}},
-                     label=f"Llama + LDPO, lambda_2 = {n}") for n in kept]
-    return Suite("made-up", "Made up", None, tuple(rows))
-
-
 def drawn(name: str, material: Material, block: Block):
     return next(p for p in plates(material.suite) if p.name == name).draw(material, block)
 
@@ -109,7 +87,9 @@ def test_every_measured_figure_has_a_plate_and_a_state(tmp_path):
     states = dict((number, text) for number, _, text in status(material, "apao"))
     assert "TIGER + APAO-Pointwise, weight = 0.05, 0.2, 0.3, 0.4; " in states["3"]
     assert "--row 'TIGER + APAO-Pointwise, weight = 0.05'" in states["3"]
-    assert status(material, "rankgr")[0][2] == "not drawn: suite apao has no row with ldpo"
+    assert not status(material, "rankgr")
+    unlike = material_of(suite_of("bear-sid"), None, [run_of(suite_of("bear-sid"), "TIGER + BEAR")])
+    assert status(unlike, "apao")[0][2] == "not drawn: suite bear-sid has no row with apao"
 
 
 def test_status_reads_what_has_been_drawn_already():
@@ -182,9 +162,9 @@ def test_numbers_of_runs_by_hand():
     assert (mean, low, high) == pytest.approx((2.0, 2 ** (1 - math.sqrt(2)), 2 ** (1 + math.sqrt(2))))
     assert runs.geometric([3.0]) == pytest.approx((3.0, 3.0, 3.0))
     assert runs.listed(["A", "B, x = 1", "B, x = 2", "B, y = 3", "C"]) == "A; B, x = 1, 2; B, y = 3; C"
-    row = Row({"backbone": {"name": "llama"}, "objective": [{"name": "ldpo"}], "decoding": {"lambda_2": 3}}, "L")
-    assert runs.path_of(row, "ldpo.weight") == "objective.weight" and runs.path_of(row, "ldpo.alpha") is None
-    assert runs.path_of(row, "decoding.lambda_2") == "decoding.lambda_2" and runs.path_of(row, "bear.xi") is None
+    row = Row({"backbone": {"name": "llama"}, "objective": [{"name": "bear"}], "decoding": {"num_beams": 3}}, "L")
+    assert runs.path_of(row, "bear.weight") == "objective.weight" and runs.path_of(row, "bear.eta") is None
+    assert runs.path_of(row, "decoding.num_beams") == "decoding.num_beams" and runs.path_of(row, "apao.eta") is None
 
 
 def test_positions_and_seconds_are_those_of_an_epoch():
@@ -329,18 +309,3 @@ def test_equal_records_give_equal_bytes(tmp_path, suite, labels, name):
     assert first == second and first.files["png"].startswith(PNG) and b"<svg" in first.files["svg"]
     bare = Material.of(suite_of(suite), records)  # without ranks: scores alone
     assert drawn(name, bare, bare.blocks[0]).files["png"].startswith(PNG)
-
-
-def test_figures_of_rankgr_come_with_the_first_suite_that_has_ldpo(tmp_path, monkeypatch):
-    suite = ldpo_suite(0.5, 1.0, 2.0, kept=(5, 50, 1400))
-    material = material_of(suite, tmp_path, all_seeds(suite, [row.label for row in suite.rows]))
-    assert [p.number for p in plates(suite, "rankgr")] == ["4", "5"]
-    for name, values in (("rankgr-kept", ["5", "20", "50", "1400"]), ("rankgr-alpha", ["0.5", "1", "2"])):
-        picture, figure = figure_of(monkeypatch, sensitivity, name, material)
-        assert picture.files is not None and [t.get_text() for t in figure.axes[0].get_xticklabels()] == values
-        assert any(line.get_label().startswith("printed, ") for line in figure.axes[0].lines)
-        assert (figure.axes[0].get_xscale() == "log") == (name == "rankgr-kept")
-    none = ldpo_suite(1.0)
-    material = material_of(none, None, [run_of(none, none.rows[0].label)])
-    assert drawn("rankgr-alpha", material, material.blocks[0]).text == (
-        "RankGR, Figure 5: no picture; it needs rows that differ in ldpo.weight alone; suite made-up has none")

@@ -14,9 +14,11 @@ from urllib.parse import unquote
 import pytest
 
 from genrec_bench.core.errors import UserError
+from genrec_bench.reporting import markdown
 from genrec_bench.reporting.html import html_page
+from genrec_bench.results.records import RecordStore
+from tests import golden_report
 
-ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 SVG = ('<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="36pt">\n'
        ' <path id="a" d="M 0 0\nL 9 9" style="fill: #ff0000"/>\n <text>100 % "ü" &amp; \'x\'</text>\n</svg>\n')
@@ -120,9 +122,11 @@ def test_small_page_is_well_formed(parts):
     assert len(page.all("nav")) == len(page.all("main")) == len(page.all("script")) == len(page.all("style")) == 1
 
 
-def test_page_of_the_repositorys_reports():
-    files = sorted((ROOT / "reports").glob("*/*.md"))
-    files = [ROOT / "reports" / "index.md", *files]
+def test_page_of_a_whole_report(tmp_path):
+    records = RecordStore(golden_report.stored_in(tmp_path / "results"))
+    made, _ = markdown.build("apao", markdown.Source(records.read_all(), records.root))
+    made.write(tmp_path)
+    files = [tmp_path / "index.md", *sorted(tmp_path.glob("*/*.md"))]
     text = html_page("Reports", [(f"{p.parent.name} {p.stem}", p) for p in files])
     page = Page(text)
     check_structure(page)

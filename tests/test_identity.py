@@ -28,7 +28,7 @@ from genrec_bench.experiments.config import (
     Uses,
     Weighted,
 )
-from genrec_bench.running.runner import Workspace
+from genrec_bench.running.workspace import Workspace
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests import defaults
 from tests.small_jobs import write_toy

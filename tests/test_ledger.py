@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,11 @@ from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments import suite_files
-from genrec_bench.experiments.config import SECTIONS, DecodingConfig, TrainingConfig
+from genrec_bench.experiments.config import SECTIONS
 from genrec_bench.reporting.ledger import Entry, load_ledger, render_ledger
-from genrec_bench.results.records import RecordStore, RunRecord
-from tests.small_records import record_of
+from genrec_bench.reporting.rows import load_suite
+from genrec_bench.results.records import RunRecord
+from tests.small_records import record_of, stored
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRIES = [(method, entry) for method in load_ledger() for entry in method.entry]
@@ -71,17 +71,17 @@ def test_the_choices_that_must_be_told_are_there() -> None:
         assert entry.paper or entry.pseudo_code or entry.code, f"{method.title}, {entry.key}: no source says anything"
 
 
-def test_the_committed_ledger_is_the_rendering_of_the_committed_records(tmp_path: Path) -> None:
-    records = RecordStore(ROOT / "results" / "reference").read_all()
+def test_the_order_of_records_does_not_matter(tmp_path: Path) -> None:
+    records = [*runs(), *runs(label=LOSS)]
     first, second = (render_ledger(r, tmp_path / f"{n}.md") for n, r in enumerate((records, records[::-1])))
-    assert first.read_bytes() == second.read_bytes()
-    assert first.read_text(encoding="utf-8") == (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    assert first.read_bytes() == second.read_bytes() and b"Effect on ml-100k" in first.read_bytes()
 
 
-def section(records: list[RunRecord], folder: Path) -> str:
-    """The part of the ledger on the selection of cross-entropy."""
+def section(records: list[RunRecord], folder: Path,
+            heading: str = "### The same question for cross-entropy, whose rule") -> str:
+    """The part of the ledger on one entry: the selection of cross-entropy."""
     text = render_ledger(records, folder / "ledger.md").read_text(encoding="utf-8")
-    return text.split("### The same question for cross-entropy, whose rule")[1].split("###")[0]
+    return text.split(heading)[1].split("###")[0]
 
 
 def effect(text: str) -> list[list[str]]:
@@ -90,46 +90,57 @@ def effect(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
 
 
-def runs(seeds: tuple[int, ...] = (0, 1, 2), **changes) -> list[RunRecord]:
-    return [record_of("ml-100k", "tiger", seed, **changes) for seed in seeds]
+def runs(seeds: tuple[int, ...] = (0, 1, 2), label: str = "TIGER + cross-entropy", dataset: str = "ml-100k",
+         **changes) -> list[RunRecord]:
+    row = next(row for row in load_suite("apao").rows if row.label == label)
+    return [record_of(dataset, "tiger", seed, row=row.source, **changes) for seed in seeds]
+
+
+LOSS = "TIGER + cross-entropy, selected by loss"
 
 
 def test_an_effect_needs_two_readings(tmp_path: Path) -> None:
     assert "not measured yet" in section([], tmp_path)
     assert "not measured yet" in section(runs(), tmp_path)
-    loss = runs((0,), training=TrainingConfig(selection="loss"))
-    text = section([*runs(), *loss], tmp_path)
+    text = section([*runs(), *runs((0,), LOSS)], tmp_path)
     assert "Effect on ml-100k, profile quick" in text and "not measured" not in text
     # the made-up records: 0.05 + 0.001 a seed, 30 s
     assert effect(text) == [['`"ndcg@10"`', "TIGER + cross-entropy", "", "3", "0.0510 ± 0.0010", "30.0"],
-                            ['`"loss"`', "TIGER + cross-entropy, selected by loss", "", "1 of 3 †",
-                             "0.0500", "30.0"]]
+                            ['`"loss"`', LOSS, "", "1 of 3 †", "0.0500", "30.0"]]
 
 
 def test_other_data_profiles_and_smoke_are_no_comparison(tmp_path: Path) -> None:
-    loss = {"label": "any", "training": TrainingConfig(selection="loss")}
-    assert "not measured yet" in section([*runs(), *runs(**loss, profile="paper")], tmp_path)
-    assert "not measured yet" in section([*runs(profile="smoke"), *runs(**loss, profile="smoke")], tmp_path)
-    elsewhere = [record_of("apao_office", "tiger", 0, **loss)]
-    assert "not measured yet" in section([*runs(), *elsewhere], tmp_path)
-    assert "Effect on" in section([*runs(), *runs(**loss)], tmp_path)
+    assert "not measured yet" in section([*runs(), *runs(label=LOSS, profile="paper")], tmp_path)
+    assert "not measured yet" in section([*runs(profile="smoke"), *runs(label=LOSS, profile="smoke")], tmp_path)
+    assert "not measured yet" in section([*runs(), *runs(label=LOSS, dataset="apao_office")], tmp_path)
+    assert "not measured yet" in section([*runs(), *runs(label=LOSS, overrides={"training": {"epochs": 7}})], tmp_path)
+    assert "Effect on" in section([*runs(), *runs(label=LOSS)], tmp_path)
 
 
-def test_a_record_older_than_the_setting_counts_as_the_default(tmp_path: Path) -> None:
-    old = [dataclasses.replace(r, config={**r.config, "training": {k: v for k, v in r.config["training"].items()
-                                                                   if k != "selection"}}) for r in runs()]
-    text = section([*old, *runs(training=TrainingConfig(selection="loss"))], tmp_path)
-    assert [cells[0] for cells in effect(text)] == ['`"ndcg@10"`', '`"loss"`']
+def test_a_reading_without_a_row_is_its_rows_with_the_value_set(tmp_path: Path) -> None:
+    """Measured by `--set`, as the ledger says: the setting alone is changed, else it is no reading."""
+    label, heading = "TIGER + APAO-Pairwise", "### How the pairwise loss is computed"
+    released = {"apao": {"released_numerics": True}}
+    text = section([*runs(label=label), *runs((0, 1), label, overrides=released)], tmp_path, heading)
+    assert "`--set apao.released_numerics=true`" in text
+    assert effect(text) == [["`false`", label, "", "3", "0.0510 ± 0.0010", "30.0"],
+                            ["`true`", label, "", "2 of 3 †", "0.0505 ± 0.0007", "30.0"]]
+    more = {**released, "training": {"epochs": 7}}
+    for records in (runs(label=label, overrides=more), runs(label=label, overrides=released, profile="smoke")):
+        assert "not measured yet" in section([*runs(label=label), *records], tmp_path, heading)
 
 
 def test_what_else_differs_is_told(tmp_path: Path) -> None:
-    loss = runs(training=TrainingConfig(selection="loss", epochs=7))
-    assert [cells[2] for cells in effect(section([*runs(), *loss], tmp_path))] == ["", "training.epochs = 7"]
+    """Weights that are given come with their values."""
+    label = "TIGER + APAO-Pointwise"
+    records = [*runs(label=label), *runs(label=f"{label}, static weights")]
+    text = section(records, tmp_path, "### How the weights of the prefixes")
+    assert [cells[2] for cells in effect(text)] == ["", "apao.eta = 0.0001, apao.static_weights"]
 
 
 def test_another_decoder_is_another_row(tmp_path: Path) -> None:
     """Cross-entropy decoded with the trie is measured by its own entry and enters no other."""
-    trie = runs(decoding=DecodingConfig(normaliser="trie"))
+    trie = runs(label="TIGER + cross-entropy, trie decoding")
     assert "not measured yet" in section([*runs(), *trie], tmp_path)
     text = (tmp_path / "ledger.md").read_text(encoding="utf-8")
     assert text.count("Effect on") == 1 and "TIGER + cross-entropy, trie decoding" in text
@@ -167,8 +178,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, old: str, new: str, message: st
     assert "a.toml" in str(caught.value)
 
 
-def test_the_command_writes_the_ledger_beside_the_reports(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "results" / "reference", tmp_path / "records")
-    assert main(["report", "--ledger", "--results", str(tmp_path / "records")]) == 0
-    written = tmp_path / "records" / "reports" / "ledger.md"
+def test_the_ledger_of_the_documentation_is_that_of_no_records(tmp_path: Path) -> None:
+    """Made again by `report --ledger --reports docs`; other results have theirs beside their reports."""
+    results = tmp_path / "records"
+    assert main(["report", "--ledger", "--results", str(results)]) == 0
+    written = results / "reports" / "ledger.md"
     assert written.read_bytes() == (ROOT / "docs" / "ledger.md").read_bytes()
+    stored(results, [*runs(), *runs(label=LOSS)])
+    assert main(["report", "--ledger", "--results", str(results)]) == 0 and b"Effect on" in written.read_bytes()

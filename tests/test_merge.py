@@ -1,29 +1,25 @@
-"""Merging from several folders, and correcting a number that is there already."""
+"""Merging from several folders: what moves, what stays, and what is refused before anything moves."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.provenance import own_version
 from genrec_bench.evaluate import score
 from genrec_bench.results import diagnoses, test_users
-from genrec_bench.results.errata import HEADER, Erratum, add_errata, errata
+from genrec_bench.results import merge as merging
 from genrec_bench.results.index import index_text
+from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts, path_of, write_users
 from tests.small_records import record_of, stored
 from tests.test_diagnoses import diagnosis
 
-REFERENCE = RecordStore(Path(__file__).resolve().parents[1] / "results" / "reference")
 SPLIT = "ab" * 32
 STORED = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))  # what `stored` writes
 RECORDS = [replace(record_of("ml-100k", "tiger", seed), identity={"split_fingerprint": SPLIT}, metrics=score(STORED))
@@ -32,34 +28,38 @@ FACTS = UserFacts(SPLIT, np.array([3, 4, 5]), np.array([7, 0, 9]), np.array([5, 
 WRONG = replace(RECORDS[1], metrics={**RECORDS[1].metrics, "ndcg@10": 0.25, "old@1": 0.5})
 
 
-def merge(into: RecordStore, *sources: RecordStore, more: tuple[str, ...] = ()) -> int:
-    words = ["--results", str(sources[0].root)] if len(sources) == 1 else ["--from", *(str(s.root) for s in sources)]
-    return main(["merge", *words, "--into", str(into.root), *more])
+def merge(into: RecordStore, *sources: RecordStore) -> Merged:
+    return merging.merge([source.root for source in sources], into.root)
+
+
+def refused(into: RecordStore, *sources: RecordStore) -> str:
+    """The message of a merge that leaves every file as it was."""
+    folders = [store.root for store in (into, *sources)]
+    before = contents(*folders)
+    with pytest.raises(UserError) as caught:
+        merge(into, *sources)
+    assert contents(*folders) == before and "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def contents(*folders: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def ranked(*places: int) -> Rankings:
-    return Rankings(*(np.array(places) for _ in range(3)))
-
-
 def with_ranks(folder: Path, record: RunRecord, *places: int) -> RecordStore:
     store = RecordStore(folder)
-    store.write(record, ranked(*places))
+    store.write(record, Rankings(*(np.array(places) for _ in range(3))))
     return store
 
 
 # Several folders
 
-def test_several_folders_at_once(tmp_path: Path, capsys: Any) -> None:
+def test_several_folders_at_once(tmp_path: Path) -> None:
     """Seed 1 is in both, with equal numbers and other timings: the first is taken."""
     one = stored(tmp_path / "a", RECORDS[:2])
     other = stored(tmp_path / "b", [replace(RECORDS[1], timings={"total_seconds": 9.0}), RECORDS[2]])
     target = RecordStore(tmp_path / "c")
-    assert merge(target, one, other) == 0
-    assert "3 records moved" in capsys.readouterr().out
+    assert merge(target, one, other) == Merged(moved=3, known=0, diagnoses=0)
     assert target.read_all() == sorted(RECORDS, key=lambda r: r.run_id)
     assert not contents(one.root, other.root)
     assert (target.root / "index.csv").read_text() == index_text(target)
@@ -68,7 +68,7 @@ def test_several_folders_at_once(tmp_path: Path, capsys: Any) -> None:
 def test_the_result_does_not_depend_on_the_order_of_folders(tmp_path: Path) -> None:
     for name, order in (("c", (0, 1)), ("d", (1, 0))):
         sources = [stored(tmp_path / f"{name}{n}", part) for n, part in enumerate((RECORDS[:1], RECORDS[1:]))]
-        assert merge(RecordStore(tmp_path / name), *(sources[n] for n in order)) == 0
+        merge(RecordStore(tmp_path / name), *(sources[n] for n in order))
     one, other = ({p.relative_to(tmp_path / n): b for p, b in contents(tmp_path / n).items()} for n in "cd")
     assert one == other and len(one) == 7
 
@@ -78,49 +78,45 @@ def test_the_diagnosis_of_most_users_is_taken_wherever_it_is(tmp_path: Path) -> 
     target = RecordStore(tmp_path / "c")
     diagnoses.write(diagnoses.path_of(one, RECORDS[0]), diagnosis(RECORDS[0].run_id, users=3))
     diagnoses.write(diagnoses.path_of(other, RECORDS[0]), diagnosis(RECORDS[0].run_id, users=5))
-    assert merge(target, one, other) == 0
+    assert merge(target, one, other) == Merged(moved=1, known=0, diagnoses=1)
     assert diagnoses.find(target, RECORDS[0]).num_users == 5 and not contents(one.root, other.root)
 
 
-@pytest.mark.parametrize("more", [(), ("--correct", "mended")])
-def test_two_folders_that_disagree_are_refused(tmp_path: Path, capsys: Any, more: tuple[str, ...]) -> None:
-    """Also with a reason: it says nothing of which of the two is right."""
+def test_two_folders_that_disagree_are_refused(tmp_path: Path) -> None:
     one, other = stored(tmp_path / "a", RECORDS), stored(tmp_path / "b", [WRONG])
-    before = contents(tmp_path)
-    assert merge(RecordStore(tmp_path / "c"), one, other, more=more) == 2
-    message = capsys.readouterr().err
+    message = refused(RecordStore(tmp_path / "c"), one, other)
     assert all(word in message for word in (WRONG.run_id, str(one.root), str(other.root), "ndcg@10: 0."))
-    assert contents(tmp_path) == before
 
 
-def test_mistakes_are_named_before_anything_moves(tmp_path: Path, capsys: Any) -> None:
+def test_mistakes_are_named_before_anything_moves(tmp_path: Path) -> None:
     one, target = stored(tmp_path / "a", RECORDS), stored(tmp_path / "c", RECORDS[:1])
-    before = contents(tmp_path)
-    nothing = RecordStore(tmp_path / "none")
-    for sources, more, words in (((one, nothing), (), "which is not a folder"), ((one, target), (), "same folder"),
-                                 ((one,), ("--correct", " "), "--correct needs a reason")):
-        assert merge(target, *sources, more=more) == 2
-        assert words in capsys.readouterr().err and contents(tmp_path) == before
-    (target.root / "ERRATA.md").write_text(f"{HEADER}\n## {RECORDS[0].run_id}\n\n- method: x\n")
-    before = contents(tmp_path)
-    assert merge(target, one) == 2
-    assert f"entry {RECORDS[0].run_id}: not an entry" in capsys.readouterr().err and contents(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    for sources, words in (((one, RecordStore(tmp_path / "none")), f"no folder of records at {tmp_path / 'none'}"),
+                           ((one, target), "same folder"), ((RecordStore(tmp_path / "empty"),), "no records below")):
+        assert words in refused(target, *sources)
+
+
+@pytest.mark.parametrize("there", [(1, 2, 0), (1, 0)])
+def test_other_ranks_in_the_target_are_refused(tmp_path: Path, there: tuple[int, ...]) -> None:
+    """Other ranks of users, or ranks of fewer users, under equal metrics."""
+    source, target = stored(tmp_path / "a", RECORDS[:1]), with_ranks(tmp_path / "c", RECORDS[0], *there)
+    assert "with other numbers (other ranks). Nothing was moved." in refused(target, source)
 
 
 def test_folders_one_inside_the_other_are_told_apart(tmp_path: Path) -> None:
     """Records are read from everything below a folder; what is below two belongs to the inner one."""
     outer, inner = stored(tmp_path, RECORDS[:2]), stored(tmp_path / "inner", RECORDS[2:])
     target = RecordStore(tmp_path / "into")
-    assert merge(target, outer, inner) == 0 and target.read_all() == sorted(RECORDS, key=lambda r: r.run_id)
-    assert merge(outer, inner := stored(tmp_path / "inner", RECORDS[:1]), target) == 0
+    merge(target, outer, inner)
+    assert target.read_all() == sorted(RECORDS, key=lambda r: r.run_id)
+    merge(outer, inner := stored(tmp_path / "inner", RECORDS[:1]), target)
     assert outer.read_all() == sorted(RECORDS, key=lambda r: r.run_id)
     assert not inner.read_all() and not target.read_all()
 
 
-def test_a_folder_named_twice_is_read_once(tmp_path: Path, capsys: Any) -> None:
+def test_a_folder_named_twice_is_read_once(tmp_path: Path) -> None:
     one = stored(tmp_path / "a", RECORDS)
-    assert merge(RecordStore(tmp_path / "c"), one, RecordStore(tmp_path / "a" / ".." / "a")) == 0
-    assert "3 records moved" in capsys.readouterr().out
+    assert merge(RecordStore(tmp_path / "c"), one, RecordStore(tmp_path / "a" / ".." / "a")).moved == 3
 
 
 # Users
@@ -128,158 +124,38 @@ def test_a_folder_named_twice_is_read_once(tmp_path: Path, capsys: Any) -> None:
 def test_facts_about_users_are_taken_along(tmp_path: Path) -> None:
     source, target = stored(tmp_path / "a", RECORDS), RecordStore(tmp_path / "c")
     write_users(path_of(source, "ml-100k", SPLIT), FACTS)
-    assert merge(target, source) == 0
+    merge(target, source)
     found = test_users.find_users(target, "ml-100k", SPLIT)
     assert found.target_count.tolist() == [7, 0, 9] and not contents(source.root)
     again = stored(tmp_path / "a", RECORDS)
     write_users(path_of(again, "ml-100k", SPLIT), replace(FACTS, target_count=np.array([1, 1, 1])))
     before = contents(target.root)
-    assert merge(target, again) == 0
+    assert merge(target, again) == Merged(moved=0, known=3, diagnoses=0)
     assert contents(target.root) == before and not contents(source.root)
 
 
 @pytest.mark.parametrize("where", ["a", "c"])
-def test_a_damaged_file_of_users_stops_a_merge(tmp_path: Path, where: str, capsys: Any) -> None:
+def test_a_damaged_file_of_users_stops_a_merge(tmp_path: Path, where: str) -> None:
     source, target = stored(tmp_path / "a", RECORDS), stored(tmp_path / "c", RECORDS[:1])
     path = path_of(RecordStore(tmp_path / where), "ml-100k", SPLIT)
     path.write_bytes(b"nothing")
-    before = contents(tmp_path)
-    assert merge(target, source) == 2
-    assert f"{path} is not a file of users" in capsys.readouterr().err and contents(tmp_path) == before
-
-
-# Corrections
-
-def test_a_corrected_run_is_replaced_and_told(tmp_path: Path, capsys: Any) -> None:
-    """The metrics that changed, one that is gone, and how many users' ranks moved: the second and third of three."""
-    source = with_ranks(tmp_path / "a", RECORDS[1], 1, 0, 3)
-    target = with_ranks(tmp_path / "c", WRONG, 1, 2, 0)
-    stored(target.root, RECORDS[:1])
-    diagnoses.write(diagnoses.path_of(target, WRONG), diagnosis(WRONG.run_id))
-    assert merge(target, source) == 2 and "--correct" in capsys.readouterr().err
-    assert merge(target, source, more=("--correct", "the list was cut\n  too early")) == 0
-    assert "0 records moved" in (told := capsys.readouterr().out) and "Corrected: 1" in told
-    assert target.read(WRONG.run_id) == RECORDS[1] and target.read_ranks(RECORDS[1]).places.tolist() == [1, 0, 3]
-    assert diagnoses.find(target, RECORDS[1]) is None and not contents(source.root)
-    value = RECORDS[1].metrics["ndcg@10"]
-    assert errata(target.root) == [Erratum(
-        WRONG.run_id, "TIGER + cross-entropy", "ml-100k", 1, WRONG.run_id, own_version(), 2,
-        "the list was cut too early", {"ndcg@10": (0.25, value), "old@1": (0.5, None)})]
-    with open(target.root / "index.csv", newline="") as file:
-        assert {row["run_id"]: row["ndcg@10"] for row in csv.DictReader(file)}[WRONG.run_id] == repr(value)
-
-
-def test_a_correction_brings_its_own_diagnosis(tmp_path: Path) -> None:
-    """Even where the one of the wrong numbers is of more users."""
-    source, target = stored(tmp_path / "a", RECORDS[1:2]), stored(tmp_path / "c", [WRONG])
-    diagnoses.write(diagnoses.path_of(source, WRONG), diagnosis(WRONG.run_id, users=3))
-    diagnoses.write(diagnoses.path_of(target, WRONG), diagnosis(WRONG.run_id, users=5))
-    assert merge(target, source, more=("--correct", "mended")) == 0
-    assert diagnoses.find(target, RECORDS[1]).num_users == 3
-
-
-def test_a_reason_changes_nothing_where_numbers_are_equal(tmp_path: Path, capsys: Any) -> None:
-    source, target = stored(tmp_path / "a", RECORDS), stored(tmp_path / "c", RECORDS[:1])
-    assert merge(target, source, more=("--correct", "mended")) == 0
-    assert "2 records moved" in (told := capsys.readouterr().out) and "Corrected" not in told
-    assert not (target.root / "ERRATA.md").exists() and errata(target.root) == []
-
-
-def test_ranks_alone_are_a_correction_too(tmp_path: Path) -> None:
-    record = replace(RECORDS[0], metrics={"ndcg@20": 0.5})
-    source, target = with_ranks(tmp_path / "a", record, 1, 2), with_ranks(tmp_path / "c", record, 1, 2, 3)
-    assert merge(target, source, more=("--correct", "mended")) == 0
-    (entry,) = errata(target.root)
-    assert entry.changed == {} and entry.users == 3
+    assert f"{path} is not a file of users" in refused(target, source)
 
 
 # Metrics and ranks of one run
 
 @pytest.mark.parametrize("metric", ["ndcg@10", "recall@10", "mrr@10"])
 @pytest.mark.parametrize("factor", [1.1, 1 - 1e-7, 0.0])
-@pytest.mark.parametrize("more", [(), ("--correct", "mended")])
-def test_metrics_that_are_not_those_of_the_ranks_are_refused(tmp_path: Path, capsys: Any, metric: str, factor: float,
-                                                             more: tuple[str, ...]) -> None:
+def test_metrics_that_are_not_those_of_the_ranks_are_refused(tmp_path: Path, metric: str, factor: float) -> None:
     told = RECORDS[1].metrics[metric] * factor
     source = stored(tmp_path / "a", [RECORDS[0], replace(RECORDS[1], metrics={**RECORDS[1].metrics, metric: told})])
-    before = contents(tmp_path)
-    assert merge(RecordStore(tmp_path / "c"), source, more=more) == 2
-    message = capsys.readouterr().err
-    assert f"run {RECORDS[1].run_id} in {source.root} has {metric} = {told}, but its ranks give" in message
-    assert contents(tmp_path) == before and message.count("\n") == 1
+    assert f"run {RECORDS[1].run_id} in {source.root} has {metric} = {told}, but its ranks give" in refused(
+        RecordStore(tmp_path / "c"), source)
 
 
 def test_a_tie_is_worth_the_mean_over_its_places_and_rounding_is_no_difference(tmp_path: Path) -> None:
     """Places 1; none; 3, 4 and 5 in equal parts: recall@10 = 2/3, NDCG@10 by hand."""
     ndcg = (1 + (1 / np.log2(4) + 1 / np.log2(5) + 1 / np.log2(6)) / 3) / 3
-    for n, (told, code) in enumerate(((ndcg, 0), (ndcg + 5e-10, 0), (ndcg - 5e-9, 2))):
+    for n, (told, outcome) in enumerate(((ndcg, merge), (ndcg + 5e-10, merge), (ndcg - 5e-9, refused))):
         record = replace(RECORDS[0], metrics={"ndcg@10": told, "recall@10": 2 / 3, "valid_ndcg@10": 0.9})
-        assert merge(RecordStore(tmp_path / f"c{n}"), stored(tmp_path / f"a{n}", [record])) == code
-
-
-def test_a_run_of_the_reference_is_refused_once_its_metric_is_raised(tmp_path: Path, capsys: Any) -> None:
-    record = REFERENCE.read_all()[0]
-    store, target = RecordStore(tmp_path / "a"), RecordStore(tmp_path / "c")
-    store.write(replace(record, metrics={**record.metrics, "ndcg@10": record.metrics["ndcg@10"] * 1.1}),
-                REFERENCE.read_ranks(record))
-    assert merge(target, store) == 2 and "but its ranks give" in capsys.readouterr().err and not target.root.exists()
-    store.remove(record)
-    store.write(record, REFERENCE.read_ranks(record))
-    assert merge(target, store) == 0 and target.read_all() == [record]
-
-
-def test_every_run_of_the_reference_has_the_metrics_of_its_ranks() -> None:
-    for record in REFERENCE.read_all():
-        expected = score(REFERENCE.read_ranks(record), ks=(10,), id_level=False)
-        assert {k: record.metrics[k] for k in expected} == pytest.approx(expected, abs=1e-9), record.run_id
-
-
-# The file
-
-def entry(n: int, **changes: Any) -> Erratum:
-    random = np.random.default_rng(n)
-    values = {f"ndcg@{k}": tuple(None if random.random() < 0.3 else float(random.random()) for _ in range(2))
-              for k in range(int(random.integers(0, 5)))}
-    return replace(Erratum(f"{n:016x}", "TIGER + CE → DPO (x: y)", "ml-100k", n, "f" * 16, "0.1.0", n * 7,
-                           "because: of | this", values), **changes)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_what_is_added_is_read_in_order(tmp_path: Path, seed: int) -> None:
-    entries = [entry(10 * seed + n) for n in range(4)]
-    add_errata(tmp_path, entries[:1])
-    add_errata(tmp_path, entries[1:])
-    assert errata(tmp_path) == entries and (tmp_path / "ERRATA.md").read_text().startswith(HEADER)
-
-
-def test_an_entry_is_added_once_unless_another_came_between(tmp_path: Path) -> None:
-    """A merge that was interrupted and goes on tells nothing twice."""
-    one, back = entry(1), entry(1, reason="and back")
-    for added, length in ((one, 1), (one, 1), (back, 2), (one, 3)):
-        add_errata(tmp_path, [added])
-        assert len(errata(tmp_path)) == length
-
-
-@pytest.mark.parametrize(("old", "new"), [("- seed: 3\n", ""), ("- seed: 3", "- seed: x"), ("users with", "users of"),
-                                          ("| ndcg@0 |", "| ndcg@0 | 1 |")])
-def test_a_damaged_entry_is_named(tmp_path: Path, old: str, new: str) -> None:
-    add_errata(tmp_path, [entry(1), entry(3, changed={"ndcg@0": (0.5, 0.25)})])
-    path = tmp_path / "ERRATA.md"
-    head, _, last = path.read_text().rpartition("## ")
-    assert old in last
-    path.write_text(f"{head}## {last.replace(old, new)}")
-    with pytest.raises(UserError) as caught:
-        errata(tmp_path)
-    assert str(path) in str(caught.value) and f"entry {3:016x}" in str(caught.value)
-
-
-def test_the_committed_errata_are_of_records_that_are_there() -> None:
-    """What an entry says is there now is what the record says, unless a later entry of the run follows."""
-    found = errata(REFERENCE.root)
-    assert len(found) >= 6 and (REFERENCE.root / "ERRATA.md").read_text(encoding="utf-8").startswith(HEADER)
-    for run_id, last in {entry.run_id: entry for entry in found}.items():
-        record = REFERENCE.read(run_id)
-        assert (record.label, record.dataset, record.seed) == (last.method, last.dataset, last.seed)
-        assert {name: now for name, (_, now) in last.changed.items()} == {n: record.metrics[n] for n in last.changed}
-    objective_3_1 = [e for e in found if "objective (3.1)" in e.method]
-    assert len(objective_3_1) >= 6 and all(REFERENCE.find(e.replaces) is None for e in objective_3_1[:6])
+        assert outcome(RecordStore(tmp_path / f"c{n}"), stored(tmp_path / f"a{n}", [record]))

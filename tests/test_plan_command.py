@@ -10,7 +10,7 @@ from genrec_bench.commands import plan, report
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
-from genrec_bench.running.runner import Prepared, Workspace
+from genrec_bench.running.workspace import Prepared, Workspace
 from tests.small_records import record_of, stored
 
 torch.set_num_threads(1)

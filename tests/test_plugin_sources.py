@@ -56,7 +56,8 @@ def loaded(path: Path) -> tuple[str, object]:
     """The digest in the names of its runs, and what its loss gives."""
     registry.objectives._classes.pop("two", None)  # files in two places are two classes, which may not share a name
     name = load_objective(f"{path}:Two")
-    return registry.objectives.identity({"name": name})["source"], registry.objectives.get(name)().loss(None)
+    objective = registry.objectives.build({"name": name})
+    return registry.identity(objective)["source"], objective.loss(None)
 
 
 VALUE = "def value():\n    return 1\n"
@@ -143,7 +144,7 @@ def test_a_class_in_memory_is_not_named_by_newer_code(tmp_path: Path, monkeypatc
     cls = importlib.import_module("two").Two
     name = api._registered(cls)
     assert api._registered(cls) == name
-    digest = registry.objectives.identity({"name": name})["source"]
+    digest = registry.identity(registry.objectives.build({"name": name}))["source"]
     (tmp_path / "helper.py").write_text(VALUE.replace("1", "2"))
     with pytest.raises(UserError, match=r"two.py: the code of Two, or of a module that it imports, was changed"):
         api._registered(cls)

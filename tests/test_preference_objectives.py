@@ -72,7 +72,7 @@ def test_dpo_on_the_card(beta: float, expected: float) -> None:
     target, negatives, reference, reference_negatives = card_scores([2])
     loss = dpo_loss(target, negatives[:, 0], reference, reference_negatives[:, 0], beta=beta)
     assert loss.tolist() == pytest.approx([expected], abs=1e-9)
-    assert Dpo(beta=beta).loss(card.inputs([0], [NEGATIVES])).tolist() == pytest.approx([expected], abs=1e-9)
+    assert Dpo(beta=beta).loss(card.inputs([0], [[2]])).tolist() == pytest.approx([expected], abs=1e-9)
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(0.5, 1.1326309166), (1.0, 1.6912065277), (2.0, 3.0247901339)])
@@ -253,7 +253,7 @@ def test_masked_negatives_have_no_weight_and_no_gradient(loss: Callable[..., Ten
 def naive_objective(objective: PreferenceObjective, inputs: ObjectiveInputs, row: int) -> float:
     """A row's loss from token log-probabilities, with loops."""
     free = objective.reference == "none" or getattr(objective, "form", "") == "released"
-    ids = inputs.negative_ids[row, :objective.num_negatives].tolist()
+    ids = inputs.negative_ids[row].tolist()
 
     def gain(own: Tensor, reference: Tensor) -> float:
         return sum(own.tolist()) - (0.0 if free else sum(reference.tolist()))
@@ -276,16 +276,17 @@ def naive_objective(objective: PreferenceObjective, inputs: ObjectiveInputs, row
     SDpo(mask_duplicates=True), SDpo(beta=0.5, num_negatives=7),
     SDpo(num_negatives=12, mask_duplicates=True, reference="none"), SDpo(reference="first_stage")], ids=repr)
 def test_objectives_equal_naive_loops_on_ragged_items(objective: PreferenceObjective, seed: int) -> None:
-    """Among 25 sampled IDs some are the target and some are duplicates; more are given than are used."""
-    inputs = card.random_inputs(seed, users=6, negatives=25)
-    inputs.negative_ids[0, 0] = inputs.target_ids[0]
+    """Among 25 sampled IDs some are the target and some are duplicates; those beyond its number have no gradient."""
+    whole = card.random_inputs(seed, users=6, negatives=25)
+    whole.negative_ids[0, 0] = whole.target_ids[0]
+    inputs = whole.of(objective)
     expected = [naive_objective(objective, inputs, row) for row in range(6)]
     losses = objective.loss(inputs)
     assert losses.shape == (6,) and losses.tolist() == pytest.approx(expected, abs=1e-10)
     gradients = torch.autograd.grad(losses.sum(), (inputs.logits, inputs.node_logits))
     assert all(torch.isfinite(g).all() for g in gradients)
     assert not gradients[0][~inputs.is_token].any()
-    unused = inputs.negative_nodes[:, objective.num_negatives:].flatten(1)
+    unused = whole.negative_nodes[:, objective.num_negatives:].flatten(1)
     assert not gradients[1].gather(1, unused[:, :, None].expand(-1, -1, 8)).any()
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from genrec_bench.experiments.suite_files import FOLDERS
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.papers import IMPROVEMENT, load_paper, paper_names
@@ -18,31 +19,17 @@ from tests.test_papers import transcription
 CE, MSL, POINT, PAIR = "CE", "MSL", "APAO-Pointwise", "APAO-Pairwise"
 LABELS = {CE: "TIGER + cross-entropy", MSL: "TIGER + MSL", POINT: "TIGER + APAO-Pointwise",
           PAIR: "TIGER + APAO-Pairwise"}
-BEST = {POINT: {"weight": 0.3, "eta": 1e-4}, PAIR: {"weight": 0.2, "eta": 3e-5}}  # APAO, Table 5, TIGER on Office
 QUICK = {"profile": "quick"}
 
 
 def runs(method, values, **changes):
-    """Runs of a method on Office with the paper's settings, one a seed, with one value for all metrics."""
-    if method in BEST:
-        objective = [dict(o) for o in next(r for r in apao().rows if r.label == LABELS[method]).stated["objective"]]
-        objective[1].update(BEST[method])
-        changes = {"objective": objective, **changes}
-    others = {k: changes.pop(k) for k in ("profile", "split", "training") if k in changes}
-    made = [suite_record(LABELS[method], seed, value, dataset="apao_office", **changes)
+    """Runs of a method on Office under the paper's profile, one a seed, with one value for all metrics."""
+    return [suite_record(LABELS[method], seed, value, dataset="apao_office", **changes)
             for seed, value in enumerate(values)]
-    return [altered(record, **others) for record in made] if others else made
 
 
-def altered(record, **parts):
-    """The same run under another profile, split or training."""
-    config = {**record.config, **{k: {**record.config[k], **v} if isinstance(v, dict) else v
-                                  for k, v in parts.items()}}
-    return replace(record, config=config, profile=config["profile"], run_id=f"{parts}{record.run_id}")
-
-
-def tables(records, better=None):
-    found = paper_tables(load_paper("apao"), arrange(apao(), records), better=better or {})
+def tables(records, better=None, overrides=None):
+    found = paper_tables(load_paper("apao"), arrange(apao(), records, overrides), better=better or {})
     return {table.number: table for table in found}
 
 
@@ -193,11 +180,25 @@ def test_the_paper_profile_stands_before_the_quick_one():
     assert cell(tables(quick + paper)["1"], CE, "ndcg@10").grade.name == "exact"
     found = cell(tables(quick)["1"], CE, "ndcg@10")
     assert found.grade.name == "not comparable" and found.grade.why.startswith("profile quick")
-    other = runs(CE, [0.0292, 0.0292], training={"learning_rate": 0.1})
-    assert "learning_rate is 0.1" in cell(tables(quick + other)["1"], CE, "ndcg@10").grade.why
 
 
-def test_a_profile_of_the_users_own_stands_last():
+def test_runs_that_set_has_changed_are_not_comparable():
+    """They are in no table but that of their own command, which says what is not the paper's."""
+    faster = {"training": {"learning_rate": 0.1}}
+    other = runs(CE, [0.0292, 0.0292], overrides=faster)
+    assert cell(tables(other)["1"], CE, "ndcg@10").grade.name == "not run"
+    found = cell(tables(other, overrides=faster)["1"], CE, "ndcg@10")
+    assert found.grade.name == "not comparable" and "learning_rate is 0.1" in found.grade.why
+    both = tables([*runs(CE, [0.09, 0.09], overrides=faster), *runs(CE, [0.0292, 0.0292])])["1"]
+    found = cell(both, CE, "ndcg@10")
+    assert found.grade.name == "exact" and not found.standing.others
+
+
+def test_a_custom_profile_stands_last(tmp_path, monkeypatch):
+    for name in ("paper", "quick", "smoke"):
+        (tmp_path / f"{name}.toml").write_bytes((FOLDERS["profile"] / f"{name}.toml").read_bytes())
+    (tmp_path / "laptop.toml").write_text((tmp_path / "quick.toml").read_text().replace('"quick"', '"laptop"', 1))
+    monkeypatch.setitem(FOLDERS, "profile", tmp_path)
     own, quick = runs(CE, [0.01, 0.01], profile="laptop"), runs(CE, [0.02, 0.02], **QUICK)
     assert cell(tables(own)["1"], CE, "ndcg@10").ours.mean == pytest.approx(0.01)
     assert cell(tables(own + quick)["1"], CE, "ndcg@10").ours.mean == pytest.approx(0.02)
@@ -210,11 +211,13 @@ def test_all_rows_of_a_part_are_of_one_block():
 
 
 def test_of_several_rows_the_first_that_can_be_compared():
-    odd = runs(CE, [0.09, 0.09], training={"learning_rate": 0.1})
-    table = tables(odd + runs(CE, [0.0292, 0.0292]))["1"]
-    found = cell(table, CE, "ndcg@10")
-    assert found.ours.mean == pytest.approx(0.0292) and len(found.standing.others) == 1
-    assert any(found.standing.others[0] in note and "(not " in note for note in table.notes)
+    """Pointwise and the reading of its released code share a printed row."""
+    code = [suite_record(f"{LABELS[POINT]}, released code", s, 0.0337, dataset="apao_office") for s in (0, 1)]
+    assert cell(tables(code)["1"], POINT, "ndcg@10").ours.mean == pytest.approx(0.0337)
+    table = tables(code + runs(POINT, [0.03, 0.03]))["1"]
+    found = cell(table, POINT, "ndcg@10")
+    assert found.ours.mean == pytest.approx(0.03) and len(found.standing.others) == 1
+    assert any(found.standing.others[0] in note and "released code" in note for note in table.notes)
 
 
 def test_stars_are_for_the_declared_metric_alone():
@@ -252,10 +255,10 @@ def test_counts_stand_beside_the_data_of_the_records():
     assert shown(table, "", "Yelp", "Items") == "– (20,033, not run)"
     wrong = tables([replace(r, data={**r.data, "users": 4904}) for r in records])["2"]
     assert shown(wrong, "", "Office", "Users") == "4,904 (4,905, not reproduced)"
-    few = tables([altered(r, split={"max_users": 100}) for r in records])["2"]
-    assert shown(few, "", "Office", "Users") == "4,905 (4,905, not comparable)"
-    both = [altered(r, profile="laptop", split={"max_users": 100}) for r in records] + records
-    assert shown(tables(both)["2"], "", "Office", "Users") == "4,905 (4,905, exact)"
+    fewer = {"split": {"max_users": 100}}
+    few = [replace(r, data=records[0].data) for r in runs(CE, [0.03, 0.03], overrides=fewer)]
+    assert shown(tables(few, overrides=fewer)["2"], "", "Office", "Users") == "4,905 (4,905, not comparable)"
+    assert shown(tables(few + records)["2"], "", "Office", "Users") == "4,905 (4,905, exact)"
 
 
 def test_costs_are_multiples_of_the_first_row_and_never_comparable():
@@ -275,9 +278,8 @@ def test_settings_say_that_they_are_taken_from_the_paper():
     assert shown(table, "Office", POINT, "beta") == "0.3 (0.3)"
     assert shown(table, "Office", POINT, "eta") == "0.0001 (0.0001)"
     assert cell(table, POINT, "eta").grade.name == "" and any("no result of ours" in note for note in table.notes)
-    other = [dict(o) for o in runs(POINT, [0.03])[0].config["objective"]]
-    other[1]["weight"] = 0.4
-    table = tables(runs(POINT, [0.03, 0.03], objective=other))["5"]
+    other = {"apao": {"weight": 0.4}}
+    table = tables(runs(POINT, [0.03, 0.03], overrides=other), overrides=other)["5"]
     assert shown(table, "Office", POINT, "beta") == "0.4 (0.3)"
     assert "Set otherwise: TIGER APAO-Pointwise on Office." in table.notes
 

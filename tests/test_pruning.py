@@ -101,9 +101,10 @@ def test_metrics_of_the_toy() -> None:
     beam = pruning.beam_metric([toy()], "flat", metric="ndcg", k=2, beam=3)
     assert beam.value == pytest.approx((1 + 1 / math.log2(3)) / 6)
     assert pruning.beam_metric([toy()], "flat", metric="recall", k=3, beam=3).value == pytest.approx(0.5)
-    curve = pruning.beam_curve([toy()], "flat", metric="recall", k=2)
-    assert {b: e.value for b, e in curve.items()} == pytest.approx({2: 2 / 6, 3: 2 / 6})
-    assert {b: e.value for b, e in pruning.lost_curve([toy()], "flat", k=2).items()} == pytest.approx({2: 0.5, 3: 0})
+    for width, recall, lost in ((2, 2 / 6, 0.5), (3, 2 / 6, 0.0)):
+        found = pruning.beam_metric([toy()], "flat", metric="recall", k=2, beam=width)
+        assert found.value == pytest.approx(recall)
+        assert pruning.pruning_rate([toy()], "flat", k=2, beam=width).value == pytest.approx(lost)
     assert pruning.needed([toy()], "flat").value == 6
     # (), then at most B of the 3 and 5 prefixes of one and two tokens
     assert [pruning.beam_positions(toy(), b) for b in (1, 2, 3, 9)] == [3, 5, 7, 9]

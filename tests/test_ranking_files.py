@@ -10,9 +10,9 @@ from typing import Any
 import pandas
 import pytest
 
-from genrec_bench.commands.ranking_files import COLUMNS, read_rankings
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
+from genrec_bench.running.ranking_files import COLUMNS, read_rankings
 
 HEADER = "user_id,item_id,score\n"
 TOY = Interactions("toy", tuple(f"u{n}" for n in range(3)), tuple(f"i{n}" for n in range(12)), ())
@@ -44,12 +44,13 @@ def test_blanks_are_part_of_an_id_in_every_format(tmp_path: Path) -> None:
 WIDE = 2**53
 SCORES = [WIDE + 3, WIDE + 2, WIDE + 1, WIDE, WIDE - 1, 0.5, 0, -WIDE, -WIDE - 1]  # no two are equal
 OTHERS = {"digits": [str(s) for s in SCORES], "one tie": [*map(str, SCORES[:-1]), f"{SCORES[-2]}.0"],
-          "exponents": [f"{Decimal(s):e}" for s in SCORES]}
+          "exponents": [f"{Decimal(s):e}" for s in SCORES],
+          "decimals": [f"0.12345678901234567{n}" for n in range(18, 10, -1)] + ["0.1"]}
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_scores_keep_their_exact_order(kind: str, tmp_path: Path) -> None:
-    """Whole numbers beyond 2**53, of which floats hold every second one, in any spelling."""
+    """Whole numbers beyond 2**53, of which floats hold every second one, in any spelling, and long decimals."""
     lines = [f"u0,i{n},{s}\n" for n, s in enumerate(OTHERS[kind])]
     scores = read(written(tmp_path, HEADER + "".join(lines)))[1]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) == len(SCORES) - (kind == "one tie")

@@ -15,7 +15,6 @@ import pytest
 
 from genrec_bench.commands import report
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import DecodingConfig, EvaluationConfig, SplitConfig, TrainingConfig
 from genrec_bench.reporting import markdown
 from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import Block, Group, arrange, summarise
@@ -23,9 +22,10 @@ from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import why_not, why_not_group
 from genrec_bench.reporting.rows import Row, load_suite
-from tests.small_records import all_records, config_of, record_of, stored, table_rows, unseeded_elsewhere
+from tests.small_records import all_records, record_of, stored, table_rows, unseeded_elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
+SASREC = "SASRec (RecBole, CE)"
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def test_mean_and_sample_deviation():
 def test_results_tables_hold_the_numbers(rendered):
     text = (rendered / "apao" / "report.md").read_text()
     rows = table_rows(text, "### ml-100k, profile quick")
-    assert list(rows) == ["Popularity", "Item-kNN", "SASRec", "TIGER + cross-entropy"]
+    assert list(rows) == ["Popularity", "Item-kNN", SASREC, "TIGER + cross-entropy"]
     assert rows["TIGER + cross-entropy"][0] == "3"
     # columns: n, Recall@5 @10 @20, NDCG@5 @10 @20, MRR@10
     assert rows["TIGER + cross-entropy"][5] == "0.0510 ± 0.0010"
-    assert rows["SASRec"][5] == "**0.0610 ± 0.0010**"
+    assert rows[SASREC][5] == "**0.0610 ± 0.0010**"
     assert rows["Popularity"][0] == "1 (not seeded)" and rows["Popularity"][5] == "0.0200"
-    assert rows["SASRec"][2] == "**0.1220 ± 0.0020**" and rows["SASRec"][7] == "**0.0488 ± 0.0008**"
+    assert rows[SASREC][2] == "**0.1220 ± 0.0020**" and rows[SASREC][7] == "**0.0488 ± 0.0008**"
     by_id = table_rows(text.split("### ml-100k, profile quick", 1)[1], "where that differs:")
     assert list(by_id) == ["TIGER + cross-entropy"] and by_id["TIGER + cross-entropy"][5] == "0.0515 ± 0.0010"
     with open(rendered / "apao" / "tables" / "results.csv", newline="") as file:
@@ -72,9 +72,9 @@ def test_results_tables_hold_the_numbers(rendered):
 def test_the_answer_is_made_from_the_numbers(tmp_path):
     text = render_suite("apao", all_records(), tmp_path).read_text()
     line = next(row for row in text.splitlines() if row.startswith("- **ml-100k, profile quick.**"))
-    assert "Best of 4: SASRec with 0.0610 ± 0.0010, n = 3." in line
+    assert f"Best of 4: {SASREC} with 0.0610 ± 0.0010, n = 3." in line
     assert "TIGER + cross-entropy reaches 0.0510 ± 0.0010, n = 3: 27.5 % above Item-kNN (0.0400, n = 1)" in line
-    assert "155.0 % above Popularity" in line and "16.4 % below SASRec" in line
+    assert "155.0 % above Popularity" in line and f"16.4 % below {SASREC}" in line
     turned = [replace(r, metrics={**r.metrics, "ndcg@10": 0.2}) if r.label.startswith("TIGER") else r
               for r in all_records()]
     assert "Best of 4: TIGER + cross-entropy with 0.2000" in render_suite("apao", turned, tmp_path).read_text()
@@ -92,32 +92,39 @@ def test_only_the_papers_settings_stand_beside_the_paper(rendered):
 def test_why_not_beside_the_paper():
     suite, paper = load_suite("apao"), load_paper("apao")
 
-    def reason(**changes):
-        block, = arrange(suite, [record_of("apao_office", "tiger", 0, **changes)])
+    def reason(overrides=None, label="TIGER + cross-entropy", **changes):
+        row = next(row for row in suite.rows if row.label == label).source
+        record = record_of("apao_office", "tiger", 0, row=row, overrides=overrides, **changes)
+        block, = arrange(suite, [record], overrides)
         return why_not(block, paper)
 
     assert reason() == ""
     assert "profile quick" in reason(profile="quick")
-    assert "thinned" in reason(split=SplitConfig(train_targets_per_user=5))
-    assert "tokenizer rq_kmeans" in reason(tokenizer={"name": "rq_kmeans"})
-    assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason(training=TrainingConfig(epochs=5))
-    assert "training.weight_decay is 0.1, 0.01 where the paper's" in reason(training=TrainingConfig(weight_decay=0.1))
-    assert "decoding.temperature is 2.0, 1.0 where" in reason(decoding=DecodingConfig(temperature=2.0))
-    assert reason(decoding=DecodingConfig(batch_size=7)) == ""
-    later = {**config_of("apao_office", "tiger", 0).backbone, "gates": 3}
-    assert "tiger.gates is 3, and no table of papers/apao.toml says" in reason(backbone=later)
+    assert "thinned" in reason({"split": {"train_targets_per_user": 5}})
+    ids = record_of("apao_office", "tiger", 0, tokenizer={"name": "rq_kmeans"})
+    assert arrange(suite, [ids]) == []
+    group = arrange(suite, [record_of("apao_office", "tiger", 0)])[0].groups[0]
+    assert "tokenizer rq_kmeans" in why_not_group(replace(group, records=(ids,)), paper)
+    assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason({"training": {"epochs": 5}})
+    assert "training.weight_decay is 0.1, 0.01 where the paper's" in reason({"training": {"weight_decay": 0.1}})
+    assert "decoding.temperature is 2.0, 1.0 where" in reason({"decoding": {"temperature": 2.0}})
+    assert reason({"decoding": {"batch_size": 7}}) == ""
+    pointwise = "TIGER + APAO-Pointwise"  # its weight and eta on Office are those of Table 5
+    assert reason(label=pointwise) == "" and reason({"apao": {"weight": 0.3, "eta": 1e-4}}, pointwise) == ""
+    assert "apao.weight is 0.4, 0.3 in the suite's row" in reason({"apao": {"weight": 0.4}}, pointwise)
+    assert "cross_entropy.eos is True, False where" in reason({"cross_entropy": {"eos": True}})
     block, = arrange(suite, [record_of("apao_office", "sasrec", 0)])
     assert why_not(block, paper) == "no row of the paper has been run"
-    assert "prints no row for SASRec" in why_not_group(block.groups[0], paper)
+    assert f"prints no row for {SASREC}" in why_not_group(block.groups[0], paper)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_missing_seeds_are_marked(tmp_path):
-    records = [r for r in all_records() if not (r.dataset == "ml-100k" and r.label == "SASRec" and r.seed == 1)]
+    records = [r for r in all_records() if not (r.dataset == "ml-100k" and r.label == SASREC and r.seed == 1)]
     text = render_suite("apao", records, tmp_path).read_text()
     rows = table_rows(text, "### ml-100k, profile quick")
-    assert rows["SASRec"][0] == "2 of 3 †" and rows["TIGER + cross-entropy"][0] == "3"
-    assert "† Incomplete: SASRec lacks seed 1." in text and "Left out, as seeds are missing: SASRec." in text
+    assert rows[SASREC][0] == "2 of 3 †" and rows["TIGER + cross-entropy"][0] == "3"
+    assert f"† Incomplete: {SASREC} lacks seed 1." in text and f"Left out, as seeds are missing: {SASREC}." in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -137,7 +144,7 @@ def test_two_profiles_of_one_dataset(tmp_path):
         assert table_rows(text, f"### apao_office, profile {profile}")["Item-kNN"][5] == "0.0370"
     index = (tmp_path / "index.md").read_text()
     for p in ("paper", "quick"):
-        assert f"on apao_office (profile {p}) SASRec leads with 0.0470 ± 0.0010, n = 3" in index
+        assert f"on apao_office (profile {p}) {SASREC} leads with 0.0470 ± 0.0010, n = 3" in index
     with open(path.parent / "tables" / "runs.csv", newline="") as file:
         assert [(r["block"], r["profile"]) for r in csv.DictReader(file) if r["method"] == "Item-kNN"] == [
             ("apao_office, profile paper", "quick"), ("apao_office, profile quick", "quick")]
@@ -145,13 +152,12 @@ def test_two_profiles_of_one_dataset(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_rule_about_the_users_history(tmp_path):
-    def text(**evaluation):
-        records = [record_of("ml-100k", m, 0, evaluation=EvaluationConfig(**evaluation), **more)
-                   for m, more in (("item_knn", {}), ("tiger", {"decoding": DecodingConfig(num_beams=40)}))]
-        return render_suite("apao", records, tmp_path).read_text()
+    def text(**overrides):
+        records = [record_of("ml-100k", m, 0, overrides=overrides) for m in ("item_knn", "tiger")]
+        return render_suite("apao", records, tmp_path, overrides=overrides).read_text()
 
     assert "stays in the ranking, for every method alike" in text() and "after the beam search" not in text()
-    out = text(exclude_history=True)
+    out = text(evaluation={"exclude_history": True}, decoding={"num_beams": 40})
     assert "is taken out of the ranking, for every method alike" in out
     assert "after the beam search, from the beam of decoding.num_beams = 40" in out
 
@@ -186,7 +192,7 @@ def test_an_empty_field_is_a_dash(tmp_path):
     bare = [replace(r, training={}, timings={}, provenance={}, tokenizer={}, data={"name": r.dataset},
                     metrics={"ndcg@10": r.metrics["ndcg@10"]}) for r in all_records()]
     text = render_suite("apao", bare, tmp_path).read_text()
-    assert table_rows(text, "### ml-100k, profile quick")["SASRec"][1] == "–"
+    assert table_rows(text, "### ml-100k, profile quick")[SASREC][1] == "–"
     assert "nan" not in text and "None" not in text
 
 

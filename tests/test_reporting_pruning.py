@@ -10,7 +10,6 @@ import pytest
 
 from genrec_bench.analysis import pruning as analysis
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import DecodingConfig, FirstStage, TrainingConfig
 from genrec_bench.reporting import markdown, pruning
 from genrec_bench.reporting.figures import beams, lost
 from genrec_bench.reporting.figures.base import plates
@@ -33,12 +32,8 @@ HEADING = "## What beam search throws away"
 
 def run_of(label: str, seed: int = 0, suite: str = "apao", dataset: str = "ml-100k") -> RunRecord:
     """A run of a suite's row."""
-    stated = next(row for row in load_suite(suite).rows if row.label == label).stated
-    parts = {"backbone": stated["backbone"], "objective": tuple(stated["objective"]),
-             "decoding": DecodingConfig(**stated.get("decoding", {}))}
-    if "first_stage" in stated:
-        parts["first_stage"] = FirstStage(tuple(stated["first_stage"]["objective"]), TrainingConfig(), None, True)
-    return record_of(dataset, "tiger", seed, label=label, tokenizer={"name": "rq_kmeans"}, **parts)
+    row = next(row for row in load_suite(suite).rows if row.label == label)
+    return record_of(dataset, "tiger", seed, row=row.source)
 
 
 def by_hand(record: RunRecord, ranks: Sequence[int], places: Sequence[int], **arrays: list) -> Diagnosis:

@@ -1,59 +1,74 @@
-"""Which records stand in one row, which rows in one table, and what they are called."""
+"""Which records stand in one row, which rows in one table, and which runs are in none."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from genrec_bench.experiments.config import EvaluationConfig, SplitConfig, TrainingConfig
+from genrec_bench.cli import main
+from genrec_bench.contracts import Rankings
 from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.identity import method
+from genrec_bench.reporting import markdown
 from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.markdown import render_suite
+from genrec_bench.reporting.matching import other_runs, row_numbers
+from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import why_not
-from genrec_bench.reporting.rows import load_suite, row_of
-from tests.small_records import LABELS, SEEDS, all_records, record_of, unseeded_elsewhere
+from genrec_bench.reporting.rows import load_suite
+from genrec_bench.results.records import RecordStore, RunRecord
+from tests.small_records import SEEDS, all_records, record_of, suite_record, table_rows, unseeded_elsewhere
+
+CE, POINTWISE, SASREC = "TIGER + cross-entropy", "TIGER + APAO-Pointwise", "SASRec (RecBole, CE)"
+LABELS = ["Popularity", "Item-kNN", SASREC, CE]
+TRIAL = {"training": {"epochs": 1, "learning_rate": 1e-6}}
+
+
+def trials(seeds: Sequence[int] = (0,), label: str = CE, overrides: Any = None) -> list[RunRecord]:
+    """Runs of a row that `--set` has changed, with a metric that nothing else has."""
+    return [suite_record(label, s, 0.0123, overrides=overrides or TRIAL) for s in seeds]
 
 
 def test_nothing_different_is_averaged():
-    suite = load_suite("apao")
+    """Runs of other sizes, epochs or rules are in no row; those of another profile are in a block of their own."""
     base = [record_of("ml-100k", "tiger", s) for s in SEEDS]
-    changed = [record_of("ml-100k", "tiger", 0, profile="smoke"),
-               record_of("ml-100k", "tiger", 0, split=SplitConfig(train_targets_per_user=5)),
-               record_of("ml-100k", "tiger", 0, evaluation=EvaluationConfig(exclude_history=True)),
-               record_of("ml-100k", "tiger", 0, training=TrainingConfig(epochs=7))]
-    blocks = arrange(suite, base + changed)
-    assert len(blocks) == 4 and len({b.name for b in blocks}) == 4
-    quick = next(b for b in blocks if any(len(g.seeds) == 3 for g in b.groups))
-    assert sorted(g.label for g in quick.groups) == ["TIGER + cross-entropy (training.epochs=200)",
-                                                     "TIGER + cross-entropy (training.epochs=7)"]
-    assert {len(g.seeds) for b in blocks for g in b.groups} == {1, 3}
-    assert any("exclude_history=True" in b.name for b in blocks)
+    smoke = record_of("ml-100k", "tiger", 0, profile="smoke")
+    changed = [record_of("ml-100k", "tiger", 0, overrides=overrides) for overrides in (
+        {"split": {"train_targets_per_user": 5}}, {"evaluation": {"max_k": 12}}, {"training": {"epochs": 7}},
+        {"decoding": {"num_beams": 30}}, {"tiger": {"width": 48}})]
+    blocks = arrange(load_suite("apao"), [*base, smoke, *changed])
+    assert [(b.name, [(g.label, g.seeds) for g in b.groups]) for b in blocks] == [
+        ("ml-100k, profile quick", [(CE, (0, 1, 2))]), ("ml-100k, profile smoke", [(CE, (0,))])]
 
 
 def test_other_semantic_ids_are_another_row():
-    records = [replace(record_of("ml-100k", "tiger", s), identity={"seed": s, "split_fingerprint": "same",
-                                                                   "semantic_ids_fingerprint": ids * 32})
-               for s, ids in ((0, "ab"), (1, "ab"), (2, "cd"))]
+    records = [replace(r, identity={**r.identity, "semantic_ids_fingerprint": ids * 32})
+               for r, ids in zip((record_of("ml-100k", "tiger", s) for s in SEEDS), ("ab", "ab", "cd"), strict=True)]
     block, = arrange(load_suite("apao"), records)
     assert [(g.label, g.seeds) for g in block.groups] == [
-        ("TIGER + cross-entropy (semantic_ids_fingerprint=abababab)", (0, 1)),
-        ("TIGER + cross-entropy (semantic_ids_fingerprint=cdcdcdcd)", (2,))]
+        (f"{CE} (semantic IDs abababab)", (0, 1)), (f"{CE} (semantic IDs cdcdcdcd)", (2,))]
 
 
-def test_a_folder_of_ones_own_is_no_papers_dataset(tmp_path):
+def test_a_custom_folder_is_no_papers_dataset(tmp_path):
     """The folder is named like the paper's dataset, and its label is that name, as planning a run sets it."""
     folder = tmp_path / "apao_office"
     folder.mkdir()
     (folder / "x.inter.json").write_text("{}")
     configs = expand(Selection("apao", "paper", datasets=(str(folder),), baselines=(), seeds=(0,)))
-    config = next(c for c in configs if c.label == "TIGER + cross-entropy")
-    assert config.dataset["name"] == "folder" and config.dataset["label"] == "apao_office"
-    own = replace(record_of("apao_office", "tiger", 0), run_id="own", config=config.to_dict())
+    config = next(c for c in configs if c.label == CE)
+    assert config.dataset.name == "folder" and config.dataset.label == "apao_office"
+    paper = record_of("apao_office", "tiger", 0)
+    own = replace(paper, run_id="own", method=method(config), config=config.to_dict(),
+                  identity={**paper.identity, "dataset": {"name": "folder"}})
     assert own.dataset == "apao_office"
-    theirs, block = arrange(load_suite("apao"), [record_of("apao_office", "tiger", 0), own])
-    assert theirs.name == "apao_office, profile paper" and block.name == "apao_office (folder), profile paper"
-    assert block.dataset == "apao_office (folder)"
-    assert why_not(theirs, load_paper("apao")) == ""
+    blocks = {b.name: b for b in arrange(load_suite("apao"), [paper, own])}
+    assert list(blocks) == ["apao_office, profile paper", "apao_office (folder), profile paper"]
+    theirs, block = blocks.values()
+    assert block.dataset == "apao_office (folder)" and why_not(theirs, load_paper("apao")) == ""
     assert "not among the paper's datasets" in why_not(block, load_paper("apao"))
 
 
@@ -61,28 +76,24 @@ def test_methods_without_randomness_stand_in_every_profile():
     suite, records = load_suite("apao"), unseeded_elsewhere()
     paper, quick = arrange(suite, records)
     assert (paper.profile, quick.profile) == ("paper", "quick")
-    for block in (paper, quick):
-        assert [g.label for g in block.groups] == list(LABELS.values())
+    assert [[g.label for g in b.groups] for b in (paper, quick)] == [LABELS, LABELS]
     assert why_not(paper, load_paper("apao")) == ""
-    only_paper = [r for r in records if r.profile == "paper" or r.label in ("Popularity", "Item-kNN")]
+    only_paper = [r for r in records if r.profile == "paper" or r.label in LABELS[:2]]
     block, = arrange(suite, only_paper)
     assert block.profile == "paper" and len(block.groups) == 4
-    alone, = arrange(suite, [r for r in only_paper if r.label in ("Popularity", "Item-kNN")])
+    alone, = arrange(suite, [r for r in only_paper if r.label in LABELS[:2]])
     assert alone.profile == "quick" and len(alone.groups) == 2
 
 
-@pytest.mark.parametrize("what", ["split", "evaluation", "split_fingerprint", "engine"])
-def test_methods_without_randomness_join_no_other_data(what):
-    def identity(value):
-        return {"seed": 0, "split_fingerprint": "a", "engine": 1, "dataset": {}} | (
-            {what: value} if what in ("split_fingerprint", "engine") else {})
-
-    other = {"split": {"split": SplitConfig(max_users=9)}, "evaluation": {"evaluation": EvaluationConfig(max_k=10)}}
-    tiger = replace(record_of("apao_office", "tiger", 0), identity=identity("x"))
-    knn = replace(record_of("apao_office", "item_knn", 0, profile="quick", **other.get(what, {})),
-                  identity=identity("y"))
-    assert [[g.row.key for g in b.groups] for b in arrange(load_suite("apao"), [tiger, knn])] in (
-        [["tiger+cross_entropy"], ["item_knn"]], [["item_knn"], ["tiger+cross_entropy"]])
+@pytest.mark.parametrize(("part", "value"), [("split_fingerprint", "other"), ("engine", 1), ("dataset", "other")])
+def test_methods_without_randomness_join_no_other_data(part, value):
+    tiger = record_of("apao_office", "tiger", 0, profile="quick")
+    knn = record_of("apao_office", "item_knn", 0, profile="quick")
+    both, = arrange(load_suite("apao"), [tiger, knn])
+    assert [g.row.key for g in both.groups] == ["item_knn", "tiger+cross_entropy"]
+    other = replace(knn, identity={**knn.identity, part: value})
+    assert sorted([g.row.key for g in b.groups] for b in arrange(load_suite("apao"), [tiger, other])) == [
+        ["item_knn"], ["tiger+cross_entropy"]]
 
 
 ROWS_IN_NUMBERS = """
@@ -99,62 +110,167 @@ objective = [{objective}]
     ("CE", "", '{ name = "cross_entropy" }', ""),
     ("CE, width 48", ", width = 48", '{ name = "cross_entropy" }', ""),
     ("CE, given IDs", "", '{ name = "cross_entropy" }', 'tokenizer = { name = "given" }'),
-    ("DROS 0.2", "", '{ name = "dros", epsilon = 0.2 }', 'paper_row = { backbone = "TIGER", method = "DPO" }'),
-    ("DROS 0.1", "", '{ name = "dros", epsilon = 0.1 }', ""),
-    ("CE + DROS", "", '{ name = "cross_entropy" }, { name = "dros", epsilon = 0.1 }', ""),
-    ("CE + half DROS", "", '{ name = "cross_entropy" }, { name = "dros", epsilon = 0.1, weight = 0.5 }', "")))
+    ("MSL 3", "", '{ name = "msl", tau = 3.0 }', ""),
+    ("MSL 2", "", '{ name = "msl", tau = 2.0 }', ""),
+    ("CE + MSL", "", '{ name = "cross_entropy" }, { name = "msl", tau = 2.0 }', ""),
+    ("CE + half MSL", "", '{ name = "cross_entropy" }, { name = "msl", tau = 2.0, weight = 0.5 }', "")))
 
 
 def numbered(tmp_path: Path, *variants: dict) -> list[tuple[str, int]]:
     """(label, number of seeds) of the rows that records of one seed with these settings make."""
     (tmp_path / "numbers.toml").write_text(ROWS_IN_NUMBERS)
-    block, = arrange(load_suite("numbers", tmp_path), [record_of("ml-100k", "tiger", 0, **v) for v in variants])
-    return [(g.label, len(g.records)) for g in block.groups]
+    blocks = arrange(load_suite("numbers", tmp_path), [record_of("ml-100k", "tiger", 0, **v) for v in variants])
+    return [(g.label, len(g.records)) for block in blocks for g in block.groups]
 
 
-def dros(*parts, **settings) -> dict:
-    return {"objective": (*({"name": p} for p in parts), {"name": "dros", **settings})}
+def msl(*parts, **settings) -> dict:
+    return {"objective": (*({"name": p} for p in parts), {"name": "msl", **settings})}
 
 
 def test_rows_that_differ_in_a_number(tmp_path):
-    """Every record in one row: the one that states most of what the run has."""
-    assert numbered(tmp_path, {}, {"backbone": {"name": "tiger", "width": 48.0}}, {"tokenizer": {"name": "given"}},
-                    dros(epsilon=0.1), dros(epsilon=0.2), dros("cross_entropy", epsilon=0.1),
-                    dros("cross_entropy", epsilon=0.1, weight=0.5)) == [
-        (label, 1) for label in ("CE", "CE, width 48", "CE, given IDs", "DROS 0.2", "DROS 0.1", "CE + DROS",
-                                 "CE + half DROS")]
-    (tmp_path / "numbers.toml").write_text(ROWS_IN_NUMBERS)
+    """Every record in its own row, however a number is written; what no row has is in none."""
+    assert numbered(tmp_path, {}, {"backbone": {"name": "tiger", "width": 48}}, {"tokenizer": {"name": "given"}},
+                    msl(tau=2.0), msl(tau=3.0), msl("cross_entropy", tau=2.0),
+                    msl("cross_entropy", tau=2.0, weight=0.5)) == [
+        (label, 1) for label in ("CE", "CE, width 48", "CE, given IDs", "MSL 3", "MSL 2", "CE + MSL", "CE + half MSL")]
+    assert numbered(tmp_path, msl("cross_entropy", tau=2.0, weight=1)) == [("CE + MSL", 1)]
+    assert numbered(tmp_path, msl(tau=4.0), msl("cross_entropy", tau=2.0, weight=0.25),
+                    msl("cross_entropy", tau=5.0, weight=0.5), {"backbone": {"name": "tiger", "width": 32}}) == []
     keys = [row.key for row in load_suite("numbers", tmp_path).rows]
     assert len(set(keys)) == 7 and keys[0] == "tiger+cross_entropy"
 
 
-def test_a_changed_setting_of_a_row_is_said(tmp_path):
-    """`--set` can take from a row what it states: the label then says so, even where the row is alone."""
-    assert numbered(tmp_path, dros(epsilon=0.3)) == [("DROS 0.2 (objective.epsilon=0.3)", 1)]
-    assert numbered(tmp_path, dros("cross_entropy", epsilon=0.1, weight=0.25)) == [
-        ("CE + half DROS (objective.1.weight=0.25)", 1)]
-    assert numbered(tmp_path, dros("cross_entropy", epsilon=0.7, weight=0.5)) == [
-        ("CE + half DROS (objective.1.epsilon=0.7)", 1)]
-    block, = arrange(load_suite("numbers", tmp_path), [record_of("apao_office", "tiger", 0, **dros(epsilon=0.3))])
-    assert "objective.epsilon not as the suite's row" in why_not(block, load_paper("apao"))
-
-
-def test_a_label_names_three_settings_at_most(tmp_path):
-    changed = {"epochs": 7, "patience": 3, "batch_size": 9, "accumulation": 2, "clip_norm": 0.5}
-    labels = [label for label, _ in numbered(tmp_path, {}, {"training": TrainingConfig(**changed)},
-                                             {"training": TrainingConfig(**{**changed, "valid_every": 2})})]
-    assert len(set(labels)) == 3
-    for label in labels:
-        assert label.count("=") == 3 and label.endswith(", and 3 more)")
-        assert "training.valid_every=" in label  # without it two of them would read the same
+@pytest.mark.parametrize(("suite", "profile", "dataset"), [
+    ("apao", "quick", "ml-100k"), ("bear-sid", "quick", "ml-100k"), ("apao", "paper", "apao_office")])
+def test_every_run_of_a_suite_finds_its_own_row(suite, profile, dataset):
+    """Best values of a dataset, sweeps and readings that differ in one word or number are told apart."""
+    rows = load_suite(suite).rows
+    configs = [c for c in expand(Selection(suite, profile, datasets=(dataset,), seeds=(4,), grid="full"))
+               if not c.label.endswith(": first stage")]
+    assert len(configs) > 25
+    numbers = row_numbers(load_suite(suite), profile, record_of(dataset, "tiger", 4))
+    for config in configs:
+        row = rows[numbers[method(config)]]
+        assert row.label == config.label if row.label else row.baseline == config.baseline.name
 
 
 def test_records_find_their_row():
-    suite, found = load_suite("apao"), {}
-    for record in all_records():
-        number, changed = row_of(record.config, suite.rows)
-        assert not changed
-        found.setdefault(suite.rows[number].key, []).append(record.label)
-    assert set(found["sasrec"]) == {"SASRec"} and len(found["tiger+cross_entropy"]) == 6
-    rows = {row.key: row for row in suite.rows}
-    assert not rows["popularity"].seeded and rows["sasrec"].seeded
+    found = {}
+    for block in arrange(load_suite("apao"), all_records()):
+        for group in block.groups:
+            found.setdefault(group.row.key, []).extend(group.records)
+    assert {key: {r.label for r in records} for key, records in found.items()} == dict(zip(
+        ("popularity", "item_knn", "sasrec", "tiger+cross_entropy"), ({label} for label in LABELS), strict=True))
+    rows = {row.key: row for row in load_suite("apao").rows}
+    assert len(found["sasrec"]) == 6 and not rows["popularity"].seeded and rows["sasrec"].seeded
+
+
+# Runs that `--set` has changed
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without pictures, where only the text is looked at."""
+    monkeypatch.setattr(markdown, "plates", lambda suite=None, paper=None: [])
+
+
+def stored(folder: Path, records: list[RunRecord]) -> Path:
+    """The records with ranks of 60 users, of which APAO finds more."""
+    for record in records:
+        hit = np.random.default_rng(record.seed).random(60) < (0.6 if "APAO" in record.label else 0.1)
+        RecordStore(folder).write(record, Rankings(hit.astype(int), np.ones(60, dtype=int), hit.astype(int)))
+    return folder
+
+
+def whole() -> list[RunRecord]:
+    """Two rows and a baseline, whole, on ml-100k under profile quick."""
+    return [*(suite_record(label, s, 0.05) for label in (CE, POINTWISE) for s in SEEDS),
+            *(record_of("ml-100k", "sasrec", s) for s in SEEDS)]
+
+
+def comparisons(folder: Path, records: list[RunRecord], overrides: Any = None) -> list[tuple]:
+    found = Material.of(load_suite("apao"), records, folder, overrides).families
+    return [(one.family.name, one.profile, len(one.tests), [(t.group.label, t.p_holm) for t in one.tests], one.absent)
+            for one in found]
+
+
+@pytest.mark.parametrize("more", [
+    lambda: trials(), lambda: trials((0, 1, 2)), lambda: trials((7,)), lambda: trials((0,), POINTWISE),
+    lambda: [record_of("ml-100k", "sasrec", 9, overrides={"sasrec": {"hidden_size": 32}})]])
+def test_a_changed_run_moves_no_pre_registered_comparison(tmp_path, more):
+    """Neither its numbers nor how many tests there are, on whichever seeds it was run."""
+    before = comparisons(stored(tmp_path, whole()), whole())
+    records = [*whole(), *more()]
+    assert comparisons(stored(tmp_path, records), records) == before and sum(count for _, _, count, *_ in before) > 1
+    assert arrange(load_suite("apao"), records) == arrange(load_suite("apao"), whole())
+
+
+def test_a_changed_run_alone_completes_nothing(tmp_path):
+    """Three seeds of one epoch beside two of the row: the row still lacks its third, and nothing is tested."""
+    records = [r for r in whole() if (r.label, r.seed) != (CE, 2)] + trials((0, 1, 2))
+    stored(tmp_path, records)
+    assert all(CE not in [label for label, _ in tests] for _, _, _, tests, _ in comparisons(tmp_path, records))
+    assert any("cross-entropy lacks seeds 2" in what for *_, absent in comparisons(tmp_path, records)
+               for _, what in absent)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_changed_run_is_listed_with_what_differs(tmp_path):
+    records = [*whole(), *trials(), record_of("ml-100k", "sasrec", 0, overrides={"sasrec": {"hidden_size": 32}})]
+    text = render_suite("apao", records, tmp_path / "reports").read_text()
+    before, after = text.split("## Other runs")
+    listed = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in after.splitlines()
+              if line.startswith("| ")}
+    usual = whole()[0].config["training"]
+    assert listed[records[-2].run_id] == [
+        "ml-100k", "quick", CE, "0", "0.0123",
+        f"training.epochs = 1 (row: {usual['epochs']}), training.learning_rate = 1e-06 (row: "
+        f"{usual['learning_rate']})"]
+    assert listed[records[-1].run_id][-1] == "baseline.hidden_size = 32 (row: 64)" and len(listed) == 3  # a header
+    assert "0.0123" not in before
+    assert before.strip() == render_suite("apao", whole(), tmp_path / "b").read_text().strip()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_of_changed_rows_has_them_under_their_settings(tmp_path):
+    """`run --set` shows the rows with what was set, says so, tests nothing, and has no run of a row that is
+    changed."""
+    records = [*whole(), *trials((0, 1, 2)), *trials((0, 1, 2), POINTWISE)]
+    folder = stored(tmp_path / "results", records)
+    text = render_suite("apao", records, tmp_path / "reports", results=folder, overrides=TRIAL).read_text()
+    assert ("Made from 9 runs, profile quick. Changed by `--set`: training.epochs = 1, training.learning_rate = 1e-06; "
+            "so no comparison here is a pre-registered one.") in text
+    rows = table_rows(text, "### ml-100k, profile quick")
+    assert {name: (cells[0], cells[5]) for name, cells in rows.items()} == {
+        SASREC: ("3", "**0.0610 ± 0.0010**"), CE: ("3", "0.0123 ± 0.0000"), POINTWISE: ("3", "0.0123 ± 0.0000")}
+    assert "## Declared comparisons" not in text and "Verdicts of the declared" not in text
+    assert "epochs = 1" in text.split("## Settings, data and machines")[1] and "## Other runs" not in text
+    assert comparisons(folder, records, TRIAL) == []
+
+
+def test_why_a_run_is_in_no_row():
+    """What is different, or why nothing can be said."""
+    suites = [load_suite("apao"), load_suite("bear-sid")]
+    plain = whole()[0]
+    own = replace(plain, run_id="b", profile="laptop", config={**plain.config, "profile": "laptop"})
+    named = suite_record(CE, 0, 0.1, overrides={"cross_entropy": {"reduction": "sum", "weight": 0.5}})
+    named = replace(named, label="Mine")
+    older = replace(plain, run_id="c", method="0" * 16)
+    assert [text for _, text in other_runs([plain, own, named, older], suites)] == [
+        "there is no profile laptop", "no row of a suite has this label",
+        "versions of components, or of the engine"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_command_that_set_something_reports_it_so(tmp_path, toy_folder):
+    """What `run --set` made is in its report under its settings; a later report of the plain rows only lists it."""
+    words = ["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--objectives", "none",
+             "--baselines", "item_knn", "--results", str(tmp_path / "results")]
+    report = tmp_path / "results" / "reports" / "apao" / "report.md"
+    assert main([*words, "--set", "item_knn.neighbours=5"]) == 0
+    text = report.read_text()
+    assert "Made from 1 runs, profile smoke. Changed by `--set`: item_knn.neighbours = 5;" in text
+    assert "neighbours = 5" in text.split("### Settings")[1] and "## Other runs" not in text
+    assert main(words) == 0
+    before, after = report.read_text().split("## Other runs")
+    assert "Made from 1 runs, profile smoke. Paper" in before and "neighbours = 0" in before.split("### Settings")[1]
+    assert "baseline.neighbours = 5 (row: 0)" in after and after.count("Item-kNN") == 1

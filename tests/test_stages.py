@@ -1,4 +1,4 @@
-"""Runs of two stages, run state over interruptions, selection by loss, and several runs at a time."""
+"""Runs of two stages, run state over interruptions, and selection by loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.config import RunConfig, from_dict, weighted
 from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.running import runner
-from genrec_bench.running.runner import BEST, Workspace, run_one
+from genrec_bench.running.runner import BEST, run_one
+from genrec_bench.running.workspace import Workspace
 from genrec_bench.training import checkpoints
 from tests.test_training import SMALL, StopAfter
 
@@ -86,16 +87,6 @@ def test_a_first_stage_whose_weights_are_gone_is_made_again(toy_folder: Path, tm
     assert all(torch.equal(tensor, again[name]) for name, tensor in before.items())
     assert workspace.store.read(first.run_id) == first
     assert second.training["first_stage"]["run_id"] == first.run_id
-
-
-def test_first_stages_without_weights_are_made_once_for_all(toy_folder: Path, tmp_path: Path) -> None:
-    """Records without checkpoints, as in a clone: two second stages wait for the one first stage."""
-    words = ["--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--baselines", "none", "--seeds",
-             "0", "--results", str(tmp_path), "--jobs", "1"]
-    assert main([*words, "--row", "TIGER + cross-entropy"]) == 0
-    shutil.rmtree(tmp_path / "work")
-    assert main([*words, "--row", "TIGER + CE → CE", "--row", "TIGER + CE → DPO"]) == 0
-    assert len(Workspace(tmp_path).store.read_all()) == 3
 
 
 def test_weights_of_an_unfinished_remake_are_not_gone_on_from(toy_folder: Path, tmp_path: Path) -> None:
@@ -214,23 +205,6 @@ def test_summed_accumulation_is_a_larger_gradient(toy_folder: Path, tmp_path: Pa
                      "tiger.dropout=0.0", "training.clip_norm=0.0"), tmp_path)[0].training["curve"][0]["loss"]
             for how in ("mean", "sum")]
     assert free[0] == pytest.approx(free[1], abs=1e-3)
-
-
-# Several runs at a time
-
-def test_runs_side_by_side_give_the_same_records(toy_folder: Path, tmp_path: Path) -> None:
-    """Two processes, a first stage among the runs, and a baseline: records and ranks as one after the other."""
-    words = ["--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--seeds", "0,1", "--baselines",
-             "item_knn", "--objectives", "dmpo", "--set", "dmpo.num_negatives=4", "--set", "training.epochs=1"]
-    stores = []
-    for jobs in ("1", "2"):
-        assert main([*words, "--jobs", jobs, "--results", str(tmp_path / jobs)]) == 0
-        stores.append(Workspace(tmp_path / jobs).store)
-    one, two = (store.read_all() for store in stores)
-    assert [r.run_id for r in one] == [r.run_id for r in two] and len(one) == 5
-    for a, b in zip(one, two, strict=True):
-        assert (a.metrics, a.training, a.identity) == (b.metrics, b.training, b.identity)
-        assert stores[0].ranks_bytes(a) == stores[1].ranks_bytes(b)
 
 
 # Limits at which a method is cross-entropy

@@ -28,7 +28,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(option: str, tmp_path:
     words = ("--suite", "apao", "--profile", "smoke", "--results", tmp_path / "results", option, locked / "below")
     assert call("run", *words) == 2
     assert capsys.readouterr().err == (f"error: {option} points at {locked / 'below'}, but {locked} cannot be written. "
-                                       "Choose another folder or mend its rights.\n")
+                                       "Choose another folder or fix its rights.\n")
     assert not (tmp_path / "results").exists() and not list(locked.iterdir())
 
 
@@ -96,20 +96,21 @@ def test_a_name_that_is_no_text_is_refused(capsys: Any) -> None:
 
 
 PARENT = """
-import multiprocessing, os, subprocess, sys, time
-from genrec_bench.reporting import pages
+import os, subprocess, sys, time
+from genrec_bench.core.ending import children, start_child
 child = ("import sys, time; from genrec_bench.core.ending import begin_child; "
          "begin_child(int(sys.argv[1])); time.sleep(60)")
 own = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], start_new_session=True)
-with pages._results([lambda: time.sleep(60)] * 4, 2):
-    print(own.pid, *(p.pid for p in multiprocessing.active_children()), flush=True)
+with children() as found:
+    found |= {0: start_child("fork", time.sleep, 60), 1: start_child("spawn", time.sleep, 60)}
+    print(own.pid, *(process.pid for process in found.values()), flush=True)
     time.sleep(60)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_children_end_with_a_parent_that_is_killed() -> None:
-    """One in a session of its own, as RecBole's is, and those that draw figures."""
+    """One in a session of its own, as RecBole's is, a forked one, as those that draw, and a spawned walker."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, env=environment(), stdout=subprocess.PIPE)
     children = list(map(int, parent.stdout.readline().split()))
     assert len(children) == 3 and all(map(is_alive, children))

@@ -23,7 +23,8 @@ from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.results.records import RunRecord
 from genrec_bench.running import tracking
-from genrec_bench.running.runner import Prepared, Workspace, run_one
+from genrec_bench.running.runner import run_one
+from genrec_bench.running.workspace import Prepared, Workspace
 from tests.conftest import toy_codes
 from tests.small_records import record_of
 

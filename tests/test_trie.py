@@ -7,7 +7,7 @@ import pytest
 
 from genrec_bench.contracts import PAD
 from genrec_bench.trie import Trie
-from tests.tables import ending
+from tests.tables import ending, with_eos
 
 # Rows 0 and 4 collide; (4,) and (2, 9) are shorter; (3, 7) has a single-child chain below (3,).
 HAND = np.array([[2, 5, 8], [2, 6, 8], [3, 7, 0], [4, 0, 0], [2, 5, 8], [2, 9, 0], [3, 7, 0]])
@@ -132,6 +132,14 @@ def test_order_of_rows_does_not_matter() -> None:
     a, b = Trie.from_codes(codes), Trie.from_codes(codes[shuffled])
     assert (a.token == b.token).all() and (a.parent == b.parent).all()
     assert (a.id_of_item[shuffled] == b.id_of_item).all()
+
+
+def test_eos_is_one_more_level_behind_ids_with_the_same_numbers() -> None:
+    codes = random_codes(3)
+    trie, longer = Trie.from_codes(codes), Trie.from_codes(codes).with_eos
+    assert longer.depth == trie.depth + 1 and longer.codes.tolist() == with_eos(trie.codes).tolist()
+    assert (trie.codes == np.unique(codes, axis=0)).all()
+    assert (longer.id_of_item == trie.id_of_item).all() and (longer.id_sizes == trie.id_sizes).all()
 
 
 @pytest.mark.parametrize(("codes", "message"), [

@@ -20,7 +20,6 @@ from genrec_bench.running import runner
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_jobs import Quiet, made_of, toy, write_toy
 
-ROOT = Path(__file__).resolve().parents[1]
 FACTS = UserFacts("ab" * 32, np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]))
 
 

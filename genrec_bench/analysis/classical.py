@@ -63,26 +63,6 @@ def one_sample_t(a: np.ndarray, constant: float) -> TTest | None:
     return _one_mean(a - constant, _size(a, constant))
 
 
-def welch_t(a: np.ndarray, b: np.ndarray) -> TTest | None:
-    """Welch's t-test of mean a minus mean b for runs that have no seed in common; variances may differ.
-
-    a, b: (seeds,) means, each with its own number of seeds. None where one side has one seed. n: the smaller number.
-    d_z: difference by the root of the mean of both variances.
-    Raises: ValueError for other shapes or values that are not finite.
-    """
-    a, b = _checked(a, "a"), _checked(b, "b")
-    if min(len(a), len(b)) == 1:
-        return None
-    size = _size(a, b)
-    variances = [standard_deviation(side, size) ** 2 for side in (a, b)]
-    shares = [variance / len(side) for variance, side in zip(variances, (a, b), strict=True)]
-    error = math.sqrt(sum(shares))
-    degrees = sum(shares) ** 2 / (shares[0] ** 2 / (len(a) - 1) + shares[1] ** 2 / (len(b) - 1)) if error else 1.0
-    difference = _mean(a) - _mean(b)
-    return _t_test(difference if abs(difference) > ROUNDING * size else 0.0, math.sqrt(sum(variances) / 2), error,
-                   degrees, min(len(a), len(b)))
-
-
 def mcnemar(hits_a: np.ndarray, hits_b: np.ndarray) -> McNemar:
     """Exact McNemar test of two runs' hits: a fair coin for each user that one run hits and the other does not.
 

@@ -55,11 +55,6 @@ def pruning_rate(runs: Sequence[Diagnosis], normaliser: str, *, k: int, beam: in
     return _share(*_targets(runs, normaliser, k, beam))
 
 
-def lost_curve(runs: Sequence[Diagnosis], normaliser: str, *, k: int = 20) -> dict[int, Estimate]:
-    """PR@k at every beam that is wide enough for it."""
-    return {beam: pruning_rate(runs, normaliser, k=k, beam=beam) for beam in _same(runs)[0].beams if beam >= k}
-
-
 def violation_share(runs: Sequence[Diagnosis], normaliser: str, *, k: int, beam: int, vocabulary: str) -> Estimate:
     """Of the targets that PR@k counts as pruned, the share with a token that alone ranks below the beam's width.
 
@@ -112,12 +107,6 @@ def full_metric(runs: Sequence[Diagnosis], normaliser: str, *, metric: str, k: i
 def beam_metric(runs: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int, beam: int) -> Estimate:
     """A registered metric of the beam's list, cut at k. Raises: ValueError for k above the beam."""
     return _mean(_beam(runs, normaliser, metric, k, beam))
-
-
-def beam_curve(runs: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int) -> dict[int, Estimate]:
-    """`beam_metric` at every beam that is wide enough for k."""
-    return {beam: beam_metric(runs, normaliser, metric=metric, k=k, beam=beam) for beam in _same(runs)[0].beams
-            if beam >= k}
 
 
 def metric_difference(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int,

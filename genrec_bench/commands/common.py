@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import sys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import check_seeds
-from genrec_bench.datasets.base import dataset_spec
+from genrec_bench.core.walk import cores
+from genrec_bench.datasets.base import dataset_specs as specs_of
 from genrec_bench.experiments.grid import Selection, parse_overrides
 from genrec_bench.experiments.suite_files import GRIDS
-from genrec_bench.running.runner import Workspace
-
-ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "results" / "reference"
-LOCAL = ROOT / "results" / "local"
+from genrec_bench.running.places import LOCAL, check_devices, data_folder, open_workspace, reports_folder
+from genrec_bench.running.scheduler import Means
+from genrec_bench.running.workspace import Workspace
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +24,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=LOCAL, metavar="DIR",
                         help="folder of records (default: results/local)")
     parser.add_argument("--reports", type=Path, default=None, metavar="DIR",
-                        help="folder of rendered reports (default: reports/ for results/reference, "
-                             "otherwise reports/ inside --results)")
+                        help="folder of rendered reports (default: reports/ inside --results)")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +42,7 @@ def add_set(parser: argparse.ArgumentParser, text: str) -> None:
 
 def dataset_specs(args: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
     """The datasets named, with what `--set` changes of them. Raises: UserError for a name or part that is not there."""
-    changed = parse_overrides(args.overrides)
-    specs = [dataset_spec(name, changed) for name in names]
-    used = {spec["name"] for spec in specs}
-    for part in changed:
-        if part not in used:
-            raise UserError(f"--set {part}...: this command reads {', '.join(sorted(used))} and no {part}.")
-    return specs
+    return specs_of(names, parse_overrides(args.overrides))
 
 
 def comma_list(text: str) -> list[str]:
@@ -65,46 +55,18 @@ def comma_list(text: str) -> list[str]:
 
 def data_dir(args: argparse.Namespace) -> Path | None:
     """The data folder from `--data-dir` or GENREC_BENCH_DATA. Raises: UserError where it does not exist."""
-    value = args.data_dir or os.environ.get("GENREC_BENCH_DATA") or None
-    if value is None:
-        return None
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        origin = "--data-dir" if args.data_dir else "GENREC_BENCH_DATA"
-        raise UserError(f"{origin} points at {folder}, which is not a folder.")
-    return folder.resolve()
-
-
-def check_folder(option: str, folder: Path) -> None:
-    """Nothing but folders on the way to a folder that will be made. Raises: UserError."""
-    there = next((p for p in (folder, *folder.parents) if p.exists()), folder)
-    if there.exists() and not there.is_dir():
-        raise UserError(f"{option} points at {folder}, but {there} is not a folder.")
-
-
-def check_writable(option: str, folder: Path) -> None:
-    """A folder that is there and may be written, or that can be made. Raises: UserError."""
-    check_folder(option, folder)
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or mend "
-                        "its rights.")
+    return data_folder(args.data_dir)
 
 
 def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
-    """Where reports go: as asked, else beside the records they are made from.
-
-    Raises: UserError for a file, and with `writes` for a folder that cannot be written.
-    """
-    own = ROOT / "reports" if args.results.resolve() == REFERENCE.resolve() else args.results / "reports"
-    option, folder = ("--results", own) if args.reports is None else ("--reports", args.reports)
-    (check_writable if writes else check_folder)(option, folder)
-    return folder
+    """Where reports go. Raises: UserError, see `reports_folder`."""
+    return reports_folder(args.results, args.reports, writes=writes)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Which runs: suite, profile, datasets, rows, seeds and single settings."""
-    parser.add_argument("--suite", required=True, metavar="NAME", help="suite to run (see `list suites`)")
+    parser.add_argument("--suite", required=True, metavar="NAME",
+                        help="suite to run (see `list suites`), or a file of your own, FILE.toml")
     parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
@@ -139,29 +101,29 @@ def seeds(values: list[str] | None) -> tuple[int, ...] | None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--threads`."""
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--device", default="cpu", metavar="NAME",
+                        help="cpu (default), cuda or cuda:N; where runs are made also several, such as cuda:0,cuda:1")
     parser.add_argument("--threads", type=int, default=1, metavar="N",
                         help="CPU threads of a run (default: 1); numbers are equal only at equal N")
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """`--jobs`, beside the options of `add_device`."""
+    """`--jobs` and `--minutes`, beside the options of `add_device`."""
     parser.add_argument("--jobs", type=int, default=None, metavar="N",
-                        help="runs at a time (default: the cores at hand divided by --threads; 1 on a GPU)")
+                        help="runs at a time (default: the cores at hand divided by --threads; one on each GPU)")
+    parser.add_argument("--minutes", type=float, default=None, metavar="N",
+                        help="begin nothing that cannot be kept before N minutes are over, and stop runs at the end of "
+                             "an epoch; the same command goes on (default: no limit)")
 
 
-def device(args: argparse.Namespace) -> str:
-    """The device asked for. Raises: UserError where it is not there."""
-    kind, _, index = args.device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise UserError(f"--device takes cpu, cuda or cuda:N, got {args.device!r}.")
-    if kind == "cuda":
-        import torch
-
-        if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
-            raise UserError(f"--device {args.device}: torch sees {torch.cuda.device_count()} CUDA devices here. "
-                            "Use --device cpu, or a torch build for your GPU.")
-    return args.device
+def devices(args: argparse.Namespace) -> tuple[str, ...]:
+    """The devices asked for. Raises: UserError where one is not there, and for more than one where one is used."""
+    names = tuple(comma_list(args.device))
+    if len(names) > 1 and ("cpu" in names or not hasattr(args, "jobs")):
+        raise UserError(f"--device takes {'one device here' if 'cpu' not in names else 'cpu or GPUs, not both'}, got "
+                        f"{args.device!r}.")
+    check_devices(names)
+    return names
 
 
 def threads(args: argparse.Namespace) -> int:
@@ -171,20 +133,22 @@ def threads(args: argparse.Namespace) -> int:
     return args.threads
 
 
-def jobs(args: argparse.Namespace) -> int:
-    """Runs at a time: as asked, else as many as the cores carry, one on a GPU. Raises: UserError."""
+def means(args: argparse.Namespace) -> Means:
+    """What the command works with: runs at a time as asked, else as many as the cores carry, or one on each GPU.
+
+    Raises: UserError.
+    """
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {args.jobs}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return args.jobs or (max(1, cores // args.threads) if args.device == "cpu" else 1)
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        raise UserError(f"--minutes must be above 0, got {args.minutes:g}.")
+    names = devices(args)
+    jobs = args.jobs or (max(1, cores() // threads(args)) if names == ("cpu",) else len(names))
+    return Means(jobs, names, args.minutes)
 
 
 def workspace(args: argparse.Namespace, *, writes: bool = True) -> Workspace:
-    """Where the runs of this command read and write.
-
-    Raises: UserError where a folder is a file, and with `writes` where one cannot be written.
-    """
-    (check_writable if writes else check_folder)("--results", args.results)
-    reports_dir(args, writes=writes)
-    return Workspace(args.results, data_dir(args), device(args), threads(args),
-                     tuple(getattr(args, "track", ())), shlex.join(["python", *sys.argv]))
+    """Where the runs of this command read and write. Raises: UserError, see `open_workspace`."""
+    return open_workspace(args.results, reports=args.reports, data_dir=args.data_dir, device=devices(args)[0],
+                          threads=args.threads, track=getattr(args, "track", ()),
+                          plugins=getattr(args, "plugins", ()), writes=writes)

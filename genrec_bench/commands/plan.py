@@ -12,15 +12,16 @@ from typing import Any
 from tabulate import tabulate
 
 from genrec_bench.commands import common
-from genrec_bench.commands.run import prepare_all
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.config import RunConfig, SplitConfig
-from genrec_bench.experiments.suite_files import GRIDS, load_profile
+from genrec_bench.experiments.suite_files import GRIDS, load_profile, load_suite
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.reporting.tables import csv_text
-from genrec_bench.running.runner import Prepared, Workspace, run_one
+from genrec_bench.running.runner import run_one
+from genrec_bench.running.suites import prepare_all
+from genrec_bench.running.workspace import Prepared, Workspace
 
 PROBE_USERS = 50
 COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how long a step takes
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.save:
         _check_whole(args)
     workspace = common.workspace(args, writes=args.save)
-    prepared = prepare_all(args, workspace, keep=False)
+    prepared = prepare_all(common.selection(args), workspace, keep=False)
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
     wanted = [p for p in prepared if args.save or status[p.run_id] != "done"]
     seconds = _estimates(wanted, workspace, probe=args.probe)
@@ -52,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
         left += estimate or 0.0
         rows.append([item.run_id, item.dataset, item.config.label, item.config.seed, status[item.run_id],
                      _duration(estimate) if estimate is not None else ""])
-    print(tabulate(rows, headers=["run", "dataset", "method", "seed", "status", "at most"]))
+    print(tabulate(rows, headers=["run", "dataset", "method", "seed", "status", "about"]))
     found = list(status.values())
     counts = [f"{found.count(name)} {name}" for name in ("done", "damaged", "failed", "interrupted", "missing")
               if name != "damaged" or name in found]
     unknown = sum(1 for p in prepared if status[p.run_id] != "done" and seconds[_kind(p.identity)] is None)
-    print(f"\n{', '.join(counts)}. Time left: at most about {_duration(left)}"
+    print(f"\n{', '.join(counts)}. Left: about {_duration(left)} of processor time"
           + (f", without {unknown} runs that nothing is known of." if unknown else "."))
     if args.save:
         print(f"saved: {_save(args, workspace, prepared, seconds)}")
@@ -133,7 +134,7 @@ def _save(args: argparse.Namespace, workspace: Workspace, prepared: list[Prepare
         if None in estimates:
             raise UserError(f"nothing is known of {estimates.count(None)} runs on {dataset}, so there is no cost to "
                             "save. Give --probe.")
-        key = args.suite, args.profile, grid, dataset
+        key = load_suite(args.suite)["suite"]["name"], args.profile, grid, dataset
         lines[key] = [*key, len(estimates), round(sum(estimates)), workspace.device, workspace.threads]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, csv_text(PLAN_HEADER, [line for _, line in sorted(lines.items())]).encode())

@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--html", action="store_true",
                       help="also write index.html: all reports of the suite as one page that needs no other file")
     what.add_argument("--ledger", action="store_true",
-                      help="write the ledger of choices instead: docs/ledger.md for results/reference, otherwise "
-                           "ledger.md in the folder of reports")
+                      help="write the ledger of choices instead: ledger.md in the folder of reports")
     parser.add_argument("--jobs", type=int, default=None, metavar="N",
                         help="processes that draw figures (default: one for each core)")
     common.add_results(parser)
@@ -36,20 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print the path of the report. Raises: UserError where there is no record to report on."""
+    from genrec_bench.core.walk import cores
     from genrec_bench.reporting import markdown
     from genrec_bench.reporting.ledger import render_ledger
-    from genrec_bench.reporting.pages import cores
     from genrec_bench.reporting.rows import load_suite
 
     load_suite(args.suite)  # a wrong name is the first thing to say
     reports = common.reports_dir(args, writes=not args.check)
     records = RecordStore(args.results).read_all() if args.results.is_dir() else []
+    if args.ledger:  # without records it says of every choice that its effect is not measured
+        print(render_ledger(records, reports / "ledger.md"))
+        return 0
     if not records:
         raise UserError(f"no records below {args.results} for suite {args.suite!r}; "
                         f"run `python benchmark.py --suite {args.suite} --results {args.results}` first.")
-    if args.ledger:
-        print(render_ledger(records, _ledger_path(reports)))
-        return 0
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {args.jobs}.")
     source = markdown.Source(records, args.results, jobs=args.jobs or cores(), reports=reports)
@@ -95,7 +94,3 @@ def _html(files: dict[str, bytes], reports: Path) -> Path:
 def _heading(markdown: bytes) -> str:
     """The first heading of a page."""
     return markdown.decode().partition("\n")[0].removeprefix("# ")
-
-
-def _ledger_path(reports: Path) -> Path:
-    return common.ROOT / "docs" / "ledger.md" if reports == common.ROOT / "reports" else reports / "ledger.md"

@@ -1,13 +1,16 @@
-"""How our processes end: a child soon after its parent, and a command by a signal as by Ctrl-C."""
+"""How our processes begin and end: a child ends soon after its parent, and a command by a signal as by Ctrl-C."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 POLL_SECONDS = 0.5
@@ -44,6 +47,43 @@ def signals_as_ctrl_c() -> Iterator[None]:
     finally:
         for number in changed:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def children() -> Iterator[dict[int, BaseProcess]]:
+    """A dict for processes, which are ended on the way out."""
+    processes: dict[int, BaseProcess] = {}
+    try:
+        yield processes
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.join()
+
+
+def start_child(method: str, target: Callable[..., None], *args: Any) -> BaseProcess:
+    """Start `target(*args)` in a process of its own, which SIGTERM breaks off; method: "spawn" or "fork".
+
+    It ignores Ctrl-C from its first moment, as `begin_child` goes on doing.
+    """
+    process = multiprocessing.get_context(method).Process(target=_child, args=(os.getpid(), target, *args))
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        process.start()
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
+    return process
+
+
+def _child(parent: int, target: Callable[..., None], *args: Any) -> None:
+    begin_child(parent, on_sigterm=raise_ended)
+    try:
+        target(*args)
+    except KeyboardInterrupt as stopped:
+        sys.exit(exit_code(stopped))
 
 
 def begin_child(parent: int, *, on_sigterm: Any = signal.SIG_DFL) -> None:

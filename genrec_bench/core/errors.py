@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: a wrong name, value, file or setting.
+    """Something the user can fix: a wrong name, value, file or setting.
 
     The message says what is wrong, where, what is allowed and the nearest match.
     """
@@ -15,6 +15,11 @@ class UserError(Exception):
 
 class DoesNotFit(UserError):
     """A method that cannot run on these data, such as weights for four levels on IDs of three."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nearest(wrong: str, allowed: Iterable[str]) -> str | None:

@@ -95,17 +95,6 @@ class Bars:
         self._grid.close()
 
 
-class One:
-    """The progress of one run among the bars."""
-
-    def __init__(self, bars: Bars, key: str) -> None:
-        self.bars, self.key = bars, key
-
-    def step(self, done: int, total: int, note: str = "") -> None:
-        """Pass it on."""
-        self.bars.step(self.key, done, total, note)
-
-
 class Quiet:
     """A progress that tells nobody."""
 

@@ -51,12 +51,12 @@ def _cpu() -> str:
 
 
 def device_name(device: str) -> str:
-    """The device as records name it: "cpu", or "cuda:0" with the model in brackets."""
+    """The device as records name it: "cpu", or "cuda" with the model in brackets; numbers are equal where this is."""
     if not device.startswith("cuda"):
         return device
     import torch
 
-    return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cuda ({torch.cuda.get_device_name(device)})"
 
 
 def _commit(root: Path | None = None) -> dict[str, Any]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError, unknown
+
+NAME = re.compile(r"[a-z][a-z0-9_-]*")  # so that it can be a word of `--set`, a key and a folder
 
 
 class Registry:
@@ -27,9 +31,13 @@ class Registry:
         """Class decorator: `@objectives.register("dpo")`."""
 
         def add(cls: type) -> type:
+            if not NAME.fullmatch(name):
+                raise UserError(f"{self.kind} {name!r}: a name has lower-case letters, digits, - and _, and begins "
+                                "with a letter.")
             known = self._classes.get(name)
             if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise UserError(f"{self.kind} {name!r} is registered twice: {known.__module__} and {cls.__module__}.")
+                first = getattr(sys.modules.get(known.__module__), "__file__", None) or known.__module__
+                raise UserError(f"{self.kind} {name!r} is registered twice, first in {first}. Give yours another name.")
             if not dataclasses.is_dataclass(cls):
                 raise UserError(f"{self.kind} {name!r} must be a dataclass: its fields are its settings.")
             cls.name = name
@@ -49,8 +57,12 @@ class Registry:
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
+        return sorted(self.classes())
+
+    def classes(self) -> dict[str, type]:
+        """The class of every name."""
         self._load()
-        return sorted(self._classes)
+        return dict(self._classes)
 
     def get(self, name: str, where: str = "") -> type:
         """The class of a name. Raises: UserError with the nearest match."""
@@ -84,3 +96,12 @@ backbones = Registry("backbone", "genrec_bench.backbones")
 objectives = Registry("objective", "genrec_bench.objectives")
 metrics = Registry("metric", "genrec_bench.metrics")
 baselines = Registry("baseline", "baselines")
+KINDS = (datasets, tokenizers, backbones, objectives, metrics, baselines)
+
+
+def kind_of(name: str, where: str = "") -> Registry:
+    """The kind that a name is registered as. Raises: UserError with the nearest match."""
+    kinds = {known: kind for kind in KINDS for known in kind.names()}
+    if name not in kinds:
+        raise unknown("plug-in", name, kinds, where)
+    return kinds[name]

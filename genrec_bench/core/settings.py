@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from genrec_bench.core.errors import UserError, unknown
@@ -30,7 +31,7 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     `where` names the place in messages, e.g. "backbone.tiger". Raises: UserError.
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for key in values:
         if key not in fields:
             raise unknown("setting", key, fields, where)
@@ -42,6 +43,9 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     for key, value in checked.items():
         _check_range(value, fields[key].metadata, f"{where}.{key}")
     return cls(**checked)
+
+
+_hints = cache(typing.get_type_hints)
 
 
 def to_dict(instance: Any) -> dict[str, Any]:

@@ -182,3 +182,14 @@ def dataset_spec(text: str, changed: Mapping[str, Mapping[str, Any]] | None = No
     else:
         spec = {"name": "folder", "path": str(Path(text).expanduser().resolve())}
     return {**spec, **(changed or {}).get(spec["name"], {})}
+
+
+def dataset_specs(names: Sequence[str], changed: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The specs of several `--datasets` values. Raises: UserError for a name or a part of `changed` that is not there.
+    """
+    specs = [dataset_spec(name, changed) for name in names]
+    used = {spec["name"] for spec in specs}
+    for part in changed:
+        if part not in used:
+            raise UserError(f"--set {part}...: this command reads {', '.join(sorted(used))} and no {part}.")
+    return specs

@@ -58,6 +58,8 @@ class DecodingConfig:
 
     num_beams: int = setting(20, "beam width B (APAO 5.1.3)", low=1)
     normaliser: str = setting("flat", "vocabulary of the softmax", choices=("flat", "trie"))
+    eos: bool = setting(False, "the log-probability of EOS behind a semantic ID counts in its score, as in Hugging "
+                               "Face generate of the released scripts")
     batch_size: int = setting(256, "most users decoded together", low=1)
     temperature: float = setting(1.0, "what the logits are divided by before the softmax", low=1e-6)
     memory_gib: float = setting(2.0, "most memory of a decoding pass, in GiB; users are decoded in as many passes as "

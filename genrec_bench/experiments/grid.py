@@ -65,6 +65,8 @@ def expand(selection: Selection) -> list[RunConfig]:
     rows = [{**row, "paper": file["suite"].get("paper")} for file in map(load_suite, parts_of(selection.suite))
             for row in file.get("row", [])]
     _check_names(selection, rows)
+    named = [row.get("baseline") for row in rows]
+    rows += [{"baseline": name} for name in selection.baselines or () if name not in named]
     grid = selection.grid or load_profile(selection.profile).get("grid", GRIDS[0])
     if selection.rows is None:  # a row that is named is run, whichever grid it is part of
         rows = [row for row in rows if GRIDS.index(row.get("grid", GRIDS[0])) <= GRIDS.index(grid)]
@@ -93,18 +95,19 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunCon
 def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: str, overrides: Overrides) -> RunConfig:
     """A suite's row under a profile, at seed 0, without any data.
 
-    dataset: a registered name. tokenizer: the name of the one that these data have where a row names none.
+    dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is.
     Raises: UserError where the row cannot be run so.
     """
     layers = _layers(load_profile(profile), dataset, overrides)
-    spec = {"name": dataset, **({"path": dataset} if registry.datasets.get(dataset).needs_path else {})}
-    own = row if "baseline" in row else {"tokenizer": {"name": tokenizer}, **row}
-    return _runs(own, registry.datasets.build(spec), layers, (0,), profile)[0]
+    spec = {"name": dataset}
+    if registry.datasets.get(dataset).needs_path:
+        spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
+    return _runs(row, registry.datasets.build(spec), layers, (0,), profile)[0]
 
 
-def training_config(profile: str, dataset: str) -> TrainingConfig:
+def training_config(profile: str, dataset: str, overrides: Overrides) -> TrainingConfig:
     """How a profile trains on a registered dataset where a row says nothing of it."""
-    return _section("training", _layers(load_profile(profile), dataset, {}))
+    return _section("training", _layers(load_profile(profile), dataset, overrides))
 
 
 def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
@@ -190,10 +193,8 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
     for name in selection.objectives or ():
         registry.objectives.get(name, "--objectives")
-    available = [row["baseline"] for row in rows if "baseline" in row]
     for name in selection.baselines or ():
-        if name not in available:
-            raise unknown("baseline", name, available, f"suite {selection.suite}")
+        registry.baselines.get(name, "--baselines")
     labels = [row["label"] for row in rows if "label" in row]
     for label in selection.rows or ():
         if label not in labels:

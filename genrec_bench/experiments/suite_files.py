@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_bench.core import settings
-from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.errors import UserError, nearest, unknown
 from genrec_bench.core.seeds import MAX_SEED
 from genrec_bench.core.settings import setting
 
@@ -120,6 +120,28 @@ def suite_names(folder: Path | None = None) -> list[str]:
     return _names("suite", folder)
 
 
+def stamp(name: str) -> int:
+    """When a user's own suite file was changed; 0 for a suite of ours. What is kept of a suite is kept by it."""
+    return _own_file(name).stat().st_mtime_ns if is_file(name) else 0
+
+
+def is_file(name: str) -> bool:
+    """Whether a suite is named by the path of a user's own file."""
+    return name.endswith(".toml")
+
+
+def _own_file(name: str) -> Path:
+    """A user's suite file. Raises: UserError where it is not there, or is called like a suite of ours."""
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        match = nearest(path.name, (p.name for p in path.parent.glob("*.toml")))
+        hint = f" Did you mean {Path(name).with_name(match)}?" if match else ""
+        raise UserError(f"there is no suite file {name}.{hint}")
+    if path.stem in suite_names() and path.parent != FOLDERS["suite"]:
+        raise UserError(f"{name}: a suite of the name {path.stem!r} is there already. Give the file another name.")
+    return path
+
+
 def profile_names(folder: Path | None = None) -> list[str]:
     """Names of the profile files, sorted."""
     return _names("profile", folder)
@@ -128,6 +150,7 @@ def profile_names(folder: Path | None = None) -> list[str]:
 def load_suite(name: str, folder: Path | None = None) -> Data:
     """A suite file as data, `suite` and `row`; sweeps are written out as rows and presets as settings.
 
+    name: of a suite, or the path of a user's own file, which ends in .toml.
     Raises: UserError with the nearest name, or naming file and place of what is wrong in it.
     """
     path, data = _read("suite", name, folder)
@@ -219,6 +242,9 @@ def _names(kind: str, folder: Path | None) -> list[str]:
 
 
 def _read(kind: str, name: str, folder: Path | None) -> tuple[Path, Data]:
+    if kind == "suite" and is_file(name):
+        path = _own_file(name)
+        return path, _parsed(path, stamp(name))
     names = _names(kind, folder)
     if name not in names:
         raise unknown(kind, name, names)
@@ -227,7 +253,7 @@ def _read(kind: str, name: str, folder: Path | None) -> tuple[Path, Data]:
 
 
 @cache
-def _parsed(path: Path) -> Data:
+def _parsed(path: Path, stamp: int = 0) -> Data:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -178,12 +178,11 @@ class Apao(Objective):
         """(B, T), 0 where the target has no token."""
         if self.form == "pointwise":
             return apao_pointwise_losses(inputs.target_token_logps, inputs.is_token)
-        keep = inputs.keep[:, :self.num_negatives]
-        scale = None
+        keep, scale = inputs.keep, None
         if self.negative_scale:
             scale = (inputs.catalogue.num_prefixes - 1) / (keep.sum(dim=1, dtype=torch.float64) + 1)
         compute = released_pairwise_losses if self.released_numerics else apao_pairwise_losses
-        losses = compute(inputs.target_token_logps, inputs.negative_token_logps[:, :self.num_negatives], keep,
+        losses = compute(inputs.target_token_logps, inputs.negative_token_logps, keep,
                          divide_by_length=self.divide_by_length, scale=scale)
         return losses.masked_fill(~inputs.is_token, 0.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,18 +30,35 @@ Watched = dict[str, tuple[Tensor, int]]  # tensors by name, each with torch's co
 
 
 class shared(cached_property):  # noqa: N801  used like the property it is
-    """Computed when first asked for, then the same for all objectives; its tensor is watched from then on."""
+    """Computed when first asked for, once for all objectives of a run; its tensor is watched from then on."""
 
     def __get__(self, inputs: Any, owner: type | None = None) -> Any:
-        value = super().__get__(inputs, owner)
-        if inputs is not None:
-            inputs.made[self.attrname] = (value, value._version)
+        if inputs is None:
+            return self
+        if inputs.whole is None:
+            value = super().__get__(inputs, owner)
+        else:
+            value = vars(inputs)[self.attrname] = self.part(getattr(inputs.whole, self.attrname), inputs)
+        inputs.made[self.attrname] = (value, value._version)
         return value
+
+    @staticmethod
+    def part(value: Tensor, inputs: ObjectiveInputs) -> Tensor:
+        """What these inputs see of the value that was computed for all."""
+        return value
+
+
+class per_negative(shared):  # noqa: N801
+    """A shared property whose second dimension is the negatives."""
+
+    @staticmethod
+    def part(value: Tensor, inputs: ObjectiveInputs) -> Tensor:
+        return value[:, :inputs.negative_ids.shape[1]]
 
 
 @dataclass(eq=False)
 class ObjectiveInputs:
-    """One batch as an objective sees it. What it did not name in `needs` is None.
+    """One batch as an objective sees it (see `of`). What no objective of the run named in `needs` is None.
 
     All objectives of a run see the same tensors, some of them views of the decoder's trie: nothing here may be written
     into or replaced but entries of `state`, which are replaced.
@@ -49,7 +67,8 @@ class ObjectiveInputs:
     teacher-forced logits of the targets, float32, with gradient.
     eos_logps: (B,) log-probability of EOS after the target ("eos").
     catalogue: all valid semantic IDs; target_ids: (B,) their numbers of the targets ("trie", "negatives").
-    negative_ids: (B, N) numbers of sampled semantic IDs, not yet compared with the target ("negatives").
+    negative_ids: (B, N) numbers of sampled semantic IDs, not yet compared with the target ("negatives"); N is the
+    objective's own num_negatives.
     node_logits: (B, P, V) logits after every distinct prefix of a row's negatives; negative_nodes: (B, N, T) which of
     the P rows predicts each negative's token. Use `negative_token_logps` or `negative_logits` instead.
     reference_target_token_logps (B, T), reference_negative_token_logps (B, N, T): of the frozen network, 0 at PAD
@@ -57,7 +76,6 @@ class ObjectiveInputs:
     beam_thresholds: (B, T) summed log-probability of the B-th kept prefix after each level, -inf where fewer than B
     exist ("beam"). state: the run state of the objective that is asked, see `Objective.initial_state`; it may replace
     entries. closes_step: this is the last forward pass of an optimiser step.
-    What is computed once here serves all objectives of a run.
     """
 
     targets: Tensor
@@ -74,6 +92,7 @@ class ObjectiveInputs:
     state: dict[str, Tensor] = field(default_factory=dict)
     closes_step: bool = True
     made: Watched = field(default_factory=dict, init=False, repr=False)  # the shared properties asked for so far
+    whole: ObjectiveInputs | None = field(default=None, init=False, repr=False)  # with all negatives of the run
 
     @classmethod
     def from_logits(cls, catalogue: Catalogue, target_ids: Tensor, logits: Tensor, negative_ids: Tensor | None = None,
@@ -86,6 +105,19 @@ class ObjectiveInputs:
             flat = negative_logits.flatten(1, 2)
         return cls(catalogue.tokens[target_ids], logits, catalogue=catalogue, target_ids=target_ids,
                    negative_ids=negative_ids, node_logits=flat, negative_nodes=nodes, **rest)
+
+    def of(self, objective: Objective) -> ObjectiveInputs:
+        """What one objective sees: its own number of negatives, none where it needs none; no tensor is copied.
+
+        Shared properties are computed on these inputs, so once for all objectives.
+        """
+        asks = "negatives" in objective.needs
+        cut = {name: given[:, :objective.num_negatives] if asks else None
+               for name in ("negative_ids", "negative_nodes", "reference_negative_token_logps")
+               if (given := getattr(self, name)) is not None}
+        own = dataclasses.replace(self, **cut)
+        own.whole = self
+        return own
 
     @shared
     def is_token(self) -> Tensor:
@@ -103,33 +135,33 @@ class ObjectiveInputs:
         """(B, T, V) bool: tokens that may follow the target's prefix ("trie")."""
         return self.catalogue.valid(self.target_ids)
 
-    @shared
+    @per_negative
     def negatives(self) -> Tensor:
         """(B, N, T) token ids of the negatives, PAD where shorter ("negatives")."""
         return self.catalogue.tokens[self.negative_ids]
 
-    @shared
+    @per_negative
     def negative_token_logps(self) -> Tensor:
         """(B, N, T) log-probabilities of the negatives' tokens over the whole vocabulary, 0 at PAD ("negatives")."""
         return node_token_logps(self.node_logits, self.negative_nodes, self.negatives)
 
-    @shared
+    @per_negative
     def negative_logits(self) -> Tensor:
         """(B, N, T, V) logits along each negative's own path ("negatives"); large, so only where they are needed."""
         index = self.negative_nodes.flatten(1)[:, :, None].expand(-1, -1, self.node_logits.shape[2])
         return self.node_logits.gather(1, index).unflatten(1, self.negative_nodes.shape[1:])
 
-    @shared
+    @per_negative
     def negative_valid(self) -> Tensor:
         """(B, N, T, V) bool: tokens that may follow each negative's prefix ("trie" and "negatives")."""
         return self.catalogue.valid(self.negative_ids)
 
-    @shared
+    @per_negative
     def keep(self) -> Tensor:
         """(B, N, T) bool: the negative's prefix is neither the target's nor an earlier negative's ("negatives")."""
         return self.catalogue.distinct(torch.cat([self.target_ids[:, None], self.negative_ids], dim=1))[:, 1:]
 
-    @shared
+    @per_negative
     def is_other(self) -> Tensor:
         """(B, N) bool: the negative is not the target itself ("negatives")."""
         return self.negative_ids != self.target_ids[:, None]
@@ -176,12 +208,12 @@ def prefix_sums(token_logps: Tensor) -> Tensor:
 class Objective:
     """Base of objective plug-ins: frozen dataclasses whose fields are settings.
 
-    `needs` names what `inputs.py` must prepare beyond the targets' logits (see NEEDS); it may be a property that looks
-    at the settings. An unknown need is refused before any data is read. With "negatives", `num_negatives` says how
-    many of the drawn ones are used; with "reference", `reference` says of which weights ("initial": those
-    training starts from, "first_stage": those of the first stage); with "beam", `num_beams` and `normaliser` say of
-    which search. `version` is raised when the same settings give other numbers. `limits` are pairs of own settings and
-    the spec of another objective whose loss is then the same.
+    `needs` names what the feed must prepare beyond the targets' logits (see NEEDS); it may be a property that looks at
+    the settings. An unknown need is refused before any data is read. With "negatives", `num_negatives` says how many it
+    is given a row; with "reference", `reference` says of which weights ("initial": those training starts from,
+    "first_stage": those of the first stage); with "beam", `num_beams` and `normaliser` say of which search. `version`
+    is raised when the same settings give other numbers. `limits` are pairs of own settings and the spec of another
+    objective whose loss is then the same.
     """
 
     name: ClassVar[str]

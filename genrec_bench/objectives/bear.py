@@ -170,12 +170,11 @@ class Bear(Objective):
 
     def _of_negatives(self, inputs: ObjectiveInputs) -> Tensor:
         """(B,) mean or sum of the regulariser along each negative's own path; the target among them counts too."""
-        drawn = slice(self.num_negatives)
-        tokens, logits = inputs.negatives[:, drawn], inputs.negative_logits[:, drawn]
-        valid = inputs.negative_valid[:, drawn] if self.vocabulary == "trie" else _all_tokens(tokens, logits)
+        tokens, logits = inputs.negatives, inputs.negative_logits
+        valid = inputs.negative_valid if self.vocabulary == "trie" else _all_tokens(tokens, logits)
         if self.mask_shared:
             nodes = inputs.catalogue.nodes
-            shared = nodes[inputs.negative_ids[:, drawn]] == nodes[inputs.target_ids][:, None]
+            shared = nodes[inputs.negative_ids] == nodes[inputs.target_ids][:, None]
             valid = valid & ~shared[..., None]
         values = self._regulariser(logits, tokens, valid)
         return values.mean(dim=1) if self.negatives_reduction == "mean" else values.sum(dim=1)

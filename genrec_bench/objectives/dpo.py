@@ -46,16 +46,16 @@ class PreferenceObjective(Objective):
 
     def keep(self, inputs: ObjectiveInputs) -> Tensor:
         """(B, N) bool: the negatives that count."""
-        return inputs.is_other[:, :self.num_negatives]
+        return inputs.is_other
 
     def scores(self, inputs: ObjectiveInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log-probabilities of targets (B,) and negatives (B, N), then the reference's: 0 where there is none."""
         target = inputs.target_token_logps.sum(dim=1)
-        negatives = inputs.negative_token_logps[:, :self.num_negatives].sum(dim=2)
+        negatives = inputs.negative_token_logps.sum(dim=2)
         if "reference" not in self.needs:
             return target, negatives, torch.zeros_like(target), torch.zeros_like(negatives)
         return (target, negatives, inputs.reference_target_token_logps.sum(dim=1),
-                inputs.reference_negative_token_logps[:, :self.num_negatives].sum(dim=2))
+                inputs.reference_negative_token_logps.sum(dim=2))
 
     def mean_of_pairs(self, inputs: ObjectiveInputs) -> Tensor:
         """(B,) mean of `dpo_loss` over the pairs of the target and each negative that counts; 0 without one."""

@@ -45,7 +45,7 @@ class SDpo(PreferenceObjective):
         keep = super().keep(inputs)
         if not self.mask_duplicates:
             return keep
-        ids = inputs.negative_ids[:, :self.num_negatives]
+        ids = inputs.negative_ids
         return keep & ~(ids[:, :, None] == ids[:, None, :]).tril(-1).any(dim=2)
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:

@@ -83,14 +83,14 @@ def budget(block: Block) -> str:
     """One bullet for each budget: rows with the same batch, stages and most epochs, and how many steps they had."""
     same: dict[tuple[Any, ...], list[Group]] = {}
     for group in block.groups:
-        same.setdefault(_allowed(group), []).append(group)
+        same.setdefault(_allowed(group) if group.all_stages("steps") else (None,), []).append(group)
     lines = []
     for (rows, *_), groups in same.items():
         names = ", ".join(g.label for g in groups)
-        steps = _spread([s for g in groups for s in g.all_stages("steps")])
-        if rows is None or steps is None:
+        if rows is None:
             lines.append(f"- No steps are recorded: {names}.")
             continue
+        steps = _spread([s for g in groups for s in g.all_stages("steps")])
         before = _spread([s for g in groups for s in g.first_stages("steps")])
         stages = f", {_span(before)} of them in the first stage" if before else ""
         lines.append(f"- {_span(steps)} steps of {rows:,} rows{stages}{_more(block, groups)} "

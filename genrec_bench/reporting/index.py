@@ -15,21 +15,16 @@ from genrec_bench.reporting.tables import pipe, title_of
 UNTOLD = ("smoke",)  # profiles whose numbers mean nothing
 
 
-def index(materials: Sequence[Material], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]],
-          corrected: int) -> str:
+def index(materials: Sequence[Material], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]]) -> str:
     """The index of all suites with records, as Markdown.
 
     links: files of the reports and pages that are there, with their titles. grades: paper -> grade -> printed scores.
-    corrected: records among these that an erratum is about.
     """
     told = [m for m in materials if any(b.profile not in UNTOLD for b in m.blocks)]
     findings = [_best(told), _verdicts(told), _strongest(told), _lost(told), _printed(grades)] if told else \
         ["Only profile smoke has been run: it shows that everything works, and its numbers mean nothing."]
     sections = ["# Reports", "## Findings", "\n".join(f"{n}. {text}" for n, text in enumerate(findings, 1)),
                 "## What was run", _what(materials)]
-    if corrected:
-        sections.append(f"{corrected} of these records were corrected since they were first published: see `ERRATA.md` "
-                        "beside the records.")
     lines = [f"- [{title}]({name})" for name, title in links.items()]
     return "\n\n".join([*sections, "## Reports and tables", "\n".join(lines)]) + "\n"
 

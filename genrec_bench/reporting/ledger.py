@@ -13,7 +13,8 @@ from typing import Any
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
-from genrec_bench.reporting.load import Block, Group, arrange
+from genrec_bench.reporting.load import Block, Group, arrange, data_of
+from genrec_bench.reporting.matching import row_method
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.reporting.tables import mean_sd, number, pipe, seeds_cell, title_of
 from genrec_bench.results.records import RunRecord
@@ -25,8 +26,8 @@ REQUIRED: Any = dataclasses.MISSING
 INTRODUCTION = """\
 What the papers, their pseudo-code and their released code say differently or leave open, what the choice is called
 here, which value is the default and why, and what it costs where that has been measured. Written by
-`python benchmark.py report --ledger` from `genrec_bench/experiments/ledger/*.toml` and the records; change those, not
-this file."""
+`python benchmark.py report --ledger --reports docs` from `genrec_bench/experiments/ledger/*.toml` and the records below
+`--results`; change those, not this file."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _method(path: Path) -> Method:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}). Mend it or remove it.") from None
+        raise UserError(f"{path} is not valid TOML ({error}). Fix it or remove it.") from None
     method = settings.build(Method, data, str(path))
     keys = [entry.key for entry in method.entry]
     for entry in method.entry:
@@ -115,7 +116,7 @@ def render_ledger(records: Sequence[RunRecord], out: Path, *, folder: Path = FOL
     methods = load_ledger(folder)
     names = sorted({e.effect.suite for m in methods for e in m.entry if e.effect})
     blocks = {name: [b for b in arrange(load_suite(name, suites), records) if b.profile != "smoke"] for name in names}
-    found = {(m.title, e.key): _measured(e, blocks) for m in methods for e in m.entry}
+    found = {(m.title, e.key): _measured(e, blocks, records) for m in methods for e in m.entry}
     rows = [[m.title, e.what, f"`{e.setting}`" if e.setting else "none", _text(e.default) if e.setting else "",
              "" if e.effect is None else "measured" if found[m.title, e.key] else "not measured"]
             for m in methods for e in m.entry]
@@ -133,24 +134,28 @@ def render_ledger(records: Sequence[RunRecord], out: Path, *, folder: Path = FOL
 Measured = list[tuple[Block, list[tuple[Reading, Group]]]]
 
 
-def _measured(entry: Entry, blocks: Mapping[str, list[Block]]) -> Measured:
+def _measured(entry: Entry, blocks: Mapping[str, list[Block]], records: Sequence[RunRecord]) -> Measured:
     """The blocks in which two readings or more have been run, with the runs of each, in the order of readings."""
     result = []
     for block in blocks[entry.effect.suite] if entry.effect else ():
-        found = [(reading, group) for reading in entry.readings for group in _runs(entry, reading, block)]
+        found = [(reading, group) for reading in entry.readings for group in _runs(entry, reading, block, records)]
         if len({canonical(reading.value) for reading, _ in found}) > 1:
             result.append((block, found))
     return result
 
 
-def _runs(entry: Entry, reading: Reading, block: Block) -> Iterator[Group]:
-    """Groups of the reading's row that have its value."""
+def _runs(entry: Entry, reading: Reading, block: Block, records: Sequence[RunRecord]) -> Iterator[Group]:
+    """The runs of the row that has a reading's value, or those of the entry's row with that value set."""
+    groups = [group for group in block.groups if group.row.label == (reading.row or entry.effect.row)]
+    if reading.row or canonical(reading.value) == canonical(entry.default):
+        yield from groups
+        return
     part, _, key = entry.setting.partition(".")
-    for group in block.groups:
-        specs = _specs(group)
-        value = specs.get(part, {}).get(key)
-        if group.row.label == (reading.row or entry.effect.row) and canonical(value) == canonical(reading.value):
-            yield group
+    for group in groups[:1]:
+        same = [r for r in records if r.profile == block.profile and data_of(r) == data_of(group.records[0])]
+        runs = [r for r in same if r.method == row_method(group.row, r, {part: {key: reading.value}})]
+        if runs:
+            yield Group(group.row, group.label, tuple(sorted(runs, key=lambda r: (r.seed, r.run_id))))
 
 
 def _specs(group: Group) -> dict[str, Mapping[str, Any]]:

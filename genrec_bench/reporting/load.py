@@ -14,8 +14,8 @@ from genrec_bench.core import registry
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.grid import Overrides
-from genrec_bench.reporting.matching import dataset_title, row_numbers
-from genrec_bench.reporting.rows import Row, Suite, as_stated
+from genrec_bench.reporting.matching import dataset_title, has_row, row_numbers
+from genrec_bench.reporting.rows import Row, Suite, as_stated, load_suite
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -161,7 +161,8 @@ def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | N
     overrides: what `--set` changes of the rows.
     """
     records = list({r.run_id: r for r in records}.values())
-    expected = expected_seeds(records)
+    every = (suite, *map(load_suite, load_suite("all").includes))
+    expected = expected_seeds(r for r in records if has_row(r, every, overrides))
     blocks = []
     for data in sorted({canonical(data_of(r)) for r in records}):
         same = [r for r in records if canonical(data_of(r)) == data]
@@ -182,19 +183,18 @@ def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[
     """Which seeds a row has to have, by data and profile, whatever suite it belongs to.
 
     Those of the profile's file that any seeded run has, and those that half of the methods have: so no suite calls a
-    row whole which another calls incomplete, and a row with more seeds makes no other incomplete. Of a profile without
-    a file, and where no seed is such a one, every seed there is.
+    row whole which another calls incomplete, and a row with more seeds makes no other incomplete. Where no seed is such
+    a one, every seed there is. records: those that a suite has a row for.
     """
     found: dict[tuple[str, str], dict[int, set[str]]] = {}
     for record in records:
         if is_seeded(record):
             seeds = found.setdefault((canonical(data_of(record)), record.profile), {})
             seeds.setdefault(record.seed, set()).add(record.method)
-    known = {p: set(suite_files.load_profile(p)["seeds"]) for p in suite_files.profile_names()}
     expected = {}
     for (data, profile), seeds in found.items():
-        methods = len(set().union(*seeds.values()))
-        common = [s for s, having in seeds.items() if s in known.get(profile, seeds) or 2 * len(having) >= methods]
+        own, methods = suite_files.load_profile(profile)["seeds"], len(set().union(*seeds.values()))
+        common = [s for s, having in seeds.items() if s in own or 2 * len(having) >= methods]
         expected[data, profile] = tuple(sorted(common or seeds))
     return expected
 

@@ -19,12 +19,12 @@ from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures.base import Plate, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
+from genrec_bench.reporting.matching import unregistered
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
 from genrec_bench.reporting.printed_tables import PrintedTable
-from genrec_bench.reporting.rows import Suite, load_suite
-from genrec_bench.results.errata import errata
+from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
 from genrec_bench.results.records import RunRecord
 
 PAPERS = "papers"  # folder of the papers' tables
@@ -49,7 +49,7 @@ class Source:
 
     def material(self, suite: Suite) -> Material:
         """What a suite's report is made from."""
-        return Material.of(suite, self.records, self.results, self.overrides)
+        return Material.of(with_baselines(suite, self.records), self.records, self.results, self.overrides)
 
 
 def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *, suites: Path | None = None,
@@ -71,11 +71,14 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
 def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     """All files of a suite's report, and which of them to read first. Raises: UserError, see `render_suite`."""
     suite = load_suite(suite_name, source.suites)
-    every = [source.material(load_suite(name, source.suites)) for name in _single(source.suites)]
+    every = [source.material(load_suite(name, source.suites)) for name in _single(suite_name, source.suites)]
     every = [m for m in every if m.blocks]
     wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
     if not wanted:
-        raise UserError(f"no records for suite {suite_name!r}. Run `python benchmark.py --suite {suite_name}` first.")
+        absent = unregistered(source.records)
+        raise UserError(f"no records for suite {suite_name!r}. " + (
+            f"{', '.join(absent)}: not registered; give --plugin FILE.py." if absent else
+            f"Run `python benchmark.py --suite {suite_name}` first."))
     pages = Pages()
     with threadpool_limits(1), _drawing(wanted, source) as drawn:  # more would fight with the processes that draw
         tables = {key: _tables(load_paper(key), every) for key in paper_names()}
@@ -89,7 +92,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
               for key, (paper, *_) in tables.items()}
     there = {name: title for name, title in links.items()
              if name in pages.files or (source.reports and (source.reports / name).is_file())}
-    pages.text("index.md", index(every, there, counts, _corrected(every, source.results)))
+    pages.text("index.md", index(every, there, counts))
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
 
 
@@ -113,9 +116,11 @@ def _papers_of(suite: Suite) -> list[str]:
     return [key for key in paper_names() if key == suite.paper or key in drawn]
 
 
-def _single(suites: Path | None) -> list[str]:
-    """The suites with rows of their own."""
-    return [name for name in suite_files.suite_names(suites) if not load_suite(name, suites).includes]
+def _single(asked: str, suites: Path | None) -> list[str]:
+    """The suites with rows of their own; the one asked for may be a file of the user's."""
+    names = suite_files.suite_names(suites)
+    own = [asked] if load_suite(asked, suites).name not in names else []
+    return [name for name in [*names, *own] if not load_suite(name, suites).includes]
 
 
 def _better(material: Material | None) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -131,12 +136,6 @@ def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
     """Printed scores by grade; counts of data, costs and settings are none."""
     scores = {layout.number for layout in paper.layouts if layout.kind == "scores"}
     return sum((Counter(of) for number, of in printed_tables.grade_counts(made).items() if number in scores), Counter())
-
-
-def _corrected(materials: Sequence[Material], results: Path | None) -> int:
-    """Records of these reports that an erratum is about."""
-    known = {e.run_id for e in errata(results)} if results is not None else set()
-    return len(known & {r.run_id for m in materials for r in about.records_of(m.blocks)})
 
 
 def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[Material], Drawn]) -> Drawn:
@@ -200,8 +199,10 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None
 
 
 def _figures(key: str, materials: Sequence[Material], drawn: Mapping[str, Drawn]) -> str:
-    """Which of a paper's measured figures are drawn in which report, and what the others need."""
+    """Which of a paper's measured figures are drawn in which report, and what the others need; "" without any."""
     own = {p.number: p for p in plates(paper=key)}
+    if not own:
+        return ""
     lines = []
     for material in (m for m in materials if any(p.belongs_to(m.suite) for p in own.values())):
         name = material.suite.name
@@ -217,7 +218,7 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
     Raises: UserError for a key that no suite has, naming the nearest.
     """
     suite = load_suite(suite_name, source.suites)
-    names = suite.includes or (suite.name,)
+    names = suite.includes or (suite_name,)
     materials = [m for m in (source.material(load_suite(name, source.suites)) for name in names) if m.blocks]
     offered: dict[str, list[Callable[[Pages], list[str]]]] = {}
     for material in materials:

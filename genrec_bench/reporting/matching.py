@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.core import settings
+from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
-from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.config import COMPONENTS, RunConfig
 from genrec_bench.experiments.grid import Overrides, row_config, training_config
 from genrec_bench.experiments.identity import method
 from genrec_bench.experiments.suite_files import profile_names
-from genrec_bench.reporting.rows import Row, Suite, flatten
+from genrec_bench.reporting.rows import Row, Suite, flatten, load_suite
 from genrec_bench.results.records import RunRecord
 
 BUDGET = ("epochs", "patience", "valid_every", "batch_size", "accumulation")  # settings of training
@@ -27,8 +28,10 @@ def row_numbers(suite: Suite, profile: str, record: RunRecord,
 
     A row that cannot run there, such as one that `overrides` do not fit, gives none; of equal rows the first counts.
     """
-    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
-    return _numbers(suite, profile, record.config["dataset"]["name"], tokenizer, canonical(overrides or {}))
+    dataset, tokenizer = ((record.config.get(kind) or {}).get("name", "") for kind in ("dataset", "tokenizer"))
+    if dataset not in registry.datasets.names():  # a plug-in that may be loaded later
+        return {}
+    return _numbers(suite, profile, dataset, tokenizer, canonical(overrides or {}))
 
 
 @cache
@@ -41,22 +44,52 @@ def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides
     return found
 
 
+def row_method(row: Row, record: RunRecord, overrides: Overrides) -> str | None:
+    """The method that a row gives under a record's profile, on its dataset; None where it cannot run there."""
+    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    (config,) = row_configs([row], record.profile, record.config["dataset"]["name"], tokenizer, overrides)
+    return None if config is None else method(config)
+
+
 def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
                 overrides: Overrides) -> Iterable[RunConfig | None]:
     """What each row is under a profile on a dataset; None where it cannot run there."""
+    known = profile in profile_names()
     for row in rows:
         try:
-            yield row_config(row.source, profile, dataset, tokenizer, overrides) if profile in profile_names() else None
+            yield row_config(row.source, profile, dataset, tokenizer, overrides) if known else None
         except UserError:
             yield None
 
 
-def unequal_budget(record: RunRecord) -> str:
+def has_row(record: RunRecord, suites: Iterable[Suite], overrides: Overrides | None = None) -> bool:
+    """Whether a row of the suites gives a record's method under the record's own profile."""
+    return any(record.method in row_numbers(suite, record.profile, record, overrides) for suite in suites)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that carry verdicts: of a suite or those it includes, with what `--set` changes of them."""
+
+    suite: str = "all"
+    overrides: Overrides = field(default_factory=dict)
+
+    def of(self, record: RunRecord, profile: str) -> Row | None:
+        """The row that gives a record's method under a profile; of several the one of the smallest grid."""
+        found = [suite.rows[number] for suite in map(load_suite, load_suite(self.suite).includes or (self.suite,))
+                 if (number := row_numbers(suite, profile, record, self.overrides).get(record.method)) is not None]
+        return min(found, key=lambda row: row.grid == "full", default=None)
+
+
+EVERY = Rows()
+
+
+def unequal_budget(record: RunRecord, overrides: Overrides | None = None) -> str:
     """What a trained method was given otherwise than the methods of its profile, or ""."""
     own = (record.first_stage or record.config).get("training")
     if own is None or record.profile not in profile_names():
         return ""
-    usual = settings.to_dict(training_config(record.profile, record.config["dataset"]["name"]))
+    usual = settings.to_dict(training_config(record.profile, record.config["dataset"]["name"], overrides or {}))
     return ", ".join(f"{name} {own[name]} instead of {usual[name]}" for name in BUDGET if own[name] != usual[name])
 
 
@@ -69,13 +102,23 @@ def dataset_title(record: RunRecord) -> str:
     return f"{name} (folder)" if name else "folder"
 
 
+def of_suite(name: str) -> Callable[[RunRecord], bool]:
+    """Whether a record is a run of a suite, or of one that it includes. Raises: UserError for an unknown suite."""
+    suite = load_suite(name)
+    parts = [load_suite(part) for part in suite.includes] or [suite]
+    return lambda record: any(record.method in row_numbers(part, record.profile, record) for part in parts)
+
+
+def unregistered(records: Iterable[RunRecord]) -> list[str]:
+    """The parts of records that are not registered, as of a user's plug-in that is not loaded: `dataset clicks`."""
+    found = {(kind, record.config[kind]["name"]) for record in records for kind in COMPONENTS
+             if record.config.get(kind)}
+    return sorted(f"{kind} {name}" for kind, name in found if name not in COMPONENTS[kind].names())
+
+
 def other_runs(records: Iterable[RunRecord], suites: Sequence[Suite]) -> list[tuple[RunRecord, str]]:
     """The records that no suite has a row for, each with what differs from the row of its label."""
-    found = []
-    for record in records:
-        if not any(record.method in row_numbers(suite, record.profile, record) for suite in suites):
-            found.append((record, _difference(record, suites)))
-    return found
+    return [(record, _difference(record, suites)) for record in records if not has_row(record, suites)]
 
 
 def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
@@ -84,6 +127,10 @@ def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
     rows = [row for suite in suites for row in suite.rows
             if (row.baseline == name if name else row.label == record.label)]
     tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    if record.profile not in profile_names():
+        return f"there is no profile {record.profile}"
+    if absent := unregistered([record]):
+        return f"{', '.join(absent)}: not registered; --plugin FILE.py loads it"
     configs = [c for c in row_configs(rows[:1], record.profile, record.config["dataset"]["name"], tokenizer, {}) if c]
     if not configs:
         return "no row of a suite has this label"

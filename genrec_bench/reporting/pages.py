@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import gc
-import os
+import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
-from genrec_bench.core.ending import begin_child
+from genrec_bench.core.ending import children, start_child
 from genrec_bench.core.files import write_atomically
+from genrec_bench.core.walk import Board, Told, walk
 from genrec_bench.reporting.figures.base import Picture, Plate
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.tables import csv_text
 
 OWNED = ("tables/*.csv", "figures/*.png", "figures/*.svg")  # what a report's folder holds besides report.md
+PICTURE = "picture"  # the file that says that a figure is drawn
 FEW = 4  # figures that are drawn faster here than in processes of their own
 
 
@@ -49,7 +50,7 @@ class Pages:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
         for path in self._left(reports):
-            (reports / path).unlink()
+            (reports / path).unlink(missing_ok=True)  # another command may be writing the same report
 
     def differences(self, reports: Path) -> list[str]:
         """What `write` would change, a line a file: missing, different or left from an earlier report; sorted."""
@@ -84,53 +85,76 @@ def slug(name: str) -> str:
 
 
 Drawn = list[tuple[Plate, Block | None, Picture]]
-_waiting: list[Callable[[], Picture | None]] = []  # what the processes that draw were started for
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure as a task of the walk: whoever comes first draws it and leaves it in a folder. See `core.walk.Task`."""
+
+    material: Material
+    plate: Plate
+    block: Block | None
+    folder: Path
+    uses: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def done(self) -> bool:
+        return (self.folder / PICTURE).exists()
+
+    def needs(self) -> None:
+        return None
+
+    def draw(self) -> Picture | None:
+        """The picture, or None where the block has nothing that it is about."""
+        return self.plate.draw(self.material, self.block)
+
+    def run(self, tell: Told) -> None:
+        picture = self.draw()
+        for kind, content in ((picture and picture.files) or {}).items():
+            (self.folder / f"drawn.{kind}").write_bytes(content)
+        about = picture and [picture.text, picture.files and list(picture.files)]
+        write_atomically(self.folder / PICTURE, json.dumps(about).encode())
+
+    def read(self) -> Picture | None:
+        """What `run` left."""
+        about = json.loads((self.folder / PICTURE).read_bytes())
+        if about is None:
+            return None
+        text, kinds = about
+        return Picture(text, kinds and {kind: (self.folder / f"drawn.{kind}").read_bytes() for kind in kinds})
 
 
 @contextmanager
 def drawing(wanted: Sequence[tuple[Material, Sequence[Plate]]], jobs: int = 1) -> Iterator[Callable[[Material], Drawn]]:
-    """Draw the figures of some reports; gives a function that waits for those of one and returns them in order.
+    """Draw the figures of some reports; gives a function that returns those of one in order.
 
-    Where they are many and forking is safe, `jobs` processes draw while the caller goes on.
+    Where they are many and forking is safe, other processes draw while the caller goes on, until it asks for the first
+    and draws too: `jobs` with it. What another could not draw is drawn here, where its error is raised.
     """
-    tasks = [(material, plate, block) for material, plates in wanted for plate in plates
-             for block in plate.subjects(material)]
-    calls = [lambda m=m, p=p, b=b: p.draw(m, b) for m, p, b in tasks]
-    safe = sys.platform == "linux" and "torch" not in sys.modules  # whose threads do not outlive a fork
-    with _results(calls, jobs if safe and len(calls) >= FEW else 1) as results:
+    with tempfile.TemporaryDirectory(prefix="genrec-bench-") as folder, children() as processes:
+        tasks = [_Figure(material, plate, block, Path(folder, str(number))) for number, (material, plate, block) in
+                 enumerate((m, p, b) for m, plates in wanted for p in plates for b in p.subjects(m))]
+        safe = sys.platform == "linux" and "torch" not in sys.modules  # whose threads do not outlive a fork
+        board = Board(Path(tempfile.mkdtemp(dir=folder)))
+        if safe and len(tasks) >= FEW:
+            processes |= {number: start_child("fork", _draw, tasks, board) for number in range(jobs - 1)}
+
         def of(material: Material) -> Drawn:
-            found = [(p, b, result()) for (m, p, b), result in zip(tasks, results, strict=True) if m is material]
-            return [(plate, block, picture) for plate, block, picture in found if picture is not None]
+            own = [task for task in tasks if task.material is material]
+            if processes:
+                walk(own, board)
+            found = [(task, task.read() if task.done() else task.draw()) for task in own]
+            return [(task.plate, task.block, picture) for task, picture in found if picture is not None]
         yield of
 
 
-@contextmanager
-def _results(calls: Sequence[Callable[[], Picture | None]], jobs: int) -> Iterator[list[Callable[[], Picture | None]]]:
-    """Functions that return what the calls do: the calls themselves, or the results of other processes."""
-    if jobs == 1:
-        yield list(calls)
-        return
-    _waiting[:] = calls
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(),))
-    try:
-        yield [pool.submit(_call, number).result for number in range(len(calls))]
-    finally:
-        pool.shutdown(cancel_futures=True)
-        _waiting.clear()
-
-
-def _begin(parent: int) -> None:
+def _draw(tasks: Sequence[_Figure], board: Board) -> None:
+    """The life of a process that draws."""
     gc.disable()
-    begin_child(parent)
-
-
-def _call(number: int) -> Picture | None:
-    return _waiting[number]()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    walk(tasks, board)
 
 
 def place(pages: Pages, folder: str, plate: Plate, block: Block | None, picture: Picture) -> str:

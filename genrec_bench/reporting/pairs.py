@@ -12,11 +12,9 @@ import numpy as np
 from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
-from genrec_bench.experiments.grid import Overrides
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.load import data_of, is_seeded
-from genrec_bench.reporting.matching import dataset_title, row_numbers, unequal_budget
-from genrec_bench.reporting.rows import Row, load_suite
+from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.results.records import RunRecord
 
 K = 10
@@ -77,15 +75,14 @@ Blocks = Sequence[tuple[Method, Sequence[Pair]]]
 
 
 def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks, *, num_permutations: int,
-             seed: int, overrides: Overrides | None = None) -> Blocks:
+             seed: int, rows: Rows = EVERY) -> Blocks:
     """Each new method with its pairs, Holm's correction made over the declared ones.
 
     new, stored: records; those of one dataset, split, evaluation and profile are paired (a stored method without
-    randomness in every profile). ranks: the per-user ranks of a record. overrides: what `--set` changes of the suites'
-    rows, so that they and the new method have the same settings.
+    randomness in every profile). ranks: the per-user ranks of a record. rows: which carry verdicts.
     """
-    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, overrides)])
-              for m in _methods(new)]
+    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, rows)])
+              for m in _methods(new, rows)]
     family = tested(pair for _, pairs in blocks for pair in pairs)
     adjusted = iter(holm([p.ndcg.p_value for p in family]))
     return [(m, [replace(p, p_holm=next(adjusted), detectable=detectable(p.ndcg, len(family)))
@@ -95,14 +92,17 @@ def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks
 def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
     """The stored runs that lists from elsewhere are put beside, and the methods that are left out.
 
-    Taken are the runs of one split, evaluation and profile: those of most rows of suites, then of most methods. A
-    method that is stored with another split as well would otherwise be tested twice.
+    Taken are the runs of one split, evaluation and profile: those of most methods that a suite has a row for, then of
+    most methods. A method that is stored with another split as well would otherwise be tested twice.
     """
+
+    def size(place: str) -> tuple[int, int]:
+        firsts = {m.first.method: m.first for m in parts[place]}
+        return sum(EVERY.of(r, r.profile) is not None for r in firsts.values()), len(firsts)
+
     methods = _methods(stored)
     parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
-    most = max(sorted(parts), key=lambda place: (
-        len({m.first.method for m in parts[place] if row_in_suites(m.first, m.first.profile)}),
-        len({m.first.method for m in parts[place]})))
+    most = max(sorted(parts), key=size)
     return ([record for m in parts[most] for record in m.runs.values()],
             [m for m in methods if m not in parts[most]])
 
@@ -130,7 +130,7 @@ def described(pairs: Iterable[Pair]) -> list[Pair]:
     return [p for p in pairs if not p.declared and p.ndcg]
 
 
-def _methods(records: Sequence[RunRecord], overrides: Overrides | None = None) -> list[Method]:
+def _methods(records: Sequence[RunRecord], rows: Rows = EVERY) -> list[Method]:
     """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
     groups: dict[tuple[str, str, str], dict[int, RunRecord]] = {}
     for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
@@ -142,7 +142,7 @@ def _methods(records: Sequence[RunRecord], overrides: Overrides | None = None) -
     methods = []
     for first, group in zip(firsts, groups.values(), strict=True):
         label = first.label
-        if names[_place(first), label] > 1 and row_in_suites(first, first.profile, overrides) is None:
+        if names[_place(first), label] > 1 and rows.of(first, first.profile) is None:
             label = f"{label} (other settings, {first.method[:8]})"
         methods.append(Method(label, where[canonical(data_of(first))], dict(sorted(group.items())), is_seeded(first)))
     return methods
@@ -160,11 +160,10 @@ def _place(record: RunRecord) -> str:
     return canonical([dataset_title(record), record.profile, data_of(record)])
 
 
-def _pairs(new: Method, stored: Sequence[RunRecord], overrides: Overrides | None) -> list[Pair]:
+def _pairs(new: Method, stored: Sequence[RunRecord], rows: Rows) -> list[Pair]:
     """The new method beside every other that may be compared with it."""
     fitting = [r for r in stored if _fits(r, new.first) and r.method != new.first.method]
-    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first, overrides))
-            for m in _methods(fitting, overrides)]
+    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first, rows)) for m in _methods(fitting, rows)]
 
 
 def _fits(record: RunRecord, other: RunRecord) -> bool:
@@ -184,28 +183,21 @@ def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ..
     return common, common
 
 
-def _is_declared(new: Method, other: RunRecord, overrides: Overrides | None) -> bool:
-    """Whether the suites name the other method as one to stand beside, and the budgets are equal.
+def _is_declared(new: Method, other: RunRecord, rows: Rows) -> bool:
+    """Whether the rows have the other method as one to stand beside, and the budgets are equal.
 
-    They name their baselines, and their rows outside the grid `full`, exactly as they are under the new method's
-    profile, on its backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
+    Those are baselines, and rows outside the grid `full`, exactly as they are under the new method's profile, on its
+    backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
     which of the objectives would be theirs is not known.
     """
-    row = row_in_suites(other, new.first.profile, overrides)
-    if row is None or row.grid == "full" or unequal_budget(new.first):
+    row = rows.of(other, new.first.profile)
+    if row is None or row.grid == "full" or unequal_budget(new.first, rows.overrides):
         return False
     if row.baseline is not None:
         return True
     if new.outside:
         return row.stages == (("cross_entropy",),) and list(row.stated["objective"]) == [{"name": "cross_entropy"}]
     return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
-
-
-def row_in_suites(record: RunRecord, profile: str, overrides: Overrides | None = None) -> Row | None:
-    """The row of a suite that gives a record's method under a profile; of several the one of the smallest grid."""
-    found = [suite.rows[number] for suite in map(load_suite, load_suite("all").includes)
-             if (number := row_numbers(suite, profile, record, overrides).get(record.method)) is not None]
-    return min(found, key=lambda row: row.grid == "full", default=None)
 
 
 def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:

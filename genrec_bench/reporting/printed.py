@@ -9,7 +9,7 @@ from typing import Any
 from genrec_bench.core.files import canonical
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.papers import Paper, Reported
-from genrec_bench.reporting.rows import Row, Suite, flatten
+from genrec_bench.reporting.rows import Row, Suite, effective, flatten
 
 PROFILE = "paper"
 PROFILES = (PROFILE, "quick")  # which runs stand in a printed table, the first that there are; smoke never
@@ -61,7 +61,11 @@ def why_not_group(group: Group, paper: Paper) -> str:
     name = (group.config.get("tokenizer") or {}).get("name")
     if name != TOKENIZER:
         return f"{group.label}: semantic IDs from tokenizer {name}, not the paper's"
-    found = [(spelled, value) for place, spelled, value in _settings(group.config) if place not in group.row.wanted]
+    settings, wanted = list(_settings(group.config)), effective(group.row, group.config["dataset"]["name"])
+    for place, spelled, value in settings:  # rows that `--set` changes
+        if place in wanted and canonical(value) != canonical(wanted[place]):
+            return f"{group.label}: {spelled} is {value}, {wanted[place]} in the suite's row"
+    found = [(spelled, value) for place, spelled, value in settings if place not in wanted]
     for spelled, value in sorted(found, key=lambda one: one[0] not in FACTS):
         if why := _why_not_value(spelled, value, paper):
             return f"{group.label}: {spelled} is {value}, {why}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -80,6 +80,11 @@ class Row:
         return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
 
 
+def effective(row: Row, dataset: str) -> dict[str, Any]:
+    """What a row states on a dataset, flat, with the values that a paper has found best there."""
+    return {**row.wanted, **row.best.get(dataset, {})}
+
+
 def objective_of(row: Row) -> str:
     """What names a row's colour: the objectives of its last stage beside cross-entropy, with the form of APAO."""
     names = [f"{o['name']} {o['form']}" if o["name"] == "apao" and "form" in o else o["name"]
@@ -125,9 +130,14 @@ class Suite:
     families: tuple[Family, ...] = ()
 
 
-@cache
 def load_suite(name: str, folder: Path | None = None) -> Suite:
-    """The suite of a name. Raises: UserError with the nearest match, or naming a damaged file."""
+    """The suite of a name, or of a user's own file. Raises: UserError with the nearest match, or naming a damaged file.
+    """
+    return _loaded(name, folder, suite_files.stamp(name))
+
+
+@cache
+def _loaded(name: str, folder: Path | None, stamp: int) -> Suite:
     data = suite_files.load_suite(name, folder)
     head = data["suite"]
     paper = load_paper(head["paper"]) if head.get("paper") else None
@@ -135,6 +145,20 @@ def load_suite(name: str, folder: Path | None = None) -> Suite:
     return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())),
                  tuple(Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in family.items()})
                        for family in data.get("family", ())))
+
+
+def with_baselines(suite: Suite, records: Iterable[RunRecord]) -> Suite:
+    """The suite with a row for each baseline of the records that is registered and that no suite names."""
+    named = {row.baseline for row in (*suite.rows, *_rows_of_ours())}
+    more = {(record.config.get("baseline") or {}).get("name") for record in records} - named
+    rows = tuple(replace(_row({"baseline": name}, None), source={"baseline": name})
+                 for name in registry.baselines.names() if name in more)
+    return replace(suite, rows=(*suite.rows, *rows)) if rows else suite
+
+
+def _rows_of_ours() -> Iterator[Row]:
+    for name in suite_files.suite_names():
+        yield from load_suite(name).rows
 
 
 def _row(data: Mapping[str, Any], paper: Paper | None) -> Row:

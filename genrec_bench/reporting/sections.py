@@ -150,7 +150,7 @@ def budget(blocks: Sequence[Block]) -> list[str]:
 
 def grids(suite: str, results: Path | None, suites: Path | None) -> list[str]:
     """What the grids of a suite, and of those that include it, were estimated to take; [] where nothing was."""
-    around = [name for name in suite_names(suites) if suite in (name, *load_suite(name, suites).includes)]
+    around = [suite, *(name for name in suite_names(suites) if suite in load_suite(name, suites).includes)]
     table = cost.grids(cost.read_plan(results / cost.PLAN), around) if results else ""
     return ["## What the grids cost", "Estimates of `plan --save`: every run of a grid from nothing, trained to its "
             "last epoch, so upper bounds. Runs that two suites share are counted in both.", table] if table else []

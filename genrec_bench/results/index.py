@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import csv_text, write_atomically
 from genrec_bench.results import diagnoses
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -41,10 +42,12 @@ def index_text(store: RecordStore) -> str:
 
 
 def write_index(store: RecordStore) -> Path:
-    """Write `index.csv` below the store's root; a file that says the same stays."""
-    path, data = store.root / NAME, index_text(store).encode()
+    """Write `index.csv` below the store's root; a file that says the same stays. Raises: UserError without records."""
+    path, text = store.root / NAME, index_text(store)
+    if text == csv_text(HEADER, []):
+        raise UserError(f"no records below {store.root} to write an index of.")
+    data = text.encode()
     if not path.is_file() or path.read_bytes() != data:
-        store.root.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     return path
 

@@ -150,12 +150,14 @@ class RecordStore:
         return [found[name] for name in sorted(found)]
 
     def folders(self) -> list[Path]:
-        """The folders that records may be in, sorted; one that is a link is followed."""
-        self._known = []
+        """The folders that records may be in, sorted; one that is a link is followed, each real folder once."""
+        self._known, seen = [], set(self.apart)
         for folder, below, _ in os.walk(self.root, followlinks=True):
-            below[:] = [name for name in below if name not in APART
-                        and not (self.apart and Path(folder, name).resolve() in self.apart)]
-            self._known.append(Path(folder))
+            real = Path(folder).resolve()
+            below[:] = sorted(set(below) - set(APART)) if real not in seen else []
+            if real not in seen:
+                self._known.append(Path(folder))
+            seen.add(real)
         self._known.sort()
         return self._known
 
@@ -222,8 +224,8 @@ def _damage(path: Path) -> str:
 
 
 def _twice(one: Path, other: Path) -> UserError:
-    return UserError(f"{one} and {other} are of one run, and only one of them can be read: take one out of this "
-                     "folder, or give --results the folder of one of them.")
+    return UserError(f"two files hold the same run: {one} and {other}. Move one of them out of this folder, or give "
+                     "--results the folder of one of them.")
 
 
 def _left_out(error: Damaged) -> None:

@@ -25,7 +25,7 @@ from genrec_bench.search.beam import beam_search, users_per_pass
 from genrec_bench.splits.leave_one_out import seen_items
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed, States, row_losses
-from genrec_bench.training.loop import median_seconds, train
+from genrec_bench.training.loop import train
 from genrec_bench.trie import Trie
 
 RECBOLE_TENSOR = "item_embedding.weight"  # every sequential model of RecBole has it, no checkpoint of ours
@@ -52,14 +52,14 @@ class Ranker:
         for rows in self._passes(model):
             beams = beam_search(model, self.data.histories(rows), self.trie, num_beams=decoding.num_beams,
                                 normaliser=decoding.normaliser, temperature=decoding.temperature,
-                                precision=decoding.precision)
+                                precision=decoding.precision, eos=decoding.eos)
             found[torch.from_numpy(rows).to(found.device)] = beams.ids
         return found.cpu().numpy()
 
     def _passes(self, model: Backbone) -> Iterator[np.ndarray]:
         """Rows decoded together: like lengths, within the memory that the settings allow."""
-        decoding, depth = self.config.decoding, self.trie.depth
-        children = 12 * decoding.num_beams * max(self.trie.max_children(level) for level in range(depth))
+        decoding, depth = self.config.decoding, self.trie.depth + self.config.decoding.eos
+        children = 12 * decoding.num_beams * max(self.trie.max_children(level) for level in range(self.trie.depth))
         tokens = self.data.history_tokens + len(self.data.suffix)
 
         def floats(history: int) -> int:
@@ -83,6 +83,11 @@ def check_fit(config: RunConfig, depth: int) -> None:
     config.backbone.check_length((config.split.max_history + 1) * depth + 1)
     for weighted in config.objectives:
         weighted.objective.initial_state(depth)
+
+
+def warm_up() -> None:
+    """Load what the first run of a process would: torch's first optimiser alone takes seconds."""
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 
 
 def run(job: Job) -> Outcome:
@@ -230,3 +235,8 @@ def deterministic(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def median_seconds(seconds: list[float]) -> float:
+    """Median over epochs, leaving out the first (warm-up) where there are more."""
+    return statistics.median(seconds[1:] or seconds)

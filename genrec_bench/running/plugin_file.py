@@ -1,4 +1,4 @@
-"""A plug-in of the user's own in a file anywhere: loaded only because it was named on the command line."""
+"""Plug-ins in a user's own file anywhere: loaded only because the file was named on the command line."""
 
 from __future__ import annotations
 
@@ -8,34 +8,129 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError, nearest, unknown
+from genrec_bench.core.registry import Registry
+from genrec_bench.experiments.config import SECTIONS
 from genrec_bench.objectives.base import Objective
 from genrec_bench.running.plugin_sources import BytesLoader, Sources, read_sources, serve
 
 
 def is_file(text: str) -> bool:
-    """Whether a word names a plug-in file, `FILE.py` or `FILE.py:CLASS`, and not a registered name."""
+    """Whether a word names a plug-in file, `FILE.py` or `FILE.py:NAME`, and not a registered name."""
     return text.endswith(".py") or ":" in text or "/" in text
 
 
-def load_objective(text: str) -> str:
-    """Run `FILE.py:CLASS`, or `FILE.py` with one objective in it, and return the name it is registered under.
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A plug-in file that was run. registered: the classes that it registered, each with its kind."""
 
-    A class that registers itself keeps its name; another gets its own in snake case. A plain class without fields is
-    made the frozen dataclass it has to be. `source_digest`, of the file and of the user's own modules that it imports
-    (`plugin_sources`), is put on the class, so that changed code names other runs; data files are out of its reach.
-    Loading a file again reads all of it again and replaces what it registered.
-    Raises: UserError for a file or class that is not there, that does not run, or that takes another's name.
+    sources: Sources
+    module: ModuleType
+    registered: Mapping[type, Registry]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.sources.path
+
+
+def load_plugins(texts: Iterable[str]) -> None:
+    """Load the plug-in files of a command. Raises: UserError, also for two files whose modules of one name differ.
+
+    Such a module could be imported by one of the files alone, and the other would silently run with it.
+    """
+    known: dict[str, tuple[str, bytes | None]] = {}
+    for text in texts:
+        for name, found in load_plugin(text).sources.modules.items():
+            other, data = known.setdefault(name, (text, found.data))
+            if data != found.data:
+                raise UserError(f"{other} and {text} import different modules of the name {name}. Rename one.")
+
+
+def load_plugin(text: str) -> Loaded:
+    """Run `FILE.py` and register what it offers; with `FILE.py:NAME` NAME is among it, as in `load_one`.
+
+    Every class that is registered as the file runs, of whatever kind, in the file or in a module of the user's that it
+    imports, gets `source_digest`, so that changed code names other runs; data files are out of its reach. Loading a
+    file again reads all of it again and replaces what it registered.
+    Raises: UserError for a file that is not there, does not run, registers nothing, or takes another's name.
     """
     path, wanted = _split(text)
+    loaded = _load(path)
+    if wanted:
+        _pick(loaded, wanted)
+    elif not loaded.registered:
+        raise UserError(f"{path} registers nothing. Put a decorator such as @metrics.register(\"my_metric\") "
+                        "(genrec_bench.core.registry) above each class.")
+    return loaded
+
+
+def load_one(text: str, kind: Registry | None = None) -> str:
+    """Run `FILE.py:NAME`, or `FILE.py` with one plug-in in it, and return the name it is registered under.
+
+    NAME is a class or what it is registered as. kind: what it must be. An objective need not register itself: it then
+    gets its class's name in snake case, and a plain class without fields is made the frozen dataclass it has to be.
+    Raises: UserError as `load_plugin` does, and for a class that is not there or of another kind.
+    """
+    path, wanted = _split(text)
+    return _pick(_load(path), wanted, kind)
+
+
+def load_objective(text: str) -> str:
+    """`load_one` for an objective."""
+    return load_one(text, registry.objectives)
+
+
+def _load(path: Path) -> Loaded:
     sources = read_sources(path, _read(path))
-    registry.objectives.names()  # ours are registered first: a name that is taken is the file's mistake
+    before = {kind: kind.classes() for kind in registry.KINDS}  # ours come first: a taken name is the file's mistake
     serve(sources)
-    return register_class(_class(_run(sources), path, wanted), sources.digest, str(path))
+    module = _run(sources)
+    registered = {cls: kind for kind in registry.KINDS for name, cls in kind.classes().items()
+                  if before[kind].get(name) is not cls}
+    for cls, kind in registered.items():
+        _check_name(cls.name, kind, str(path))
+        cls.source_digest = sources.digest
+    return Loaded(sources, module, registered)
+
+
+def _pick(loaded: Loaded, wanted: str, kind: Registry | None = None) -> str:
+    """The name of one of a file's plug-ins; "" = the only one. Raises: UserError."""
+    path, what = loaded.path, kind.kind if kind else "plug-in"
+    own = {n: c for n, c in vars(loaded.module).items()
+           if isinstance(c, type) and c.__module__ == loaded.module.__name__}
+    fitting = {c.__name__: c for c, of in loaded.registered.items() if kind in (None, of)}
+    if kind in (None, registry.objectives):
+        fitting |= {n: c for n, c in own.items() if issubclass(c, Objective) and not n.startswith("_")}
+    if not wanted and len(fitting) != 1:
+        raise UserError(f"{path} has {len(fitting)} {what}s" + (
+            f": say which, {' or '.join(f'{path}:{n}' for n in sorted(fitting))}." if fitting else
+            f"; one is a class that {_remedy(kind)}."))
+    names = {**{c.name: c for c in fitting.values() if c in loaded.registered}, **fitting}
+    if wanted and wanted not in names:
+        raise UserError(f"{path}: class {wanted} is no {what}; one is a class that {_remedy(kind)}.") \
+            if wanted in own else unknown("class", wanted, fitting, str(path))
+    cls = names[wanted] if wanted else next(iter(fitting.values()))
+    return register_class(cls, loaded.sources.digest, str(path)) if issubclass(cls, Objective) else cls.name
+
+
+def _remedy(kind: Registry | None) -> str:
+    objective = "inherits from genrec_bench.objectives.base.Objective and defines loss"
+    return objective if kind is registry.objectives else \
+        f"registers itself, such as with @metrics.register(\"my_metric\"), or {objective}"
+
+
+def _check_name(name: str, kind: Registry, where: str) -> None:
+    """`--set NAME.setting=...` and `check NAME` tell parts by their names alone. Raises: UserError."""
+    others = [other.kind for other in registry.KINDS if other is not kind and name in other.names()]
+    if others or name in SECTIONS:
+        raise UserError(f"{where}: {kind.kind} {name!r} has the name of a {(others or ['section of settings'])[0]}. "
+                        "Give yours another name.")
 
 
 def register_class(cls: type[Objective], digest: str, where: str) -> str:
@@ -60,7 +155,8 @@ def register_class(cls: type[Objective], digest: str, where: str) -> str:
     try:
         registry.objectives.register(name)(cls)
     except UserError as error:
-        raise UserError(f"{where}: {error} Give yours another name.") from None
+        raise UserError(f"{where}: {error}") from None
+    _check_name(name, registry.objectives, where)
     cls.source_digest = digest
     return name
 
@@ -71,6 +167,8 @@ def _snake_case(name: str) -> str:
 
 def _split(text: str) -> tuple[Path, str]:
     path, _, wanted = (text, "", "") if text.endswith(".py") else text.rpartition(":")
+    if not path.endswith(".py"):
+        raise UserError(f"a plug-in is a Python file, FILE.py or FILE.py:NAME; got {text!r}.")
     return Path(path).expanduser(), wanted
 
 
@@ -96,7 +194,7 @@ def _run(sources: Sources) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         if isinstance(error, UserError):
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{path}{_line(error, path).rstrip(',')}: {error}") from None
         raise UserError(f"{path}{_line(error, path)} raises {type(error).__name__}: "
                         f"{' '.join(str(error).split())}") from None
     return module
@@ -108,24 +206,6 @@ def _line(error: BaseException, path: Path) -> str:
         return f", line {error.lineno},"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f", line {lines[-1]}," if lines else ""
-
-
-def _class(module: ModuleType, path: Path, wanted: str) -> type[Objective]:
-    """The class asked for, or the only objective of the file."""
-    found = {n: c for n, c in vars(module).items() if isinstance(c, type) and c.__module__ == module.__name__}
-    fitting = {n: c for n, c in found.items() if issubclass(c, Objective) and not n.startswith("_")}
-    if wanted:
-        if wanted in found and wanted not in fitting:
-            raise UserError(f"{path}: class {wanted} is no objective. Let it inherit from "
-                            "genrec_bench.objectives.base.Objective and define loss.")
-        if wanted not in fitting:
-            raise unknown("class", wanted, fitting, str(path))
-        return fitting[wanted]
-    if len(fitting) != 1:
-        raise UserError(f"{path} has {len(fitting)} objectives" + (
-            f": say which, {' or '.join(f'{path}:{n}' for n in sorted(fitting))}." if fitting else
-            "; one is a class that inherits from genrec_bench.objectives.base.Objective and defines loss."))
-    return next(iter(fitting.values()))
 
 
 def _make_dataclass(cls: type, where: str) -> None:

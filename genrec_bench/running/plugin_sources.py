@@ -167,7 +167,7 @@ def _imports(data: bytes, package: str) -> Iterator[str]:
 
 
 class _Served(MetaPathFinder):
-    """Imports the modules of the plug-in that was loaded last from the bytes that its digest is of."""
+    """Imports the modules of the plug-ins that were loaded from the bytes that their digests are of."""
 
     def __init__(self) -> None:
         self.modules: dict[str, Found] = {}
@@ -183,10 +183,10 @@ _SERVED = _Served()
 
 
 def serve(sources: Sources) -> None:
-    """From now on imports give these modules, also where others of their names, or older ones, were imported before."""
-    for name, found in {**_SERVED.modules, **sources.modules}.items():
+    """From now on imports give these modules too, also where others of their names, or older ones, were imported."""
+    for name, found in sources.modules.items():
         if found.data is None or found.is_source:  # a compiled module can be imported once
             sys.modules.pop(name, None)
-    _SERVED.modules = sources.modules
+    _SERVED.modules = {**_SERVED.modules, **sources.modules}
     if _SERVED not in sys.meta_path:
         sys.meta_path.insert(0, _SERVED)

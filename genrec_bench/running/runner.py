@@ -3,123 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.contracts import Interactions, Job, Outcome, Progress, SemanticIds, Split
+from genrec_bench.contracts import Job, Outcome, Progress
 from genrec_bench.core import memory
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
 from genrec_bench.core.provenance import device_name, provenance
+from genrec_bench.core.walk import LOCK, alone
 from genrec_bench.evaluate import KS, score
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results import test_users
-from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.records import RunRecord
 from genrec_bench.running import tracking
-from genrec_bench.splits.leave_one_out import history_fingerprint, leave_one_out, summary
+from genrec_bench.running.workspace import FAILURE, Prepared, Workspace
+from genrec_bench.splits.leave_one_out import summary
 from genrec_bench.splits.order import order_facts
-from genrec_bench.tokenizers.base import fit_cached
 
-FAILURE = "failure.txt"
 BEST = "best.safetensors"
 KEPT = (BEST, "run.log")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run that is ready to start: its data, its semantic IDs and its name. uses: what is taken -> the run with it."""
-
-    config: RunConfig
-    split: Split
-    semantic_ids: SemanticIds | None
-    identity: dict[str, Any]
-    run_id: str
-    uses: Mapping[str, Prepared] = field(default_factory=dict)
-
-    @property
-    def dataset(self) -> str:
-        return self.split.interactions.name
-
-    @property
-    def before(self) -> list[Prepared]:
-        """The runs that it uses, each once."""
-        return list({used.run_id: used for used in self.uses.values()}.values())
-
-
-@dataclass
-class Workspace:
-    """Where runs read and write, and what they share: each dataset is read once, each tokenizer fitted once.
-
-    Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `<dataset>/<split>.users.npz` of their
-    splits, `work/<run_id>/` with checkpoints and logs, `cache/` with fitted tokenizers. track: names of trackers.
-    plugins: the user's own files, `FILE.py:CLASS`, which a process that runs for this workspace has to load.
-    """
-
-    results: Path
-    data_dir: Path | None = None
-    device: str = "cpu"
-    threads: int = 1
-    track: tuple[str, ...] = ()
-    command: str = ""
-    plugins: tuple[str, ...] = ()
-    _interactions: dict[Any, Interactions] = field(default_factory=dict, repr=False)
-    _splits: dict[Any, Split] = field(default_factory=dict, repr=False)
-    _ids: dict[Any, SemanticIds] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def store(self) -> RecordStore:
-        """The records below `results`."""
-        return RecordStore(self.results)
-
-    def folder(self, run_id: str) -> Path:
-        """The working folder of one run."""
-        return self.results / "work" / run_id
-
-    def split(self, config: RunConfig) -> Split:
-        """The split of a run's dataset, read once."""
-        dataset, key = config.dataset, (config.dataset, config.split)
-        if dataset not in self._interactions:
-            self._interactions[dataset] = dataset.load(self.data_dir)
-        if key not in self._splits:
-            self._splits[key] = leave_one_out(self._interactions[dataset], config.split)
-        return self._splits[key]
-
-    def prepare(self, config: RunConfig, *, keep: bool = True) -> Prepared:
-        """Read the data, split it, make the semantic IDs and name the run. keep=False leaves no file behind."""
-        split = self.split(config)
-        ids = self._semantic_ids(config, keep) if config.tokenizer else None
-        uses = {used.take: self.prepare(used.run, keep=keep) for used in config.uses}
-        histories = history_fingerprint(split) if config.evaluation.exclude_history else None
-        parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
-                                        {take: used.run_id for take, used in uses.items()}, histories)
-        return Prepared(config, split, ids, parts, identity.run_id(parts), uses)
-
-    def _semantic_ids(self, config: RunConfig, keep: bool) -> SemanticIds:
-        key = config.dataset, config.tokenizer
-        if key not in self._ids:
-            cache = self.results / "cache" / "tokenizers"
-            self._ids[key] = fit_cached(config.tokenizer, self._interactions[config.dataset],
-                                        cache if keep or cache.is_dir() else None)
-        return self._ids[key]
-
-    def status(self, run_id: str) -> str:
-        """done, damaged (finished once, its files cannot be read), failed, interrupted (begun, not finished) or
-        missing."""
-        if self.store.find(run_id):
-            return "done"
-        if self.store.damage(run_id):
-            return "damaged"
-        folder = self.folder(run_id)
-        if (folder / FAILURE).exists():
-            return "failed"
-        return "interrupted" if folder.is_dir() else "missing"
 
 
 def run_one(prepared: Prepared, workspace: Workspace, progress: Progress, *, weights: bool = False) -> RunRecord:
@@ -129,18 +34,39 @@ def run_one(prepared: Prepared, workspace: Workspace, progress: Progress, *, wei
     checkpoint and goes on from it next time. weights: run again also where the record is there and its weights are
     not. What a run uses is run before it, with weights.
     Raises: UserError where that was made on another device or with other threads, or gives other weights when it is
-    made again.
+    made again; Busy where another process is making it.
     """
-    if workspace.store.find(prepared.run_id) and not (weights and not has_weights(prepared, workspace)):
-        record = workspace.store.read(prepared.run_id)
-        test_users.keep_users(workspace.store, record.dataset, prepared.split)
+    record = _known(prepared, workspace, weights)
+    if record is not None:
         return record
     for used in prepared.before:
-        _same_place(run_one(used, workspace, progress, weights=True), prepared, workspace)
-    record = _run_locked(prepared, workspace, progress)
+        run_one(used, workspace, progress, weights=True)
+    with alone(workspace.folder(prepared.run_id)):
+        return make(prepared, workspace, progress, weights=weights)
+
+
+def make(prepared: Prepared, workspace: Workspace, progress: Progress, *, weights: bool = False) -> RunRecord:
+    """`run_one` for who holds the lock of the run's folder and knows that what it uses is there."""
+    record = _known(prepared, workspace, weights)
+    if record is not None:
+        return record
+    for used in prepared.before:
+        _same_place(workspace.store.read(used.run_id), prepared, workspace)
+    folder = workspace.folder(prepared.run_id)
+    with tracking.tracked(workspace.track, prepared.config.to_dict(), folder) as told:
+        record = _run(prepared, workspace, folder, progress, told)
     if weights and not has_weights(prepared, workspace):
         raise UserError(f"run {prepared.run_id}, made again for its weights, is not what its record says. The record "
                         f"was made elsewhere: delete {workspace.store.path(record)} and start again.")
+    return record
+
+
+def _known(prepared: Prepared, workspace: Workspace, weights: bool) -> RunRecord | None:
+    """The record of a run that is done, with its weights where they are asked for."""
+    if not workspace.store.find(prepared.run_id) or (weights and not has_weights(prepared, workspace)):
+        return None
+    record = workspace.store.read(prepared.run_id)
+    test_users.keep_users(workspace.store, record.dataset, prepared.split)
     return record
 
 
@@ -174,13 +100,6 @@ def _same_place(used: RunRecord, prepared: Prepared, workspace: Workspace) -> No
                         "--results.")
 
 
-def _run_locked(prepared: Prepared, workspace: Workspace, progress: Progress) -> RunRecord:
-    folder = workspace.folder(prepared.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, prepared.run_id), tracking.tracked(workspace.track, prepared.config.to_dict(), folder) as told:
-        return _run(prepared, workspace, folder, progress, told)
-
-
 def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progress,
          told: tracking.Tracked) -> RunRecord:
     (folder / FAILURE).unlink(missing_ok=True)
@@ -202,18 +121,6 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
         raise
     _tidy(folder)
     return record
-
-
-@contextmanager
-def _alone(folder: Path, run_id: str) -> Iterator[None]:
-    """Hold the run's folder for this process. Raises: UserError where another process holds it."""
-    with open(folder / "lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"run {run_id} is being made by another process in {folder}. Wait for it, or give this "
-                            "process other runs or another --results.") from None
-        yield
 
 
 def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, threads: int = 1) -> dict[str, Any]:
@@ -274,7 +181,5 @@ def _with_first_stage(record: RunRecord, first: RunRecord) -> RunRecord:
 def _tidy(folder: Path) -> None:
     """Keep what a finished run is asked for later (best weights, log, scalars), drop what only running needs."""
     for path in folder.iterdir():
-        if path.is_file() and path.name not in KEPT:
+        if path.is_file() and path.name not in (*KEPT, LOCK):
             path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.contracts import PAD
-from genrec_bench.core.errors import unknown
-from genrec_bench.search.steps import NORMALISERS, child_logps
+from genrec_bench.search.steps import TrieTensors, check_normaliser, child_scores
 from genrec_bench.trie import Trie
 
 MAX_COLUMNS = 128  # prefixes of a user that one step of the network reads at most
 
 
-class NodeScores:
+class PrefixScores:
     """Summed log-probabilities (nats) of the trie's nodes, one table for several searches; no prefix is read twice.
 
     scores: for each normaliser (B, nodes), -inf = probability 0 or not known. expanded: (B, nodes) bool, the scores of
@@ -39,13 +38,11 @@ class NodeScores:
         Raises: UserError for an unknown normaliser.
         """
         for name in normalisers:
-            if name not in NORMALISERS:
-                raise unknown("normaliser", name, NORMALISERS)
+            check_normaliser(name)
         users, nodes, device = len(histories), len(trie.token), histories.device
         self.trie, self.temperature, self.seen = trie, temperature, seen
         ended = _ended(trie)
-        self.token, self.parent, self.child_start, self.ended = (
-            torch.as_tensor(a, device=device) for a in (trie.token, trie.parent, trie.child_start, ended))
+        self.tree, self.ended = TrieTensors(trie, device), torch.as_tensor(ended, device=device)
         self.ends_early = bool(ended.any())
         self.widest = max((trie.max_children(level) for level in range(1, trie.depth)), default=0)
         self.state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
@@ -84,7 +81,7 @@ class NodeScores:
             self._read(nodes[:, columns], wanted[:, columns])
         return [row for row, count in enumerate(counts) if count]
 
-    def select(self, rows: Tensor) -> NodeScores:
+    def select(self, rows: Tensor) -> PrefixScores:
         """The same table for some of the users, to go on with them alone: (U,) rows of this one."""
         part = copy.copy(self)
         part.state, part.scores = self.state.select(rows), {n: s[rows] for n, s in self.scores.items()}
@@ -92,7 +89,7 @@ class NodeScores:
             setattr(part, name, getattr(self, name)[rows])
         return part
 
-    def accept(self, rows: Tensor, part: NodeScores) -> None:
+    def accept(self, rows: Tensor, part: PrefixScores) -> None:
         """Take over what `select(rows)` learned; nothing more can be read for these users here."""
         for name, scores in self.scores.items():
             scores[rows] = part.scores[name]
@@ -100,7 +97,7 @@ class NodeScores:
             getattr(self, name)[rows] = getattr(part, name)
 
     def _read(self, nodes: Tensor, wanted: Tensor) -> None:
-        logits = self.state.advance(self.slot.gather(1, self.parent[nodes]), self.token[nodes])
+        logits = self.state.advance(self.slot.gather(1, self.tree.parent[nodes]), self.tree.token[nodes])
         slots = torch.arange(self.slots, self.slots + nodes.shape[1], device=nodes.device)
         kept = torch.where(wanted, nodes, 0)  # the root has slot 0 and is expanded already
         self.slot.scatter_(1, kept, torch.where(wanted, slots, 0))
@@ -112,33 +109,22 @@ class NodeScores:
         """Scores of all children of some nodes that have just been read, and of what follows by PAD alone."""
         if self.seen is not None:
             self.seen(nodes.masked_fill(~wanted, -1), logits)
-        children, exists = children_of(self.child_start, nodes, most)
+        children, exists = self.tree.children(nodes, most)
         exists &= wanted[:, :, None]
         children = torch.where(exists, children, 0)  # the root again, whose score stays 0
-        tokens = self.token[children]
-        if self.temperature != 1.0:
-            logits = logits / self.temperature
+        tokens = self.tree.token[children]
         self.expanded.scatter_(1, torch.where(wanted, nodes, 0), True)
         below = [children.flatten(1)]
         for _ in range(self.trie.depth - 1 if self.ends_early else 0):
             ended = self.ended[below[-1]]
             self.expanded.scatter_(1, torch.where(ended, below[-1], 0), True)
-            below.append(torch.where(ended, self.child_start[below[-1]], 0))
+            below.append(torch.where(ended, self.tree.child_start[below[-1]], 0))
         for name, scores in self.scores.items():
-            before = scores.gather(1, nodes)[:, :, None]
-            totals = (child_logps(logits, tokens, exists, name) + before).masked_fill(before.isneginf(), -torch.inf)
-            lost = totals.isnan()
-            self.wrong |= lost.flatten(1).any(dim=1)
-            totals = totals.masked_fill(lost, -torch.inf).flatten(1)  # the user is refused with the next question
+            totals, lost = child_scores(logits, tokens, exists, scores.gather(1, nodes), normaliser=name,
+                                        temperature=self.temperature)
+            self.wrong |= lost  # the user is refused with the next question
             for level in below:
-                scores.scatter_(1, level, torch.where(level > 0, totals, 0.0))
-
-
-def children_of(child_start: Tensor, nodes: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """(B, K, most) children of (B, K) nodes, ascending, and which of them exist; the others are 0."""
-    children = child_start[nodes][:, :, None] + torch.arange(most, device=nodes.device)
-    exists = children < child_start[nodes + 1][:, :, None]
-    return torch.where(exists, children, 0), exists
+                scores.scatter_(1, level, torch.where(level > 0, totals.flatten(1), 0.0))
 
 
 def _ended(trie: Trie) -> np.ndarray:

@@ -24,6 +24,7 @@ from genrec_bench.tokenizers.base import Tokenizer, describe, positions_in_group
 _UNSPACED = ("\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3"
              "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
              "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff")
+MOST_SINGLE = 0.9  # share of words in one text only from which on a note is printed
 _WORD = re.compile(f"([{_UNSPACED}]+)|[^\\W{_UNSPACED}]+")
 
 
@@ -98,8 +99,10 @@ class RQKMeans(Tokenizer):
             raise UserError("tokenizer 'rq_kmeans': the item texts hold no words.") from None
         single = int((np.bincount(counts.indices) == 1).sum())
         about = {"words": counts.shape[1], "words_in_one_text": single}
-        print(f"note: tokenizer rq_kmeans: {single} of {counts.shape[1]} words occur in one text only and tell nothing "
-              "of what items have in common.", file=sys.stderr, flush=True)
+        if single > MOST_SINGLE * counts.shape[1]:
+            print(f"note: tokenizer rq_kmeans: {single} of {counts.shape[1]} words occur in one text only and tell "
+                  "nothing of what items have in common; semantic IDs from such texts are close to random.",
+                  file=sys.stderr, flush=True)
         rank = min(self.dimensions, *counts.shape)
         if rank == min(counts.shape):
             return counts.toarray(), about

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import random
-import sys
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genrec_bench.contracts import PAD
 from genrec_bench.core import registry, settings
-from genrec_bench.core.errors import UserError
+from genrec_bench.core.checks import Finding, expect, findings, is_a_component, no_global_draws, told
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, check_needs, check_needs_type
 from genrec_bench.training.planted import LENGTHS, Planted, copied, planted
 
 EXACT = 1e-12
 LOWEST = -300.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: passed, or in `detail` what was expected and what was seen."""
-
-    name: str
-    passed: bool
-    detail: str = ""
-
-
-class Broken(Exception):
-    """What a check expected and what it saw."""
 
 
 def check_objective(objective: type[Objective] | Objective) -> list[Finding]:
@@ -49,33 +31,9 @@ def check_objective(objective: type[Objective] | Objective) -> list[Finding]:
             objective = settings.build(cls, {}, cls.__name__)
         check_needs_type(objective)
     except Exception as error:  # noqa: BLE001  whatever a plug-in raises is a finding
-        return [Finding("builds and says what it needs", False, _told(error, cls))]
-    problem, findings = planted(0), []
-    for name, check in CHECKS.items():
-        try:
-            findings.append(Finding(name, True, check(objective, problem) or ""))
-        except Broken as broken:
-            findings.append(Finding(name, False, str(broken)))
-        except Exception as error:  # noqa: BLE001
-            findings.append(Finding(name, False, _told(error, cls)))
-    return findings
-
-
-def _told(error: Exception, cls: type) -> str:
-    """An error as one line; but for those that say it all, with the last line of the plug-in's own file before it."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    own = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    place = ([f for f in frames if f.filename == own] or frames)[-1]
-    text = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
-    hint = " (is what it reads among its needs?)" if "NoneType" in text else ""
-    return f"{text}{hint} ({place.filename}, line {place.lineno})"
-
-
-def _expect(holds: bool | Tensor, expected: str, seen: Any) -> None:
-    if not holds:
-        raise Broken(f"expected {expected}; saw {seen}")
+        return [Finding("builds and says what it needs", False, told(error, cls))]
+    problem = planted(0)
+    return findings(CHECKS, objective, problem)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -109,25 +67,19 @@ def _gradients(objective: Objective, inputs: ObjectiveInputs) -> dict[str, Tenso
 
 
 def _is_a_component(objective: Objective, problem: Planted) -> None:
-    cls = type(objective)
-    _expect(dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen, "a frozen dataclass",
-            f"{cls.__name__} without @dataclass(frozen=True)")
-    bare = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("doc", "").strip()]
-    _expect(not bare, "a setting(default, doc) for every field", f"no doc for {', '.join(bare)}")
+    is_a_component(objective)
     unknown = sorted(objective.needs - set(NEEDS))
-    _expect(not unknown, f"needs among {', '.join(NEEDS)}", ", ".join(unknown))
+    expect(not unknown, f"needs among {', '.join(NEEDS)}", ", ".join(unknown))
     check_needs([objective])
-    again = settings.build(cls, settings.to_dict(objective), cls.__name__)
-    _expect(again == objective, "an equal objective from its own settings", again)
 
 
 def _has_a_shape(objective: Objective, problem: Planted) -> None:
     losses = _loss(objective, problem.inputs(objective))
     shape = (len(LENGTHS),)
-    _expect(isinstance(losses, Tensor) and losses.shape == shape, f"a tensor of shape {shape}, a loss a row",
-            f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__)
-    _expect(losses.dtype == torch.float64, "the dtype of the logits, torch.float64", losses.dtype)
-    _expect(torch.isfinite(losses).all(), "finite losses", _list(losses))
+    expect(isinstance(losses, Tensor) and losses.shape == shape, f"a tensor of shape {shape}, a loss a row",
+           f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__)
+    expect(losses.dtype == torch.float64, "the dtype of the logits, torch.float64", losses.dtype)
+    expect(torch.isfinite(losses).all(), "finite losses", _list(losses))
 
 
 def _writes_nothing(objective: Objective, problem: Planted) -> None:
@@ -143,8 +95,8 @@ def _writes_nothing(objective: Objective, problem: Planted) -> None:
         if not names:  # torch does not count writes through numpy and .data
             names = [name for name, (tensor, _) in watched.items() if not torch.equal(
                 tensor, same_state[name] if name in same_state else attrgetter(name)(same))]
-    _expect(not names, "a loss that writes into nothing of its inputs and replaces nothing but entries of state, for "
-                       "other objectives and the decoder read the same tensors", f"{', '.join(names)} changed")
+    expect(not names, "a loss that writes into nothing of its inputs and replaces nothing but entries of state, for "
+                      "other objectives and the decoder read the same tensors", f"{', '.join(names)} changed")
     if error is not None:
         raise error
 
@@ -152,10 +104,10 @@ def _writes_nothing(objective: Objective, problem: Planted) -> None:
 def _reaches_every_row(objective: Objective, problem: Planted) -> None:
     gradients = _gradients(objective, problem.inputs(objective))
     for name, gradient in gradients.items():
-        _expect(torch.isfinite(gradient).all(), f"a finite gradient on {name}", _list(gradient.abs().amax((1, 2)))
-                if gradient.ndim == 3 else _list(gradient))
+        expect(torch.isfinite(gradient).all(), f"a finite gradient on {name}", _list(gradient.abs().amax((1, 2)))
+               if gradient.ndim == 3 else _list(gradient))
     sizes = sum(g.abs().flatten(1).sum(dim=1) if g.ndim > 1 else g.abs() for g in gradients.values())
-    _expect((sizes > 0).all(), "a gradient for every row", f"sums of absolute gradients {_list(sizes)}")
+    expect((sizes > 0).all(), "a gradient for every row", f"sums of absolute gradients {_list(sizes)}")
 
 
 def _skips_padding(objective: Objective, problem: Planted) -> None:
@@ -167,29 +119,25 @@ def _skips_padding(objective: Objective, problem: Planted) -> None:
     wild = {}
     for name, pad in pads.items():
         seen = gradients[name][pad]
-        _expect(not seen.any(), f"no gradient on {name} at PAD", f"up to {float(seen.abs().max()):.6g}")
+        expect(not seen.any(), f"no gradient on {name} at PAD", f"up to {float(seen.abs().max()):.6g}")
         noise = torch.linspace(-1e6, 1e6, pad.shape[1]).double()[None, :, None]
         wild[name] = torch.where(pad[:, :, None], noise, getattr(inputs, name))
     fresh = problem.inputs(objective)
     after = _loss(objective, dataclasses.replace(fresh, **wild))
-    _expect(_same(before, after), f"{_list(before)} whatever the logits at PAD are", _list(after))
+    expect(_same(before, after), f"{_list(before)} whatever the logits at PAD are", _list(after))
 
 
 def _is_deterministic(objective: Objective, problem: Planted) -> None:
-    states = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
-    first, second = (_loss(objective, problem.inputs(objective)) for _ in range(2))
-    _expect(torch.equal(first, second), f"the same bits again, {_list(first)}", _list(second))
-    now = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
-    moved = [n for n, a, b in zip(("torch", "numpy", "random"), states, now, strict=True)
-             if not (torch.equal(a, b) if n == "torch" else a == b)]
-    _expect(not moved, "untouched global random numbers", f"those of {', '.join(moved)} were drawn")
+    with no_global_draws():
+        first, second = (_loss(objective, problem.inputs(objective)) for _ in range(2))
+        expect(torch.equal(first, second), f"the same bits again, {_list(first)}", _list(second))
 
 
 def _knows_no_order(objective: Objective, problem: Planted) -> None:
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     expected = _loss(objective, problem.inputs(objective))[order]
     seen = _loss(objective, problem.inputs(objective, rows=order))
-    _expect(_same(expected, seen), f"{_list(expected)} for shuffled rows", _list(seen))
+    expect(_same(expected, seen), f"{_list(expected)} for shuffled rows", _list(seen))
 
 
 def _treats_rows_alone(objective: Objective, problem: Planted) -> str | None:
@@ -198,7 +146,7 @@ def _treats_rows_alone(objective: Objective, problem: Planted) -> str | None:
     expected = _loss(objective, problem.inputs(objective))
     seen = torch.cat([_loss(objective, problem.inputs(objective, rows=torch.tensor([row])))
                       for row in range(len(LENGTHS))])
-    _expect(_same(expected, seen), f"{_list(expected)} for rows alone (or couples_rows = True)", _list(seen))
+    expect(_same(expected, seen), f"{_list(expected)} for rows alone (or couples_rows = True)", _list(seen))
 
 
 def _falls_when_targets_rise(objective: Objective, problem: Planted) -> None:
@@ -206,7 +154,7 @@ def _falls_when_targets_rise(objective: Objective, problem: Planted) -> None:
     raised, users = problem.table.clone(), torch.arange(len(tokens))[:, None]
     raised[users, problem.before(problem.target_ids), tokens] += 20.0 * (tokens != PAD)
     before, after = (_loss(objective, problem.inputs(objective, table=t)) for t in (problem.table, raised))
-    _expect((after < before).all(), f"less than {_list(before)} with the targets' logits 20 higher", _list(after))
+    expect((after < before).all(), f"less than {_list(before)} with the targets' logits 20 higher", _list(after))
 
 
 def _learns(objective: Objective, problem: Planted) -> None:
@@ -224,9 +172,9 @@ def _learns(objective: Objective, problem: Planted) -> None:
         losses, logps = ([f(t) for t in (problem.table, table)] for f in (
             lambda t: float(_loss(objective, problem.inputs(objective, table=t)).mean()),
             lambda t: float(problem.token_logps(t, problem.target_ids[:, None]).sum(dim=2).mean())))
-    _expect(losses[1] < losses[0], f"a mean loss below {losses[0]:.6g} after 30 steps of AdamW", f"{losses[1]:.6g}")
-    _expect(logps[1] > logps[0], f"targets likelier than {logps[0]:.6g} (mean log-probability) after 30 steps",
-            f"{logps[1]:.6g}")
+    expect(losses[1] < losses[0], f"a mean loss below {losses[0]:.6g} after 30 steps of AdamW", f"{losses[1]:.6g}")
+    expect(logps[1] > logps[0], f"targets likelier than {logps[0]:.6g} (mean log-probability) after 30 steps",
+           f"{logps[1]:.6g}")
 
 
 def _keeps_state_apart(objective: Objective, problem: Planted) -> str | None:
@@ -239,16 +187,16 @@ def _keeps_state_apart(objective: Objective, problem: Planted) -> str | None:
         results.append((_loss(objective, inputs).detach(), inputs.state))
     (one, moved), (again, moved_again) = results
     for name, start in untouched.items():
-        _expect(name in moved and moved[name].shape == start.shape and moved[name].dtype == start.dtype
-                and set(moved) == set(given), f"the state's names, shapes and dtypes kept, {sorted(given)}",
-                {n: (tuple(t.shape), str(t.dtype)) for n, t in moved.items()})
-        _expect(not moved[name].requires_grad and bool(torch.isfinite(moved[name]).all()),
-                f"a finite {name} without gradient", moved[name])
-        _expect(torch.equal(objective.initial_state(problem.catalogue.depth)[name], start),
-                f"the same initial {name} after use", objective.initial_state(problem.catalogue.depth)[name])
-        _expect(torch.equal(moved[name], moved_again[name]), f"{name} = {_list(moved[name])} from an equal state",
-                _list(moved_again[name]))
-    _expect(torch.equal(one, again), f"{_list(one)} again from an equal state", _list(again))
+        expect(name in moved and moved[name].shape == start.shape and moved[name].dtype == start.dtype
+               and set(moved) == set(given), f"the state's names, shapes and dtypes kept, {sorted(given)}",
+               {n: (tuple(t.shape), str(t.dtype)) for n, t in moved.items()})
+        expect(not moved[name].requires_grad and bool(torch.isfinite(moved[name]).all()),
+               f"a finite {name} without gradient", moved[name])
+        expect(torch.equal(objective.initial_state(problem.catalogue.depth)[name], start),
+               f"the same initial {name} after use", objective.initial_state(problem.catalogue.depth)[name])
+        expect(torch.equal(moved[name], moved_again[name]), f"{name} = {_list(moved[name])} from an equal state",
+               _list(moved_again[name]))
+    expect(torch.equal(one, again), f"{_list(one)} again from an equal state", _list(again))
 
 
 def _meets_its_limits(objective: Objective, problem: Planted) -> str | None:
@@ -260,7 +208,7 @@ def _meets_its_limits(objective: Objective, problem: Planted) -> str | None:
         here = settings.build(type(objective), values, type(objective).__name__)
         there = registry.objectives.build({"name": other} if isinstance(other, str) else other)
         expected, seen = (_loss(o, problem.inputs(o)) for o in (there, here))
-        _expect(_same(expected, seen), f"{other} = {_list(expected)} at {dict(values)}", _list(seen))
+        expect(_same(expected, seen), f"{other} = {_list(expected)} at {dict(values)}", _list(seen))
 
 
 def _survives_extremes(objective: Objective, problem: Planted) -> None:
@@ -273,10 +221,10 @@ def _survives_extremes(objective: Objective, problem: Planted) -> None:
         small = dataclasses.replace(problem, table=table, reference=problem.reference.float())
         inputs = small.inputs(objective)
         losses, gradients = _loss(objective, inputs), _gradients(objective, small.inputs(objective))
-        _expect(torch.isfinite(losses).all(), f"finite losses with {what} log-probabilities of {LOWEST:.0f}",
-                _list(losses))
+        expect(torch.isfinite(losses).all(), f"finite losses with {what} log-probabilities of {LOWEST:.0f}",
+               _list(losses))
         bad = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
-        _expect(not bad, f"finite gradients with {what} log-probabilities of {LOWEST:.0f}", f"not so on {bad}")
+        expect(not bad, f"finite gradients with {what} log-probabilities of {LOWEST:.0f}", f"not so on {bad}")
 
 
 CHECKS: dict[str, Callable[[Objective, Planted], str | None]] = {

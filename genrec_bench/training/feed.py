@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.backbones.folding import PrefixTree, prefix_tree
-from genrec_bench.batches import TokenisedInstances, on_device
+from genrec_bench.batches import TokenisedInstances, append_eos, on_device
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
@@ -29,16 +29,6 @@ from genrec_bench.trie import Trie
 
 States = list[dict[str, Tensor]]  # run state, one dict an objective
 PASSES = tuple(f"{what}_{how}_gradient" for what in ("histories", "positions") for how in ("with", "without"))
-
-
-
-
-
-
-
-
-
-
 
 
 class InputFeed:
@@ -170,8 +160,6 @@ class InputFeed:
         self.passes[f"positions_{which}_gradient"] += positions
 
 
-
-
 def _of_users(tree: PrefixTree, users: slice) -> PrefixTree:
     return PrefixTree(tree.tokens[users], tree.parents[users], tree.nodes[users], tree.widths)
 
@@ -179,8 +167,7 @@ def _of_users(tree: PrefixTree, users: slice) -> PrefixTree:
 def _with_eos(candidates: Tensor) -> Tensor:
     """(B, C, T) -> (B, C, T + 1): EOS behind the last token of candidate 0, nothing behind the others."""
     longer = F.pad(candidates, (0, 1), value=PAD)
-    ends = (candidates[:, 0] != PAD).sum(dim=1, keepdim=True)
-    longer[:, 0] = longer[:, 0].scatter(1, ends, EOS)
+    longer[:, 0] = append_eos(candidates[:, 0])
     return longer
 
 
@@ -192,29 +179,31 @@ def _eos_logps(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> Tensor:
-    """(B,) weighted sum of the objectives; each finds its own run state in the inputs and may replace entries.
+    """(B,) weighted sum of the objectives; each sees its own negatives and run state, whose entries it may replace.
 
     Raises: UserError for an objective that writes into the inputs or does not return a loss a row.
     """
     total = 0
     for (weight, objective), state in zip(objectives, states, strict=True):
-        inputs.state = state
-        total = total + weight * _row_loss(objective, inputs)
+        total = total + weight * _row_loss(objective, inputs.of(objective), state)
     return total
 
 
-def _row_loss(objective: Objective, inputs: ObjectiveInputs) -> Tensor:
+def _row_loss(objective: Objective, inputs: ObjectiveInputs, state: dict[str, Tensor]) -> Tensor:
     """(B,) loss a row of one objective, which leaves the inputs as they are for the next. Raises: UserError."""
-    before, state, rows = inputs.watch(), inputs.state, len(inputs.targets)
+    inputs.state = state
+    before, rows = inputs.watch(), len(inputs.targets)
     try:
         losses = objective.loss(inputs)
-    finally:  # a loss that raises may do so because of what it wrote
-        written = inputs.written(before) + ([] if inputs.state is state else ["state"])
-        if written:
-            raise UserError(f"objective {name_of(objective)} writes into its inputs or replaces them: "
-                            f"{', '.join(written)}. The other objectives of a run and the decoder read the same "
-                            "tensors. Let loss compute on a copy, such as logits.masked_fill(...) for "
-                            "logits.masked_fill_(...).")
+    except Exception as error:  # noqa: BLE001  it may raise because of what it wrote
+        losses = error
+    written = inputs.written(before) + ([] if inputs.state is state else ["state"])
+    if written:
+        raise UserError(f"objective {name_of(objective)} writes into its inputs or replaces them: "
+                        f"{', '.join(written)}. The other objectives of a run and the decoder read the same tensors. "
+                        "Let loss compute on a copy, such as logits.masked_fill(...) for logits.masked_fill_(...).")
+    if isinstance(losses, Exception):
+        raise losses
     if not isinstance(losses, Tensor) or losses.shape != (rows,):
         seen = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(losses)
         raise UserError(f"objective {name_of(objective)} must return a loss a row, a tensor of shape {(rows,)} for "

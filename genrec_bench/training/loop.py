@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import Progress
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
+from genrec_bench.core.provenance import device_name
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.base import Objective
@@ -57,8 +57,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     mode: "valid_ndcg@10" and, where the selection is by loss, "valid_loss". folder: where `state.safetensors` (the
     last epoch, to go on from) and `best.safetensors` live; an existing state is continued, bit for bit as if never
     interrupted, on the same device and thread count. meter: of the whole run, which goes on like the state.
-    about, attached: plain data and tensors that make `best.safetensors` complete in itself.
-    scalars: a TensorBoard writer or None.
+    about, attached: plain data and tensors that make `best.safetensors` complete in itself. scalars: a writer or None.
     Raises: FloatingPointError where the loss is not finite; UserError where the state was made on another device or
     with another thread count.
     """
@@ -122,7 +121,7 @@ def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[s
 
 def _place(data: TokenisedInstances) -> dict[str, Any]:
     """Where training computes: numbers are equal only where this is."""
-    return {"device": str(data.device), "threads": torch.get_num_threads()}
+    return {"device": device_name(str(data.device)), "threads": torch.get_num_threads()}
 
 
 def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
@@ -130,7 +129,7 @@ def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> N
     other = {name: state[name] for name, value in here.items() if state.get(name, value) != value}
     if other:
         began = ", ".join(f"{name}={value}" for name, value in other.items())
-        options = " ".join(f"--{name} {value}" for name, value in other.items())
+        options = " ".join(f"--{name} {str(value).partition(' ')[0]}" for name, value in other.items())
         raise UserError(f"run {folder.name} was begun with {began}; go on with {options}, or delete {folder} to start "
                         "again.")
 
@@ -194,6 +193,3 @@ def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int
                   + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))
 
 
-def median_seconds(seconds: list[float]) -> float:
-    """Median over epochs, leaving out the first (warm-up) where there are more."""
-    return statistics.median(seconds[1:] or seconds)

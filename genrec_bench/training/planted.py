@@ -56,7 +56,7 @@ class Planted:
 
     def inputs(self, objective: Objective, *, table: Tensor | None = None, rows: Tensor | None = None,
                state: Mapping[str, Tensor] | None = None) -> ObjectiveInputs:
-        """What an objective sees of some rows (None = all), with what it needs and no more.
+        """What an objective sees of some rows (None = all): what it needs, the first of the negatives, and no more.
 
         table: other logits, such as parameters with gradient. state: copied; None = the initial one.
         """
@@ -68,12 +68,13 @@ class Planted:
         needs, own = objective.needs, self.target_ids[:, None]
         given: dict[str, Any] = {"state": copied(objective.initial_state(self.catalogue.depth)
                                                  if state is None else state)}
+        drawn = self.negative_ids[:, :objective.num_negatives]
         if "negatives" in needs:
-            given |= {"negative_ids": self.negative_ids, "negative_logits": self.logits(table, self.negative_ids)}
+            given |= {"negative_ids": drawn, "negative_logits": self.logits(table, drawn)}
         if "reference" in needs:
             given["reference_target_token_logps"] = self.token_logps(self.reference, own)[:, 0]
         if {"reference", "negatives"} <= needs:
-            given["reference_negative_token_logps"] = self.token_logps(self.reference, self.negative_ids)
+            given["reference_negative_token_logps"] = self.token_logps(self.reference, drawn)
         if "beam" in needs:
             given["beam_thresholds"] = self._thresholds(table.detach(), objective.num_beams, objective.normaliser)
         if "eos" in needs:

@@ -8,7 +8,6 @@ from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.comparisons import Line, compared
 from genrec_bench.reporting.figures.runs import (
     complete,
-    effective,
     evidence,
     group_of,
     lacking,
@@ -18,7 +17,7 @@ from genrec_bench.reporting.figures.runs import (
 )
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.material import Material
-from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.rows import Row, Suite, effective
 
 APAO = {"paper": "apao", "objectives": ("apao",)}
 FORMS = {"pointwise": "APAO-Pointwise", "pairwise": "APAO-Pairwise"}

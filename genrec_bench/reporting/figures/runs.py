@@ -6,7 +6,6 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -76,11 +75,6 @@ def listed(labels: Sequence[str]) -> str:
         head, sign, value = label.rpartition(" = ")
         values.setdefault(head + sign if sign else label, []).extend([value] if sign else [])
     return "; ".join(head + ", ".join(of) for head, of in values.items())
-
-
-def effective(row: Row, dataset: str) -> dict[str, Any]:
-    """What a row states on a dataset, flat, with the values that a paper has found best there."""
-    return {**row.wanted, **row.best.get(dataset, {})}
 
 
 def path_of(row: Row, setting: str) -> str | None:

@@ -18,7 +18,6 @@ from genrec_bench.reporting.figures.runs import (
     SPREAD,
     complete,
     dots,
-    effective,
     evidence,
     group_of,
     lacking,
@@ -30,7 +29,7 @@ from genrec_bench.reporting.figures.runs import (
 from genrec_bench.reporting.figures.style import image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.material import Material
-from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.rows import Row, Suite, effective
 from genrec_bench.reporting.tables import title_of
 
 WIDE = 20.0  # largest value over smallest from which on an axis is logarithmic
@@ -272,24 +271,3 @@ def bear_figure(material: Material, block: Block) -> Picture | None:
     return swept(material, block, plan, "NDCG@10 by λ and ξ, after BEAR's Figure 8, of which metric, data, grid and "
                  "the fixed other value are not said; star: best mean on validation; dashed line: SFT. The paper says "
                  "that each has one clear peak")
-
-
-RANKGR = {"paper": "rankgr", "objectives": ("ldpo",)}
-
-
-@plate("4", "rankgr-kept", "RankGR, Figure 4", **RANKGR)
-def kept_figure(material: Material, block: Block) -> Picture | None:
-    """HR@20 against the codewords kept for the rank head at the second level (RankGR, 4)."""
-    plan = Plan("RankGR, Figure 4", {"decoding.lambda_2": "Codewords kept at the second level, λ₂"}, ("hr@20",),
-                printed=lambda sweep, dataset: 1400.0)
-    return swept(material, block, plan, "HR@20 by λ₂, after RankGR's Figure 4 (there HR@1000 on Taobao's own log, 60 "
-                 "as a low value and 1,400 as default), which says that HR rises with λ₂")
-
-
-@plate("5", "rankgr-alpha", "RankGR, Figure 5", **RANKGR)
-def alpha_figure(material: Material, block: Block) -> Picture | None:
-    """HR@20 against the weight of LDPO (RankGR, 5)."""
-    plan = Plan("RankGR, Figure 5", {"ldpo.weight": "Weight of LDPO, α"}, ("hr@20",),
-                printed=lambda sweep, dataset: 1.0)
-    return swept(material, block, plan, "HR@20 by α, after RankGR's Figure 5 (there HR@1000 on Taobao's own log), "
-                 "which says that HR rises from 0.5 to 1 and falls beyond")

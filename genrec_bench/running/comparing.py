@@ -1,0 +1,239 @@
+"""One objective in, a verdict out: it is trained like the stored baselines and tested against them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.datasets.base import dataset_spec
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import SECTIONS, RunConfig
+from genrec_bench.experiments.grid import Overrides, Selection
+from genrec_bench.experiments.suite_files import load_profile, with_preset
+from genrec_bench.reporting.comparison import render_comparison
+from genrec_bench.reporting.matching import Rows
+from genrec_bench.reporting.rows import load_suite
+from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running.places import REFERENCE, as_typed
+from genrec_bench.running.runner import check_fit
+from genrec_bench.running.scheduler import Means, run_all
+from genrec_bench.running.suites import prepare_configs
+from genrec_bench.running.workspace import Workspace
+
+TITLES = {"tiger": "TIGER", "llama": "Llama"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared: an objective (a registered name), alone or added to others, on which backbone and data.
+
+    beside: registered objectives that are trained with it; weight: of the objective. seeds: None = those of the stored
+    runs of the same backbone and profile, else the profile's. reference: the folder of stored records. suite: whose
+    rows it is tested against, a name or a user's file.
+    """
+
+    objective: str
+    backbone: str = "tiger"
+    beside: tuple[str, ...] = ()
+    weight: float = 1.0
+    datasets: tuple[str, ...] | None = None
+    profile: str = "quick"
+    seeds: tuple[int, ...] | None = None
+    overrides: Overrides = field(default_factory=dict)
+    reference: Path = REFERENCE
+    suite: str = "all"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The datasets as `--datasets` takes them."""
+        return self.datasets or tuple(load_profile(self.profile)["datasets"])
+
+    @property
+    def shared(self) -> Overrides:
+        """What `--set` says of anything but objectives: what the suites' rows have too."""
+        return {k: v for k, v in self.overrides.items() if k not in registry.objectives.names()}
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row that a suite would have for it."""
+        parts = [*self.beside, self.objective if self.weight == 1.0 else f"{self.weight:g} {self.objective}"]
+        return {"label": f"{TITLES.get(self.backbone, self.backbone)} + {' + '.join(parts)}",
+                "backbone": {"name": self.backbone},
+                "objective": [*({"name": name} for name in self.beside),
+                              {"name": self.objective, "weight": self.weight}]}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finished comparison: a sentence a stored baseline, where the report is, and the new runs' records.
+
+    missing: (label, command) of baselines that have no stored record. summary: all verdicts on each dataset in a
+    sentence or two.
+    """
+
+    sentences: tuple[str, ...]
+    report: Path
+    records: tuple[RunRecord, ...]
+    missing: tuple[tuple[str, str], ...] = ()
+    summary: tuple[str, ...] = ()
+
+
+class BrokenContract(UserError):
+    """An objective that fails a contract check."""
+
+
+class RunsFailed(RuntimeError):
+    """Runs of the new objective that did not finish."""
+
+
+class RunsLeft(RuntimeError):
+    """Runs of the new objective that there was no time for."""
+
+
+def compare(question: Question, workspace: Workspace, means: Means, reports: Path, *, check: bool = True) -> Verdict:
+    """Check the objective, train what is missing and test it against every stored baseline.
+
+    Nothing is written before everything about the question is known to be right. check: refuse an objective that
+    breaks its contract.
+    Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed, RunsLeft.
+    """
+    load_suite(question.suite)  # whatever is wrong with it is said now
+    if not question.reference.is_dir():
+        raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
+                        f"--suite all --profile {question.profile} --results {as_typed(question.reference)}`, or give "
+                        "another folder with --reference.")
+    state = _checked(question, check)
+    stored = RecordStore(question.reference)
+    prepared = prepare_configs(_configs(question, stored), workspace, keep=True)
+    missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
+    print(state, file=sys.stderr)
+    ended = run_all([p for p in prepared if stored.find(p.run_id) is None], workspace, means)
+    if ended.failed:
+        raise RunsFailed(f"{len(ended.failed)} of {len(prepared)} runs failed; see failure.txt below "
+                         f"{workspace.results / 'work'}")
+    if ended.left:
+        raise RunsLeft(f"{ended.left} of {len(prepared)} runs are left")
+    stores = {p.run_id: stored if stored.find(p.run_id) else workspace.store for p in prepared}
+    new = [store.read(run_id) for run_id, store in stores.items()]
+
+    def ranks(record: RunRecord) -> Any:
+        return stores.get(record.run_id, stored).read_ranks(record)
+
+    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing,
+                             rows=Rows(question.suite, question.shared))
+    return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
+
+
+def _checked(question: Question, check: bool) -> str:
+    """A line about the contract checks; tells those that fail. Raises: BrokenContract, where asked to check."""
+    from genrec_bench.training.contract_checks import CHECKS, check_objective
+
+    broken: dict[str, list[str]] = {}
+    for finding in check_objective(_objective(question)):
+        if not finding.passed:
+            broken.setdefault(finding.detail, []).append(finding.name)
+    for detail, names in broken.items():  # one mistake may break many checks
+        more = f" (and {len(names) - 1} more checks)" if len(names) > 1 else ""
+        print(f"FAILED  {names[0]}{more}: {detail}", file=sys.stderr)
+    if broken and check:
+        raise BrokenContract(f"objective {question.objective} breaks its contract (above), so nothing was trained. "
+                             "Fix it, or train it as it is with --no-check (in Python check=False).")
+    return f"{question.objective}: {len(CHECKS)} contract checks, {sum(map(len, broken.values())) or 'none'} failed."
+
+
+def _objective(question: Question) -> Any:
+    """The objective with the settings asked for. Raises: UserError."""
+    name = question.objective
+    registry.objectives.get(name, "--objective")
+    spec = with_preset({"name": name, **question.overrides.get(name, {})}, "--set")
+    try:
+        return registry.objectives.build({k: v for k, v in spec.items() if k != "weight"})
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a class of the user's raises
+        raise UserError(f"objective {name} cannot be made with its settings: {type(error).__name__}: "
+                        f"{' '.join(str(error).split())}") from None
+
+
+def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
+    """The new objective's runs. Raises: UserError."""
+    registry.backbones.get(question.backbone, "--backbone")
+    for name in question.beside:
+        registry.objectives.get(name, "--with")
+    seeds = question.seeds or _stored_seeds(question, stored)
+    configs = grid.expand_rows([question.row], Selection("all", question.profile, question.texts, seeds=seeds,
+                                                         overrides=question.overrides))
+    grid.check_overrides(question.overrides, configs)
+    return configs
+
+
+def _stored_seeds(question: Question, stored: RecordStore) -> tuple[int, ...] | None:
+    """Seeds of the stored runs of this backbone in this profile, or None where there is none."""
+    datasets = {title_of(text) for text in question.texts}
+    found = {r.seed for r in stored.read_all() if r.profile == question.profile and r.dataset in datasets
+             and (r.config.get("backbone") or {}).get("name") == question.backbone}
+    return tuple(sorted(found)) or None
+
+
+def title_of(text: str) -> str:
+    """What a dataset that the user names is called in tables. Raises: UserError."""
+    return registry.datasets.build(dataset_spec(text)).title
+
+
+def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Workspace,
+             stored: RecordStore) -> list[tuple[str, str]]:
+    """(label, command) of the suites' baselines, and of this backbone's rows, that have no stored record.
+
+    They are asked for with the settings that the new runs have too.
+    """
+    missing: dict[str, str] = {}
+    for suite in grid.parts_of(question.suite):
+        rows = [row for row in grid.load_suite(suite)["row"] if row.get("grid", "core") != "full"
+                and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
+        for text, row in itertools.product(question.texts, rows):
+            selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)),
+                                  overrides=question.shared,
+                                  objectives=() if "baseline" in row else None,
+                                  baselines=(row["baseline"],) if "baseline" in row else (),
+                                  rows=None if "baseline" in row else (row["label"],))
+            absent = _absent(selection, ours, workspace, stored)
+            if absent:
+                label = f"{absent[0].label} on {title_of(text)}"
+                missing.setdefault(label, _command(selection, absent, question.reference, workspace.plugins))
+    return list(missing.items())
+
+
+def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: RecordStore) -> list[RunConfig]:
+    """A row's runs, first stages apart, that are neither stored nor the new ones; none where it cannot run here."""
+    absent = []
+    try:
+        for config in grid.expand(selection):
+            prepared = workspace.prepare(config)
+            check_fit(prepared)
+            known = prepared.run_id in ours or stored.find(prepared.run_id) is not None
+            if not known and config.label in (selection.rows or (config.label,)):
+                absent.append(config)
+    except UserError:  # it does not fit the data or the settings: no command would make it
+        return []
+    return absent
+
+
+def _command(selection: Selection, absent: list[RunConfig], reference: Path, plugins: tuple[str, ...]) -> str:
+    """What makes some runs of a row where `compare` looks for them."""
+    which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
+        ["--baselines", *selection.baselines, "--objectives", "none"]
+    parts = [part for c in absent for part in (c.dataset, c.tokenizer, c.backbone, c.baseline) if part is not None]
+    used = {*SECTIONS, *(part.name for part in parts)}
+    changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
+               for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
+    changes += [word for plugin in plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]
+    return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
+                       "--datasets", *selection.datasets, *which, "--seeds",
+                       ",".join(str(c.seed) for c in absent), *changes, "--results", as_typed(reference)])

@@ -1,0 +1,68 @@
+"""Whether data are sound: every file is read and checked, and the split is made and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec_bench.contracts import Interactions
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.registry import datasets
+from genrec_bench.datasets.base import Dataset, dataset_specs
+from genrec_bench.experiments.config import SplitConfig
+from genrec_bench.splits.leave_one_out import leave_one_out, summary
+from genrec_bench.splits.order import order_facts, order_sentences, same_but_for_blanks
+
+
+def check_data(dataset: Dataset, data_dir: Path | None) -> dict[str, Any]:
+    """Read a dataset with all checks of its files, and split it.
+
+    Gives plain data: "counts" (users, items, interactions, train, valid, test, distinct_semantic_ids; None where there
+    are no semantic IDs) and "notes", sentences on the order of interactions and on ids that look alike.
+    Raises: UserError naming the file and the item, user or code.
+    """
+    interactions = dataset.load(data_dir)
+    split = leave_one_out(interactions, SplitConfig())
+    return {"counts": summary(split, _distinct(interactions)),
+            "notes": [*order_sentences(order_facts(split)), *_alike(interactions)]}
+
+
+def chosen_datasets(names: Sequence[str] | None, changed: Mapping[str, Mapping[str, Any]]) -> list[Dataset]:
+    """The datasets named, as `--datasets` takes them, or for None all that need no folder of the user's.
+
+    changed: settings by dataset. Raises: UserError for an unknown name or setting.
+    """
+    if names is None:
+        names = [name for name in datasets.names() if not datasets.get(name).needs_path]
+    return [datasets.build(spec) for spec in dataset_specs(names, changed)]
+
+
+def present_datasets(chosen: Sequence[Dataset], data_dir: Path | None) -> list[Dataset]:
+    """Those whose files are there. Raises: UserError where there is none."""
+    present = [d for d in chosen if not d.missing_files(data_dir)]
+    if not present:
+        raise UserError("no dataset is present. `data fetch` says where to get them.")
+    return present
+
+
+def labelled(chosen: Sequence[Dataset]) -> list[tuple[str, Dataset]]:
+    """Each dataset with what to call it: two folders with the same name are told apart by their paths."""
+    labels = [d.title for d in chosen]
+    return [(d.location(None) if labels.count(label) > 1 and d.needs_path else label, d)
+            for d, label in zip(chosen, labels, strict=True)]
+
+
+def _distinct(interactions: Interactions) -> int | None:
+    codes = interactions.given_codes
+    return None if codes is None else len(np.unique(codes, axis=0))
+
+
+def _alike(interactions: Interactions) -> list[str]:
+    """A sentence for each kind of id of which some differ only by blanks."""
+    kinds = {"users": interactions.user_ids, "items": interactions.item_ids}
+    found = {kind: same_but_for_blanks(ids) for kind, ids in kinds.items()}
+    return [f"{kind.capitalize()} {pairs[0][0]!r} and {pairs[0][1]!r} differ only by blanks and are two "
+            f"({len(pairs)} such {kind})." for kind, pairs in found.items() if pairs]
