@@ -32,6 +32,7 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
     suite_names,
     with_preset,
 )
+from genrec_bench.objectives.base import check_needs
 
 Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
 
@@ -277,7 +278,6 @@ def _uses(run: RunConfig, first: RunConfig | None, *, continues: bool) -> tuple[
 
 def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> dict[str, Any]:
     """The objectives of a stage, and the settings of negatives where one of them needs any. Raises: UserError."""
-    from genrec_bench.objectives.base import check_needs
 
     pairs = tuple(weighted(_values(spec, layers)) for spec in specs)
     check_needs(w.objective for w in pairs)
