@@ -157,7 +157,7 @@ def test_run_suite_gives_what_the_command_gives(toy_folder: Path, tmp_path: Path
     ({"reference": "no/such"}, "no folder of stored baselines at no/such"),
     ({"jobs": 2}, "jobs=2 needs the objective as"),
     ({"objective": Sound()}, "objective must be a class, a registered name or"),
-    ({"objective": Objective}, "class Objective has no loss"),
+    ({"objective": Objective}, "class Objective is no objective; one is .* defines loss"),
     ({"objective": int}, "int stands in no file"),
     ({"objective": Path}, "Path is no objective"),
     ({"objective": "sond"}, "unknown objective 'sond'"),

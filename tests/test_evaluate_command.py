@@ -25,6 +25,7 @@ from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.ranking_files import COLUMNS
+from genrec_bench.running.rankings import same_targets
 from genrec_bench.splits.leave_one_out import leave_one_out
 from tests.small_records import apao, record_of
 
@@ -327,7 +328,7 @@ def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> No
     left = [opponent(store, toy, drawn(0, 3), config=SplitConfig(max_users=3)),
             opponent(store, toy, drawn(0), evaluation=EvaluationConfig(exclude_history=True))]
     other = dataclasses.replace(kept[0], identity={**kept[0].identity, "split_fingerprint": "0" * 64})
-    assert command.same_targets([*kept, *left, other], toy) == kept
+    assert same_targets([*kept, *left, other], toy) == kept
     assert len({canonical(r.config["split"]) for r in kept}) == 3
 
 

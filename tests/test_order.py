@@ -92,7 +92,6 @@ def test_a_doubled_file_is_refused_with_the_option_that_drops_repeats(tmp_path: 
     once = datasets.build({"name": "folder", "path": str(written(tmp_path / "once"))}).load(None)
     assert leave_one_out(datasets.build(spec).load(None), SplitConfig()).fingerprint == \
         leave_one_out(once, SplitConfig()).fingerprint
-    assert "drop_repeats" not in datasets.identity({**spec, "drop_repeats": False})
 
 
 def test_the_report_states_the_rule_with_its_counts(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401  no process can load it a second time, after `forget`
 
 from genrec_bench import api
 from genrec_bench.core import registry
@@ -27,6 +28,17 @@ class Two(Objective):
     def loss(self, inputs):
         {lazy}
         return value()
+'''
+
+INNER = '''
+"""A class within another."""
+import helper
+from genrec_bench.objectives.base import Objective
+
+class Outer:
+    class Inner(Objective):
+        def loss(self, inputs):
+            return helper.value()
 '''
 
 
@@ -138,16 +150,23 @@ def test_a_mistake_in_a_helper_is_named(tmp_path: Path) -> None:
 
 
 def test_a_class_in_memory_is_not_named_by_newer_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passed as a class it cannot be read anew; its name is that of the command while nothing was changed."""
+    """Passed as a class it runs as its file says now, with the name of the command; a class within another, which no
+    file can be asked for, is refused after an edit.
+    """
     path = written(tmp_path, two=LOSS.format(imports="from helper import value", lazy="pass"), helper=VALUE)
     monkeypatch.syspath_prepend(tmp_path)
     cls = importlib.import_module("two").Two
     name = api._registered(cls)
     assert api._registered(cls) == name
     digest = registry.identity(registry.objectives.build({"name": name}))["source"]
+    (tmp_path / "outer.py").write_text(INNER)
+    inner = importlib.import_module("outer").Outer.Inner
+    assert api._registered(inner) == api._registered(inner) == "inner"
     (tmp_path / "helper.py").write_text(VALUE.replace("1", "2"))
-    with pytest.raises(UserError, match=r"two.py: the code of Two, or of a module that it imports, was changed"):
-        api._registered(cls)
+    with pytest.raises(UserError, match=r"outer.py: the code of Inner, or of a module that it imports, was changed"):
+        api._registered(inner)
+    edited = registry.objectives.build({"name": api._registered(cls)})
+    assert registry.identity(edited)["source"] != digest and edited.loss(None) == 2
     (tmp_path / "helper.py").write_text(VALUE)
     registry.objectives._classes.pop(name)
     assert loaded(path) == (digest, 1)

@@ -175,7 +175,7 @@ def test_words_of_scripts_without_spaces_are_pairs_of_characters() -> None:
     assert words_of(plain) == re.findall(r"(?u)\b\w+\b", plain)
 
 
-def test_titles_without_spaces_are_clustered_by_what_they_name(capsys: pytest.CaptureFixture) -> None:
+def test_titles_without_spaces_are_clustered_by_what_they_name() -> None:
     """The first code tells the product's kind as well as it does for the same titles in English."""
     kinds = {"衬衫": "shirt", "牛仔裤": "jeans", "咖啡机": "coffee maker", "洗发水": "shampoo", "铅笔": "pencil",
              "电动牙刷": "electric toothbrush"}
@@ -189,11 +189,19 @@ def test_titles_without_spaces_are_clustered_by_what_they_name(capsys: pytest.Ca
         ids = RQKMeans(levels=1, codebook_size=6).fit(with_items(240, item_texts=tuple(titles)))
         first = ids.tokens[:, 0]
         groups = [[rows[n][2] for n in np.flatnonzero(first == code)] for code in np.unique(first)]
-        assert f"{ids.table['words_in_one_text']} of {ids.table['words']} words occur in one" in capsys.readouterr().err
         return sum(max(map(group.count, group)) for group in groups) / 240
 
     english = told([" ".join(part[1] for part in row) for row in rows])
     assert told(["".join(part[0] for part in row) for row in rows]) > 0.8 * english > 0.6
+
+
+def test_texts_that_share_hardly_a_word_are_noted(capsys: pytest.CaptureFixture) -> None:
+    texts = [f"one{n} two{n} three{n} {'even' if n % 2 else 'odd'}" for n in range(20)]
+    for given, told in ((texts, True), ([" ".join(text.split()[::3]) for text in texts], True),
+                        ([text.split()[3] for text in texts], False)):
+        ids = RQKMeans(levels=1, codebook_size=2).fit(with_items(20, item_texts=tuple(given)))
+        note = f"{ids.table['words_in_one_text']} of {ids.table['words']} words occur in one text only"
+        assert (note in capsys.readouterr().err) == told
 
 
 def test_texts_without_words() -> None:

@@ -33,7 +33,7 @@ def check_writable(option: str, folder: Path) -> None:
     check_folder(option, folder)
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or change "
+        raise UserError(f"{option} points at {folder}, but {there} cannot be written. Choose another folder or fix "
                         "its rights.")
 
 
