@@ -51,10 +51,10 @@ class InstanceDataset(SequentialDataset):
         self._get_preset()
         self._get_field_from_config()
         items, single = self.iid_field + self.config["LIST_SUFFIX"], 1
-        for field, size in ((self.uid_field, self._sizes["users"]), (self.iid_field, self._sizes["items"])):
-            self.set_field_property(field, FeatureType.TOKEN, FeatureSource.INTERACTION, single)
-            self.field2id_token[field] = np.array(["[PAD]", *map(str, range(size))])
-            self.field2token_id[field] = {token: n for n, token in enumerate(self.field2id_token[field])}
+        for name, size in ((self.uid_field, self._sizes["users"]), (self.iid_field, self._sizes["items"])):
+            self.set_field_property(name, FeatureType.TOKEN, FeatureSource.INTERACTION, single)
+            self.field2id_token[name] = np.array(["[PAD]", *map(str, range(size))])
+            self.field2token_id[name] = {token: n for n, token in enumerate(self.field2id_token[name])}
         self.set_field_property(items, FeatureType.TOKEN_SEQ, FeatureSource.INTERACTION, self.max_item_list_len)
         self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, single)
         self.field2id_token[items] = self.field2id_token[self.iid_field]

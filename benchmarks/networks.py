@@ -12,6 +12,7 @@ from benchmarks.corpora import Corpus, Setting
 from genrec_bench.api import run_suite
 from genrec_bench.backbones import llama, tiger
 from genrec_bench.backbones.base import Backbone
+from genrec_bench.backbones.tiger_network import Tiger
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
@@ -41,7 +42,7 @@ def network(settings: Any, vocab_size: int) -> Backbone:
 
 def to_huggingface(model: Backbone) -> Any:
     """The same weights as a model of transformers."""
-    return (tiger if isinstance(model, tiger.Tiger) else llama).to_huggingface(model)
+    return (tiger if isinstance(model, Tiger) else llama).to_huggingface(model)
 
 
 def trained(setting: Setting, path: Path) -> tuple[Backbone, Corpus, int]:

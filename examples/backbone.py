@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from genrec_bench.backbones.base import Backbone, BackboneSettings
+from genrec_bench.backbones.base import Backbone
+from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.registry import backbones
 from genrec_bench.core.settings import setting

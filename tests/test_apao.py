@@ -387,4 +387,4 @@ def test_settings_that_do_not_fit(settings: dict, message: str) -> None:
     objective = Apao(**settings)
     with pytest.raises(UserError, match=message):
         objective.check()
-        objective.initial_state(3)
+        objective.check_depth(3)

@@ -36,7 +36,7 @@ from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
 
 data, results = sys.argv[1:]
-small = {"tiger": {"width": 16, "head_width": 8, "feed_forward_width": 32}, "training": {"epochs": 1}}
+small = {"tiger": {"width": 16, "head_width": 8, "feed_forward_width": 32}}
 
 
 @register_metric("first")

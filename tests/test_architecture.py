@@ -132,6 +132,31 @@ import genrec_bench.commands.report, genrec_bench.reporting.markdown, genrec_ben
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+def test_plugins_are_listed_built_and_planned_without_torch() -> None:
+    """Also where torch is there: it would take seconds to load."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "recbole", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from genrec_bench.core import registry
+from genrec_bench.experiments import grid, suite_files
+for kind in (registry.datasets, registry.tokenizers, registry.backbones, registry.objectives, registry.metrics):
+    for name in kind.names():
+        if name != "folder":  # has no path here
+            getattr(kind.build({"name": name}), "check", lambda: None)()
+assert registry.systems.names()
+for objective in registry.objectives.names():
+    registry.objectives.build({"name": objective}).check_depth(4)
+for suite in suite_files.suite_names():
+    for profile in suite_files.profile_names():
+        assert grid.expand(grid.Selection(suite, profile))
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.save", "pandas.read_pickle",
                    "pd.read_pickle"}

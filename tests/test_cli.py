@@ -229,7 +229,7 @@ def test_records_by_contract(finished: tuple[Path, Path]) -> None:
     methods = set()
     for path in sorted(finished[1].rglob("*.ranks.npz")):
         record = json.loads(path.with_name(path.name.replace(".ranks.npz", ".json")).read_text())
-        assert path.name == f"{record['run_id']}.ranks.npz" and record["schema"] == 1
+        assert path.name == f"{record['run_id']}.ranks.npz" and record["schema"] == 2
         metrics = record["metrics"]
         assert "ndcg@10" in metrics and all(isinstance(v, (int, float)) and np.isfinite(v) for v in metrics.values())
         with np.load(path) as ranks:
@@ -237,7 +237,7 @@ def test_records_by_contract(finished: tuple[Path, Path]) -> None:
             assert ranks["ranks"].max() <= 20 and ranks["ranks"].min() >= 0
         config = record["config"]
         methods.add(config["baseline"]["name"] if "baseline" in config
-                    else f"{config['backbone']['name']}+{config['objective'][0]['name']}")
+                    else f"{config['backbone']['name']}+{config['objectives'][0]['name']}")
         assert record["data"]["users"] == 50 and record["data"]["test"] == 50
         assert record["timings"]["total_seconds"] > 0 and record["provenance"]["threads"] == 1
     assert methods == {"popularity", "item_knn", "tiger+cross_entropy"}

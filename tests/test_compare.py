@@ -187,15 +187,15 @@ def test_a_changed_file_is_another_run(world: World, tmp_path: Path) -> None:
     changed(tmp_path, "return -inputs.target_token_logps.sum(dim=1) / 2")
     assert world.compare("--seeds", "0", objective=mine) == 0
     assert len({r.run_id for r in world.records}) == 2
-    assert len({r.identity["objective"][0]["source"] for r in world.records}) == 2
+    assert len({r.identity["objectives"][0]["source"] for r in world.records}) == 2
 
 
 def test_beside_others_and_what_is_stored_is_not_trained(world: World, capsys: Any) -> None:
     assert world.compare("--with", "cross_entropy", "--weight", "0.5", "--seeds", "0") == 0
     (record,) = world.records
     assert record.label == "TIGER + cross_entropy + 0.5 label_smoothing"
-    assert [(o["name"], o.get("weight", 1.0)) for o in record.config["objective"]] == [("cross_entropy", 1.0),
-                                                                                     ("label_smoothing", 0.5)]
+    assert [(o["name"], o.get("weight", 1.0)) for o in record.config["objectives"]] == [("cross_entropy", 1.0),
+                                                                                      ("label_smoothing", 0.5)]
     capsys.readouterr()
     assert world.compare(objective="cross_entropy") == 0
     out, err = capsys.readouterr()
@@ -218,6 +218,21 @@ def test_equal_losses_are_no_difference(world: World, capsys: Any) -> None:
     for record in world.records:
         assert RecordStore(world.results).ranks_bytes(record) == reference.ranks_bytes(others[record.seed])
         assert record.metrics == others[record.seed].metrics
+
+
+def test_another_budget_gives_no_verdict(world: World, capsys: Any) -> None:
+    """What was given more or fewer epochs than the stored baselines is described: differences without a test."""
+    assert world.compare("--seeds", "0", "--set", "training.epochs=1") == 0
+    assert "no verdict, unequal budget: epochs 1 instead of 2." in capsys.readouterr().out.splitlines()[0]
+    assert {row["declared"] + row["verdict"] + row["p_value"] for row in world.rows().values()} == {"no"}
+
+
+def test_only_rows_with_the_new_runs_settings_carry_verdicts(world: World, capsys: Any) -> None:
+    """The stored cross-entropy has the width of the other tests, so it is no opponent of a wider network."""
+    assert world.compare("--seeds", "0", "--set", "tiger.width=24") == 0
+    assert {name: row["declared"] for name, row in world.rows().items()} == {
+        "Popularity": "yes", "Item-kNN": "yes", CLOSE: "no"}
+    assert f"{CLOSE} on toy" in world.report(), "the command that makes one"
 
 
 def test_a_loss_on_wrong_tokens_is_worse(world: World, tmp_path: Path, capsys: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genrec_bench.backbones.base import BackboneSettings
+from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.contracts import Baseline
 from genrec_bench.core import registry, settings
 from genrec_bench.core.checks import Finding

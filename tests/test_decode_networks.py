@@ -9,7 +9,8 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.llama import LlamaSettings
-from genrec_bench.backbones.tiger import Tiger, TigerSettings
+from genrec_bench.backbones.tiger import TigerSettings
+from genrec_bench.backbones.tiger_network import Tiger
 from genrec_bench.contracts import EOS, PAD, Interactions, SemanticIds
 from genrec_bench.core import memory
 from genrec_bench.experiments.config import DecodingConfig, RunConfig, SplitConfig

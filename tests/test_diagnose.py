@@ -150,7 +150,8 @@ def test_beams_on_the_table_are_those_of_beam_search(kind: str, normaliser: str)
         table = PrefixScores(model, padded_histories(), trie, [normaliser])
         beams = {width: diagnose.Beam(table.tree, 5, width) for width in (1, 3, 7, 60)}
         everybody = torch.ones(5, 1, dtype=torch.long)
-        diagnose._search(table, {normaliser: list(beams.values())}, torch.cat([0 * everybody, *[everybody] * 3], dim=1), 1, 1)
+        pad = torch.cat([0 * everybody, *[everybody] * 3], dim=1)
+        diagnose._search(table, {normaliser: list(beams.values())}, pad, 1, 1)
     for width, beam in beams.items():
         real = beam_search(model, padded_histories(), trie, num_beams=width, normaliser=normaliser)
         for level in range(trie.depth):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone, PrefixState
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths, prefix_tree
-from genrec_bench.backbones.tiger import Tiger, TigerSettings
+from genrec_bench.backbones.tiger import TigerSettings
+from genrec_bench.backbones.tiger_network import Tiger
 from genrec_bench.contracts import PAD
 from genrec_bench.search.beam import beam_search
 from genrec_bench.trie import Trie

@@ -19,8 +19,9 @@ from genrec_bench.results.records import Damaged, OtherEngine, RecordStore, RunR
 from tests.test_diagnoses import diagnosis
 
 NAME = "0123456789abcdef"
-RECORD = RunRecord(NAME, "fedcba9876543210", "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3}, identity={}, data={}, tokenizer={},
-                   metrics={"ndcg@10": 1 / 3}, training={}, timings={}, provenance={})
+RECORD = RunRecord(NAME, "fedcba9876543210", "Mine", "smoke", {"dataset": {"name": "toy"}, "seed": 3},
+                   identity={"split_fingerprint": "ab" * 32}, data={}, tokenizer={}, metrics={"ndcg@10": 1 / 3},
+                   training={}, timings={}, provenance={})
 RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.experiments.identity import method
@@ -257,3 +258,19 @@ def test_why_a_run_is_in_no_row():
     assert [text for _, text in other_runs([plain, own, named, older], suites)] == [
         "there is no profile laptop", "no row of a suite has this label",
         "versions of components, or of the engine"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_command_that_set_something_reports_it_so(tmp_path, toy_folder):
+    """What `run --set` made is in its report under its settings; a later report of the plain rows only lists it."""
+    words = ["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--objectives", "none",
+             "--baselines", "item_knn", "--results", str(tmp_path / "results")]
+    report = tmp_path / "results" / "reports" / "apao" / "report.md"
+    assert main([*words, "--set", "item_knn.neighbours=5"]) == 0
+    text = report.read_text()
+    assert "Made from 1 runs, profile smoke. Changed by `--set`: item_knn.neighbours = 5;" in text
+    assert "neighbours = 5" in text.split("### Settings")[1] and "## Other runs" not in text
+    assert main(words) == 0
+    before, after = report.read_text().split("## Other runs")
+    assert "Made from 1 runs, profile smoke. Paper" in before and "neighbours = 0" in before.split("### Settings")[1]
+    assert "baseline.neighbours = 5 (row: 0)" in after and after.count("Item-kNN") == 1

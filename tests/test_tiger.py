@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones import tiger
+from genrec_bench.backbones import tiger_network
 from genrec_bench.backbones.dropout import noise
-from genrec_bench.backbones.tiger import Tiger, TigerSettings, from_huggingface, relative_buckets, to_huggingface
+from genrec_bench.backbones.tiger import TigerSettings, from_huggingface, to_huggingface
+from genrec_bench.backbones.tiger_network import Tiger, relative_buckets
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.search.beam import beam_search
@@ -362,7 +363,7 @@ def test_attention_written_out_is_torchs(queries: int, keys: int) -> None:
     parts, upstream = heads_apart(queries, keys, seed=queries), torch.ones(2, 3, queries, 5).cumsum(2)
     *inputs, bias = parts
     fused = F.scaled_dot_product_attention(*inputs, attn_mask=bias, scale=1.0)
-    written = tiger.attention(*parts, 0.0)
+    written = tiger_network.attention(*parts, 0.0)
     torch.testing.assert_close(written, fused, atol=1e-6, rtol=1e-6)
     for ours, theirs in zip(*(torch.autograd.grad(x, parts, upstream) for x in (written, fused)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -371,7 +372,7 @@ def test_attention_written_out_is_torchs(queries: int, keys: int) -> None:
 def test_attention_drops_weights_after_the_softmax() -> None:
     query, key, value, bias = heads_apart(5, 6, seed=1)
     torch.manual_seed(7)
-    result = tiger.attention(query, key, value, bias, 0.4)
+    result = tiger_network.attention(query, key, value, bias, 0.4)
     torch.manual_seed(7)
     mask = noise(torch.empty(2, 3, 5, 6), 0.4)
     for user, head, row in np.ndindex(2, 3, 5):
@@ -381,8 +382,8 @@ def test_attention_drops_weights_after_the_softmax() -> None:
 
 def test_written_out_attention_is_for_training_with_dropout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights trained without dropout have the bits of torch's attention, as has everything in eval mode."""
-    calls, written = [], tiger.attention
-    monkeypatch.setattr(tiger, "attention", lambda *parts: calls.append(parts[-1]) or written(*parts))
+    calls, written = [], tiger_network.attention
+    monkeypatch.setattr(tiger_network, "attention", lambda *parts: calls.append(parts[-1]) or written(*parts))
     small().build(VOCAB, 0).train().token_logits(histories(), candidates())
     dropping = small(dropout=0.3).build(VOCAB, 0)
     dropping.eval().token_logits(histories(), candidates())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD, Interactions
+from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD, Interactions, SemanticIds
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.tokenizers import base
@@ -35,6 +35,10 @@ def with_items(num_items: int, **fields) -> Interactions:
     return Interactions("toy", ("0",), ids, (np.arange(3),), **fields)
 
 
+def fitted(spec: dict, interactions: Interactions, cache: Path | None) -> SemanticIds:
+    return fit_cached(registry.tokenizers.build(spec), interactions, cache)
+
+
 def test_describe_by_hand() -> None:
     table = describe(GIVEN, (3, 4, 4))
     assert table == {"levels": 3, "codebook_sizes": [3, 4, 4], "items": 4, "distinct_semantic_ids": 3,
@@ -56,18 +60,18 @@ def test_positions_in_groups() -> None:
 
 
 def test_given_keeps_the_codes() -> None:
-    ids = fit_cached({"name": "given"}, with_items(4, given_codes=GIVEN), None)
+    ids = fitted({"name": "given"}, with_items(4, given_codes=GIVEN), None)
     assert ids.codebook_sizes == (3, 4, 3)
     offsets = np.array([0, 3, 7]) + NUM_SPECIAL_TOKENS
     np.testing.assert_array_equal(ids.tokens - offsets, GIVEN)
     assert ids.num_distinct == ids.table["distinct_semantic_ids"] == 3
     assert "reconstruction_error" not in ids.table
-    wide = fit_cached({"name": "given", "codebook_size": 256}, with_items(4, given_codes=GIVEN), None)
+    wide = fitted({"name": "given", "codebook_size": 256}, with_items(4, given_codes=GIVEN), None)
     assert wide.codebook_sizes == (256, 256, 256)
 
 
 def test_given_pads_shorter_ids() -> None:
-    ids = fit_cached({"name": "given"}, with_items(2, given_codes=np.array([[1, 0], [0, -1]])), None)
+    ids = fitted({"name": "given"}, with_items(2, given_codes=np.array([[1, 0], [0, -1]])), None)
     assert ids.tokens.tolist() == [[3, 4], [2, PAD]]
 
 
@@ -83,7 +87,7 @@ def test_given_pads_shorter_ids() -> None:
 ])
 def test_given_refuses(codes, spec, text: str) -> None:
     with pytest.raises(UserError, match=text):
-        fit_cached({"name": "given", **spec}, with_items(4, given_codes=codes), None)
+        fitted({"name": "given", **spec}, with_items(4, given_codes=codes), None)
 
 
 def test_reconstruction_error_falls_at_every_level() -> None:
@@ -235,7 +239,7 @@ def test_contract_of_every_tokenizer(name: str) -> None:
 
 def test_cache_returns_the_same_without_fitting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = {"name": "rq_kmeans", "codebook_size": 8}, items(40)
-    first = fit_cached(spec, data, tmp_path / "new")
+    first = fitted(spec, data, tmp_path / "new")
     files = list((tmp_path / "new").iterdir())
     assert [f.suffix for f in files] == [".npz"]
     with np.load(files[0]) as file:
@@ -245,21 +249,21 @@ def test_cache_returns_the_same_without_fitting(tmp_path: Path, monkeypatch: pyt
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(RQKMeans, "fit", refuse)
-    again = fit_cached({"name": "rq_kmeans", "codebook_size": 8, "levels": 3}, data, tmp_path / "new")
+    again = fitted({"name": "rq_kmeans", "codebook_size": 8, "levels": 3}, data, tmp_path / "new")
     assert again.fingerprint == first.fingerprint and again.table == first.table
     assert again.codebook_sizes == first.codebook_sizes and again.tokens.dtype == np.int64
     for other_spec, other in (({**spec, "seed": 1}, data), (spec, items(40, seed=1)), (spec, items(41))):
         with pytest.raises(AssertionError, match="fitted again"):
-            fit_cached(other_spec, other, tmp_path / "new")
+            fitted(other_spec, other, tmp_path / "new")
 
 
 def test_cache_key_follows_codes_version_and_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def count() -> int:
-        fit_cached({"name": "given"}, with_items(4, given_codes=GIVEN), tmp_path)
+        fitted({"name": "given"}, with_items(4, given_codes=GIVEN), tmp_path)
         return len(list(tmp_path.iterdir()))
 
     assert count() == count() == 1
-    fit_cached({"name": "given"}, with_items(4, given_codes=GIVEN + 1), tmp_path)
+    fitted({"name": "given"}, with_items(4, given_codes=GIVEN + 1), tmp_path)
     assert count() == 2
     monkeypatch.setattr(base.Tokenizer, "version", 99)
     assert count() == 3
@@ -270,11 +274,11 @@ def test_cache_key_follows_codes_version_and_libraries(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("damage", [b"", b"not a zip file", None])
 def test_a_damaged_cache_file_is_replaced(tmp_path: Path, damage: bytes | None) -> None:
     spec, data = {"name": "rq_kmeans", "codebook_size": 8}, items(40)
-    first = fit_cached(spec, data, tmp_path)
+    first = fitted(spec, data, tmp_path)
     file = next(tmp_path.iterdir())
     whole = file.read_bytes()
     file.write_bytes(whole[:len(whole) // 2] if damage is None else damage)
-    assert fit_cached(spec, data, tmp_path).fingerprint == first.fingerprint
+    assert fitted(spec, data, tmp_path).fingerprint == first.fingerprint
     assert file.read_bytes() == whole
 
 
@@ -287,6 +291,6 @@ def test_a_local_encoder_that_changes_is_fitted_again(tmp_path: Path) -> None:
 
 def test_wrong_settings_name_the_nearest() -> None:
     with pytest.raises(UserError, match="codebook_size"):
-        fit_cached({"name": "rq_kmeans", "codebok_size": 8}, items(40), None)
+        fitted({"name": "rq_kmeans", "codebok_size": 8}, items(40), None)
     with pytest.raises(UserError, match="tfidf_svd"):
-        fit_cached({"name": "rq_kmeans", "features": "tfidf"}, items(40), None)
+        fitted({"name": "rq_kmeans", "features": "tfidf"}, items(40), None)

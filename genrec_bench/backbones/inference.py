@@ -1,4 +1,4 @@
-"""What decoding states share: who is whose prefix, rows that are never re-ordered, matrices joined for inference."""
+"""What decoding states share: ancestor masks, rows that are never re-ordered, weights fused for inference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 ROOM = 64  # rows that are made room for at first: what a beam search of width 20 reads over three levels
 
 
-class Lineage:
+class AncestorMask:
     """Which of a search's slots are prefixes of which; a slot is a prefix of itself.
 
     depths: (B, N) tokens of the prefix in each slot.
@@ -39,7 +39,7 @@ class Lineage:
         self._sees[:, before:total, :total] = sees
         return depths, sees
 
-    def select(self, users: Tensor) -> Lineage:
+    def select(self, users: Tensor) -> AncestorMask:
         """The same for some of the users alone: (U,) rows."""
         chosen = copy.copy(self)
         chosen.depths, chosen._sees = self.depths[users], self._sees[users]
@@ -72,11 +72,11 @@ class Rows:
         return chosen
 
 
-def joined(*matrices: Tensor, norm: Tensor | None = None) -> Tensor:
-    """Matrices of linear layers as one, (outputs, inputs), with the weights of the norm before them multiplied in.
+def fused_weight(*matrices: Tensor, norm: Tensor | None = None) -> Tensor:
+    """Weights of linear layers as one matrix, (outputs, inputs), with those of the norm before them multiplied in.
 
-    In the precision of autocast where that is on, so that they are converted once. Whoever decodes joins anew, so that
-    weights which have moved on are never missed.
+    In the precision of autocast where that is on, so that they are converted once. Fused anew for every search, since
+    training changes the weights.
     """
     matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
     matrix = (matrix if norm is None else matrix * norm).detach()
@@ -84,12 +84,12 @@ def joined(*matrices: Tensor, norm: Tensor | None = None) -> Tensor:
     return matrix.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else matrix
 
 
-def normed(x: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, eps: float) -> Tensor:
     """The RMS norm without its weights."""
     return F.rms_norm(x, x.shape[-1:], None, eps)
 
 
-def apart(x: Tensor, parts: int, heads: int) -> Tensor:
+def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
     """(B, S, parts * heads * d) -> (parts, B, heads, S, d), a view."""
     return x.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
 

@@ -1,30 +1,20 @@
-"""TIGER: a T5 encoder-decoder from flat history codes to the codes of the next item.
+"""TIGER: settings of the T5 encoder-decoder, and its weights from and to Hugging Face.
 
-Rajput et al. 2023, arXiv 2305.05065; sizes of APAO (arXiv 2603.02730, App. C). Parameter names are those of
-Hugging Face `T5ForConditionalGeneration`, so that weights load both ways.
-Differs from the paper: no user token, one flat vocabulary (as APAO); the decoder starts from PAD.
+Rajput et al. 2023, arXiv 2305.05065; sizes of APAO (arXiv 2603.02730, App. C). The network is in `tiger_network`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from genrec_bench.backbones.base import Backbone, BackboneSettings
-from genrec_bench.backbones.dropout import Dropout, dropout, is_cheap, relu_dropout
-from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
-from genrec_bench.backbones.huggingface import check_class, check_logits, check_settings, copy_weights
-from genrec_bench.backbones.inference import search_floats
-from genrec_bench.backbones.tiger_state import TigerState
-from genrec_bench.contracts import EOS, PAD
+from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import backbones
 from genrec_bench.core.settings import setting
+
+if TYPE_CHECKING:
+    from genrec_bench.backbones.tiger_network import Tiger
 
 
 @backbones.register("tiger")
@@ -51,280 +41,20 @@ class TigerSettings(BackboneSettings):
                             f"num_buckets = {self.num_buckets}, so at least {self.num_buckets // 2 + 1}.")
 
     def build(self, vocab_size: int, seed: int) -> Tiger:
-        model = Tiger(self, vocab_size)
-        model.initialise(torch.Generator().manual_seed(seed))
-        return model
+        from genrec_bench.backbones import tiger_network
 
-
-def relative_buckets(queries: int, keys: int, *, bidirectional: bool, num_buckets: int, max_distance: int) -> Tensor:
-    """T5's bucket of each (query, key) offset: (queries, keys) int64. Half the buckets are exact, half logarithmic."""
-    offset = torch.arange(keys)[None, :] - torch.arange(queries)[:, None]
-    base = torch.zeros_like(offset)
-    if bidirectional:
-        num_buckets //= 2
-        base = (offset > 0).long() * num_buckets
-        distance = offset.abs()
-    else:
-        distance = (-offset).clamp(min=0)
-    exact = num_buckets // 2
-    # in float32 as Hugging Face computes it, so that borderline distances fall into the same bucket
-    ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
-    far = (exact + (ratio * (num_buckets - exact)).long()).clamp(max=num_buckets - 1)
-    return base + torch.where(distance < exact, distance, far)
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, rate: float) -> Tensor:
-    """Unscaled softmax attention with dropout of its weights, (B, heads, Q, d) out.
-
-    query: (B, heads, Q, d). key, value: (B, heads, S, d). bias: broadcasts to the scores (B, heads, Q, S).
-    Written out, as torch's fused attention has no fast path on a CPU for a bias and dropout together.
-    """
-    query, key, value = (x.contiguous() for x in (query, key, value))  # the transposed one is far dearer to copy
-    weights = (query @ key.transpose(2, 3)).add_(bias).softmax(3)
-    return dropout(weights, rate) @ value
-
-
-class Attention(nn.Module):
-    """T5 attention: no scaling by sqrt(d), an additive position bias."""
-
-    def __init__(self, settings: TigerSettings, *, has_bias: bool, bidirectional: bool) -> None:
-        super().__init__()
-        inner = settings.num_heads * settings.head_width
-        self.heads, self.dropout, self.bidirectional = settings.num_heads, settings.dropout, bidirectional
-        self.buckets, self.max_distance = settings.num_buckets, settings.max_distance
-        self.q = nn.Linear(settings.width, inner, bias=False)
-        self.k = nn.Linear(settings.width, inner, bias=False)
-        self.v = nn.Linear(settings.width, inner, bias=False)
-        self.o = nn.Linear(inner, settings.width, bias=False)
-        if has_bias:
-            self.relative_attention_bias = nn.Embedding(settings.num_buckets, settings.num_heads)
-
-    def position_bias(self, queries: int, keys: int) -> Tensor:
-        """(1, heads, queries, keys) additive bias."""
-        buckets = relative_buckets(queries, keys, bidirectional=self.bidirectional, num_buckets=self.buckets,
-                                   max_distance=self.max_distance)
-        device = self.relative_attention_bias.weight.device
-        return self.relative_attention_bias(buckets.to(device, non_blocking=True)).permute(2, 0, 1)[None]
-
-    def split(self, x: Tensor) -> Tensor:
-        """(B, S, heads * d) -> (B, heads, S, d)"""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Heads apart in, (B, S, width) out."""
-        rate = self.dropout if self.training else 0.0
-        if is_cheap(query, rate):
-            mixed = attention(query, key, value, bias, rate)
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=1.0)
-        return self.o(mixed.transpose(1, 2).flatten(2))
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        return self.attend(self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x)), bias)
-
-    def along_paths(self, x: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
-        """Attention of (B, P, width) nodes over their own paths; bias: (heads, levels)."""
-        query, key, value = (f(x).unflatten(2, (self.heads, -1)) for f in (self.q, self.k, self.v))
-        rate = self.dropout if self.training else 0.0
-        return self.o(attend_along_paths(query, key, value, tree, bias, rate).flatten(2))
-
-
-class FeedForward(nn.Module):
-    """Two matrices around a ReLU."""
-
-    def __init__(self, settings: TigerSettings) -> None:
-        super().__init__()
-        self.wi = nn.Linear(settings.width, settings.feed_forward_width, bias=False)
-        self.wo = nn.Linear(settings.feed_forward_width, settings.width, bias=False)
-        self.dropout = settings.dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.wo(relu_dropout(self.wi(x), self.dropout if self.training else 0.0))
-
-
-class SubLayer(nn.Module):
-    """Norm, inner module, dropout, residual; the inner module carries Hugging Face's name for it."""
-
-    def __init__(self, settings: TigerSettings, name: str, inner: nn.Module) -> None:
-        super().__init__()
-        self.add_module(name, inner)
-        self.layer_norm = nn.RMSNorm(settings.width, settings.norm_eps)
-        self.dropout = Dropout(settings.dropout)
-
-    @property
-    def inner(self) -> Any:
-        return next(m for name, m in self.named_children() if name not in ("layer_norm", "dropout"))
-
-    def forward(self, x: Tensor, *args: Tensor) -> Tensor:
-        return x + self.dropout(self.inner(self.layer_norm(x), *args))
-
-    def attend(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """The residual step for attention whose queries, keys and values are at hand."""
-        return x + self.dropout(self.inner.attend(query, key, value, bias))
-
-    def along_paths(self, x: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
-        return x + self.dropout(self.inner.along_paths(self.layer_norm(x), tree, bias))
-
-    def query(self, x: Tensor) -> Tensor:
-        return self.inner.split(self.inner.q(self.layer_norm(x)))
-
-
-class Block(nn.Module):
-    """One layer of the encoder (self-attention, feed-forward) or decoder (cross-attention between them)."""
-
-    def __init__(self, settings: TigerSettings, *, decoder: bool, first: bool) -> None:
-        super().__init__()
-        parts = [SubLayer(settings, "SelfAttention", Attention(settings, has_bias=first, bidirectional=not decoder))]
-        if decoder:
-            parts.append(SubLayer(settings, "EncDecAttention", Attention(settings, has_bias=False,
-                                                                         bidirectional=True)))
-        parts.append(SubLayer(settings, "DenseReluDense", FeedForward(settings)))
-        self.layer = nn.ModuleList(parts)
-
-
-class Stack(nn.Module):
-    """Encoder or decoder blocks with the final norm."""
-
-    def __init__(self, settings: TigerSettings, *, decoder: bool) -> None:
-        super().__init__()
-        self.block = nn.ModuleList(Block(settings, decoder=decoder, first=i == 0) for i in range(settings.num_layers))
-        self.final_layer_norm = nn.RMSNorm(settings.width, settings.norm_eps)
-        self.dropout = Dropout(settings.dropout)
-
-    def position_bias(self, queries: int, keys: int) -> Tensor:
-        return self.block[0].layer[0].inner.position_bias(queries, keys)
-
-
-class Tiger(Backbone):
-    """The network. `node_logits` serves training and exact scoring, `start` serves beam search."""
-
-    history_suffix = (EOS,)
-
-    def __init__(self, settings: TigerSettings, vocab_size: int, *, scale_output: bool = True) -> None:
-        super().__init__()
-        self.settings = settings
-        self.output_scale = settings.width ** -0.5 if scale_output else 1.0
-        self.shared = nn.Embedding(vocab_size, settings.width)
-        self.encoder = Stack(settings, decoder=False)
-        self.decoder = Stack(settings, decoder=True)
-
-    def initialise(self, generator: torch.Generator) -> None:
-        """T5's initial weights (factor 1): normal, scaled so that attention needs no 1/sqrt(d)."""
-        s = self.settings
-        inner = s.num_heads * s.head_width
-        spread = {"shared": 1.0, "q": (s.width * s.head_width) ** -0.5, "k": s.width ** -0.5, "v": s.width ** -0.5,
-                  "o": inner ** -0.5, "wi": s.width ** -0.5, "wo": s.feed_forward_width ** -0.5,
-                  "relative_attention_bias": s.width ** -0.5}
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                kind = name.split(".")[-2]
-                if kind in spread:
-                    parameter.normal_(0.0, spread[kind], generator=generator)
-
-    def encode(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S) token ids -> hidden states (B, S, D) and the additive mask of PAD (B, 1, 1, S)."""
-        mask = torch.zeros(histories.shape, device=histories.device).masked_fill(histories == PAD, -torch.inf)
-        mask = mask[:, None, None, :]
-        bias = self.encoder.position_bias(histories.shape[1], histories.shape[1]) + mask
-        x = self.encoder.dropout(self.shared(histories))
-        for block in self.encoder.block:
-            x = block.layer[1](block.layer[0](x, bias))
-        return self.encoder.dropout(self.encoder.final_layer_norm(x)), mask
-
-    def cross_keys_values(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of every decoder layer's cross-attention, each (B, heads, S, d)."""
-        attentions = [block.layer[1].inner for block in self.decoder.block]
-        return [(a.split(a.k(states)), a.split(a.v(states))) for a in attentions]
-
-    def logits(self, x: Tensor) -> Tensor:
-        """(..., D) decoder outputs -> (..., V) logits, float32."""
-        x = self.decoder.dropout(self.decoder.final_layer_norm(x)) * self.output_scale
-        return F.linear(x, self.shared.weight).float()
-
-    def node_logits(self, histories: Tensor, tree: PrefixTree) -> Tensor:
-        states, mask = self.encode(histories)
-        levels = len(tree.widths)
-        bias = self.decoder.position_bias(levels, levels)
-        chain = bias + torch.full((levels, levels), -torch.inf, device=bias.device).triu(1)
-        up = bias[0, :, -1].flip(1)  # (heads, levels): of the key so many levels up
-        x = self.decoder.dropout(self.shared(tree.tokens))
-        for block, (key, value) in zip(self.decoder.block, self.cross_keys_values(states), strict=True):
-            x = block.layer[0](x, chain) if tree.is_chain else block.layer[0].along_paths(x, tree, up)
-            x = block.layer[1].attend(x, block.layer[1].query(x), key, value, mask)
-            x = block.layer[2](x)
-        return self.logits(x)
-
-    def start(self, histories: Tensor) -> TigerState:
-        return TigerState(self, histories)
-
-    def decoding_floats(self, history: int, beams: int, depth: int) -> int:
-        s = self.settings
-        return search_floats(history, beams, depth, width=s.width, inner=s.num_heads * s.head_width, heads=s.num_heads,
-                             feed_forward=s.feed_forward_width, layers=s.num_layers, vocab=len(self.shared.weight))
+        return tiger_network.build(self, vocab_size, seed)
 
 
 def from_huggingface(model: Any) -> Tiger:
-    """Our network with the weights of a `T5ForConditionalGeneration`, float32, in eval mode.
+    """Our network with the weights of a `T5ForConditionalGeneration`; see `tiger_network.from_huggingface`."""
+    from genrec_bench.backbones import tiger_network
 
-    Histories are read as they come (the caller ends them with EOS), attention covers ids other than 0, the decoder
-    starts from id 0. Raises: UserError for another class (such as MT5), for a configuration or weights that this
-    network does not have (gated feed-forward, untied output, another start or pad id, encoder and decoder of different
-    depth), and where the logits differ on a random batch.
-    """
-    check_class(model, "T5ForConditionalGeneration", "t5")
-    config = model.config
-    # transformers 5 always says "tied", also of a checkpoint whose two matrices differ
-    tied = config.tie_word_embeddings and torch.equal(model.lm_head.weight, model.shared.weight)
-    check_settings({
-        "feed_forward_proj is not relu": getattr(config, "feed_forward_proj", "relu") != "relu",
-        "output and input embeddings are not tied": not tied,
-        "decoder_start_token_id is not 0": (config.decoder_start_token_id or 0) != PAD,
-        "pad_token_id is not 0": (config.pad_token_id or 0) != PAD,
-        "num_decoder_layers differs from num_layers":
-            (config.num_decoder_layers or config.num_layers) != config.num_layers,
-    }, "TIGER")
-    settings = TigerSettings(
-        width=config.d_model, num_layers=config.num_layers, num_heads=config.num_heads, head_width=config.d_kv,
-        feed_forward_width=config.d_ff, dropout=config.dropout_rate, num_buckets=config.relative_attention_num_buckets,
-        max_distance=config.relative_attention_max_distance, norm_eps=config.layer_norm_epsilon)
-    settings.check()
-    scale = getattr(config, "scale_decoder_outputs", None)
-    ours = Tiger(settings, config.vocab_size, scale_output=True if scale is None else scale).eval()
-    copy_weights(ours, model, "shared.weight")
-    check_logits(ours, model, _teacher_forced)
-    return ours
-
-
-def _teacher_forced(model: Any, histories: Tensor, candidates: Tensor) -> Tensor:
-    return model(input_ids=histories, decoder_input_ids=F.pad(candidates, (1, -1), value=PAD)).logits
+    return tiger_network.from_huggingface(model)
 
 
 def to_huggingface(backbone: Tiger) -> Any:
-    """The same weights as a Hugging Face `T5ForConditionalGeneration` in eval mode; needs `transformers`.
+    """The same weights as a `T5ForConditionalGeneration`; see `tiger_network.to_huggingface`."""
+    from genrec_bench.backbones import tiger_network
 
-    Raises: UserError where `transformers` is missing, or cannot express that the output is not scaled.
-    """
-    try:
-        from transformers import T5Config, T5ForConditionalGeneration
-    except ImportError:
-        raise UserError("to_huggingface needs transformers: pip install 'genrec-bench[huggingface]'.") from None
-    s = backbone.settings
-    config = T5Config(
-        vocab_size=backbone.shared.num_embeddings, d_model=s.width, d_kv=s.head_width, d_ff=s.feed_forward_width,
-        num_layers=s.num_layers, num_decoder_layers=s.num_layers, num_heads=s.num_heads, dropout_rate=s.dropout,
-        relative_attention_num_buckets=s.num_buckets, relative_attention_max_distance=s.max_distance,
-        layer_norm_epsilon=s.norm_eps, feed_forward_proj="relu", tie_word_embeddings=True, pad_token_id=PAD,
-        eos_token_id=EOS, decoder_start_token_id=PAD)
-    scaled = backbone.output_scale == s.width ** -0.5
-    if hasattr(config, "scale_decoder_outputs"):
-        config.scale_decoder_outputs = scaled
-    elif not scaled:
-        raise UserError("to_huggingface: this transformers version always scales a tied output, which this network "
-                        "does not. Use transformers 5.")
-    model = T5ForConditionalGeneration(config)
-    missing, unexpected = model.load_state_dict(backbone.state_dict(), strict=False)
-    tied = {"lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
-    if unexpected or set(missing) - tied:
-        raise UserError(f"this transformers version names T5 weights differently: {missing}, {unexpected}.")
-    model.tie_weights()
-    return model.eval()
+    return tiger_network.to_huggingface(backbone)

@@ -9,28 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones.inference import ROOM, Lineage, Rows, apart, attend, joined, normed
+from genrec_bench.backbones.inference import ROOM, AncestorMask, Rows, attend, fused_weight, rms_norm, split_heads
 from genrec_bench.contracts import PAD
 
 
 class LeanLayer:
-    """The matrices of one block joined for inference, the weights of its norms multiplied in."""
+    """The weights of one block fused for inference, those of its norms multiplied in."""
 
     def __init__(self, block: Any) -> None:
         own, last = block.layer[0], block.layer[-1]
-        self.qkv = joined(own.inner.q.weight, own.inner.k.weight, own.inner.v.weight, norm=own.layer_norm.weight)
-        self.o = joined(own.inner.o.weight)
-        self.wi = joined(last.inner.wi.weight, norm=last.layer_norm.weight)
-        self.wo = joined(last.inner.wo.weight)
+        self.qkv = fused_weight(own.inner.q.weight, own.inner.k.weight, own.inner.v.weight, norm=own.layer_norm.weight)
+        self.o = fused_weight(own.inner.o.weight)
+        self.wi = fused_weight(last.inner.wi.weight, norm=last.layer_norm.weight)
+        self.wo = fused_weight(last.inner.wo.weight)
         if len(block.layer) > 2:
             cross = block.layer[1]
-            self.cross_q = joined(cross.inner.q.weight, norm=cross.layer_norm.weight)
-            self.cross_o = joined(cross.inner.o.weight)
+            self.cross_q = fused_weight(cross.inner.q.weight, norm=cross.layer_norm.weight)
+            self.cross_o = fused_weight(cross.inner.o.weight)
         self.heads, self.eps = own.inner.heads, own.layer_norm.eps
 
     def projections(self, x: Tensor) -> Tensor:
         """Queries, keys and values of the self-attention, (3, B, heads, S, d)."""
-        return apart(F.linear(normed(x, self.eps), self.qkv), 3, self.heads)
+        return split_heads(F.linear(rms_norm(x, self.eps), self.qkv), 3, self.heads)
 
     def add_attention(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> None:
         """Self-attention beside the residual x, in place."""
@@ -38,12 +38,12 @@ class LeanLayer:
 
     def add_cross_attention(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> None:
         """Attention to the history beside the residual x, in place."""
-        query = apart(F.linear(normed(x, self.eps), self.cross_q), 1, self.heads)[0]
+        query = split_heads(F.linear(rms_norm(x, self.eps), self.cross_q), 1, self.heads)[0]
         x += F.linear(attend(query, key, value, bias), self.cross_o)
 
     def add_feed_forward(self, x: Tensor) -> None:
         """The feed-forward layer beside the residual x, in place."""
-        x += F.linear(F.linear(normed(x, self.eps), self.wi).relu_(), self.wo)
+        x += F.linear(F.linear(rms_norm(x, self.eps), self.wi).relu_(), self.wo)
 
 
 class TigerState:
@@ -55,18 +55,19 @@ class TigerState:
     def __init__(self, model: Any, histories: Tensor) -> None:
         self.embedding, final = model.shared.weight.detach(), model.decoder.final_layer_norm
         self.heads, self.eps = model.settings.num_heads, final.eps
-        self.norm, self.head = final.weight.detach() * model.output_scale, joined(self.embedding)
+        self.norm, self.head = final.weight.detach() * model.output_scale, fused_weight(self.embedding)
         self.layers = [LeanLayer(block) for block in model.decoder.block]
         furthest = model.settings.max_distance  # from there on all keys have the same bias
         self.up = model.decoder.position_bias(furthest + 1, 1)[0, :, :, 0].detach()  # (heads, tokens up to the key)
-        self.lineage = Lineage(len(histories), histories.device)
+        self.ancestors = AncestorMask(len(histories), histories.device)
         self.past: list[tuple[Rows, Rows]] = []  # keys and values of the slots, layer by layer
         mask = torch.zeros(histories.shape, device=histories.device).masked_fill(histories == PAD, -torch.inf)
         self.mask = mask[:, None, None]  # (B, 1, 1, S)
         attentions = [block.layer[1].inner for block in model.decoder.block]
-        states = normed(self._encode(model, histories), model.encoder.final_layer_norm.eps)
-        matrices = [joined(a.k.weight, a.v.weight, norm=model.encoder.final_layer_norm.weight) for a in attentions]
-        self.cross = [apart(F.linear(states, m), 2, self.heads) for m in matrices]  # (2, B, heads, S, d)
+        states = rms_norm(self._encode(model, histories), model.encoder.final_layer_norm.eps)
+        norm = model.encoder.final_layer_norm.weight
+        weights = [fused_weight(a.k.weight, a.v.weight, norm=norm) for a in attentions]
+        self.cross = [split_heads(F.linear(states, w), 2, self.heads) for w in weights]  # (2, B, heads, S, d)
 
     def _encode(self, model: Any, histories: Tensor) -> Tensor:
         """(B, S) token ids -> what the encoder's last block leaves, (B, S, D)."""
@@ -79,21 +80,21 @@ class TigerState:
         return x
 
     def first(self) -> Tensor:
-        start = self.lineage.depths.new_full(self.lineage.depths.shape, PAD)
-        return self._step(start, self.lineage.depths, self.lineage.depths[:, :, None] == 0)
+        start = self.ancestors.depths.new_full(self.ancestors.depths.shape, PAD)
+        return self._step(start, self.ancestors.depths, self.ancestors.depths[:, :, None] == 0)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        return self._step(tokens, *self.lineage.extend(parents))
+        return self._step(tokens, *self.ancestors.extend(parents))
 
     def select(self, users: Tensor) -> TigerState:
         chosen = copy.copy(self)
-        chosen.mask, chosen.lineage = self.mask[users], self.lineage.select(users)
+        chosen.mask, chosen.ancestors = self.mask[users], self.ancestors.select(users)
         chosen.cross = [part[:, users] for part in self.cross]
         chosen.past = [(key.select(users), value.select(users)) for key, value in self.past]
         return chosen
 
     def _step(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
-        distance = (depths[:, :, None] - self.lineage.depths[:, None]).clamp_(0, self.up.shape[1] - 1)
+        distance = (depths[:, :, None] - self.ancestors.depths[:, None]).clamp_(0, self.up.shape[1] - 1)
         bias = self.up[:, distance].masked_fill_(~sees, -torch.inf).transpose(0, 1)
         x = F.embedding(tokens, self.embedding)
         for number, layer in enumerate(self.layers):
@@ -104,4 +105,4 @@ class TigerState:
             layer.add_attention(x, query, key, value, bias)
             layer.add_cross_attention(x, *self.cross[number], self.mask)
             layer.add_feed_forward(x)
-        return F.linear(normed(x, self.eps) * self.norm, self.head).float()
+        return F.linear(rms_norm(x, self.eps) * self.norm, self.head).float()

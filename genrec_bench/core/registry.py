@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import pkgutil
 import re
 import sys
@@ -17,7 +18,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")  # so that it can be a word of `--set`, a
 
 
 class Registry:
-    """Plug-ins of one kind. The modules of `package` are imported when a name is first asked for.
+    """Plug-ins of one kind. The modules of `package` that register any are imported when a name is first asked for.
 
     A plug-in is a frozen dataclass: its fields are its settings. Registering a name twice is an error.
     """
@@ -51,9 +52,11 @@ class Registry:
             return
         self._loaded = True
         package = importlib.import_module(self.package)
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-            if not module.startswith("_"):
-                importlib.import_module(f"{self.package}.{module}")
+        for name in sorted(f"{self.package}.{m.name}" for m in pkgutil.iter_modules(package.__path__)
+                           if not m.name.startswith("_")):
+            source = importlib.util.find_spec(name).loader.get_source(name) or ""
+            if ".register(" in source:  # not what plug-ins share, such as networks, which would load torch
+                importlib.import_module(name)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

@@ -32,6 +32,7 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
     suite_names,
     with_preset,
 )
+from genrec_bench.objectives.base import check_needs
 
 Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
 
@@ -105,9 +106,9 @@ def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: st
     return _runs(row, registry.datasets.build(spec), layers, (0,), profile)[0]
 
 
-def training_config(profile: str, dataset: str) -> TrainingConfig:
+def training_config(profile: str, dataset: str, overrides: Overrides) -> TrainingConfig:
     """How a profile trains on a registered dataset where a row says nothing of it."""
-    return _section("training", _layers(load_profile(profile), dataset, {}))
+    return _section("training", _layers(load_profile(profile), dataset, overrides))
 
 
 def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
@@ -277,7 +278,6 @@ def _uses(run: RunConfig, first: RunConfig | None, *, continues: bool) -> tuple[
 
 def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> dict[str, Any]:
     """The objectives of a stage, and the settings of negatives where one of them needs any. Raises: UserError."""
-    from genrec_bench.objectives.base import check_needs
 
     pairs = tuple(weighted(_values(spec, layers)) for spec in specs)
     check_needs(w.objective for w in pairs)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from genrec_bench.core.errors import DoesNotFit, UserError, unknown
+from genrec_bench.core.lazy import F, torch
 from genrec_bench.core.registry import objectives
 from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RULES = ("eq17", "algorithm1", "released", "uniform")
 RELEASED_EPSILON = 1e-12
@@ -154,17 +155,19 @@ class Apao(Objective):
             raise UserError(f"objective apao: weights = {self.weights} and static_weights = "
                             f"{list(self.static_weights)} do not fit; give static_weights with weights = static only.")
 
-    def initial_state(self, depth: int) -> dict[str, Tensor]:
-        """`weights`: (T,) float64, 1/T or the static ones. Raises: DoesNotFit where a setting names other levels."""
+    def check_depth(self, depth: int) -> None:
+        """Refuse settings that name other levels. Raises: DoesNotFit."""
         if self.drop_prefix > depth:
             raise DoesNotFit(f"objective apao: drop_prefix = {self.drop_prefix} is too large; semantic IDs have "
                              f"{depth} levels, so allowed are 0 to {depth}.")
-        if self.weights != "static":
-            return {"weights": torch.full((depth,), 1.0 / depth, dtype=torch.float64)}
-        if len(self.static_weights) != depth:
+        if self.weights == "static" and len(self.static_weights) != depth:
             raise DoesNotFit(f"objective apao: static_weights has {len(self.static_weights)} values; semantic IDs have "
                              f"{depth} levels, so it must have {depth}.")
-        return {"weights": torch.tensor(self.static_weights, dtype=torch.float64)}
+
+    def initial_state(self, depth: int) -> dict[str, Tensor]:
+        """`weights`: (T,) float64, 1/T or the static ones."""
+        weights = self.static_weights if self.weights == "static" else [1.0 / depth] * depth
+        return {"weights": torch.tensor(weights, dtype=torch.float64)}
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         losses = self._prefix_losses(inputs)

@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from genrec_bench.contracts import PAD
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.lazy import F, torch
 from genrec_bench.objectives.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Watched = dict[str, tuple[Tensor, int]]  # tensors by name, each with torch's count of writes into it
 
 # What `needs` may name, and what it costs.
 NEEDS = {
@@ -24,9 +26,6 @@ NEEDS = {
     "beam": "beam_thresholds: a beam search a batch, without gradient",
     "eos": "eos_logps: one more position of the target",
 }
-
-
-Watched = dict[str, tuple[Tensor, int]]  # tensors by name, each with torch's count of writes into it
 
 
 class shared(cached_property):  # noqa: N801  used like the property it is
@@ -170,7 +169,7 @@ class ObjectiveInputs:
         """Every tensor that is here by now, by names such as "logits", "catalogue.tokens" and "state.weights"."""
         parts = {"": vars(self), "catalogue.": vars(self.catalogue) if self.catalogue else {}, "state.": self.state}
         return {prefix + name: (tensor, tensor._version) for prefix, part in parts.items()
-                for name, tensor in part.items() if isinstance(tensor, Tensor)}
+                for name, tensor in part.items() if isinstance(tensor, torch.Tensor)}
 
     def written(self, before: Watched) -> list[str]:
         """Names of the tensors that were written into since, or replaced where that is not allowed.
@@ -226,11 +225,13 @@ class Objective:
     def check(self) -> None:
         """Refuse settings that do not fit each other. Raises: UserError."""
 
+    def check_depth(self, depth: int) -> None:
+        """Refuse semantic IDs of `depth` levels; asked while runs are planned. Raises: DoesNotFit."""
+
     def initial_state(self, depth: int) -> dict[str, Tensor]:
         """What the objective carries from step to step (such as weights of levels), for IDs of `depth` levels.
 
-        It is checkpointed, resumed, logged each epoch, and moved by training passes only. Raises: DoesNotFit where the
-        settings are for IDs of another depth; asked while runs are planned.
+        It is checkpointed, resumed, logged each epoch, and moved by training passes only.
         """
         return {}
 

@@ -6,16 +6,17 @@ Source: "Towards Beam-Search-Aware Optimization", WWW 2026.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from genrec_bench.contracts import PAD
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.lazy import F, torch
 from genrec_bench.core.registry import objectives
 from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FEW_CHILDREN = ("skip", "min")
 DIRECTIONS = ("log_sigmoid", "softplus")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from genrec_bench.core.lazy import torch
 from genrec_bench.core.registry import objectives
 from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs, prefix_sums
 from genrec_bench.objectives.bear import DIRECTIONS, retention_penalty, valid_logps
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def beam_retention_regulariser(target_prefix_logps: Tensor, thresholds: Tensor, *, xi: float,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from genrec_bench.core.errors import unknown
+from genrec_bench.core.lazy import torch
 from genrec_bench.core.registry import objectives
 from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REDUCTIONS = ("mean", "sum")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from genrec_bench.contracts import PAD
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.lazy import F, torch
 from genrec_bench.core.registry import objectives
 from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AVERAGES = ("item", "batch")
 
@@ -46,7 +47,6 @@ def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Ten
     return costs / counts.sum(dim=1).clamp(min=1)
 
 
-@torch.no_grad()
 def adaptive_temperature(tau: Tensor, logits: Tensor, targets: Tensor, valid: Tensor, *, eta: float, rate: float,
                          low: float, high: float) -> Tensor:
     """The next temperature, from the first level's logits of a batch. MSL's adaptive temperature, as released.
@@ -59,7 +59,7 @@ def adaptive_temperature(tau: Tensor, logits: Tensor, targets: Tensor, valid: Te
     Differs from the paper: taken from the released code. Where c <= 0 (no more than 1/eta valid tokens) the equation
     has no positive solution and t is `low`, as the released clipping makes it for c < 0.
     """
-    first, valid = logits[:, 0].to(tau.dtype), valid[:, 0]
+    tau, first, valid = tau.detach(), logits[:, 0].detach().to(tau.dtype), valid[:, 0]
     count = valid.sum().to(tau.dtype)
     mean = first.masked_fill(~valid, 0.0).sum() / count
     variance = (first - mean).masked_fill(~valid, 0.0).square().sum() / (count - 1)

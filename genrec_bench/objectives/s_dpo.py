@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-from torch import Tensor
-
+from genrec_bench.core.lazy import F
 from genrec_bench.core.registry import objectives
 from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import ObjectiveInputs
 from genrec_bench.objectives.dpo import PreferenceObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def s_dpo_loss(target_logps: Tensor, negative_logps: Tensor, reference_target_logps: Tensor,

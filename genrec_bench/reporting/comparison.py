@@ -17,7 +17,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.figures.style import PALETTE, ROW, broken_label, image_bytes, own_style
-from genrec_bench.reporting.matching import dataset_title, unequal_budget
+from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
 from genrec_bench.results.records import RunRecord
 
@@ -40,21 +40,21 @@ class Rendered:
 
 
 def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord], ranks: Ranks, out: Path, *,
-                      missing: Sequence[tuple[str, str]] = (), notes: Sequence[str] = (), suite: str = "all",
+                      missing: Sequence[tuple[str, str]] = (), notes: Sequence[str] = (), rows: Rows = EVERY,
                       num_permutations: int = NUM_PERMUTATIONS, seed: int = 0) -> Rendered:
     """Compare new runs with every stored method on the same data and write `<out>/comparison.md`.
 
     new, baselines: records; those of one dataset, split, evaluation and profile are compared (a baseline without
     randomness with every profile), on the seeds that both have. ranks: the per-user ranks of a record. missing:
-    (label, command) of baselines that have no record yet. notes: what else the reader should know. suite: whose
-    rows carry verdicts, a name or a user's file. seed: of the permutations and resamples.
+    (label, command) of baselines that have no record yet. notes: what else the reader should know. rows: those
+    that carry verdicts. seed: of the permutations and resamples.
     Only methods that the suites declare as ones to stand beside carry verdicts; the others are described. Writes
     `comparison.csv` and `differences.png` and `.svg` beside it; equal records give equal bytes.
     Raises: UserError where there is nothing new.
     """
     if not new:
         raise UserError("no run of the new objective to compare. Run it first.")
-    blocks = compared(new, baselines, ranks, num_permutations=num_permutations, seed=seed, suite=suite)
+    blocks = compared(new, baselines, ranks, num_permutations=num_permutations, seed=seed, rows=rows)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "comparison.csv", tables.csv_text(CSV_HEADER, _csv_rows(blocks)).encode())
     for kind in ("png", "svg"):  # what an earlier comparison left does not belong to this one

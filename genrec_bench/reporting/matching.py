@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,29 @@ def has_row(record: RunRecord, suites: Iterable[Suite], overrides: Overrides | N
     return any(record.method in row_numbers(suite, record.profile, record, overrides) for suite in suites)
 
 
-def unequal_budget(record: RunRecord) -> str:
+@dataclass(frozen=True)
+class Rows:
+    """The rows that carry verdicts: of a suite or those it includes, with what `--set` changes of them."""
+
+    suite: str = "all"
+    overrides: Overrides = field(default_factory=dict)
+
+    def of(self, record: RunRecord, profile: str) -> Row | None:
+        """The row that gives a record's method under a profile; of several the one of the smallest grid."""
+        found = [suite.rows[number] for suite in map(load_suite, load_suite(self.suite).includes or (self.suite,))
+                 if (number := row_numbers(suite, profile, record, self.overrides).get(record.method)) is not None]
+        return min(found, key=lambda row: row.grid == "full", default=None)
+
+
+EVERY = Rows()
+
+
+def unequal_budget(record: RunRecord, overrides: Overrides | None = None) -> str:
     """What a trained method was given otherwise than the methods of its profile, or ""."""
     own = (record.first_stage or record.config).get("training")
     if own is None or record.profile not in profile_names():
         return ""
-    usual = settings.to_dict(training_config(record.profile, record.config["dataset"]["name"]))
+    usual = settings.to_dict(training_config(record.profile, record.config["dataset"]["name"], overrides or {}))
     return ", ".join(f"{name} {own[name]} instead of {usual[name]}" for name in BUDGET if own[name] != usual[name])
 
 

@@ -14,8 +14,7 @@ from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.load import data_of, is_seeded
-from genrec_bench.reporting.matching import dataset_title, row_numbers, unequal_budget
-from genrec_bench.reporting.rows import Row, load_suite
+from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.results.records import RunRecord
 
 K = 10
@@ -76,14 +75,14 @@ Blocks = Sequence[tuple[Method, Sequence[Pair]]]
 
 
 def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks, *, num_permutations: int,
-             seed: int, suite: str = "all") -> Blocks:
+             seed: int, rows: Rows = EVERY) -> Blocks:
     """Each new method with its pairs, Holm's correction made over the declared ones.
 
     new, stored: records; those of one dataset, split, evaluation and profile are paired (a stored method without
-    randomness in every profile). ranks: the per-user ranks of a record. suite: whose rows are declared.
+    randomness in every profile). ranks: the per-user ranks of a record. rows: which carry verdicts.
     """
-    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, suite)])
-              for m in _methods(new, suite)]
+    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, rows)])
+              for m in _methods(new, rows)]
     family = tested(pair for _, pairs in blocks for pair in pairs)
     adjusted = iter(holm([p.ndcg.p_value for p in family]))
     return [(m, [replace(p, p_holm=next(adjusted), detectable=detectable(p.ndcg, len(family)))
@@ -99,7 +98,7 @@ def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
 
     def size(place: str) -> tuple[int, int]:
         firsts = {m.first.method: m.first for m in parts[place]}
-        return sum(row_in_suite(r, r.profile, "all") is not None for r in firsts.values()), len(firsts)
+        return sum(EVERY.of(r, r.profile) is not None for r in firsts.values()), len(firsts)
 
     methods = _methods(stored)
     parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
@@ -131,7 +130,7 @@ def described(pairs: Iterable[Pair]) -> list[Pair]:
     return [p for p in pairs if not p.declared and p.ndcg]
 
 
-def _methods(records: Sequence[RunRecord], suite: str = "all") -> list[Method]:
+def _methods(records: Sequence[RunRecord], rows: Rows = EVERY) -> list[Method]:
     """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
     groups: dict[tuple[str, str, str], dict[int, RunRecord]] = {}
     for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
@@ -143,7 +142,7 @@ def _methods(records: Sequence[RunRecord], suite: str = "all") -> list[Method]:
     methods = []
     for first, group in zip(firsts, groups.values(), strict=True):
         label = first.label
-        if names[_place(first), label] > 1 and row_in_suite(first, first.profile, suite) is None:
+        if names[_place(first), label] > 1 and rows.of(first, first.profile) is None:
             label = f"{label} (other settings, {first.method[:8]})"
         methods.append(Method(label, where[canonical(data_of(first))], dict(sorted(group.items())), is_seeded(first)))
     return methods
@@ -161,10 +160,10 @@ def _place(record: RunRecord) -> str:
     return canonical([dataset_title(record), record.profile, data_of(record)])
 
 
-def _pairs(new: Method, stored: Sequence[RunRecord], suite: str) -> list[Pair]:
+def _pairs(new: Method, stored: Sequence[RunRecord], rows: Rows) -> list[Pair]:
     """The new method beside every other that may be compared with it."""
     fitting = [r for r in stored if _fits(r, new.first) and r.method != new.first.method]
-    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first, suite)) for m in _methods(fitting, suite)]
+    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first, rows)) for m in _methods(fitting, rows)]
 
 
 def _fits(record: RunRecord, other: RunRecord) -> bool:
@@ -184,29 +183,21 @@ def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ..
     return common, common
 
 
-def _is_declared(new: Method, other: RunRecord, suite: str) -> bool:
-    """Whether a suite, or those it includes, names the other method as one to stand beside, and the budgets are equal.
+def _is_declared(new: Method, other: RunRecord, rows: Rows) -> bool:
+    """Whether the rows have the other method as one to stand beside, and the budgets are equal.
 
-    It names its baselines, and its rows outside the grid `full`, exactly as they are under the new method's
-    profile, on its backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
+    Those are baselines, and rows outside the grid `full`, exactly as they are under the new method's profile, on its
+    backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
     which of the objectives would be theirs is not known.
     """
-    row = row_in_suite(other, new.first.profile, suite)
-    if row is None or row.grid == "full" or unequal_budget(new.first):
+    row = rows.of(other, new.first.profile)
+    if row is None or row.grid == "full" or unequal_budget(new.first, rows.overrides):
         return False
     if row.baseline is not None:
         return True
     if new.outside:
         return row.stages == (("cross_entropy",),) and list(row.stated["objective"]) == [{"name": "cross_entropy"}]
     return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
-
-
-def row_in_suite(record: RunRecord, profile: str, name: str) -> Row | None:
-    """The row of a suite, or of those it includes, that gives a record's method under a profile; of several the one of
-    the smallest grid."""
-    found = [suite.rows[number] for suite in map(load_suite, load_suite(name).includes or (name,))
-             if (number := row_numbers(suite, profile, record).get(record.method)) is not None]
-    return min(found, key=lambda row: row.grid == "full", default=None)
 
 
 def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec_bench.backbones.base import Backbone, BackboneSettings, PrefixState
+from genrec_bench.backbones.base import Backbone, PrefixState
 from genrec_bench.backbones.folding import prefix_tree
+from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.contracts import PAD
 from genrec_bench.core.checks import Checks, Finding, expect, findings, is_a_component, no_global_draws
 from genrec_bench.search.beam import beam_search

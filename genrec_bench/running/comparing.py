@@ -17,6 +17,9 @@ from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import SECTIONS, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.suite_files import load_profile, with_preset
+from genrec_bench.reporting.comparison import render_comparison
+from genrec_bench.reporting.matching import Rows
+from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.places import REFERENCE, as_typed
 from genrec_bench.running.runner import check_fit
@@ -51,6 +54,11 @@ class Question:
     def texts(self) -> tuple[str, ...]:
         """The datasets as `--datasets` takes them."""
         return self.datasets or tuple(load_profile(self.profile)["datasets"])
+
+    @property
+    def shared(self) -> Overrides:
+        """What `--set` says of anything but objectives: what the suites' rows have too."""
+        return {k: v for k, v in self.overrides.items() if k not in registry.objectives.names()}
 
     @property
     def row(self) -> dict[str, Any]:
@@ -96,9 +104,6 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     breaks its contract.
     Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed, RunsLeft.
     """
-    from genrec_bench.reporting.comparison import render_comparison
-    from genrec_bench.reporting.rows import load_suite
-
     load_suite(question.suite)  # whatever is wrong with it is said now
     if not question.reference.is_dir():
         raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
@@ -122,7 +127,7 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
         return stores.get(record.run_id, stored).read_ranks(record)
 
     told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing,
-                             suite=question.suite)
+                             rows=Rows(question.suite, question.shared))
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
 
 
@@ -186,15 +191,15 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
              stored: RecordStore) -> list[tuple[str, str]]:
     """(label, command) of the suites' baselines, and of this backbone's rows, that have no stored record.
 
-    They are asked for with what `--set` says of anything but objectives: only so are they on the same footing.
+    They are asked for with the settings that the new runs have too.
     """
-    same = {k: v for k, v in question.overrides.items() if k not in registry.objectives.names()}
     missing: dict[str, str] = {}
     for suite in grid.parts_of(question.suite):
         rows = [row for row in grid.load_suite(suite)["row"] if row.get("grid", "core") != "full"
                 and ("baseline" in row or row["backbone"]["name"] == question.backbone)]
         for text, row in itertools.product(question.texts, rows):
-            selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)), overrides=same,
+            selection = Selection(suite, question.profile, (text,), seeds=tuple(sorted(seeds)),
+                                  overrides=question.shared,
                                   objectives=() if "baseline" in row else None,
                                   baselines=(row["baseline"],) if "baseline" in row else (),
                                   rows=None if "baseline" in row else (row["label"],))

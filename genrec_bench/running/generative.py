@@ -82,7 +82,7 @@ def check_fit(config: RunConfig, depth: int) -> None:
     """Whether a run's network and objectives can work on semantic IDs of `depth` levels. Raises: DoesNotFit."""
     config.backbone.check_length((config.split.max_history + 1) * depth + 1)
     for weighted in config.objectives:
-        weighted.objective.initial_state(depth)
+        weighted.objective.check_depth(depth)
 
 
 def warm_up() -> None:
