@@ -17,6 +17,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.objectives.base import Objective
 from genrec_bench.reporting.matching import of_suite
 from genrec_bench.results import export as exporting
 from genrec_bench.results import merge as merging
@@ -150,7 +151,8 @@ def _registered(objective: type | str) -> str:
     except (OSError, TypeError):
         raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
-    if objective.__module__ == "__main__" or "." in objective.__qualname__:
+    if (objective.__module__ == "__main__" or "." in objective.__qualname__ or not issubclass(objective, Objective)
+            or objective.__module__.startswith("genrec_bench.")):
         return register_class(objective, read_sources(path, data).digest, str(path))
     return load_objective(f"{path}:{objective.__name__}")  # what runs is what the file says now
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genrec_bench.backbones.base import Backbone, BackboneSettings
+from genrec_bench.backbones.base import Backbone
+from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.contracts import PAD, Baseline, Interactions, Job, Outcome, Rankings, SemanticIds
 from genrec_bench.core import registry
 from genrec_bench.core.registry import Registry
