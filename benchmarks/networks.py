@@ -13,7 +13,6 @@ from genrec_bench.api import run_suite
 from genrec_bench.backbones import llama, tiger
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.tiger_network import Tiger
-from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import from_dict
@@ -52,7 +51,7 @@ def trained(setting: Setting, path: Path) -> tuple[Backbone, Corpus, int]:
     if config.decoding.normaliser != "flat" or config.decoding.temperature != 1.0 or config.decoding.eos:
         raise UserError(f"{path} decodes with another softmax than over the whole vocabulary at temperature 1, or with "
                         "EOS, which this benchmark does not know. Give a network trained with cross-entropy.")
-    split = leave_one_out(registry.datasets.build(config.dataset).load(setting.data_dir), config.split)
+    split = leave_one_out(config.dataset.load(setting.data_dir), config.split)
     if about.get("split_fingerprint", split.fingerprint) != split.fingerprint:
         raise UserError(f"{path} was trained on another split of {split.interactions.name} than the data here give.")
     return model, Corpus(split.interactions.name, split, ids), about["epoch"]

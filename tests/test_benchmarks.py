@@ -20,6 +20,7 @@ from benchmarks.networks import to_huggingface
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.config import DecodingConfig, RunConfig, SplitConfig
 from genrec_bench.search.beam import beam_search
@@ -212,7 +213,8 @@ def write_checkpoint(path: Path, corpus: Corpus, **changed: Any) -> None:
     model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
     spec = {"name": "tiger", **{f: getattr(TINY_TIGER, f) for f in ("width", "num_layers", "num_heads", "head_width",
                                                                    "feed_forward_width")}}
-    config = RunConfig("a row", "quick", {"name": "tiny"}, 0, backbone=spec,
+    config = RunConfig("a row", "quick", registry.datasets.build({"name": "ml-100k"}), 0,
+                       backbone=registry.backbones.build(spec),
                        decoding=changed.pop("decoding", DecodingConfig()))
     about = {"config": config.to_dict(), "codebook_sizes": list(corpus.ids.codebook_sizes), "epoch": 7,
              "split_fingerprint": corpus.split.fingerprint, **changed}
@@ -222,8 +224,7 @@ def write_checkpoint(path: Path, corpus: Corpus, **changed: Any) -> None:
 
 def test_a_checkpoint_is_read_with_its_data_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, path = tiny_corpus(), tmp_path / "best.safetensors"
-    monkeypatch.setattr(networks.registry.datasets, "build",
-                        lambda spec: SimpleNamespace(load=lambda data_dir: corpus.split.interactions))
+    monkeypatch.setattr(registry.datasets.get("ml-100k"), "load", lambda self, data_dir: corpus.split.interactions)
     write_checkpoint(path, corpus)
     model, found, epoch = networks.trained(Setting(None, tmp_path), path)
     assert epoch == 7 and found.split.fingerprint == corpus.split.fingerprint and model.settings.width == 8

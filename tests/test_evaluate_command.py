@@ -7,6 +7,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,23 @@ import numpy as np
 import pandas
 import pytest
 
-from genrec_bench.commands import common
 from genrec_bench.commands import evaluate as command
 from genrec_bench.contracts import Interactions, Rankings, Split
+from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
+from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.ranking_files import COLUMNS
 from genrec_bench.splits.leave_one_out import leave_one_out
-from tests.small_records import record_of
+from tests.small_records import apao, record_of
 
 USERS, ITEMS = 12, 30
+MSL = next(row.source for row in apao().rows if row.label == "TIGER + MSL")
 HEADER = "user_id,item_id,score\n"
 ROOT = Path(__file__).resolve().parents[1]
-REAL_LOAD, REAL_SPECS = command.load_split, common.dataset_specs
 
 
 def toy_split() -> Split:
@@ -41,12 +43,26 @@ def toy_split() -> Split:
     return leave_one_out(interactions, SplitConfig())
 
 
+@dataclass(frozen=True)
+class Toy(Dataset):
+    """The toy, as a registered dataset."""
+
+    def load(self, data_dir: Path | None) -> Interactions:
+        return toy_split().interactions
+
+    def location(self, data_dir: Path | None) -> str:
+        return "here"
+
+    def missing_files(self, data_dir: Path | None) -> list[str]:
+        return []
+
+
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> Split:
-    split = toy_split()
-    monkeypatch.setattr(command, "load_split", lambda name, data_dir: split)
-    monkeypatch.setattr(common, "dataset_specs", lambda args, names: [{"name": name} for name in names])
-    return split
+    registry.datasets.names()
+    monkeypatch.setattr(registry.datasets, "_classes", dict(registry.datasets._classes))
+    registry.datasets.register("toy")(Toy)
+    return toy_split()
 
 
 def arguments(*words: str) -> argparse.Namespace:
@@ -175,8 +191,8 @@ def test_missing_file_folder_and_datasets(tmp_path: Path) -> None:
     path = written(tmp_path, HEADER + "u0,i1,1\n")
     with pytest.raises(UserError, match="names none"):
         command.run(arguments("--rankings", path))
-    with pytest.raises(UserError, match="names a, b"):
-        command.run(arguments("--rankings", path, "--datasets", "a,b"))
+    with pytest.raises(UserError, match="names toy, ml-100k"):
+        command.run(arguments("--rankings", path, "--datasets", "toy,ml-100k"))
 
 
 def test_exactly_one_of_rankings_and_checkpoint(tmp_path: Path, capsys) -> None:
@@ -234,14 +250,13 @@ def drawn(seed: int, users: int = USERS) -> Rankings:
 
 def opponent(store: RecordStore, split: Split, rankings: Rankings, seed: int = 0, config: SplitConfig | None = None,
              **changes: Any) -> RunRecord:
-    """A stored run of TIGER on the toy."""
+    """A stored run on the toy, as the profile quick makes it: of plain TIGER, or of another row."""
     config = config or SplitConfig()
-    record = record_of("ml-100k", "tiger", seed, split=config, **changes)
-    settings = {**record.config, "dataset": {"name": "toy"}}
-    identity = {k: v for k, v in settings.items() if k not in ("label", "profile")}
-    identity["split_fingerprint"] = leave_one_out(split.interactions, config).fingerprint
-    name = f"{len(store.read_all()):016x}"
-    record = dataclasses.replace(record, run_id=name, config=settings, identity=identity)
+    record = record_of("apao_office", "tiger", seed, profile="quick", split=config, **changes)
+    identity = {**record.identity, "dataset": {"name": "toy", "version": 1},
+                "split_fingerprint": leave_one_out(split.interactions, config).fingerprint}
+    record = dataclasses.replace(record, run_id=f"{len(store.read_all()):016x}", identity=identity,
+                                 config={**record.config, "dataset": {"name": "toy"}})
     store.write(record, rankings)
     return record
 
@@ -270,7 +285,7 @@ def test_a_stored_runs_own_lists_are_no_different(tmp_path: Path, capsys, toy: S
     store = RecordStore(tmp_path / "stored")
     for seed in range(2):
         opponent(store, toy, drawn(seed), seed)
-        opponent(store, toy, drawn(7), seed, label="TIGER + MSL", objective=({"name": "msl", "tau": 1.0},))
+        opponent(store, toy, drawn(7), seed, row=MSL)
     paths = [lists(tmp_path, toy, drawn(n), f"{n}.csv") for n in range(2)]
     code, reports = compared(tmp_path, *paths, "--label", "My  Method!")
     assert code == 0
@@ -312,23 +327,24 @@ def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> No
     left = [opponent(store, toy, drawn(0, 3), config=SplitConfig(max_users=3)),
             opponent(store, toy, drawn(0), evaluation=EvaluationConfig(exclude_history=True))]
     other = dataclasses.replace(kept[0], identity={**kept[0].identity, "split_fingerprint": "0" * 64})
-    unnamed = dataclasses.replace(kept[0], identity={})
-    assert command.same_targets([*kept, *left, other, unnamed], toy) == kept
+    assert command.same_targets([*kept, *left, other], toy) == kept
     assert len({canonical(r.config["split"]) for r in kept}) == 3
 
 
 def test_a_method_that_is_stored_with_two_splits_is_tested_once(tmp_path: Path, capsys, toy: Split) -> None:
-    """The split of most methods is taken; the report names what is left out."""
+    """The split and profile of most rows of suites is taken, then of most methods; the report names what is left out.
+    """
     store, short = RecordStore(tmp_path / "stored"), SplitConfig(max_history=2)
     opponent(store, toy, drawn(3))
     opponent(store, toy, drawn(3), config=short)
-    opponent(store, toy, drawn(4), config=short, label="TIGER + MSL", objective=({"name": "msl", "tau": 1.0},))
+    opponent(store, toy, drawn(4), config=short, row=MSL)
     assert compared(tmp_path, lists(tmp_path, toy, drawn(0), "mine.csv"), "--json")[0] == 0
     result = json.loads(capsys.readouterr().out)["comparison"]
     text = Path(result["report"]).read_text(encoding="utf-8")
     assert len(result["sentences"]) == 1 and "all 1 comparisons" in text
+    other = leave_one_out(toy.interactions, short).fingerprint
     (note,) = [line for line in text.splitlines() if "Left out though" in line]
-    assert "are the same: TIGER + cross-entropy (toy, split.max_history=20, profile quick). " in note
+    assert f"are the same: TIGER + MSL, TIGER + cross-entropy (toy, split {other[:8]}, profile quick). " in note
 
 
 def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
@@ -354,16 +370,16 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
     assert not (tmp_path / "results").exists() and capsys.readouterr().out == ""
 
 
-def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
     """What a newcomer does, on real data; the lists are those of a stored method, so that the answer is known."""
-    monkeypatch.setattr(command, "load_split", REAL_LOAD)
-    monkeypatch.setattr(common, "dataset_specs", REAL_SPECS)
-    split, store = REAL_LOAD({"name": "ml-100k"}, None), RecordStore(tmp_path / "stored")
+    interactions, store = registry.datasets.build({"name": "ml-100k"}).load(None), RecordStore(tmp_path / "stored")
+    split = leave_one_out(interactions, SplitConfig())
     for method, last in (("tiger", 40), ("sasrec", 10)):  # ranks from 0 or 1 to the last
         for seed in range(2):
             ranks = np.random.default_rng(seed).integers(method == "sasrec", last, size=len(split.test))
-            record = record_of("ml-100k", method, seed, split=SplitConfig())
-            store.write(dataclasses.replace(record, identity={"split_fingerprint": split.fingerprint}),
+            record = record_of("ml-100k", method, seed)
+            own = leave_one_out(interactions, settings.build(SplitConfig, record.config["split"], "split"))
+            store.write(dataclasses.replace(record, identity={**record.identity, "split_fingerprint": own.fingerprint}),
                         Rankings(ranks, np.ones_like(ranks), ranks))
     stored = {r.seed: r for r in store.read_all() if r.label == "TIGER + cross-entropy"}
     paths = [lists(tmp_path, split, store.read_ranks(stored[s]), f"{s}.csv") for s in sorted(stored)]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.backbones.folding import prefix_tree
-from genrec_bench.backbones.llama import LlamaSettings, from_huggingface, to_huggingface
-from genrec_bench.backbones.llama_network import LeanLayer, Llama, rotary, rotate
+from genrec_bench.backbones.llama import LlamaSettings
+from genrec_bench.backbones.llama_network import LeanLayer, Llama, from_huggingface, rotary, rotate, to_huggingface
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.search.beam import beam_search

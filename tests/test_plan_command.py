@@ -10,6 +10,7 @@ from genrec_bench.commands import plan, report
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
+from genrec_bench.running import planning
 from genrec_bench.running.workspace import Prepared, Workspace
 from tests.small_records import record_of, stored
 
@@ -36,7 +37,7 @@ def test_rows_that_differ_in_numbers_share_an_estimate(toy_folder, tmp_path):
                     "TIGER + CE → DPO", "TIGER + CE → DPO, 100 negatives")
     kinds: dict[str, set[str]] = {}
     for run in runs:
-        kinds.setdefault(plan._kind(run.identity), set()).add(run.config.label)
+        kinds.setdefault(planning._kind(run.identity), set()).add(run.config.label)
     assert list(kinds.values()) == [
         {"TIGER + CE → DPO: first stage"}, {"TIGER + CE → DPO"},
         {"TIGER + APAO-Pairwise", "TIGER + APAO-Pairwise, weight = 0.4", "TIGER + APAO-Pairwise, eta = 0.0005"},
@@ -47,18 +48,18 @@ def test_a_probe_trains_one_epoch_of_each_stage(toy_folder, tmp_path):
     workspace = Workspace(tmp_path)
     first, second = prepared(toy_folder, workspace, "TIGER + CE → CE", epochs=500)[:2]
     assert second.config.training.epochs == first.config.training.epochs == 500
-    seconds = plan._probe(second, workspace)
+    seconds = planning._probe(second, workspace)
     known = workspace.store.read_all()
     assert sorted(r.label for r in known) == ["TIGER + CE → CE", "TIGER + CE → CE: first stage"]
     assert all(r.training["epochs"] == 1 for r in known)
     record = next(r for r in known if "uses" in r.config)
     assert seconds > record.timings["total_seconds"] + 500 * record.timings["seconds_per_epoch"]
-    assert plan._probe(first, workspace) > 0 and len(workspace.store.read_all()) == 2  # the same run: not made again
+    assert planning._probe(first, workspace) > 0 and len(workspace.store.read_all()) == 2  # not made again
 
 
 def test_save_keeps_the_lines_of_other_grids(toy_folder, tmp_path, monkeypatch, capsys):
     """Five rows and two seeds of smoke at 10 s each, one line a dataset, replaced when saved again."""
-    monkeypatch.setattr(plan, "_probe", lambda *_: 10.0)
+    monkeypatch.setattr(planning, "_probe", lambda *_: 10.0)
     results = tmp_path / "results"
     words = ("--suite", "bear-sid", "--profile", "smoke", "--datasets", toy_folder, "--results", results, "--probe",
              "--save")
@@ -70,7 +71,7 @@ def test_save_keeps_the_lines_of_other_grids(toy_folder, tmp_path, monkeypatch, 
     assert f"saved: {results / PLAN}" in capsys.readouterr().out
     with open(results / PLAN, "a") as file:
         file.write("other,quick,full,ml-100k,402,36000,cpu,2\n")
-    monkeypatch.setattr(plan, "_probe", lambda *_: 20.0)
+    monkeypatch.setattr(planning, "_probe", lambda *_: 20.0)
     assert plan.run(arguments(*words)) == 0
     again, other = read_plan(results / PLAN)
     assert again == {**first, "seconds": str(20 * int(first["runs"]))}

@@ -85,7 +85,7 @@ def test_an_output_without_the_letters_is_no_error(toy_folder: Path, monkeypatch
 
     assert "t\\xefny" in printed("data", "check", "--datasets", folder)
     assert list(json.loads(printed("data", "check", "--json", "--datasets", folder))) == ["tïny"]
-    assert "TIGER + CE \\u2192 CE" in printed("plan", "--suite", "apao", "--profile", "smoke", "--no-probe", "--row",
+    assert "TIGER + CE \\u2192 CE" in printed("plan", "--suite", "apao", "--profile", "smoke", "--row",
                                              "TIGER + CE → CE", "--datasets", folder)
 
 

@@ -191,7 +191,7 @@ def test_what_they_are_told_of_the_run(data: Path, tmp_path: Path, mlflow: Heard
     record, folder = run(data, tmp_path, "mlflow", "wandb")
     name = "TIGER + APAO-Pointwise, toy, seed 0"
     assert mlflow.begun == [{"experiment": "1", "name": name, "run_id": record.run_id}]
-    assert mlflow.params["backbone.width"] == "8" and mlflow.params["objective.1.name"] == "apao"
+    assert mlflow.params["backbone.width"] == "8" and mlflow.params["objectives.1.name"] == "apao"
     assert mlflow.environment["uri"] == (folder / "mlruns").as_uri()
     assert mlflow.environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
     (begun,) = wandb.begun
@@ -238,7 +238,7 @@ def test_a_baseline_tells_its_curve_in_the_end(tmp_path: Path, wandb: Heard) -> 
     with tracking.tracked(("wandb",), record.config, tmp_path) as told:
         assert not wandb.values
         told.done(record)
-    assert wandb.begun[0]["name"] == "SASRec, ml-100k, seed 0" and wandb.ends == [0]
+    assert wandb.begun[0]["name"] == "SASRec (RecBole, CE), ml-100k, seed 0" and wandb.ends == [0]
     assert [(v, s) for n, v, s in wandb.values if n == "loss"] == [(5 / e, e) for e in range(1, 13)]
     with tracking.tracked(("wandb",), record.config, tmp_path) as told:
         told.done(record_of("ml-100k", "tiger", 0))

@@ -1,13 +1,13 @@
-"""Llama: settings of the decoder-only network, and its weights from and to Hugging Face.
+"""Llama: settings of the decoder-only network.
 
 Touvron et al. 2023, arXiv 2302.13971; sizes of APAO (arXiv 2603.02730, App. C and its released configuration). The
-network is in `llama_network`.
+network, and its weights from and to Hugging Face, are in `llama_network`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.core.errors import DoesNotFit, UserError
@@ -47,17 +47,3 @@ class LlamaSettings(BackboneSettings):
         from genrec_bench.backbones import llama_network
 
         return llama_network.build(self, vocab_size, seed)
-
-
-def from_huggingface(model: Any) -> Llama:
-    """Our network with the weights of a `LlamaForCausalLM`; see `llama_network.from_huggingface`."""
-    from genrec_bench.backbones import llama_network
-
-    return llama_network.from_huggingface(model)
-
-
-def to_huggingface(backbone: Llama) -> Any:
-    """The same weights as a `LlamaForCausalLM`; see `llama_network.to_huggingface`."""
-    from genrec_bench.backbones import llama_network
-
-    return llama_network.to_huggingface(backbone)

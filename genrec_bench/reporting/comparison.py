@@ -140,6 +140,8 @@ def _detectable(pairs: Sequence[Pair]) -> str:
 
 
 def _difference(c: Comparison) -> str:
+    if c.n_users == 1:  # nothing to measure its spread by
+        return f"{c.difference:+.4f} [{tables.DASH}]"
     return f"{c.difference:+.4f} [{c.interval[0]:+.4f}, {c.interval[1]:+.4f}]"
 
 

@@ -175,10 +175,11 @@ def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
 
 
 def _stored_seeds(question: Question, stored: RecordStore) -> tuple[int, ...] | None:
-    """Seeds of the stored runs of this backbone in this profile, or None where there is none."""
-    datasets = {title_of(text) for text in question.texts}
+    """Seeds of the stored runs of the suite's rows of this backbone in this profile, or None where there is none."""
+    datasets, rows = {title_of(text) for text in question.texts}, Rows(question.suite, question.shared)
     found = {r.seed for r in stored.read_all() if r.profile == question.profile and r.dataset in datasets
-             and (r.config.get("backbone") or {}).get("name") == question.backbone}
+             and (r.config.get("backbone") or {}).get("name") == question.backbone
+             and rows.of(r, question.profile) is not None}
     return tuple(sorted(found)) or None
 
 

@@ -78,13 +78,6 @@ class Ranker:
                                    max_k=self.config.evaluation.max_k, exclude=self.exclude)
 
 
-def check_fit(config: RunConfig, depth: int) -> None:
-    """Whether a run's network and objectives can work on semantic IDs of `depth` levels. Raises: DoesNotFit."""
-    config.backbone.check_length((config.split.max_history + 1) * depth + 1)
-    for weighted in config.objectives:
-        weighted.objective.check_depth(depth)
-
-
 def warm_up() -> None:
     """Load what the first run of a process would: torch's first optimiser alone takes seconds."""
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])

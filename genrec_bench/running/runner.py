@@ -146,13 +146,15 @@ def _system(config: RunConfig) -> Any:
 
 
 def check_fit(prepared: Prepared) -> None:
-    """Whether a run's method can work on its data. Raises: DoesNotFit."""
-    if prepared.config.baseline is not None:
-        prepared.config.baseline.check_fit(prepared.config, prepared.split)
+    """Whether a run's method can work on its data; needs no torch. Raises: DoesNotFit."""
+    config = prepared.config
+    if config.baseline is not None:
+        config.baseline.check_fit(config, prepared.split)
         return
-    from genrec_bench.running.generative import check_fit
-
-    check_fit(prepared.config, prepared.semantic_ids.tokens.shape[1])
+    depth = prepared.semantic_ids.tokens.shape[1]
+    config.backbone.check_length((config.split.max_history + 1) * depth + 1)
+    for weighted in config.objectives:
+        weighted.objective.check_depth(depth)
 
 
 def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: Meter) -> RunRecord:

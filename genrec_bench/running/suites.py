@@ -11,7 +11,6 @@ from genrec_bench.core.walk import cores
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
-from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Ended, Means, run_all
 from genrec_bench.running.workspace import Prepared, Workspace
@@ -31,6 +30,8 @@ def run_suite(selection: Selection, workspace: Workspace, means: Means, reports:
     prepared = prepare_all(selection, workspace, keep=True)
     ended, report = run_all(prepared, workspace, means), None
     if any(workspace.store.find(p.run_id) for p in prepared):
+        from genrec_bench.reporting.markdown import render_suite  # matplotlib takes a second, and plans draw nothing
+
         report = render_suite(selection.suite, workspace.store.read_all(), reports, results=workspace.results,
                               jobs=cores(), overrides=selection.overrides)
     return SuiteRun(tuple(prepared), ended, report)
