@@ -207,6 +207,5 @@ def test_a_mistake_in_a_family_is_named(tmp_path, old, new, message):
     assert load_suite("mine", tmp_path).families[0].rows == ("loud",)
     (tmp_path / "mine.toml").write_text(SUITE.replace(old, new, 1))
     suite_files._parsed.cache_clear()
-    load_suite.cache_clear()
     with pytest.raises(UserError, match=message):
         load_suite("mine", tmp_path)
