@@ -44,7 +44,8 @@ def test_an_objective_in_one_file_and_a_suite_in_another(tree: Path, toy_folder:
     records = [json.loads(p.read_text()) for p in (tree / "results/local").glob("*/*.json")]
     labels = {r["label"]: r["config"] for r in records}
     assert set(labels) == {"Item-kNN", "TIGER + label smoothing"}
-    assert labels["TIGER + label smoothing"]["objective"] == [{"name": "label_smoothing", "epsilon": 0.3}]
+    assert labels["TIGER + label smoothing"]["objectives"] == [
+        {"name": "label_smoothing", "epsilon": 0.3, "weight": 1.0}]
     assert "TIGER + label smoothing" in (tree / "results/local/reports/mine/report.md").read_text()
 
 

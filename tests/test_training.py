@@ -349,7 +349,7 @@ def test_a_loss_that_is_not_finite_fails_that_run_alone(toy_folder: Path, tmp_pa
         run_one(prepared, workspace, Quiet())
     assert workspace.status(prepared.run_id) == "failed"
     monkeypatch.undo()
-    assert run_one(prepared, workspace, Quiet()).metrics["ndcg@10"] >= 0  # mended, it runs from the start
+    assert run_one(prepared, workspace, Quiet()).metrics["ndcg@10"] >= 0  # fixed, it runs from the start
     assert workspace.status(prepared.run_id) == "done"
     assert not (workspace.folder(prepared.run_id) / FAILURE).exists()
 
