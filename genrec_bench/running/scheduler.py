@@ -93,7 +93,7 @@ class RunTask:
         runner.make(self.item, self.workspace, tell, weights=self.weights)
 
     def needs(self) -> float | None:
-        """Seconds of an epoch, as this run or one of another seed took; of a whole baseline, which starts anew each time."""
+        """Seconds of an epoch, as this run or one of another seed took; of all of a baseline, which starts anew."""
         whole = "baseline" in self.config
         if not whole and (self.folder / STATE).exists():
             from genrec_bench.training import checkpoints
