@@ -47,7 +47,7 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
               jobs: int = 1, **settings: Mapping[str, Any]) -> list[RunRecord]:
     """Run what is missing of a suite, render its reports below `results`, and return its records.
 
-    datasets: names, or folders of your own. objectives, baselines, rows (labels): only these; an empty list means none.
+    datasets: names, or your own folders. objectives, baselines, rows (labels): only these; an empty list means none.
     data_dir: None = GENREC_BENCH_DATA.
     settings: changed ones by component, such as `training={"epochs": 2}`. With jobs > 1 the calling script needs the
     usual `if __name__ == "__main__":`. Raises: UserError for whatever is wrong with these; RunsFailed.
@@ -149,7 +149,7 @@ def _registered(objective: type | str) -> str:
         path = Path(inspect.getfile(objective))
         data = path.read_bytes()
     except (OSError, TypeError):
-        raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
+        raise UserError(f"class {objective.__name__} is in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
     if (objective.__module__ == "__main__" or "." in objective.__qualname__ or not issubclass(objective, Objective)
             or objective.__module__.startswith("genrec_bench.")):

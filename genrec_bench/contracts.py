@@ -167,7 +167,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Rankings:
-    """Where each user's target stands: what a system hands to the evaluator, row by row of the instances.
+    """The rank of each user's target: what a method hands to the evaluator, row by row of the instances.
 
     places: (U,) first place (1-based) of the group of equals the target is in, 0 = not within the list.
     ties: (U,) size of that group (items that share the target's semantic ID or score; 1 = no tie).

@@ -181,7 +181,7 @@ def test_weights_that_are_not_the_records_are_refused(world: World, capsys: Any,
     stir(world.best(0))
     assert world.call("--beams", beams) == 1
     printed = capsys.readouterr()
-    assert "are not those of record" in printed.err and "targets have another place" in printed.err
+    assert "are not those of record" in printed.err and "targets have another rank" in printed.err
     assert "report:" in printed.out and [f is not None for f in world.found()] == [False, True]
     assert world.call("--beams", beams, seeds="0") == 2
     assert "are not those of record" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_only_some_datasets_and_suites(tmp_path: Path) -> None:
                                    (None, "all", both), (["apao_office"], "apao", office)):
         export(store.root, tmp_path / "x.csv", datasets=datasets, wanted=suite and of_suite(suite), force=True)
         assert {row["dataset"] for row in lines(tmp_path / "x.csv")} == there
-    other = replace(TIGER, config={**TIGER.config, "objective": [{"name": "nobodys"}]})
+    other = replace(TIGER, method="nobodys")
     store = stored(tmp_path / "s", [other, KNN])
     export(store.root, tmp_path / "y.csv", wanted=of_suite("apao"))
     assert {row["run_id"] for row in lines(tmp_path / "y.csv")} == {KNN.run_id}
@@ -167,7 +167,7 @@ def test_mistakes_leave_nothing_behind(results: Path, tmp_path: Path, words: tup
     monkeypatch.chdir(tmp_path)
     Path("there.csv").write_text("mine")
     Path("folder.csv").mkdir()
-    stored(Path("odd"), [replace(TIGER, config={**TIGER.config, "objective": [{"name": "nobodys"}]})])
+    stored(Path("odd"), [replace(TIGER, method="nobodys")])
     before = sorted(p for p in tmp_path.rglob("*"))
     assert main(["export", "--results", str(results), *words]) == 2
     message = capsys.readouterr().err

@@ -15,7 +15,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import backbones, datasets, metrics
 from genrec_bench.experiments import suite_files
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting import verdicts
+from genrec_bench.reporting import rows, verdicts
 from genrec_bench.reporting.families import Tested
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.material import Material
@@ -207,5 +207,6 @@ def test_a_mistake_in_a_family_is_named(tmp_path, old, new, message):
     assert load_suite("mine", tmp_path).families[0].rows == ("loud",)
     (tmp_path / "mine.toml").write_text(SUITE.replace(old, new, 1))
     suite_files._parsed.cache_clear()
+    rows._loaded.cache_clear()
     with pytest.raises(UserError, match=message):
         load_suite("mine", tmp_path)

@@ -28,7 +28,7 @@ def transcription(key: str) -> list[dict[str, str]]:
 
 
 def place_of(row: dict[str, str]) -> tuple[str, str, str, str, str]:
-    """Where a line of the transcription stands in ours: table, dataset, backbone, method, metric."""
+    """Where a line of the transcription is in ours: table, dataset, backbone, method, metric."""
     name, method = row["metric"].lower(), row["method"].replace("-", "", row["method"] == "-")
     metric = METRICS.get(name, name) + (f"@{row['k']}" if row["k"] else "")
     change = row["unit"].startswith("relative") and method != IMPROVEMENT

@@ -139,7 +139,7 @@ def test_two_profiles_of_one_dataset(tmp_path):
     path = render_suite("apao", unseeded_elsewhere(), tmp_path)
     text = path.read_text()
     assert "Made from 14 runs, profiles paper, quick." in text
-    assert "Not seeded: Popularity, Item-kNN. One run of these stands in the tables of all profiles" in text
+    assert "Not seeded: Popularity, Item-kNN. One run of these is in the tables of all profiles" in text
     for profile in ("paper", "quick"):
         assert table_rows(text, f"### apao_office, profile {profile}")["Item-kNN"][5] == "0.0370"
     index = (tmp_path / "index.md").read_text()

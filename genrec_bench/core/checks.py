@@ -52,7 +52,7 @@ def findings(checks: Checks, instance: Any, *given: Any) -> list[Finding]:
 
 
 def told(error: Exception, cls: type) -> str:
-    """An error as one line; but for those that say it all, with the last line of the plug-in's own file before it."""
+    """An error as one line, after the last line of the plug-in's own file; a UserError alone, for it says it all."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)

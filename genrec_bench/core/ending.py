@@ -17,7 +17,7 @@ POLL_SECONDS = 0.5
 
 
 class Ended(KeyboardInterrupt):
-    """A signal that does what Ctrl-C does, with an exit code of its own."""
+    """A signal that does what Ctrl-C does, with its own exit code."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def children() -> Iterator[dict[int, BaseProcess]]:
 
 
 def start_child(method: str, target: Callable[..., None], *args: Any) -> BaseProcess:
-    """Start `target(*args)` in a process of its own, which SIGTERM breaks off; method: "spawn" or "fork".
+    """Start `target(*args)` in a new process, which SIGTERM breaks off; method: "spawn" or "fork".
 
     It ignores Ctrl-C from its first moment, as `begin_child` goes on doing.
     """
@@ -99,7 +99,7 @@ def begin_child(parent: int, *, on_sigterm: Any = signal.SIG_DFL) -> None:
 
 
 def _outlive_nobody(parent: int) -> None:
-    """Asking is enough where a pipe is not: forked children inherit each other's ends of pipes."""
+    """Ask for the parent: a pipe does not do, because forked children inherit each other's ends of pipes."""
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(1)

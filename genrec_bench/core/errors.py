@@ -18,7 +18,7 @@ class DoesNotFit(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in one line; its type where it says nothing."""
+    """What an error says in one line; its type if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

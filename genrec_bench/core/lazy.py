@@ -8,7 +8,7 @@ from typing import Any
 
 
 class LazyModule(ModuleType):
-    """Stands for a module until it is used. A name that has been used is kept here, and costs nothing more."""
+    """Replaces a module until it is used. A name that has been used is kept here and costs nothing more."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # Python asks modules for these when it looks through them

@@ -34,7 +34,7 @@ class Meter:
         return {"seconds": self.seconds(), "peak_bytes": self.peak_bytes()}
 
     def go_on(self, state: dict[str, Any]) -> None:
-        """Add what the sessions up to a checkpoint had cost; an older one does not say."""
+        """Add what the sessions up to a checkpoint had cost, if the checkpoint says it."""
         self._began -= state.get("seconds", 0.0)
         self._peak = max(self._peak, state.get("peak_bytes", 0))
 

@@ -69,7 +69,7 @@ class Bars:
         bar.refresh()
 
     def _listen(self) -> None:
-        """Say of runs that nothing has been heard of them for long; each time after twice as long as before."""
+        """Report runs that have been silent for long, again after twice the time."""
         while not self._closed.wait(SILENT_SECONDS / 10):
             for run in list(self._runs.values()):
                 silent = time.monotonic() - run.heard

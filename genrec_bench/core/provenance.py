@@ -62,7 +62,7 @@ def device_name(device: str) -> str:
 def _commit(root: Path | None = None) -> dict[str, Any]:
     """The commit the code is at and whether the code may differ from it; empty outside a checkout.
 
-    dirty: a tracked file differs, or a file that git does not know lies among the code, such as a new plug-in.
+    dirty: a tracked file differs, or a file that git does not know is among the code, such as a new plug-in.
     """
     root = Path(__file__).resolve().parents[2] if root is None else root
 

@@ -1,7 +1,8 @@
 """THE scheduler: every process walks the same list of tasks and does the next one that nobody else is doing.
 
-There is no queue and no pipe. What a task leaves says that it is done, the lock of its folder that somebody does it,
-and a small file in that folder how far it is. So processes of another command on the same folder are more walkers.
+There is no queue and no pipe. The files that a task leaves say that it is done, the lock of its folder says that
+somebody does it, and a small file in that folder says how far it is. So processes of another command on the same folder
+are more walkers.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Busy(UserError):
 
 
 class TimeUp(KeyboardInterrupt):
-    """The limit of time is reached: what is under way stops where it can go on from."""
+    """The limit of time is reached: a task under way stops at a point from which it can go on."""
 
 
 class Task(Protocol):
@@ -60,15 +61,15 @@ class Task(Protocol):
         """Do it; `tell.step` after whatever stays. Called with the lock held."""
 
     def gave_up(self, why: str) -> None:
-        """Note that it has failed, for processes died in it."""
+        """Note that it has failed because processes died in it."""
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, made where it is not there; one that is left empty goes. Raises: Busy."""
+    """Hold the lock of a folder, which is made if needed and removed if left empty. Raises: Busy."""
     folder.mkdir(parents=True, exist_ok=True)
-    busy = Busy(f"run {folder.name} is being made by another process in {folder}. Wait for it, or give this process "
-                "other runs or another --results.")
+    busy = Busy(f"run {folder.name} is being made by another process in {folder}. Wait for it, or choose other runs "
+                "or another --results for this one.")
     path = folder / LOCK
     try:
         file = open(path, "wb")  # noqa: SIM115  closed below
@@ -172,7 +173,7 @@ def walk(tasks: Sequence[Task], board: Board, look: Callable[[], None] = lambda:
 
 
 def _next(left: dict[str, Task], names: set[str], board: Board, look: Callable[[], None], until: float) -> bool:
-    """Do the first task that can begin, and take what is over out of `left`; False where nothing can begin now."""
+    """Do the first task that can begin, and remove what is over from `left`; False if nothing can begin now."""
     for key, task in list(left.items()):
         ended = board.ended()
         if key in ended:
@@ -217,7 +218,7 @@ def _fits(task: Task, until: float) -> bool:
 
 def crew(tasks: Sequence[Task], board: Board, start: Callable[[int], BaseProcess], count: int,
          look: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Let `count` processes walk the list until they are through, and put another in the place of one that dies.
+    """Let `count` processes walk the list until they have finished, and replace one that dies.
 
     start: start a walker by its number, from 0. A task in which walkers die again and again has failed.
     Raises: UserError where walkers end before they begin; KeyboardInterrupt after ending all.
@@ -243,7 +244,7 @@ def crew(tasks: Sequence[Task], board: Board, start: Callable[[int], BaseProcess
 
 
 def _gives_up(tasks: Sequence[Task], board: Board, walker: BaseProcess, why: str, deaths: dict[str, list[int]]) -> bool:
-    """Count the death of a walker, and fail the task that it had where it was one too many.
+    """Count the death of a walker, and fail its task if that was one death too many.
 
     Returns whether walkers die without any task, so that another would too.
     """
@@ -262,7 +263,7 @@ def _gives_up(tasks: Sequence[Task], board: Board, walker: BaseProcess, why: str
 
 
 def _death(code: int) -> str:
-    """How a process ended that did not say so itself."""
+    """How a process ended, for one that left no word of it."""
     if code < 0:
         return f"it was ended by {signal.Signals(-code).name}; where that was for want of memory, lower --jobs"
     return f"it ended with code {code}; what it had to say is above"

@@ -25,7 +25,7 @@ _INTER = {"user_id": "token", "item_id": "token", "timestamp": "float"}
 
 @dataclass(frozen=True)
 class _Table:
-    """The cells of a file; row n of `rows` stands at line n + 2."""
+    """The cells of a file; row n of `rows` is line n + 2."""
 
     path: Path
     types: dict[str, str]
@@ -65,7 +65,7 @@ def _header(path: Path, line: str) -> dict[str, str]:
             raise problem(path, "line 1", f"{column[:80]!r} is not a column of an atomic file",
                           f"Write name:type, separated by tabs; types are {', '.join(_TYPES)}.")
         if name in types:
-            raise problem(path, "line 1", f"column {name!r} stands twice", "Remove one of the two.")
+            raise problem(path, "line 1", f"column {name!r} is there twice", "Remove one of the two.")
         types[name] = kind
     return types
 
@@ -143,7 +143,7 @@ def read_texts(path: Path, fields: Sequence[str] = ()) -> dict[str, str]:
     texts: dict[str, str] = {}
     for row, item in enumerate(_check_ids(table, "item_id")):
         if item in texts:
-            raise problem(path, f"line {row + 2}, item {item!r}", "stands twice in the file",
+            raise problem(path, f"line {row + 2}, item {item!r}", "is there twice in the file",
                           "Keep one of the two lines.")
         texts[item] = base.join_fields([column[row] for column in columns])
     return texts

@@ -125,7 +125,7 @@ def _prefix(folder: Path) -> tuple[str, bool]:
         raise problem(folder, "", f"holds no interactions ({held})", f"Put {_WANTED} there.")
     if len(found) > 1:
         kinds = ", ".join(f"{prefix}inter{'.json' if is_json else ''}" for prefix, is_json in found)
-        raise problem(folder, "", f"holds several datasets: {kinds}", "Give each a folder of its own.")
+        raise problem(folder, "", f"holds several datasets: {kinds}", "Put each into its own folder.")
     return found[0]
 
 

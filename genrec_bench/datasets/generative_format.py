@@ -50,21 +50,21 @@ def _no_constant(text: str) -> NoReturn:
 def read_json(path: Path, kind: str) -> dict[str, Any]:
     """The object of a JSON file whose keys are of one kind ("user", "item"), each named once in the text.
 
-    Raises: UserError with line and column for text that is not JSON, or the key that stands twice.
+    Raises: UserError with line and column for text that is not JSON, or the key that is there twice.
     """
     text = base.read_text(path)
     try:
         data = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise problem(path, f"line {error.lineno}, column {error.colno}", f"is not valid JSON ({error.msg})",
-                      "The file may be cut off: mend it or get it again.") from None
+                      "The file may be cut off: fix it or get it again.") from None
     except (ValueError, RecursionError) as error:
-        raise problem(path, "", f"is not valid JSON ({error})", "Mend the file or get it again.") from None
+        raise problem(path, "", f"is not valid JSON ({error})", "Fix the file or get it again.") from None
     if not isinstance(data, dict):
         raise problem(path, "top level", f"is {_kind_of(data)}, an object is needed",
                       f"Write {{\"<{kind} id>\": ...}}.")
     if isinstance(data, _Repeated):
-        raise problem(path, f"{kind} {data.key[:80]!r}{_second_line(text, data.key)}", "stands twice in the file",
+        raise problem(path, f"{kind} {data.key[:80]!r}{_second_line(text, data.key)}", "is there twice in the file",
                       "Keep one of the two entries.")
     return data
 
@@ -186,7 +186,7 @@ def _item_text(path: Path, place: str, value: Any, fields: Sequence[str]) -> str
         raise problem(path, place, f"holds {_kind_of(value)}, not an item's texts",
                       'Write {"title": "..."}' + ("." if fields else ' or a string.'))
     if isinstance(value, _Repeated):
-        raise problem(path, f"{place}, field {value.key!r}", "stands twice in the file", "Keep one of the two.")
+        raise problem(path, f"{place}, field {value.key!r}", "is there twice in the file", "Keep one of the two.")
     texts = {name: _field_text(text) for name, text in value.items()}
     if not fields:
         names = sorted(texts, key=lambda name: name != "title")

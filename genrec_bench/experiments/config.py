@@ -136,7 +136,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the record, every setting filled in; parts that do not apply are left out.
 
-        Of a run that it uses stands what is different there: None = a part that does not apply.
+        Of a run that it uses only the differences are held: None = a part that does not apply there.
         """
         plain: dict[str, Any] = {"label": self.label, "profile": self.profile, "seed": self.seed}
         plain |= {kind: registry.resolved(part) for kind in COMPONENTS if (part := getattr(self, kind)) is not None}

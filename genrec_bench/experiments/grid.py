@@ -53,12 +53,12 @@ class Selection:
 
 
 def parts_of(name: str) -> list[str]:
-    """The suites a suite stands for: itself, or those it includes."""
+    """The suites that a suite means: itself, or those it includes."""
     return list(load_suite(name)["suite"].get("includes", [name]))
 
 
 def expand(selection: Selection) -> list[RunConfig]:
-    """Every run of a selection, in the order of datasets, rows and seeds; a first stage stands before what follows it.
+    """Every run of a selection, in the order of datasets, rows and seeds; a first stage comes before its users.
 
     A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
     part for the dataset, the suite's row, `--set`. Raises: UserError for any wrong name.

@@ -29,7 +29,7 @@ Data = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class SuiteHead:
-    """`[suite]`: a grid of rows, or with `includes` the suites it stands for."""
+    """`[suite]`: a grid of rows, or with `includes` the names of other suites that it joins."""
 
     name: str = setting(REQUIRED, "the file's name without .toml")
     title: str = setting(REQUIRED, "one line for people")
@@ -121,7 +121,7 @@ def suite_names(folder: Path | None = None) -> list[str]:
 
 
 def stamp(name: str) -> int:
-    """When a user's own suite file was changed; 0 for a suite of ours. What is kept of a suite is kept by it."""
+    """When a user's own suite file was changed, to know when to read it again; 0 for a suite of ours."""
     return _own_file(name).stat().st_mtime_ns if is_file(name) else 0
 
 
@@ -189,7 +189,7 @@ def load_presets(objective: str, folder: Path | None = None) -> Data:
 
 
 def with_preset(spec: Mapping[str, Any], where: str) -> Data:
-    """A spec with its preset written out; its own settings stand above. Raises: UserError for an unknown preset."""
+    """A spec with its preset written out; its own settings override it. Raises: UserError for an unknown preset."""
     values = dict(spec)
     preset = values.pop("preset", None)
     if preset is None:
@@ -257,7 +257,7 @@ def _parsed(path: Path, stamp: int = 0) -> Data:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}). Mend it or remove it.") from None
+        raise UserError(f"{path} is not valid TOML ({error}). Fix it or remove it.") from None
 
 
 def _build(cls: type, value: Any, where: str) -> Any:
@@ -299,7 +299,7 @@ def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
 
 
 def _check_family(family: Any, rows: list[Data], where: str) -> None:
-    """Every row that a family names is a row of the suite on one of its backbones. Raises: UserError."""
+    """Check that every row a family names is a row of the suite on one of its backbones. Raises: UserError."""
     built = _build(FamilyRow, family, where)
     names = {row["label"].partition(" + ")[2] for row in rows
              if "label" in row and row["backbone"]["name"] in built.backbones}

@@ -19,7 +19,7 @@ def dmpo_loss(target_logps: Tensor, negative_logps: Tensor, reference_target_log
               reference_negative_logps: Tensor, *, beta: float, keep: Tensor | None = None) -> Tensor:
     """-log sigmoid of beta times the target's gain over the reference minus the negatives' mean gain.
 
-    Bai et al. 2024 (CIKM'24), as APAO (arXiv 2603.02730) describes it: the average stands inside the sigmoid.
+    Bai et al. 2024 (CIKM'24), as APAO (arXiv 2603.02730) describes it: the average is inside the sigmoid.
     target_logps, reference_target_logps: (B,), negative_logps, reference_negative_logps: (B, N), log-probabilities of
     whole items (sums over their tokens, nats). keep: (B, N) bool, False = the negative has no weight and no gradient;
     None = all count. Returns (B,), unreduced; 0 without gradient where no negative is kept: nothing is compared.

@@ -123,7 +123,7 @@ def reported_cell(dataset: str, row: Row, metric: str, paper: Paper) -> Reported
 
 @dataclass(frozen=True)
 class Standing:
-    """The row of ours that stands in a printed one.
+    """The row of ours that is compared with a printed one.
 
     why_not: why it cannot be compared, or "". others: labels of our rows that would stand for the same one.
     """

@@ -44,7 +44,7 @@ def _on_profiles(blocks: Sequence[Block]) -> str:
     same = list(dict.fromkeys(g.label for b in blocks for g in b.groups if not g.row.seeded))
     text = "A profile sets sizes and schedule of the trained methods: compare within a table, not between profiles."
     if same:
-        text += (f" Not seeded: {', '.join(same)}. One run of these stands in the tables of all profiles that have the "
+        text += (f" Not seeded: {', '.join(same)}. One run of these is in the tables of all profiles that have the "
                  "same data and rules.")
     return text
 

@@ -60,7 +60,7 @@ class Diagnosis:
     "decoding", "versions"}. arrays: unsigned integers for U users, T levels, B beams and each normaliser n:
     "rows" (U,) rows of the test part, ascending; "n/rank" (U,) exact rank of the target's semantic ID among distinct
     IDs, 0 = worse than cap; "n/prefix_rank" (U, T) the same of its prefixes; "n/survived" (U, B) levels after which
-    its prefix is still in the beam; "n/beam_rank" (U, B) place in the final beam, 0 = not in it; "n/retained"
+    its prefix is still in the beam; "n/beam_rank" (U, B) rank in the final beam, 0 = not in it; "n/retained"
     (U, B, T) IDs of the exact top whose prefix is in the beam; "n/top_size" (U,) IDs in that top; "n/needed" (U,)
     prefixes that an exact search for it has to read. "token_rank/flat" and "token_rank/trie" (U, T): rank of the
     target's token at its own prefix, among the vocabulary and among valid children.

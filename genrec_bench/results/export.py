@@ -126,7 +126,7 @@ def user_lines(store: RecordStore, record: RunRecord, facts: UserFacts | None) -
     count = len(ranks.places)
     if facts is not None and facts.num_users != count:
         raise UserError(f"run {record.run_id} has ranks of {count} users, the facts about its split of "
-                        f"{facts.num_users}. Delete the file of the two that is not of this split.")
+                        f"{facts.num_users}. One of the two files is not of this split: delete it.")
     told = {name: [None] * count if facts is None else getattr(facts, name).tolist() for name in ARRAYS}
     arrays = zip(RANKS, (ranks.places, ranks.ties, ranks.id_places), strict=True)
     return {"run_id": [record.run_id] * count, "row": range(count), **{n: a.tolist() for n, a in arrays}, **told}

@@ -71,7 +71,7 @@ def _stores(sources: Sequence[Path], into: Path) -> list[RecordStore]:
     """
     for folder in sources:
         if folder.resolve() == into.resolve():
-            raise UserError(f"records are to be moved from {folder} into the same folder. Name another one.")
+            raise UserError(f"records cannot be moved from {folder} into the same folder. Name another one.")
         if not folder.is_dir():
             raise UserError(f"no folder of records at {folder}. Run a suite first, or name another folder.")
     places = {folder.resolve(): folder for folder in sources}
@@ -100,7 +100,7 @@ def _one_a_name(found: list[_Found]) -> list[_Found]:
         one = first.setdefault(other.record.run_id, other)
         if what := _difference(one.record, one.source, other.record, other.source):
             raise UserError(f"run {one.record.run_id} has other numbers in {one.source.root} than in "
-                            f"{other.source.root} ({what}). Nothing was moved. Take the wrong one out.")
+                            f"{other.source.root} ({what}). Nothing was moved. Move the wrong one out of its folder.")
         if _users_of(other.diagnosis) > _users_of(one.diagnosis):
             first[one.record.run_id] = replace(one, diagnosis=other.diagnosis)
     return list(first.values())
@@ -171,7 +171,7 @@ def _write(moves: list[_Found], users: dict[Path, UserFacts], target: RecordStor
 
 
 def _remove(store: RecordStore, record: RunRecord) -> None:
-    """Delete a record that was moved, and what lies beside it: ranks, diagnosis, facts about its users, index."""
+    """Delete a record that was moved, and the files beside it: ranks, diagnosis, facts about its users, index."""
     store.remove(record)
     diagnoses.path_of(store, record).unlink(missing_ok=True)
     if facts := test_users.stored_path(store, record.dataset, record.split_fingerprint):

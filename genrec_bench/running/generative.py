@@ -73,7 +73,7 @@ class Ranker:
                 rows = rows[count:]
 
     def rank(self, model: Backbone) -> Rankings:
-        """Where every row's target stands."""
+        """The rank of every row's target."""
         return rankings_from_lists(self.lists(model), self.targets, self.trie.id_sizes,
                                    max_k=self.config.evaluation.max_k, exclude=self.exclude)
 

@@ -134,7 +134,7 @@ def _check_name(name: str, kind: Registry, where: str) -> None:
 
 
 def register_class(cls: type[Objective], digest: str, where: str) -> str:
-    """Register an objective of the user's and return its name; `digest` stands for its source in the names of runs.
+    """Register an objective of the user's and return its name; `digest` is its source's part of the names of runs.
 
     Raises: UserError, beginning with `where`, for a class that is no objective, that takes another's name, or whose
     source is no longer what it was when the class was first registered.

@@ -50,7 +50,7 @@ def check_files(paths: Sequence[Path]) -> None:
     for number, path in enumerate(paths):
         check_file(path)
         if path.resolve() in (p.resolve() for p in paths[:number]):
-            raise UserError(f"--rankings names {path} twice; every file counts as another seed.")
+            raise UserError(f"--rankings names {path} twice; every file counts as one seed: give it once.")
 
 
 def load_split(dataset: Dataset, data_dir: Path | None) -> Split:

@@ -90,7 +90,7 @@ def _best(prepared: Prepared, workspace: Workspace) -> Path:
 
 
 def _same_place(used: RunRecord, prepared: Prepared, workspace: Workspace) -> None:
-    """Refuse to go on from a run of another place: the numbers could not be made again."""
+    """Refuse to go on from a run of another device or thread count: the numbers could not be made again."""
     here = {"device": device_name(workspace.device), "threads": workspace.threads}
     there = {name: used.provenance.get(name) for name in here}
     if there != here:
@@ -181,7 +181,7 @@ def _with_first_stage(record: RunRecord, first: RunRecord) -> RunRecord:
 
 
 def _tidy(folder: Path) -> None:
-    """Keep what a finished run is asked for later (best weights, log, scalars), drop what only running needs."""
+    """Keep what a finished run is used for later (best weights, log, scalars), delete what only running needs."""
     for path in folder.iterdir():
         if path.is_file() and path.name not in (*KEPT, LOCK):
             path.unlink()

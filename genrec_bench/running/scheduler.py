@@ -93,7 +93,7 @@ class RunTask:
         runner.make(self.item, self.workspace, tell, weights=self.weights)
 
     def needs(self) -> float | None:
-        """Of an epoch, as it or a run of other seeds took; of a baseline, which starts anew each time, the whole."""
+        """Seconds of an epoch, as this run or one of another seed took; of all of a baseline, which starts anew."""
         whole = "baseline" in self.config
         if not whole and (self.folder / STATE).exists():
             from genrec_bench.training import checkpoints
@@ -126,7 +126,7 @@ def _kind(config: dict[str, Any]) -> str:
 
 
 def name_of(item: Prepared) -> str:
-    """A run as people call it."""
+    """The name of a run for people."""
     return f"{item.config.label}, {item.dataset}, seed {item.config.seed}"
 
 

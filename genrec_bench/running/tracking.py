@@ -1,4 +1,4 @@
-"""What becomes of a run, told to TensorBoard, MLflow or Weights & Biases as it goes on, through their own libraries.
+"""The progress of a run, told to TensorBoard, MLflow or Weights & Biases as it goes on, through their own libraries.
 
 Off unless asked for. Nothing leaves the machine unless the user's own environment says where to: MLFLOW_TRACKING_URI,
 or WANDB_MODE. No number and no name of a run depends on it.
@@ -148,7 +148,7 @@ def check(names: Sequence[str], where: str = "--track") -> tuple[str, ...]:
 
 
 class Tracked:
-    """The trackers of one run under one roof."""
+    """All trackers of one run."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self.trackers = trackers

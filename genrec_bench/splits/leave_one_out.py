@@ -69,7 +69,7 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _instances(flat: np.ndarray, begin: np.ndarray, users: np.ndarray, places: np.ndarray,
                max_history: int) -> Instances:
-    """Rows whose targets stand at `places` of `flat`; a history starts no earlier than its user's sequence."""
+    """Rows whose targets are at `places` of `flat`; a history starts no earlier than its user's sequence."""
     starts = np.maximum(begin[users], places - max_history)
     counts = places - starts
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How the interactions of a data set are ordered, and what in that order is not what it seems."""
+"""How the interactions of a data set are ordered, and what in that order is doubtful."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _units(times: np.ndarray) -> dict[str, int]:
 
 
 def order_sentences(facts: Mapping[str, Any]) -> list[str]:
-    """What `order_facts` found, for people."""
+    """What `order_facts` found, in sentences."""
     users, neighbours = facts["users"], facts["neighbours"]
     again = f"{_share(facts['newest_again'], users)} test targets equal the newest item of their history."
     if facts["rule"] == AS_GIVEN:
