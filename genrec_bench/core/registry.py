@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from genrec_bench.core import settings
@@ -36,9 +37,9 @@ class Registry:
                 raise UserError(f"{self.kind} {name!r}: a name has lower-case letters, digits, - and _, and begins "
                                 "with a letter.")
             known = self._classes.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                first = getattr(sys.modules.get(known.__module__), "__file__", None) or known.__module__
-                raise UserError(f"{self.kind} {name!r} is registered twice, first in {first}. Give yours another name.")
+            if known is not None and _home(known) != _home(cls):
+                raise UserError(f"{self.kind} {name!r} is registered twice, first in {_home(known)[0]}. Give yours "
+                                "another name.")
             if not dataclasses.is_dataclass(cls):
                 raise UserError(f"{self.kind} {name!r} must be a dataclass: its fields are its settings.")
             cls.name = name
@@ -79,6 +80,12 @@ class Registry:
         values = {k: v for k, v in spec.items() if k != "name"}
         cls = self.get(spec["name"])
         return settings.build(cls, {**values, **context}, f"{self.kind} {spec['name']}")
+
+
+def _home(cls: type) -> tuple[str, str]:
+    """The file that a class is from, and the class in it; one file may be run as several modules."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return str(Path(file).resolve()) if file else cls.__module__, cls.__qualname__
 
 
 def resolved(instance: Any) -> dict[str, Any]:

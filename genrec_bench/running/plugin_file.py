@@ -168,7 +168,8 @@ def _snake_case(name: str) -> str:
 def _split(text: str) -> tuple[Path, str]:
     path, _, wanted = (text, "", "") if text.endswith(".py") else text.rpartition(":")
     if not path.endswith(".py"):
-        raise UserError(f"a plug-in is a Python file, FILE.py or FILE.py:NAME; got {text!r}.")
+        hint = f" Did you mean {path}.py:{wanted}?" if Path(f"{path}.py").is_file() else ""
+        raise UserError(f"a plug-in is a Python file, FILE.py or FILE.py:NAME; got {text!r}.{hint}")
     return Path(path).expanduser(), wanted
 
 
