@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.settings import BackboneSettings
@@ -23,7 +22,7 @@ class Network(Backbone):
         """(B, S) and (B, C, T) token ids to (B, C, T, V); row t has read the tokens before t."""
         states = self.gru(self.embedding(histories))[0]
         user = states[torch.arange(len(histories)), (histories != PAD).sum(dim=1) - 1]
-        before = pad(candidates[:, :, :-1], (1, 0), value=EOS).flatten(0, 1)
+        before = nn.functional.pad(candidates[:, :, :-1], (1, 0), value=EOS).flatten(0, 1)
         read = self.gru(self.embedding(before), user.repeat_interleave(candidates.shape[1], dim=0)[None])[0]
         return self.output(read).unflatten(0, candidates.shape[:2])
 

@@ -17,6 +17,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.objectives.base import Objective
 from genrec_bench.reporting.matching import of_suite
 from genrec_bench.results import export as exporting
 from genrec_bench.results import merge as merging
@@ -110,13 +111,14 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
             datasets: Sequence[str | Path] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
             results: Path | str = LOCAL, reference: Path | str = REFERENCE,
             data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1, check: bool = True,
-            **settings: Mapping[str, Any]) -> Verdict:
+            suite: str | Path = "all", **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
 
     objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file
     and of the modules of yours that it imports, as in the command. beside: objectives that are trained with it.
     data_dir: None = GENREC_BENCH_DATA. jobs: runs at a time; more than 1 needs `FILE.py:CLASS` or a registered name,
-    which other processes can load. settings: changed ones by component, such as `my_loss={"tau": 2.0}`.
+    which other processes can load. suite: whose rows it is tested against, a name or a file of yours. settings: changed
+    ones by component, such as `my_loss={"tau": 2.0}`.
     Raises: UserError for whatever is wrong with these, or a broken contract; RunsFailed.
     """
     name = _registered(objective)
@@ -126,7 +128,7 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
     if isinstance(objective, str) and is_file(objective):
         workspace = replace(workspace, plugins=(objective,))
     question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
-                        _settings(settings), Path(reference))
+                        _settings(settings), Path(reference), str(suite))
     return comparing.compare(question, workspace, Means(jobs), workspace.results / "reports", check=check)
 
 
@@ -149,7 +151,8 @@ def _registered(objective: type | str) -> str:
     except (OSError, TypeError):
         raise UserError(f"class {objective.__name__} stands in no file, so its runs could not be named by their "
                         "source. Put it into a file and import it, or give \"FILE.py:CLASS\".") from None
-    if objective.__module__ == "__main__" or "." in objective.__qualname__:
+    if (objective.__module__ == "__main__" or "." in objective.__qualname__ or not issubclass(objective, Objective)
+            or objective.__module__.startswith("genrec_bench.")):
         return register_class(objective, read_sources(path, data).digest, str(path))
     return load_objective(f"{path}:{objective.__name__}")  # what runs is what the file says now
 

@@ -143,8 +143,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from genrec_bench.core import registry
 from genrec_bench.experiments import grid, suite_files
-for kind in (registry.datasets, registry.tokenizers, registry.backbones, registry.objectives, registry.metrics,
-             registry.baselines):
+for kind in registry.KINDS:
     for name in kind.names():
         if name != "folder":  # has no path here
             getattr(kind.build({"name": name}), "check", lambda: None)()

@@ -253,8 +253,8 @@ def test_a_loss_on_wrong_tokens_is_worse(world: World, tmp_path: Path, capsys: A
 MISTAKES = {
     "class": ((), "examples/label_smoothing.py:LabelSmoothng", ("'LabelSmoothng'", "'LabelSmoothing'")),
     "file": ((), "examples/label_smothing.py:LabelSmoothing", ("label_smothing.py", "examples/label_smoothing.py")),
-    "module": ((), "examples/label_smoothing:LabelSmoothing", ("examples/label_smoothing.py:LabelSmoothing?",)),
-    "folder": ((), "examples:LabelSmoothing", ("'examples:LabelSmoothing'", "FILE.py")),
+    "module": ((), "examples/label_smoothing:LabelSmoothing", ("examples/label_smoothing", "label_smoothing.py?")),
+    "folder": ((), "examples:LabelSmoothing", ("examples", "directory")),
     "objective": ((), "label_smothing", ("'label_smothing'", "--objective")),
     "backbone": (("--backbone", "tigr"), None, ("'tigr'", "'tiger'")),
     "profile": (("--profile", "smok"), None, ("'smok'", "'smoke'")),

@@ -262,7 +262,9 @@ def test_a_wrong_file_is_one_clear_message(case: str, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(("given", "message"), [
     (("--suite", "apao", "--plugin", "mina.py"), "cannot read the plug-in file mina.py: No such file or directory. Did "
                                                  "you mean mine.py?"),
-    (("--suite", "apao", "--plugin", "mine"), "a plug-in is a Python file, FILE.py or FILE.py:NAME; got 'mine'"),
+    (("--suite", "apao", "--plugin", "mine"), "cannot read the plug-in file mine: No such file or directory. Did you "
+                                              "mean mine.py?"),
+    (("--suite", "apao", "--plugin", "mine.toml"), "a plug-in is a Python file, FILE.py or FILE.py:NAME, and not"),
     (("--suite", "apao", "--plugin"), "argument --plugin: expected one argument"),
     (("--suite", "apao", "--plugn", "mine.py"), "'--plugn'. Did you mean --plugin?"),
     (("data", "list", "--plugn", "mine.py"), "'--plugn'. Did you mean --plugin?"),

@@ -35,7 +35,7 @@ class Broken(Exception):
 def expect(holds: Any, expected: str, seen: Any) -> None:
     """Raises: Broken where something does not hold."""
     if not holds:
-        raise Broken(f"expected {expected}; saw {seen}")
+        raise Broken(f"expected {expected}; saw {' '.join(str(seen).split())}")
 
 
 def findings(checks: Checks, instance: Any, *given: Any) -> list[Finding]:

@@ -37,8 +37,8 @@ class Registry:
                 raise UserError(f"{self.kind} {name!r}: a name has lower-case letters, digits, - and _, and begins "
                                 "with a letter.")
             known = self._classes.get(name)
-            if known is not None and _home(known) != _home(cls):
-                raise UserError(f"{self.kind} {name!r} is registered twice, first in {_home(known)[0]}. Give yours "
+            if known is not None and _origin(known) != _origin(cls):
+                raise UserError(f"{self.kind} {name!r} is registered twice, first in {_origin(known)[0]}. Give yours "
                                 "another name.")
             if not dataclasses.is_dataclass(cls):
                 raise UserError(f"{self.kind} {name!r} must be a dataclass: its fields are its settings.")
@@ -82,8 +82,8 @@ class Registry:
         return settings.build(cls, {**values, **context}, f"{self.kind} {spec['name']}")
 
 
-def _home(cls: type) -> tuple[str, str]:
-    """The file that a class is from, and the class in it; one file may be run as several modules."""
+def _origin(cls: type) -> tuple[str, str]:
+    """What a class is the same by, however often and under whatever name its module is imported: file and name."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     return str(Path(file).resolve()) if file else cls.__module__, cls.__qualname__
 

@@ -166,14 +166,13 @@ def _snake_case(name: str) -> str:
 
 
 def _split(text: str) -> tuple[Path, str]:
-    path, _, wanted = (text, "", "") if text.endswith(".py") else text.rpartition(":")
-    if not path.endswith(".py"):
-        hint = f" Did you mean {path}.py:{wanted}?" if Path(f"{path}.py").is_file() else ""
-        raise UserError(f"a plug-in is a Python file, FILE.py or FILE.py:NAME; got {text!r}.{hint}")
+    path, _, wanted = text.rpartition(":") if ":" in text and not text.endswith(".py") else (text, "", "")
     return Path(path).expanduser(), wanted
 
 
 def _read(path: Path) -> bytes:
+    if path.is_file() and path.suffix != ".py":
+        raise UserError(f"a plug-in is a Python file, FILE.py or FILE.py:NAME, and not {path}.")
     try:
         return path.read_bytes()
     except OSError as error:
