@@ -206,9 +206,9 @@ def test_plan_shows_states_and_writes_nothing(toy_folder: Path, tmp_path: Path, 
     assert call("plan", *words, "--set", "evaluation.max_k=10", "--set", "decoding.num_beams=10") == 0
     printed = capsys.readouterr().out
     assert "3 done" in printed and files(results) == before
-    assert call("plan", *words) == 0  # with a probe of what is missing
+    assert call("plan", *words) == 0
     printed = capsys.readouterr().out
-    assert "3 missing" in printed and "Time left: at most about" in printed and files(results) == before
+    assert "3 missing" in printed and "--probe measures them" in printed and files(results) == before
 
 
 # A grid from end to end

@@ -18,6 +18,7 @@ from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.comparison import render_comparison
+from genrec_bench.reporting.matching import Rows
 from genrec_bench.reporting.pairs import Pair, beside, compared, outside
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RunRecord
@@ -297,6 +298,19 @@ def test_an_unequal_budget_has_no_verdict(tmp_path: Path, overrides: dict[str, A
     assert not told.sentences and [row["verdict"] for row in rows_of(tmp_path)] == [""] * 3
     assert all(row["declared"] == "no" and not row["p_value"] for row in rows_of(tmp_path))
     assert "better" not in told.path.read_text(encoding="utf-8").split("## How")[0]
+
+
+def test_networks_of_one_budget_have_verdicts_and_the_baselines_of_another_none(tmp_path: Path) -> None:
+    """`compare --set training.epochs=60` beside cross-entropy with 60 epochs and SASRec with the profile's."""
+    longer = {"training": {"epochs": 60}}
+    new = [fresh(s, overrides=longer) for s in range(3)]
+    equal = [record_of("ml-100k", "tiger", s, overrides=longer) for s in range(3)]
+    told = render_comparison(new, [*stored("item_knn", "sasrec", "tiger"), *equal], made_up(0.9), tmp_path, **FEW,
+                             rows=Rows(overrides=longer))
+    assert told.summary == ("Mine on ml-100k, profile quick: better than TIGER + cross-entropy; no verdict on "
+                            "baselines, unequal budget: epochs 60 instead of 3.",)
+    assert [row["baseline"] for row in rows_of(tmp_path) if row["declared"] == "yes"] == ["TIGER + cross-entropy"]
+    assert len(rows_of(tmp_path)) == 4
 
 
 def test_the_rate_and_the_network_are_no_budget(tmp_path: Path) -> None:

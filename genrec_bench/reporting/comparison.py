@@ -224,6 +224,8 @@ def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> s
     if apart := [p.baseline.label for p in pairs if p.declared and not p.ndcg]:
         parts.append(f"no seed in common with {_join(apart)}")
     budget = unequal_budget(method.first)
+    if parts and budget:
+        parts.append(f"no verdict on baselines, unequal budget: {budget}")
     nothing = ("no stored baseline has the same data, split, evaluation and profile" if not pairs else
                "no verdict, for one test user allows no test" if _one_user(described(pairs)) else
                f"no verdict, unequal budget: {budget}" if budget else

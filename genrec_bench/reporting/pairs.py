@@ -187,14 +187,17 @@ def _is_declared(new: Method, other: RunRecord, rows: Rows) -> bool:
     """Whether the rows have the other method as one to stand beside, and the budgets are equal.
 
     Those are baselines, and rows outside the grid `full`, exactly as they are under the new method's profile, on its
-    backbone. Beside lists from elsewhere stand the baselines and each backbone's plain cross-entropy:
-    which of the objectives would be theirs is not known.
+    backbone. Baselines have the profile's budget, whatever `--set` says of the training of networks. Beside lists from
+    elsewhere stand the baselines and each backbone's plain cross-entropy: which of the objectives would be theirs is
+    not known.
     """
     row = rows.of(other, new.first.profile)
-    if row is None or row.grid == "full" or unequal_budget(new.first, rows.overrides):
+    if row is None or row.grid == "full":
         return False
     if row.baseline is not None:
-        return True
+        return not unequal_budget(new.first)
+    if unequal_budget(new.first, rows.overrides):
+        return False
     if new.outside:
         return row.stages == (("cross_entropy",),) and list(row.stated["objective"]) == [{"name": "cross_entropy"}]
     return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
