@@ -72,8 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print("\ninterrupted. What is done stays; the same command goes on.", file=sys.stderr)
-        return exit_code(stopped)
+        return _interrupted(stopped)
+    except RuntimeError as error:  # Python 3.11 wraps what is raised while a class is made, as in an import
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return _interrupted(error.__cause__)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -82,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.strerror or error}. Choose another folder (--results, --reports), or "
               "see to its rights and to free space.", file=sys.stderr)
         return 2
+
+
+def _interrupted(stopped: KeyboardInterrupt) -> int:
+    print("\ninterrupted. What is done stays; the same command goes on.", file=sys.stderr)
+    return exit_code(stopped)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -42,7 +42,7 @@ def test_a_row(tmp_path: Path) -> None:
 def test_what_a_record_does_not_state_is_an_empty_cell(tmp_path: Path) -> None:
     record = replace(record_of("ml-100k", "item_knn", 0), provenance={}, data={}, metrics={"mrr@10": 0.5})
     (row,) = rows(index_text(stored(tmp_path, [record])))
-    empty = ("backbone", "objectives", "split", "ndcg@10", "recall@10", "id_ndcg@10", "users", "device", "threads",
+    empty = ("backbone", "objectives", "ndcg@10", "recall@10", "id_ndcg@10", "users", "device", "threads",
              "commit", "dirty")
     assert {row[name] for name in empty} == {""} and row["diagnosis"] == "false" and row["method"] == "Item-kNN"
 
@@ -51,8 +51,8 @@ def test_stages_and_objectives_in_their_order() -> None:
     first = suite_record("TIGER + cross-entropy", 0, 0.1)
     second = suite_record("TIGER + CE → DMPO", 0, 0.1, after=first)
     assert described(second)["objectives"] == "cross_entropy > dmpo"
-    config = {**first.config, "objective": [{"name": "b"}, {"name": "a", "weight": 2.0}],
-              "first_stage": {"objective": [{"name": "c"}]}}
+    config = {**first.config, "objectives": [{"name": "b"}, {"name": "a", "weight": 2.0}],
+              "uses": [{"take": "weights", "run": {"objectives": [{"name": "c"}]}}]}
     assert described(replace(first, config=config))["objectives"] == "c > b + a"
     assert described(record_of("ml-100k", "sasrec", 0))["objectives"] is None
 

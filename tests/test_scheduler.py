@@ -179,7 +179,7 @@ def test_a_first_stage_that_fails(jobs: int, toy_folder: Path, tmp_path: Path, c
     """Its second stage is not begun, and both are told; other runs end well."""
     workspace = Workspace(tmp_path / "results")
     knn, first, second = items(toy_folder, workspace, "TIGER + CE → CE", baselines=("item_knn",))
-    assert second.first.run_id == first.run_id
+    assert second.uses["weights"].run_id == first.run_id
     workspace.folder(first.run_id).parent.mkdir(parents=True)
     workspace.folder(first.run_id).write_text("a file in the way of the run's folder")
     assert len(run_all([knn, first, second], workspace, Means(jobs)).failed) == 2
@@ -267,7 +267,7 @@ def test_two_commands_share_the_work(toy_folder: Path, tmp_path: Path) -> None:
     workspace = Workspace(results)
     rows = ("TIGER + CE → CE",)
     firsts = [item for item in items(toy_folder, workspace, *rows, seeds=(0, 1), epochs=12, patience=12)
-              if item.first is None]
+              if not item.uses]
     run_all(firsts, workspace)
     for item in firsts:
         (workspace.folder(item.run_id) / "best.safetensors").unlink()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES, NEAREST_NAMES = 40, 8  # so many allowed names are all told; of more, the nearest few
+
 
 class UserError(Exception):
     """Something the user can fix: a wrong name, value, file or setting.
@@ -31,9 +33,13 @@ def nearest(wrong: str, allowed: Iterable[str]) -> str | None:
 
 
 def unknown(kind: str, wrong: str, allowed: Iterable[str], where: str = "") -> UserError:
-    """The error for a name that does not exist: names the nearest match and what is allowed."""
+    """The error for a name that does not exist: names the nearest match and what is allowed, of many the nearest."""
     names = sorted(allowed)
     match = nearest(wrong, names)
     hint = f" Did you mean {match!r}?" if match else ""
     place = f" in {where}" if where else ""
-    return UserError(f"unknown {kind} {wrong!r}{place}.{hint} Allowed: {', '.join(names) or 'none'}.")
+    told = ", ".join(names) or "none"
+    if len(names) > MOST_NAMES:
+        near = difflib.get_close_matches(str(wrong), names, n=NEAREST_NAMES, cutoff=0)
+        told = f"{len(names)} names, such as {', '.join(near)}"
+    return UserError(f"unknown {kind} {wrong!r}{place}.{hint} Allowed: {told}.")

@@ -127,7 +127,7 @@ def stamp(name: str) -> int:
 
 def is_file(name: str) -> bool:
     """Whether a suite is named by the path of a user's own file."""
-    return name.endswith(".toml")
+    return name.endswith(".toml") or Path(name).name != name
 
 
 def _own_file(name: str) -> Path:

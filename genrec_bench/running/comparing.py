@@ -109,9 +109,12 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
         raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
                         f"--suite all --profile {question.profile} --results {as_typed(question.reference)}`, or give "
                         "another folder with --reference.")
-    state = _checked(question, check)
     stored = RecordStore(question.reference)
-    prepared = prepare_configs(_configs(question, stored), workspace, keep=True)
+    state = _checked(question, check)
+    configs = _configs(question, stored)
+    if not stored.read_all():
+        raise UserError(f"{question.reference} holds no record that can be read, so there is nothing to compare with.")
+    prepared = prepare_configs(configs, workspace, keep=True)
     missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
     print(state, file=sys.stderr)
     ended = run_all([p for p in prepared if stored.find(p.run_id) is None], workspace, means)
