@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.corpora import Corpus, Setting
 from genrec_bench.api import run_suite
-from genrec_bench.backbones import llama, tiger
+from genrec_bench.backbones import llama_network, tiger_network
 from genrec_bench.backbones.base import Backbone
-from genrec_bench.backbones.tiger_network import Tiger
+from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import from_dict
@@ -31,7 +31,7 @@ def network(settings: Any, vocab_size: int) -> Backbone:
     Llama's are tripled: as initialised, its logits are so small that every list is full of ties.
     """
     model = settings.build(vocab_size, 0).eval()
-    if isinstance(settings, llama.LlamaSettings):
+    if isinstance(settings, LlamaSettings):
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() == 2:
@@ -41,7 +41,7 @@ def network(settings: Any, vocab_size: int) -> Backbone:
 
 def to_huggingface(model: Backbone) -> Any:
     """The same weights as a model of transformers."""
-    return (tiger if isinstance(model, Tiger) else llama).to_huggingface(model)
+    return (tiger_network if isinstance(model, tiger_network.Tiger) else llama_network).to_huggingface(model)
 
 
 def trained(setting: Setting, path: Path) -> tuple[Backbone, Corpus, int]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from genrec_bench.backbones import tiger_network
 from genrec_bench.backbones.dropout import noise
-from genrec_bench.backbones.tiger import TigerSettings, from_huggingface, to_huggingface
-from genrec_bench.backbones.tiger_network import Tiger, relative_buckets
+from genrec_bench.backbones.tiger import TigerSettings
+from genrec_bench.backbones.tiger_network import Tiger, from_huggingface, relative_buckets, to_huggingface
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.search.beam import beam_search

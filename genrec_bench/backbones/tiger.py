@@ -1,12 +1,13 @@
-"""TIGER: settings of the T5 encoder-decoder, and its weights from and to Hugging Face.
+"""TIGER: settings of the T5 encoder-decoder.
 
-Rajput et al. 2023, arXiv 2305.05065; sizes of APAO (arXiv 2603.02730, App. C). The network is in `tiger_network`.
+Rajput et al. 2023, arXiv 2305.05065; sizes of APAO (arXiv 2603.02730, App. C). The network, and its weights from and to
+Hugging Face, are in `tiger_network`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genrec_bench.backbones.settings import BackboneSettings
 from genrec_bench.core.errors import UserError
@@ -44,17 +45,3 @@ class TigerSettings(BackboneSettings):
         from genrec_bench.backbones import tiger_network
 
         return tiger_network.build(self, vocab_size, seed)
-
-
-def from_huggingface(model: Any) -> Tiger:
-    """Our network with the weights of a `T5ForConditionalGeneration`; see `tiger_network.from_huggingface`."""
-    from genrec_bench.backbones import tiger_network
-
-    return tiger_network.from_huggingface(model)
-
-
-def to_huggingface(backbone: Tiger) -> Any:
-    """The same weights as a `T5ForConditionalGeneration`; see `tiger_network.to_huggingface`."""
-    from genrec_bench.backbones import tiger_network
-
-    return tiger_network.to_huggingface(backbone)
