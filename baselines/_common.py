@@ -22,7 +22,7 @@ def rank_in_batches(scores: Callable[[np.ndarray], np.ndarray], targets: np.ndar
         out = None if excluded is None else [excluded[row] for row in rows]
         parts.append(rankings_from_scores(scores(rows), targets[rows], max_k=max_k, exclude=out))
     return Rankings(*(np.concatenate([getattr(part, name) for part in parts])
-                      for name in ("places", "ties", "id_places")))
+                      for name in ("ranks", "ties", "id_ranks")))
 
 
 def selection_value(rankings: Rankings) -> float:

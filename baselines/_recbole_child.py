@@ -26,7 +26,7 @@ from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, in
 from safetensors.torch import save_file
 
 from baselines._common import flat_histories, rank_in_batches, selection_value
-from baselines.recbole_adapter import DATA, PARTS, PLACES, RESULT, SPEC, WEIGHTS
+from baselines.recbole_adapter import DATA, PARTS, RANKS, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.core.ending import begin_child
 from genrec_bench.core.files import dump_json, write_atomically
@@ -206,7 +206,7 @@ class Scorer:
 
 @dataclass
 class Best:
-    """The best epoch so far: its validation value, places and weights."""
+    """The best epoch so far: its validation value, ranks and weights."""
 
     value: float = -1.0
     epoch: int = 0
@@ -239,16 +239,16 @@ def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str],
         epoch, started = len(curve) + 1, meter.seconds()
         loss = setup.trainer._train_epoch(setup.train_data, epoch - 1, show_progress=False)
         trained = meter.seconds()
-        places = valid.rank()
+        ranks = valid.rank()
         clock.training.append(trained - started)
         clock.validation.append(meter.seconds() - trained)
         total = sum(loss) if isinstance(loss, tuple) else loss
-        point = {"epoch": epoch, "loss": total / len(setup.train_data), "valid_ndcg@10": selection_value(places)}
+        point = {"epoch": epoch, "loss": total / len(setup.train_data), "valid_ndcg@10": selection_value(ranks)}
         curve.append(point)
         print(json.dumps(point), file=lines, flush=True)
         if point["valid_ndcg@10"] > best.value:
             weights = {k: v.detach().clone() for k, v in setup.model.state_dict().items()}
-            best = Best(point["valid_ndcg@10"], epoch, places, weights)
+            best = Best(point["valid_ndcg@10"], epoch, ranks, weights)
     training = {"epochs": len(curve), "best_epoch": best.epoch, "curve": curve,
                 "parameters": sum(p.numel() for p in setup.model.parameters() if p.requires_grad),
                 "steps": len(curve) * len(setup.train_data),
@@ -275,8 +275,8 @@ def run(folder: Path, lines: IO[str]) -> None:
     ranked = {"valid": best.valid, "test": scorers["test"].rank()}
     decode_seconds = meter.seconds() - started
     save_file({k: v.contiguous().cpu() for k, v in best.weights.items()}, folder / WEIGHTS)
-    np.savez(folder / PLACES, **{f"{part}_{name}": getattr(places, name) for part, places in ranked.items()
-                                 for name in ("places", "ties", "id_places")})
+    np.savez(folder / RANKS, **{f"{part}_{name}": getattr(ranks, name) for part, ranks in ranked.items()
+                                 for name in ("ranks", "ties", "id_ranks")})
     timings = {"train_seconds": sum(clock.training),
                "seconds_per_epoch": statistics.median(clock.training[1:] or clock.training),
                "validation_seconds": statistics.median(clock.validation),

@@ -1,4 +1,4 @@
-"""The classic sequential models: our split in, trained by RecBole in a child process, per-user places out.
+"""The classic sequential models: our split in, trained by RecBole in a child process, per-user ranks out.
 
 A child process, because RecBole patches numpy, reads `sys.argv`, writes to the current directory and sets
 CUDA_VISIBLE_DEVICES. Only `_recbole_child` imports it.
@@ -31,7 +31,7 @@ from genrec_bench.experiments.config import RunConfig
 from genrec_bench.splits.leave_one_out import seen_items
 
 # JSON under other names: below --results every *.json is a record
-LOG, SPEC, DATA, RESULT, PLACES, WEIGHTS = (
+LOG, SPEC, DATA, RESULT, RANKS, WEIGHTS = (
     "run.log", "input.settings", "input.npz", "output.result", "output.npz", "best.safetensors")
 PARTS = ("train", "valid", "test")
 LOG_LINES = 8
@@ -65,7 +65,7 @@ class RecBole(Baseline):
         return f"{self.model} (RecBole, {self.loss_type})"
 
     def run(self, job: Job) -> Outcome:
-        """Train in a child process, then read places and curve from the run's folder.
+        """Train in a child process, then read ranks and curve from the run's folder.
 
         The curve's loss is RecBole's: the mean over batches, in nats. A run always starts anew.
         Raises: UserError where RecBole is missing or a setting does not fit the data; RuntimeError with the end
@@ -77,7 +77,7 @@ class RecBole(Baseline):
         self.check_fit(job.config, job.split)
         folder = job.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT, PLACES, WEIGHTS):
+        for name in (RESULT, RANKS, WEIGHTS):
             (folder / name).unlink(missing_ok=True)  # what an interrupted run left must not pass for this run's
         environment, gpu = child_environment(job.device, job.threads)
         write_input(folder, job, self.child_settings(), gpu)
@@ -154,8 +154,8 @@ def _flat(lists: list[np.ndarray], name: str) -> dict[str, np.ndarray]:
 def read_outcome(folder: Path) -> Outcome:
     """What the child left in the run's folder."""
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    with np.load(folder / PLACES) as file:
-        valid, test = (Rankings(*(file[f"{part}_{name}"] for name in ("places", "ties", "id_places")))
+    with np.load(folder / RANKS) as file:
+        valid, test = (Rankings(*(file[f"{part}_{name}"] for name in ("ranks", "ties", "id_ranks")))
                        for part in PARTS[1:])
     return Outcome(valid, test, result["training"], result["timings"])
 

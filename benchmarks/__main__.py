@@ -21,7 +21,7 @@ from benchmarks.machine import describe, is_quiet
 from genrec_bench.cli import Parser
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError, unknown
-from genrec_bench.running.places import LOCAL, check_folder
+from genrec_bench.running.folders import LOCAL, check_folder
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("decoding", "exact", "training", "reports")

@@ -67,7 +67,7 @@ def many_records(source: Path, results: Path) -> int:
         path = store.path(record).with_name(f"{data['run_id']}.json")
         ranks = store.read_ranks(record)
         write_ranks(path.with_name(f"{data['run_id']}.ranks.npz"), type(ranks)(*(
-            np.roll(getattr(ranks, name), turn) for name in ("places", "ties", "id_places"))))
+            np.roll(getattr(ranks, name), turn) for name in ("ranks", "ties", "id_ranks"))))
         path.write_text(json.dumps(data), encoding="utf-8")
     return turns * len(known)
 

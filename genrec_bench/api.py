@@ -26,7 +26,7 @@ from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import comparing, suites
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
-from genrec_bench.running.places import LOCAL, REFERENCE, data_folder, open_workspace, reports_folder
+from genrec_bench.running.folders import LOCAL, REFERENCE, data_folder, open_workspace, reports_folder
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.scheduler import Means

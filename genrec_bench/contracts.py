@@ -169,15 +169,15 @@ class Split:
 class Rankings:
     """The rank of each user's target: what a method hands to the evaluator, row by row of the instances.
 
-    places: (U,) first place (1-based) of the group of equals the target is in, 0 = not within the list.
+    ranks: (U,) first rank (from 1) of the group of equals the target is in, 0 = not within the list.
     ties: (U,) size of that group (items that share the target's semantic ID or score; 1 = no tie).
-    id_places: (U,) place of the target's semantic ID among distinct IDs, 0 = not in the list; where a system ranks
-    items it equals `places`, apart from tied scores, which count against the target.
+    id_ranks: (U,) rank of the target's semantic ID among distinct IDs, 0 = not in the list; where a system ranks
+    items it equals `ranks`, apart from tied scores, which count against the target.
     """
 
-    places: np.ndarray
+    ranks: np.ndarray
     ties: np.ndarray
-    id_places: np.ndarray
+    id_ranks: np.ndarray
 
 
 class Progress(Protocol):

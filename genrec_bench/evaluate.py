@@ -1,4 +1,4 @@
-"""THE evaluator: from scores or lists to the place of each user's target, and from places to metrics.
+"""THE evaluator: from scores or lists to the rank of each user's target, and from ranks to metrics.
 
 Nothing else in the suite decides what a hit is. Ties are honest: a target that shares its score or its semantic
 ID with others is worth the expected value over a random order among them.
@@ -22,9 +22,9 @@ def rankings_from_scores(scores: np.ndarray, targets: np.ndarray, *, max_k: int,
     """Places of the targets where every item has a score, larger is better.
 
     scores: (U, I); targets: (U,) item numbers. exclude: item numbers taken out of each user's ranking (the target
-    stays, repeats count once). A place is 1 + the number of strictly greater scores, ties the number of scores
-    equal to the target's with its own; a place beyond max_k becomes 0. id_places count ties against the target
-    (its last possible place), so that equal scores never earn ID-level credit; without ties they equal places.
+    stays, repeats count once). A rank is 1 + the number of strictly greater scores, ties the number of scores
+    equal to the target's with its own; a rank beyond max_k becomes 0. id_ranks count ties against the target
+    (its last possible rank), so that equal scores never earn ID-level credit; without ties they equal ranks.
     Raises: ValueError naming the row for NaN, +inf, a target at -inf, or a target or exclusion out of range.
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
@@ -54,7 +54,7 @@ def rankings_from_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray,
     """Places of the targets where only some items have a score, such as a file of lists.
 
     rows, items, scores: (M,) user row, item number and finite score of each entry, larger is better; targets: (U,)
-    item numbers. A target without an entry has place 0; the rest is as in `rankings_from_scores`.
+    item numbers. A target without an entry has rank 0; the rest is as in `rankings_from_scores`.
     Raises: ValueError for a row out of range, a score that is not finite or a repeated (row, item).
     """
     targets = np.asarray(targets)
@@ -81,10 +81,10 @@ def rankings_from_lists(lists: np.ndarray, targets: np.ndarray, sizes: np.ndarra
     """Places of the targets in ranked lists of distinct semantic IDs, each of which stands for all of its items.
 
     lists: (U, K) numbers of semantic IDs, best first, -1 = unused; targets: (U,) the number of the target's ID;
-    sizes: (S,) items that share each ID. An ID of c items occupies c consecutive places in random order: the first
-    place of the target is 1 + the items of the IDs above its own, ties = c, id_places counts IDs. exclude: of each
+    sizes: (S,) items that share each ID. An ID of c items occupies c consecutive ranks in random order: the first
+    rank of the target is 1 + the items of the IDs above its own, ties = c, id_ranks counts IDs. exclude: of each
     user the (ID numbers, items of it taken out) as `id_exclusions` makes them; an ID without items left occupies
-    no place. Places beyond max_k become 0.
+    no rank. Ranks beyond max_k become 0.
     Raises: ValueError naming the row for a repeated ID, a number out of range or a target that was taken out.
     """
     lists, targets, sizes = np.asarray(lists), np.asarray(targets), np.asarray(sizes)
@@ -109,9 +109,9 @@ def rankings_from_lists(lists: np.ndarray, targets: np.ndarray, sizes: np.ndarra
     hit = lists == targets[:, None]
     found = hit.any(axis=1)
     above = np.cumsum(hit, axis=1) == 0  # True up to, not including, the target; all of the row where it is absent
-    places = np.where(found, 1 + (occupied * above).sum(axis=1), 0)
-    id_places = np.where(found, 1 + ((occupied > 0) & above).sum(axis=1), 0)
-    return _cut(places, ties, id_places, max_k)
+    ranks = np.where(found, 1 + (occupied * above).sum(axis=1), 0)
+    id_ranks = np.where(found, 1 + ((occupied > 0) & above).sum(axis=1), 0)
+    return _cut(ranks, ties, id_ranks, max_k)
 
 
 def id_exclusions(histories: Sequence[np.ndarray], targets: np.ndarray,
@@ -133,7 +133,7 @@ def score(rankings: Rankings, *, ks: Sequence[int] = KS, id_level: bool = True) 
     ks must not exceed the max_k the rankings were cut to. id_level=False leaves the "id_" keys out.
     Raises: ValueError where there are no users.
     """
-    if not len(rankings.places):
+    if not len(rankings.ranks):
         raise ValueError("no users to average over")
     result: dict[str, float] = {}
     for name in registry.metrics.names():
@@ -141,15 +141,15 @@ def score(rankings: Rankings, *, ks: Sequence[int] = KS, id_level: bool = True) 
         for k in ks:
             result[f"{name}@{k}"] = float(expected_values(metric, rankings, k).mean(dtype=np.float64))
             if id_level:
-                result[f"id_{name}@{k}"] = float(metric.values(rankings.id_places, k).mean(dtype=np.float64))
+                result[f"id_{name}@{k}"] = float(metric.values(rankings.id_ranks, k).mean(dtype=np.float64))
     return result
 
 
-def _cut(places: np.ndarray, ties: np.ndarray, id_places: np.ndarray, max_k: int) -> Rankings:
+def _cut(ranks: np.ndarray, ties: np.ndarray, id_ranks: np.ndarray, max_k: int) -> Rankings:
     if max_k < 1:
         raise ValueError(f"max_k must be at least 1, got {max_k}")
-    places, ties, id_places = (np.asarray(a, dtype=np.int64) for a in (places, ties, id_places))
-    return Rankings(np.where(places > max_k, 0, places), ties, np.where(id_places > max_k, 0, id_places))
+    ranks, ties, id_ranks = (np.asarray(a, dtype=np.int64) for a in (ranks, ties, id_ranks))
+    return Rankings(np.where(ranks > max_k, 0, ranks), ties, np.where(id_ranks > max_k, 0, id_ranks))
 
 
 def _shrink(occupied: np.ndarray, listed: np.ndarray, gone: np.ndarray, counts: np.ndarray, sizes: np.ndarray,

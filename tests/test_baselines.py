@@ -37,15 +37,15 @@ def test_popularity_by_hand(tmp_path: Path) -> None:
     """Training sequences 01, 01, 010 -> counts 4 3 0 0 0 0: items 2 to 5, all the targets, share places 3 to 6."""
     assert item_counts(leave_one_out(HAND, SplitConfig())).tolist() == [4, 3, 0, 0, 0, 0]
     outcome = run({"name": "popularity"}, tmp_path, interactions=HAND)
-    assert outcome.valid.places.tolist() == [3, 3, 3] and outcome.valid.ties.tolist() == [4, 4, 4]
-    assert outcome.test.places.tolist() == [3, 3, 3] and outcome.test.ties.tolist() == [4, 4, 4]
+    assert outcome.valid.ranks.tolist() == [3, 3, 3] and outcome.valid.ties.tolist() == [4, 4, 4]
+    assert outcome.test.ranks.tolist() == [3, 3, 3] and outcome.test.ties.tolist() == [4, 4, 4]
 
 
 def test_popularity_without_the_own_history(tmp_path: Path) -> None:
     """Items 0 and 1 leave everybody's list; at test the validation item, one of the equals, leaves too."""
     outcome = run({"name": "popularity"}, tmp_path, interactions=HAND, exclude_history=True)
-    assert outcome.valid.places.tolist() == [1, 1, 1] and outcome.valid.ties.tolist() == [4, 4, 4]
-    assert outcome.test.places.tolist() == [1, 1, 1] and outcome.test.ties.tolist() == [3, 3, 3]
+    assert outcome.valid.ranks.tolist() == [1, 1, 1] and outcome.valid.ties.tolist() == [4, 4, 4]
+    assert outcome.test.ranks.tolist() == [1, 1, 1] and outcome.test.ties.tolist() == [3, 3, 3]
 
 
 def test_item_knn_by_hand() -> None:
@@ -70,7 +70,7 @@ def test_item_knn_ties_that_are_equal_on_paper(tmp_path: Path) -> None:
     """Users 10 and 11 have seen item 0 alone; its cosines are 1 / sqrt(3 * 1) with item 1, 3 / sqrt(3 * 9) with 2."""
     sequences = [[0, 1, 2, 8, 8], *[[0, 2, 8, 8]] * 2, *[[2, 7, 8, 8]] * 6, [0, 8, 1], [0, 8, 2]]
     outcome = run({"name": "item_knn", "decay": 0.6}, tmp_path, interactions=made_of(sequences, 9))
-    assert outcome.test.places[-2:].tolist() == [1, 1] and outcome.test.ties[-2:].tolist() == [2, 2]
+    assert outcome.test.ranks[-2:].tolist() == [1, 1] and outcome.test.ties[-2:].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -133,7 +133,7 @@ def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     rank = sys.modules["baselines.item_knn"].rank_in_batches
     monkeypatch.setattr("baselines.item_knn.rank_in_batches", lambda *a, **k: rank(*a, **k, batch_size=7))
     many = run({"name": "item_knn"}, tmp_path)
-    assert one.test.places.tolist() == many.test.places.tolist()
+    assert one.test.ranks.tolist() == many.test.ranks.tolist()
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------

@@ -386,4 +386,4 @@ def test_stores_read_what_the_command_wrote(finished: tuple[Path, Path]) -> None
     assert [r.run_id for r in found] == sorted(records(finished[1]))
     for record in found:
         assert read_record(store.path(record)) == record and store.read(record.run_id) == record
-        assert len(store.read_ranks(record).places) == 50
+        assert len(store.read_ranks(record).ranks) == 50

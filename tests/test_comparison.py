@@ -124,7 +124,7 @@ def test_the_numbers_are_those_of_the_statistics(tmp_path: Path) -> None:
     new, baselines, ranks = [fresh(s) for s in range(3)], stored("popularity", "sasrec"), made_up(0.35)
     text_of(tmp_path, new, baselines, ranks, seed=7)
     rows = {row["baseline"]: row for row in rows_of(tmp_path)}
-    a, b = (np.stack([ranks(r).places for r in side]) for side in (new, baselines[1:]))
+    a, b = (np.stack([ranks(r).ranks for r in side]) for side in (new, baselines[1:]))
     expected = compare_ranks(a, b, metric="ndcg", k=10, num_permutations=499, seed=7)
     row = rows[SASREC]
     assert [float(row[k]) for k in ("difference", "low", "high", "p_value", "d_z", "minimum_detectable")] == [

@@ -90,7 +90,7 @@ def test_a_diagnosis_stands_beside_every_record(whole: World, capsys: Any) -> No
         assert about["decoding"] == {"normaliser": "flat", "num_beams": 20, "temperature": 1.0, "eos": False}
         # a beam wider than the catalogue loses nothing, and the run's own beam ranks as the record says
         assert np.array_equal(found.of("flat", "beam_rank")[:, 2], found.of("flat", "rank"))
-        stored = world.store.read_ranks(record).id_places
+        stored = world.store.read_ranks(record).id_ranks
         assert np.array_equal(found.of("flat", "beam_rank")[:, 1], stored)
         assert found.of("flat", "beam_rank")[:, 1].max() > 0
 

@@ -78,16 +78,16 @@ def test_scores_against_a_loop(seed: int) -> None:
             own = scores[u, targets[u]]
             greater, equal = sum(s > own for s in kept), sum(s == own for s in kept)
             assert got.ties[u] == equal
-            assert got.places[u] == (greater + 1 if greater + 1 <= 10 else 0)
-            assert got.id_places[u] == (greater + equal if greater + equal <= 10 else 0)
+            assert got.ranks[u] == (greater + 1 if greater + 1 <= 10 else 0)
+            assert got.id_ranks[u] == (greater + equal if greater + equal <= 10 else 0)
 
 
 def test_scores_without_ties_are_plain_ranks() -> None:
     scores = np.random.default_rng(1).normal(size=(20, 50))
     got = rankings_from_scores(scores, np.arange(20), max_k=50)
     ranks = (np.argsort(np.argsort(-scores, axis=1), axis=1) + 1)[np.arange(20), np.arange(20)]
-    np.testing.assert_array_equal(got.places, ranks)
-    np.testing.assert_array_equal(got.id_places, ranks)
+    np.testing.assert_array_equal(got.ranks, ranks)
+    np.testing.assert_array_equal(got.id_ranks, ranks)
     assert (got.ties == 1).all()
 
 
@@ -102,7 +102,7 @@ def test_exclusion_of_scores_is_the_same_as_removing_the_columns() -> None:
     scores = np.random.default_rng(2).normal(size=(1, 20))
     got = rankings_from_scores(scores, np.array([3]), max_k=20, exclude=[np.array([0, 5, 5, 3, 9])])
     kept = np.delete(scores[0], [0, 5, 9])
-    assert got.places[0] == 1 + (kept > scores[0, 3]).sum()
+    assert got.ranks[0] == 1 + (kept > scores[0, 3]).sum()
 
 
 @pytest.mark.parametrize(("value", "item", "text"), [
@@ -127,22 +127,22 @@ def test_bad_targets_and_exclusions(targets, exclude, text: str) -> None:
 def test_lists_against_a_loop(seed: int) -> None:
     lists, targets, sizes, id_of_item, items, histories = random_lists(seed)
     got = rankings_from_lists(lists, targets, sizes, max_k=15)
-    np.testing.assert_array_equal([got.places, got.ties, got.id_places], naive_lists(lists, targets, sizes, 15))
+    np.testing.assert_array_equal([got.ranks, got.ties, got.id_ranks], naive_lists(lists, targets, sizes, 15))
     exclude = id_exclusions(histories, items, id_of_item)
     got = rankings_from_lists(lists, targets, sizes, max_k=15, exclude=exclude)
     expected = naive_lists(lists, targets, sizes, 15, histories, items, id_of_item)
-    np.testing.assert_array_equal([got.places, got.ties, got.id_places], expected)
+    np.testing.assert_array_equal([got.ranks, got.ties, got.id_ranks], expected)
 
 
 def test_lists_by_hand() -> None:
     """IDs 0, 1, 2 with 3, 1, 2 items; list (0, 2, 1); the target's ID is 2: places 4 and 5, second ID."""
     got = rankings_from_lists(np.array([[0, 2, 1]]), np.array([2]), np.array([3, 1, 2]), max_k=5)
-    assert (got.places[0], got.ties[0], got.id_places[0]) == (4, 2, 2)
+    assert (got.ranks[0], got.ties[0], got.id_ranks[0]) == (4, 2, 2)
     assert expected_values("recall", got, 4)[0] == 0.5
     assert expected_values("ndcg", got, 5)[0] == pytest.approx((1 / np.log2(5) + 1 / np.log2(6)) / 2)
     exclude = [(np.array([0, 2]), np.array([3, 1]))]
     got = rankings_from_lists(np.array([[0, 2, 1]]), np.array([2]), np.array([3, 1, 2]), max_k=5, exclude=exclude)
-    assert (got.places[0], got.ties[0], got.id_places[0]) == (1, 1, 1)
+    assert (got.ranks[0], got.ties[0], got.id_ranks[0]) == (1, 1, 1)
 
 
 def test_lists_and_scores_agree() -> None:
@@ -154,7 +154,7 @@ def test_lists_and_scores_agree() -> None:
     exclude = id_exclusions(histories, items, id_of_item)
     one = rankings_from_lists(lists, targets, sizes, max_k=200, exclude=exclude)
     two = rankings_from_scores(by_id[:, id_of_item], items, max_k=200, exclude=histories)
-    np.testing.assert_array_equal(one.places, two.places)
+    np.testing.assert_array_equal(one.ranks, two.ranks)
     np.testing.assert_array_equal(one.ties, two.ties)
 
 
@@ -185,7 +185,7 @@ def test_expectation_against_a_loop(name: str) -> None:
     rankings = Rankings(rng.integers(0, 21, size=200), rng.integers(1, 40, size=200), np.zeros(200, dtype=int))
     for k in (1, 5, 20):
         expected = [metric.values(np.arange(f, f + c), k).mean() if f else 0.0
-                    for f, c in zip(rankings.places, rankings.ties, strict=True)]
+                    for f, c in zip(rankings.ranks, rankings.ties, strict=True)]
         np.testing.assert_allclose(expected_values(metric, rankings, k), expected, atol=1e-14)
 
 
@@ -231,10 +231,10 @@ def test_pairs_are_the_scores_of_the_listed_items() -> None:
     dense = np.where(listed, scores, -np.inf)
     inside = listed[np.arange(25), targets]
     expected = rankings_from_scores(dense[inside], targets[inside], max_k=8)
-    np.testing.assert_array_equal(got.places[inside], expected.places)
+    np.testing.assert_array_equal(got.ranks[inside], expected.ranks)
     np.testing.assert_array_equal(got.ties[inside], expected.ties)
-    np.testing.assert_array_equal(got.id_places[inside], expected.id_places)
-    assert (got.places[~inside] == 0).all() and (got.ties[~inside] == 1).all()
+    np.testing.assert_array_equal(got.id_ranks[inside], expected.id_ranks)
+    assert (got.ranks[~inside] == 0).all() and (got.ties[~inside] == 1).all()
 
 
 def test_bad_pairs() -> None:

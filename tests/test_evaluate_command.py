@@ -230,7 +230,7 @@ def lists(tmp_path: Path, split: Split, rankings: Rankings, name: str) -> Path:
     """A file in which every target stands where `rankings` say, in a group of as many equals."""
     lines = []
     for row, (user, target) in enumerate(zip(split.test.users, split.test.targets, strict=True)):
-        place, ties = int(rankings.places[row]), int(rankings.ties[row])
+        place, ties = int(rankings.ranks[row]), int(rankings.ties[row])
         others = [i for i in range(split.num_items) if i != target]
         above, equal = others[:place - 1], [target, *others[place - 1:place + ties - 2]]
         if place == 0:

@@ -114,7 +114,7 @@ for case in sorted(p for p in root.iterdir() if p.is_dir()):
         total = setup.trainer._train_epoch(setup.train_data, 0)
         note["loss"] = float(sum(total) if isinstance(total, tuple) else total)
         scorer = child.Scorer(setup.model, setup.tables["test"], rows["test"].targets, None, 5, 16)
-        note["places"] = scorer.rank().places.tolist()
+        note["ranks"] = scorer.rank().ranks.tolist()
 (root / "found.json").write_text(json.dumps(found))
 """
 ZOO = [(name, loss) for name in MODELS if name != "bert4rec"
@@ -226,7 +226,7 @@ def test_bert4rec_survives_a_batch_without_masks(probe: tuple[Path, dict]) -> No
 def test_other_models_train_and_rank(probe: tuple[Path, dict], name: str, loss: str) -> None:
     note = probe[1][f"{name}_{loss}"]
     assert np.isfinite(note["loss"]) and note["loss"] > 0
-    assert len(note["places"]) == 40 and max(note["places"]) <= 5
+    assert len(note["ranks"]) == 40 and max(note["ranks"]) <= 5
     assert note["files"] == ["input.npz", "input.settings", "tables.npz"]
 
 
@@ -251,7 +251,7 @@ def test_equal_runs_are_equal_and_leave_nothing_elsewhere(tmp_path: Path, monkey
     assert set(first.training) == {"epochs", "best_epoch", "curve", "parameters", "steps", "stopped"}
     assert [set(point) for point in first.training["curve"]] == [{"epoch", "loss", "valid_ndcg@10"}] * 2
     assert all(value > 0 for value in first.timings.values())
-    assert len(first.test.places) == len(first.valid.places) == 40
+    assert len(first.test.ranks) == len(first.valid.ranks) == 40
     assert not any((tmp_path / "here").iterdir())
     assert not any(name.split(".")[0] == "recbole" for name in sys.modules)
     assert before == {name: value for name, value in vars(np).items() if name in ("float_", "float", "int", "object")}
@@ -265,7 +265,7 @@ def test_own_history_leaves_the_ranking(tmp_path: Path) -> None:
     for part, ranked in (("valid", outcome.valid), ("test", outcome.test)):
         targets = getattr(split, part).targets
         left = [12 - len(set(seen) - {target}) for seen, target in zip(seen_items(split, part), targets, strict=True)]
-        assert (ranked.places > 0).all() and (ranked.places <= left).all()
+        assert (ranked.ranks > 0).all() and (ranked.ranks <= left).all()
 
 
 def test_each_seed_has_its_own_stream(tmp_path: Path) -> None:

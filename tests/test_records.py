@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> RecordStore:
 
 
 def equal(one: Rankings, other: Rankings) -> bool:
-    return all(np.array_equal(getattr(one, f), getattr(other, f)) for f in ("places", "ties", "id_places"))
+    return all(np.array_equal(getattr(one, f), getattr(other, f)) for f in ("ranks", "ties", "id_ranks"))
 
 
 def test_what_is_written_is_read(store: RecordStore) -> None:
@@ -82,7 +82,7 @@ def test_a_damaged_half_of_ranks_is_seen(store: RecordStore) -> None:
     """Arrays of other lengths, and a byte that is not what was written."""
     path = store.root / "toy" / f"{NAME}.ranks.npz"
     whole = path.read_bytes()
-    np.savez(path, ranks=RANKS.places, ties=RANKS.ties[:2], id_ranks=RANKS.id_places)
+    np.savez(path, ranks=RANKS.ranks, ties=RANKS.ties[:2], id_ranks=RANKS.id_ranks)
     assert "shapes (3,), (2,), (3,)" in store.damage(NAME)
     at = whole.index(b"PK\x01\x02") - 3  # in the last array
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
@@ -118,7 +118,7 @@ def test_folders_that_hold_no_records_are_not_read(store: RecordStore) -> None:
 def test_two_files_of_one_name_are_an_error_that_names_both(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
     """Two machines' results side by side: neither may be taken for the other."""
     other = store.root / "B" / "toy"
-    RecordStore(other.parent).write(RECORD, replace(RANKS, places=RANKS.places + 1))
+    RecordStore(other.parent).write(RECORD, replace(RANKS, ranks=RANKS.ranks + 1))
     fresh, names = RecordStore(store.root), [str(f / f"{NAME}.json") for f in (store.root / "toy", other)]
     for ask in (fresh.read_all, lambda: fresh.find(NAME), lambda: fresh.read(NAME)):
         with pytest.raises(UserError) as caught:
@@ -143,7 +143,7 @@ def test_merge_compares_ranks_not_how_they_are_packed(store: RecordStore, tmp_pa
     target = RecordStore(tmp_path / "target")
     target.write(RECORD, RANKS)
     path = target.root / "toy" / f"{NAME}.ranks.npz"
-    np.savez(path, ranks=RANKS.places, ties=RANKS.ties, id_ranks=RANKS.id_places)
+    np.savez(path, ranks=RANKS.ranks, ties=RANKS.ties, id_ranks=RANKS.id_ranks)
     assert path.read_bytes() != store.ranks_bytes(RECORD)
     assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
     assert "0 records moved" in capsys.readouterr().out and store.find(NAME) is None

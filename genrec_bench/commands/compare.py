@@ -10,7 +10,7 @@ from pathlib import Path
 from genrec_bench.commands import common
 from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.running.comparing import BrokenContract, Question, RunsFailed, RunsLeft, compare
-from genrec_bench.running.places import REFERENCE
+from genrec_bench.running.folders import REFERENCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results import diagnoses
 from genrec_bench.running import runner
 from genrec_bench.running.diagnosing import BEAMS, Question, _answered, diagnose_all
-from genrec_bench.running.places import LOCAL
+from genrec_bench.running.folders import LOCAL
 from genrec_bench.running.suites import prepare_all
 from genrec_bench.running.workspace import Prepared, Workspace
 

@@ -11,7 +11,7 @@ from typing import Any
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
-from genrec_bench.running.places import REFERENCE, check_folder
+from genrec_bench.running.folders import REFERENCE, check_folder
 from genrec_bench.running.rankings import check_files, compare_files, evaluate_file, load_split, opponents_of
 
 

@@ -10,7 +10,7 @@ from genrec_bench.results.index import NAME as INDEX
 from genrec_bench.results.index import write_index
 from genrec_bench.results.merge import merge
 from genrec_bench.results.records import RecordStore
-from genrec_bench.running.places import REFERENCE
+from genrec_bench.running.folders import REFERENCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -44,13 +44,13 @@ class Metric:
 
 
 def expected_values(metric: Metric | str, rankings: Rankings, k: int) -> np.ndarray:
-    """(U,) item-level values: the mean of the metric over the places the target's group of equals occupies.
+    """(U,) item-level values: the mean of the metric over the ranks the target's group of equals occupies.
 
     metric: one, or a registered name. A place beyond k counts 0. k must not exceed the max_k the rankings were cut to.
     """
     if isinstance(metric, str):
         metric = registry.metrics.build({"name": metric})
-    first, ties = rankings.places.astype(np.int64), rankings.ties.astype(np.int64)
+    first, ties = rankings.ranks.astype(np.int64), rankings.ties.astype(np.int64)
     alone = metric.values(first, k)
     # A metric depends on the place alone, so that the sum over a group is a difference of two running sums.
     running = np.concatenate([[0.0], np.cumsum(metric.values(np.arange(1, k + 1), k))])

@@ -123,12 +123,12 @@ def user_lines(store: RecordStore, record: RunRecord, facts: UserFacts | None) -
     Raises: UserError where ranks and facts are of other numbers of users.
     """
     ranks = store.read_ranks(record)
-    count = len(ranks.places)
+    count = len(ranks.ranks)
     if facts is not None and facts.num_users != count:
         raise UserError(f"run {record.run_id} has ranks of {count} users, the facts about its split of "
                         f"{facts.num_users}. One of the two files is not of this split: delete it.")
     told = {name: [None] * count if facts is None else getattr(facts, name).tolist() for name in ARRAYS}
-    arrays = zip(RANKS, (ranks.places, ranks.ties, ranks.id_places), strict=True)
+    arrays = zip(RANKS, (ranks.ranks, ranks.ties, ranks.id_ranks), strict=True)
     return {"run_id": [record.run_id] * count, "row": range(count), **{n: a.tolist() for n, a in arrays}, **told}
 
 

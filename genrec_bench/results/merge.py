@@ -142,7 +142,7 @@ def _difference(known: RunRecord, there: RecordStore, record: RunRecord, here: R
         if known.metrics.get(name) != record.metrics.get(name):
             return f"{name}: {known.metrics.get(name)} there, {record.metrics.get(name)} here"
     one, other = there.read_ranks(known), here.read_ranks(record)
-    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("places", "ties", "id_places"))
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("ranks", "ties", "id_ranks"))
     return None if same else "other ranks"
 
 

@@ -234,7 +234,7 @@ def _left_out(error: Damaged) -> None:
 
 def write_ranks(path: Path, ranks: Rankings) -> None:
     """npz with `ranks`, `ties` and `id_ranks`, one number a user in split order (1-based, 0 = not in the list)."""
-    write_arrays(path, ranks=_small(ranks.places), ties=_small(ranks.ties), id_ranks=_small(ranks.id_places))
+    write_arrays(path, ranks=_small(ranks.ranks), ties=_small(ranks.ties), id_ranks=_small(ranks.id_ranks))
 
 
 def _small(values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from genrec_bench.reporting.comparison import render_comparison
 from genrec_bench.reporting.matching import Rows
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running.places import REFERENCE, as_typed
+from genrec_bench.running.folders import REFERENCE, as_typed
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Means, run_all
 from genrec_bench.running.suites import prepare_configs

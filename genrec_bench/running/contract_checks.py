@@ -297,13 +297,13 @@ def _ranks_rows(baseline: Baseline, run: Run, first: Run) -> None:
     for part in ("valid", "test"):
         ranks = getattr(outcome, part)
         expect(isinstance(ranks, Rankings), f"{part}: Rankings", type(ranks).__name__)
-        for name, low, high in (("places", 0, longest), ("ties", 1, ITEMS), ("id_places", 0, longest)):
+        for name, low, high in (("ranks", 0, longest), ("ties", 1, ITEMS), ("id_ranks", 0, longest)):
             values = np.asarray(getattr(ranks, name))
             expect(values.shape == (USERS,) and np.issubdtype(values.dtype, np.integer),
                    f"{part}.{name}: {USERS} whole numbers, a row each", f"{values.dtype} of shape {values.shape}")
             expect(((values >= low) & (values <= high)).all(), f"{part}.{name} from {low} to {high} (ranks count from "
                    "1, 0 = not in the list)", f"{values.min()} to {values.max()}")
-        expect(ranks.places.any(), f"{part}: some target among the first {longest}", "none")
+        expect(ranks.ranks.any(), f"{part}: some target among the first {longest}", "none")
 
 
 def _fits_a_record(baseline: Baseline, run: Run, first: Run) -> None:
@@ -328,12 +328,12 @@ def _sees_no_test_target(baseline: Baseline, run: Run, first: Run) -> None:
     data = made_up()
     other = tuple(np.append(s[:-1], (s[-1] + 1) % ITEMS) for s in data.sequences)
     changed = run(data=dataclasses.replace(data, sequences=other))
-    same = np.array_equal(first().valid.places, changed.valid.places)
+    same = np.array_equal(first().valid.ranks, changed.valid.ranks)
     expect(same, "the same ranks of validation targets whatever the test targets are", "others")
 
 
 def _alike(one: Outcome, other: Outcome, expected: str) -> tuple[bool, str, str]:
-    unlike = [f"{part}.{name}" for part in ("valid", "test") for name in ("places", "ties", "id_places")
+    unlike = [f"{part}.{name}" for part in ("valid", "test") for name in ("ranks", "ties", "id_ranks")
               if not np.array_equal(getattr(getattr(one, part), name), getattr(getattr(other, part), name))]
     return not unlike, expected, f"other {', '.join(unlike)}"
 

@@ -156,7 +156,7 @@ def _check_weights(diagnosis: Diagnosis, item: Prepared, workspace: Workspace) -
     if evaluation.exclude_history:
         return
     places = diagnosis.of(decoding.normaliser, "beam_rank")[:, diagnosis.beam(decoding.num_beams)]
-    stored = workspace.store.read_ranks(workspace.store.read(item.run_id)).id_places[diagnosis.arrays["rows"]]
+    stored = workspace.store.read_ranks(workspace.store.read(item.run_id)).id_ranks[diagnosis.arrays["rows"]]
     other = int((np.where(places > evaluation.max_k, 0, places) != stored).sum())
     if other > max(1, MOST_DIFFERENT * len(stored)):
         raise UserError(_strangers(item, workspace, f"{other} of {len(stored)} targets have another rank"))

@@ -123,7 +123,7 @@ def _run(job: Job) -> Outcome:
     seconds = job.meter.seconds() - began
     timings = {"train_seconds": sum(trained.seconds), "seconds_per_epoch": median_seconds(trained.seconds),
                "validation_seconds": statistics.median(trained.validation_seconds),
-               "decode_users_per_second": len(test.places) / seconds}
+               "decode_users_per_second": len(test.ranks) / seconds}
     return Outcome(ranker["valid"].rank(model), test, trained.history, timings)
 
 
@@ -194,7 +194,7 @@ def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device:
     with deterministic(threads):
         rankings = ranker.rank(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
-    return {"dataset": config.dataset.title, "users": len(rankings.places), "epoch": about["epoch"],
+    return {"dataset": config.dataset.title, "users": len(rankings.ranks), "epoch": about["epoch"],
             "metrics": score(rankings, ks=ks)}
 
 

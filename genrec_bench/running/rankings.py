@@ -20,7 +20,7 @@ from genrec_bench.reporting.comparison import Rendered, render_comparison
 from genrec_bench.reporting.pages import slug
 from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
 from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running.places import as_typed
+from genrec_bench.running.folders import as_typed
 from genrec_bench.running.ranking_files import check_file, read_rankings
 from genrec_bench.splits.leave_one_out import leave_one_out
 
@@ -29,7 +29,7 @@ MAX_K = 255
 
 @dataclass(frozen=True)
 class Scored:
-    """A file of rankings on the test rows: its places, how many test users it lacks, and its metrics."""
+    """A file of rankings on the test rows: its ranks, how many test users it lacks, and its metrics."""
 
     path: Path
     rankings: Rankings
