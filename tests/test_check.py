@@ -26,7 +26,7 @@ from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, check_needs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.running.plugin_file import load_objective
-from genrec_bench.training.contract_checks import CHECKS, check_objective
+from genrec_bench.training.objective_checks import CHECKS, check_objective
 from genrec_bench.training.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
 
 torch.set_num_threads(1)

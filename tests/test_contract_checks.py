@@ -23,7 +23,7 @@ from genrec_bench.core.registry import Registry
 from genrec_bench.core.settings import setting
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.metrics.base import Metric
-from genrec_bench.running.contract_checks import check_plugin, made_up
+from genrec_bench.running.plugin_checks import check_plugin, made_up
 from genrec_bench.tokenizers.base import Tokenizer
 
 torch.set_num_threads(1)

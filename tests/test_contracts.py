@@ -30,9 +30,9 @@ from genrec_bench.experiments.suite_files import (
 )
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
-from genrec_bench.running.contract_checks import check_plugin
+from genrec_bench.running.plugin_checks import check_plugin
 from genrec_bench.tokenizers.base import Tokenizer
-from genrec_bench.training.contract_checks import check_objective
+from genrec_bench.training.objective_checks import check_objective
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what holds and what does not; exit code 1 where something does not. Raises: UserError."""
-    from genrec_bench.running.contract_checks import check_plugin
+    from genrec_bench.running.plugin_checks import check_plugin
     from genrec_bench.running.plugin_file import is_file, load_one
 
     name, folder = load_one(args.name) if is_file(args.name) else args.name, common.data_dir(args)

@@ -136,7 +136,7 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
 
 def _checked(question: Question, check: bool) -> str:
     """A line about the contract checks; tells those that fail. Raises: BrokenContract, where asked to check."""
-    from genrec_bench.training.contract_checks import CHECKS, check_objective
+    from genrec_bench.training.objective_checks import CHECKS, check_objective
 
     broken: dict[str, list[str]] = {}
     for finding in check_objective(_objective(question)):

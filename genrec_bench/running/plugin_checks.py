@@ -1,6 +1,6 @@
 """Contract checks of every kind of plug-in: what each has to keep, said in one line each.
 
-Those of objectives are in `training.contract_checks`, those of backbones in `backbone_checks`.
+Those of objectives are in `training.objective_checks`, those of backbones in `backbone_checks`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_plugin(kind: Registry, plugin: Any, data_dir: Path | None = None) -> l
     data_dir: where datasets look for their files. Where a class does not build, that is the one finding.
     """
     if kind is registry.objectives:
-        from genrec_bench.training.contract_checks import check_objective
+        from genrec_bench.training.objective_checks import check_objective
 
         return check_objective(plugin)
     cls = plugin if isinstance(plugin, type) else type(plugin)
