@@ -1,4 +1,4 @@
-"""The suite from Python: run a suite, read records, compare a custom objective, merge, export, register plug-ins.
+"""The suite from Python: run and diagnose suites, compare objectives, score rankings, read, merge and export records.
 
     from genrec_bench.api import compare
     verdict = compare(MyLoss, backbone="tiger")
@@ -24,11 +24,14 @@ from genrec_bench.results import merge as merging
 from genrec_bench.results.export import Exported
 from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running import comparing, suites
+from genrec_bench.running import comparing, diagnosing, suites
+from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
+from genrec_bench.running.diagnosing import BEAMS
 from genrec_bench.running.folders import LOCAL, REFERENCE, data_folder, open_workspace, reports_folder
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
+from genrec_bench.running.rankings import Evaluation
 from genrec_bench.running.scheduler import Means
 from genrec_bench.splits import check as checking
 
@@ -60,6 +63,40 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
         raise RunsFailed(f"{len(done.ended.failed)} of {len(done.prepared)} runs failed; see failure.txt below "
                          f"{workspace.results / 'work'}")
     return [workspace.store.read(p.run_id) for p in done.prepared]
+
+
+def diagnose(suite: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
+             rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None, beams: Sequence[int] = BEAMS,
+             users: int = 0, results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
+             jobs: int = 1, **settings: Mapping[str, Any]) -> Path:
+    """Measure what beam search prunes in the finished runs of a suite whose weights are there. Returns the report.
+
+    beams: widths. users: this many drawn test users, 0 = the standard sample. The rest is as in `run_suite`.
+    Raises: UserError where nothing can be diagnosed; RunsFailed.
+    """
+    workspace = open_workspace(results, data_dir=data_dir, device=device)
+    changed, question = _settings(settings), diagnosing.Question(tuple(sorted(beams)), users)
+    selection = Selection(suite, profile, _texts(datasets), None, (), _tuple(seeds), changed, None, _tuple(rows))
+    failed, report = diagnosing.diagnose_suite(suite, diagnosing.diagnosable(selection, workspace, question), workspace,
+                                               question, Means(jobs), reports_folder(workspace.results), changed)
+    if failed:
+        raise RunsFailed(f"{len(failed)} runs could not be diagnosed: {failed[0]}")
+    return report
+
+
+def evaluate(rankings: Sequence[Path | str], dataset: str | Path, *, label: str | None = None,
+             against: Path | str | None = None, results: Path | str = LOCAL, data_dir: Path | str | None = None,
+             **settings: Mapping[str, Any]) -> Evaluation:
+    """Score files of rankings by any model, each a seed of one method, and test them against stored runs.
+
+    rankings: .csv or .parquet with the columns user_id, item_id, score. against: the folder of stored runs, None =
+    score only; results: where the report of that goes. settings: as in `check_data`.
+    Raises: UserError naming file, line and user for whatever is wrong.
+    """
+    (chosen,) = checking.chosen_datasets(_texts([dataset]), _settings(settings))
+    return rank_files.evaluate_files([Path(path) for path in _tuple(rankings)], chosen, data_folder(data_dir),
+                                     reports_folder(Path(results), writes=against is not None), label=label,
+                                     against=None if against is None else Path(against))
 
 
 def load_records(results: Path | str = LOCAL) -> list[RunRecord]:
@@ -168,9 +205,9 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 
 
 def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    """Raises: UserError for a single text, which would be taken letter by letter."""
-    if isinstance(values, str):
-        raise UserError(f"a list of names is needed, such as [{values!r}]; got the text {values!r}.")
+    """Raises: UserError for a single text, which would be taken letter by letter, or path."""
+    if isinstance(values, str | Path):
+        raise UserError(f"a list of names is needed, such as [{str(values)!r}]; got {values!r}.")
     return None if values is None else tuple(values)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from genrec_bench import api
 from genrec_bench.cli import main
-from genrec_bench.commands import diagnose
+from genrec_bench.reporting import markdown
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.records import RecordStore
@@ -70,7 +71,7 @@ def whole(finished: tuple[Path, Path], tmp_path: Path) -> World:
 @pytest.fixture()
 def world(whole: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Without reports."""
-    monkeypatch.setattr(diagnose, "render_suite", lambda suite, records, reports, **more: reports / suite)
+    monkeypatch.setattr(markdown, "render_suite", lambda suite, records, reports, **more: reports / suite)
     return whole
 
 
@@ -102,6 +103,11 @@ def test_a_second_call_finds_nothing_to_do(world: World, capsys: Any, monkeypatc
     monkeypatch.setattr(diagnosing, "diagnose_run", None)
     capsys.readouterr()
     assert world.call("--beams", "20") == 0
+    assert "2 of 2 runs are diagnosed already" in capsys.readouterr().err and files(world.results / "toy") == before
+    report = api.diagnose("apao", profile="smoke", datasets=[world.data], rows=[ROW], seeds=[0, 1], beams=[20],
+                          results=world.results, training={"epochs": 1},
+                          tiger={"width": 16, "head_width": 8, "feed_forward_width": 32})
+    assert report == world.results / "reports" / "apao"
     assert "2 of 2 runs are diagnosed already" in capsys.readouterr().err and files(world.results / "toy") == before
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas
 import pytest
 
+from genrec_bench import api
 from genrec_bench.commands import evaluate as command
 from genrec_bench.contracts import Interactions, Rankings, Split
 from genrec_bench.core import registry, settings
@@ -24,6 +25,7 @@ from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.ranking_files import COLUMNS
 from genrec_bench.running.rankings import same_targets
 from genrec_bench.splits.leave_one_out import leave_one_out
@@ -102,6 +104,8 @@ def test_a_full_file_scores_as_the_score_matrix(tmp_path: Path, capsys, toy: Spl
     expected = score(rankings_from_scores(scores, toy.test.targets, max_k=255), id_level=False)
     assert result["metrics"] == pytest.approx(expected, abs=1e-15)
     assert (result["dataset"], result["users"], result["missing_users"], err) == ("toy", USERS, 0, "")
+    assert api.evaluate([path], "toy", results=tmp_path / "none").metrics == result["metrics"]
+    assert not (tmp_path / "none").exists()
 
 
 def test_lists_by_hand_with_missing_users(tmp_path: Path, capsys, toy: Split) -> None:
@@ -136,7 +140,7 @@ def test_the_printed_table(tmp_path: Path, capsys, toy: Split) -> None:
 def test_users_without_a_test_row_are_left_out(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
     few = leave_one_out(toy.interactions, SplitConfig(max_users=3))
     whole = Split(toy.interactions, few.train, few.valid, few.test, few.train_sequences, few.fingerprint)
-    monkeypatch.setattr(command, "load_split", lambda name, data_dir: whole)
+    monkeypatch.setattr(rank_files, "load_split", lambda name, data_dir: whole)
     result, err = evaluate(written(tmp_path, f"{HEADER}u0,i{few.test.targets[0]},1\nu9,i1,3\n"), capsys)
     assert result["users"] == 3 and result["metrics"]["recall@1"] == pytest.approx(1 / 3)
     assert "1 users without a test row" in err

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.grid import parse_overrides
-from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.results import diagnoses
-from genrec_bench.running import runner
-from genrec_bench.running.diagnosing import BEAMS, Question, _answered, diagnose_all
+from genrec_bench.running.diagnosing import BEAMS, Question, diagnosable, diagnose_suite
 from genrec_bench.running.folders import LOCAL
-from genrec_bench.running.suites import prepare_all
 from genrec_bench.running.workspace import Prepared, Workspace
 
 WIDEST = 1_000
@@ -48,24 +44,11 @@ def run(args: argparse.Namespace) -> int:
     if args.baselines != ["none"]:
         raise UserError("diagnose looks at generative runs alone. Leave --baselines out.")
     workspace, means = common.workspace(args), common.means(args)
-    prepared = prepare_all(common.selection(args), workspace, keep=False)
-    answered = {p.run_id for p in prepared if _answered(p, workspace, question)}
-    todo = [p for p in prepared if p.run_id not in answered and runner.has_weights(p, workspace)]
-    left = [p for p in prepared if p.run_id not in answered | {t.run_id for t in todo}]
-    for line in _left_out(left, workspace, args):
+    found = diagnosable(common.selection(args), workspace, question)
+    for line in _left_out(found.left, workspace, args):
         print(line, file=sys.stderr)
-    if not answered and not todo:
-        raise UserError(f"nothing to diagnose: no run of this selection is finished below {workspace.results} and has "
-                        "its weights there.")
-    for folder in sorted({workspace.store.path(workspace.store.read(p.run_id)).parent for p in todo}):
-        if not os.access(folder, os.W_OK):
-            raise UserError(f"nothing can be written in {folder}, where diagnoses belong. Make it writable, or copy "
-                            "the results and give the copy with --results.")
-    errors = diagnose_all(todo, workspace, question, means, len(answered))
-    if errors and len(errors) == len(todo) and not answered:
-        raise UserError(errors[0])
-    path = render_suite(args.suite, workspace.store.read_all(), common.reports_dir(args),
-                        results=workspace.results, overrides=parse_overrides(args.overrides))
+    errors, path = diagnose_suite(args.suite, found, workspace, question, means, common.reports_dir(args),
+                                  parse_overrides(args.overrides))
     print(f"report: {path}")
     return 1 if errors else 0
 
@@ -89,7 +72,7 @@ def _users(number: int | None) -> int:
     return number or 0
 
 
-def _left_out(items: list[Prepared], workspace: Workspace, args: argparse.Namespace) -> Iterator[str]:
+def _left_out(items: Sequence[Prepared], workspace: Workspace, args: argparse.Namespace) -> Iterator[str]:
     """What cannot be diagnosed, a line a method, and the command that makes it."""
     for finished, what, results in ((False, "not finished", args.results),
                                     (True, "finished, but its weights are not here", _elsewhere(args.results))):

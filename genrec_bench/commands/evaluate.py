@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
 from genrec_bench.running.folders import REFERENCE, check_folder
-from genrec_bench.running.rankings import check_files, compare_files, evaluate_file, load_split, opponents_of
+from genrec_bench.running.rankings import evaluate_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,24 +53,22 @@ def _files(args: argparse.Namespace) -> dict[str, Any]:
                         f"{', '.join(names) or 'none'}. Give --datasets NAME.")
     (spec,) = common.dataset_specs(args, names)  # a wrong name is reported before anything is read
     dataset = datasets.build(spec)
-    check_files(args.rankings)
-    opponents = None
-    if args.compare:
-        opponents = opponents_of(dataset, args.against or REFERENCE, args.label or args.rankings[0].stem)
-        check_folder("--results", args.results)
-        common.reports_dir(args)
     if args.against and not args.compare:
         raise UserError("--against names stored runs to compare with; give --compare as well.")
-    split = load_split(dataset, common.data_dir(args))
-    files = [evaluate_file(path, split) for path in args.rankings]
-    result: dict[str, Any] = {"dataset": dataset.title, "users": len(split.test)}
-    if len(files) == 1:
-        result |= {"missing_users": files[0].missing, "metrics": files[0].metrics}
+    reports = args.results / "reports"
+    if args.compare:
+        check_folder("--results", args.results)
+        reports = common.reports_dir(args)
+    found = evaluate_files(args.rankings, dataset, common.data_dir(args), reports, label=args.label,
+                           against=(args.against or REFERENCE) if args.compare else None)
+    result: dict[str, Any] = {"dataset": found.dataset, "users": found.users}
+    if len(found.files) == 1:
+        result |= {"missing_users": found.files[0].missing}
     else:
-        result["files"] = [{"file": str(f.path), "missing_users": f.missing, "metrics": f.metrics} for f in files]
-        result["metrics"] = {key: fmean(f.metrics[key] for f in files) for key in files[0].metrics}
-    if opponents is not None:
-        told = compare_files(files, split, opponents, common.reports_dir(args))
+        result["files"] = [{"file": str(f.path), "missing_users": f.missing, "metrics": f.metrics} for f in found.files]
+    result["metrics"] = found.metrics
+    if found.compared is not None:
+        told = found.compared
         result["comparison"] = {"summary": " ".join(told.summary), "sentences": list(told.sentences),
                                 "report": str(told.path)}
     return result

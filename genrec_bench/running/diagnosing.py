@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,25 +15,19 @@ from genrec_bench.contracts import PAD
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.walk import Told
 from genrec_bench.experiments.config import from_dict
+from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
-from genrec_bench.running import runner
+from genrec_bench.running.runner import BEST, has_weights
 from genrec_bench.running.scheduler import Means, name_of, work
+from genrec_bench.running.suites import prepare_all
 from genrec_bench.running.workspace import Prepared, Workspace
 
 BEAMS = (5, 10, 20, 50, 100)
-
-
 NORMALISERS = ("flat", "trie")
-
-
 TOP = 20
-
-
 CAP = 100
-
-
-MOST_DIFFERENT = 1e-3  # share of users whose place may differ from the record's: scores that are all but equal
+MOST_DIFFERENT = 1e-3  # share of users whose rank may differ from the record's: scores that are all but equal
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,47 @@ def _answered(item: Prepared, workspace: Workspace, question: Question) -> bool:
     wanted = question.settings(item)
     alike = {**known.settings, "beams": wanted["beams"]} == wanted and set(wanted["beams"]) <= set(known.beams)
     return alike or known.num_users > wanted["sample"]["users"]
+
+
+@dataclass(frozen=True)
+class Diagnosable:
+    """The runs of a selection by what can be done: diagnosed already, to diagnose, and neither (no run, no weights)."""
+
+    answered: tuple[Prepared, ...]
+    todo: tuple[Prepared, ...]
+    left: tuple[Prepared, ...]
+
+
+def diagnosable(selection: Selection, workspace: Workspace, question: Question) -> Diagnosable:
+    """What there is to diagnose of a selection. Raises: UserError for what is wrong with the selection."""
+    prepared = prepare_all(selection, workspace, keep=False)
+    kinds: dict[str, list[Prepared]] = {"answered": [], "todo": [], "left": []}
+    for item in prepared:
+        kinds["answered" if _answered(item, workspace, question) else "todo" if has_weights(item, workspace)
+              else "left"].append(item)
+    return Diagnosable(**{kind: tuple(items) for kind, items in kinds.items()})
+
+
+def diagnose_suite(suite: str, found: Diagnosable, workspace: Workspace, question: Question, means: Means,
+                   reports: Path, overrides: Overrides) -> tuple[tuple[str, ...], Path]:
+    """Diagnose what can be, and render the suite's report. Returns the errors of single runs, and the report.
+
+    Raises: UserError where there is nothing to diagnose, nothing can be written, or nothing could be diagnosed.
+    """
+    from genrec_bench.reporting.markdown import render_suite  # brings matplotlib, as late as possible
+
+    if not found.answered and not found.todo:
+        raise UserError(f"nothing to diagnose: no run of this selection is finished below {workspace.results} and has "
+                        "its weights there.")
+    for folder in sorted({workspace.store.path(workspace.store.read(p.run_id)).parent for p in found.todo}):
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"nothing can be written in {folder}, where diagnoses belong. Make it writable, or copy "
+                            "the results and give the copy with --results.")
+    errors = diagnose_all(list(found.todo), workspace, question, means, len(found.answered))
+    if errors and len(errors) == len(found.todo) and not found.answered:
+        raise UserError(errors[0])
+    return errors, render_suite(suite, workspace.store.read_all(), reports, results=workspace.results,
+                                overrides=overrides)
 
 
 @dataclass
@@ -129,7 +165,7 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
 
     record, decoding, sample = workspace.store.read(item.run_id), item.config.decoding, question.sample(item)
     searched = sorted({*question.beams, decoding.num_beams})  # the run's own beam shows whose weights these are
-    model, ids, _ = load_checkpoint(workspace.folder(item.run_id) / runner.BEST, workspace.device)
+    model, ids, _ = load_checkpoint(workspace.folder(item.run_id) / BEST, workspace.device)
     if ids.fingerprint != item.semantic_ids.fingerprint:
         raise UserError(_strangers(item, workspace, "they were trained on other semantic IDs"))
     trie = Trie.from_codes(ids.tokens)
@@ -155,9 +191,9 @@ def _check_weights(diagnosis: Diagnosis, item: Prepared, workspace: Workspace) -
     decoding, evaluation = item.config.decoding, item.config.evaluation
     if evaluation.exclude_history:
         return
-    places = diagnosis.of(decoding.normaliser, "beam_rank")[:, diagnosis.beam(decoding.num_beams)]
+    ranks = diagnosis.of(decoding.normaliser, "beam_rank")[:, diagnosis.beam(decoding.num_beams)]
     stored = workspace.store.read_ranks(workspace.store.read(item.run_id)).id_ranks[diagnosis.arrays["rows"]]
-    other = int((np.where(places > evaluation.max_k, 0, places) != stored).sum())
+    other = int((np.where(ranks > evaluation.max_k, 0, ranks) != stored).sum())
     if other > max(1, MOST_DIFFERENT * len(stored)):
         raise UserError(_strangers(item, workspace, f"{other} of {len(stored)} targets have another rank"))
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -44,6 +45,36 @@ class Opponents:
     label: str
     store: RecordStore
     records: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Files of rankings on one dataset, scored. users: test users. compared: the verdicts, None where not asked."""
+
+    dataset: str
+    users: int
+    files: tuple[Scored, ...]
+    compared: Rendered | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean over the files."""
+        return {key: fmean(f.metrics[key] for f in self.files) for key in self.files[0].metrics}
+
+
+def evaluate_files(paths: Sequence[Path], dataset: Dataset, data_dir: Path | None, reports: Path, *,
+                   against: Path | None = None, label: str | None = None) -> Evaluation:
+    """Score files of rankings, each a seed of one method, and test them against stored runs.
+
+    against: the folder of those; None = score only. label: what the method is called; None = the first file's name.
+    Raises: UserError naming file, line and user for whatever is wrong, before anything is written.
+    """
+    check_files(paths)
+    opponents = None if against is None else opponents_of(dataset, against, label or paths[0].stem)
+    split = load_split(dataset, data_dir)
+    files = tuple(evaluate_file(path, split) for path in paths)
+    compared = None if opponents is None else compare_files(files, split, opponents, reports)
+    return Evaluation(dataset.title, len(split.test), files, compared)
 
 
 def check_files(paths: Sequence[Path]) -> None:
