@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,31 @@ from genrec_bench.running.rankings import Evaluation
 from genrec_bench.running.scheduler import Means
 from genrec_bench.splits import check as checking
 
-register_objective = registry.objectives.register
-register_dataset = registry.datasets.register
-register_tokenizer = registry.tokenizers.register
-register_backbone = registry.backbones.register
-register_metric = registry.metrics.register
-register_baseline = registry.baselines.register
+
+def _naming_source(known: registry.Registry) -> Callable[[str], Callable[[type], type]]:
+    """`register` for classes in a script: their runs are named by its file and the modules of yours that it imports."""
+
+    def register(name: str) -> Callable[[type], type]:
+        def add(cls: type) -> type:
+            cls = known.register(name)(cls)
+            try:
+                path = Path(inspect.getfile(cls))
+                cls.source_digest = read_sources(path, path.read_bytes()).digest
+            except (OSError, TypeError):  # a notebook's cell: its `version` alone tells one state from another
+                pass
+            return cls
+
+        return add
+
+    return register
+
+
+register_objective = _naming_source(registry.objectives)
+register_dataset = _naming_source(registry.datasets)
+register_tokenizer = _naming_source(registry.tokenizers)
+register_backbone = _naming_source(registry.backbones)
+register_metric = _naming_source(registry.metrics)
+register_baseline = _naming_source(registry.baselines)
 
 
 def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,

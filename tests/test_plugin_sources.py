@@ -153,3 +153,20 @@ def test_a_class_is_what_its_file_says_now(tmp_path: Path, monkeypatch: pytest.M
     assert changed.loss(None) == 2 and registry.identity(changed)["source"] != digest
     (tmp_path / "helper.py").write_text(VALUE)
     assert loaded(path) == (digest, 1)
+
+
+def test_a_class_of_a_script_is_named_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any kind, here an objective: an edit of its file, or of what that imports, gives its runs another name."""
+    text = "from dataclasses import dataclass\nfrom genrec_bench.api import register_objective\n" + LOSS.format(
+        imports="from helper import value", lazy="pass").replace(
+            "class Two", '@register_objective("two")\n@dataclass(frozen=True)\nclass Two')
+    written(tmp_path, two=text, helper=VALUE)
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for helper in (VALUE, VALUE, VALUE.replace("1", "2")):
+        written(tmp_path, helper=helper)
+        registry.objectives._classes.pop("two", None)
+        sys.modules.pop("two", None)
+        importlib.import_module("two")
+        digests.append(registry.identity(registry.objectives.build({"name": "two"}))["source"])
+    assert digests[0] == digests[1] != digests[2]
