@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
 
 
 def test_one_test_user_is_not_tested(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.test_families.USERS", 1)
+    monkeypatch.setattr(sys.modules[__name__], "USERS", 1)
     one, = families_of([*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5)], tmp_path, FAMILY)
     alone = "with one test user, who allows no test"
     assert not one.tests and ("ml-100k, TIGER", f"APAO-Pointwise {alone} and cross-entropy {alone}") in one.absent
