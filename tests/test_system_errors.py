@@ -50,7 +50,9 @@ def test_what_the_operating_system_refuses_is_one_line(raised: OSError, told: st
 
 
 def test_a_closed_pipe_and_ctrl_c_are_no_errors(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for raised, code in ((KeyboardInterrupt(), 130), (BrokenPipeError(32, "Broken pipe"), 0)):
+    wrapped = RuntimeError("as Python 3.11 does where a class is made")
+    wrapped.__cause__ = KeyboardInterrupt()
+    for raised, code in ((KeyboardInterrupt(), 130), (wrapped, 130), (BrokenPipeError(32, "Broken pipe"), 0)):
         def fails(args: Any, raised: BaseException = raised) -> int:
             raise raised
 
