@@ -100,7 +100,7 @@ class GuardedBERT4Rec(BERT4Rec):
 
 
 class TargetAppendedBERT4Rec(GuardedBERT4Rec):
-    """For rows that end in their target: the mask to be filled stands behind the whole history."""
+    """For rows that end in their target: the mask to be filled is behind the whole history."""
 
     def full_sort_predict(self, interaction: Interaction) -> torch.Tensor:
         """(B, I + 1) scores of the item behind each history."""

@@ -109,7 +109,7 @@ def over_catalogues(setting: Setting) -> Case:
 
 
 def some_rows(corpus: Corpus, model: Backbone, users: int) -> tuple[TokenisedInstances, np.ndarray]:
-    """Test rows of a corpus for a network, and which of them stand for all."""
+    """Test rows of a corpus for a network, and which of them represent all."""
     data = corpus.data("test", model.history_suffix)
     return data, sample(data.instances.lengths, users)
 

@@ -1,4 +1,4 @@
-"""Textbook tests that stand beside the verdict: t-tests over seeds, McNemar's test over one seed's users."""
+"""Textbook tests that are given beside the verdict: t-tests over seeds, McNemar's test over one seed's users."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def compare_values(a: np.ndarray, b: np.ndarray, *, num_permutations: int = NUM_
     """Compare two methods by a value a user, so that expected values over ties can be used.
 
     a, b: (seeds, users), the same users and seeds in the same order. b may have one row where it is not seeded: it
-    then stands against every seed of a. The order of users changes no number; swapping a and b leaves the p-value.
+    is then compared with every seed of a. The order of users changes no number; swapping a and b leaves the p-value.
 
     The test flips the signs of the users' seed-averaged differences: p = (1 + hits) / (1 + num_permutations). The
     interval holds the middle 95% of means over resampled seeds and one draw of users that all seeds share.

@@ -120,8 +120,8 @@ class PrefixState:
     def _next_logits(self, prefixes: Tensor, lengths: Tensor) -> Tensor:
         """Logits behind (U, K, m) prefixes of (U, K) lengths, by questions of one length about the whole batch.
 
-        What is not asked for, users who are no longer selected and prefixes of another length, stands there as some
-        prefix of that length that is. So nothing but prefixes of the search is ever scored.
+        Each question takes only the entries of its length. In the place of every other entry (users who are no longer
+        selected, prefixes of another length) it takes one of those, so that only prefixes of the search are scored.
         """
         result = None
         for length in lengths.unique().tolist():

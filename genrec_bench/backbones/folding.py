@@ -63,7 +63,7 @@ class PrefixTree:
         return tuple(part[:, :, 1:level] for level, part in enumerate(rows.split(self.widths, dim=1)))
 
     def paths(self, x: Tensor) -> Iterator[list[Tensor]]:
-        """What stands along the path of each node, level by level, from the node up to the root.
+        """The values along the path of each node, level by level, from the node up to the root.
 
         x: (B, P, heads, d). Yields for each level (B, width, 1, heads, d) the nodes themselves, (B, width, level - 1,
         heads, d) what lies between and (B, 1, 1, heads, d) the root, which is not copied; for the root itself alone.
@@ -76,7 +76,7 @@ class PrefixTree:
 
     def gather(self, node_logits: Tensor) -> Tensor:
         """(B, P, V) logits of the nodes -> (B, C, T, V) logits along each candidate."""
-        if self.nodes.shape[1] == 1:  # a chain, whose columns stand in this order
+        if self.nodes.shape[1] == 1:  # a chain, whose columns are in this order
             return node_logits[:, None]
         index = self.nodes.flatten(1)[:, :, None].expand(-1, -1, node_logits.shape[2])
         return node_logits.gather(1, index).unflatten(1, self.nodes.shape[1:])
@@ -100,7 +100,7 @@ def attend_along_paths(query: Tensor, key: Tensor, value: Tensor, tree: PrefixTr
 
 
 def prefix_tree(candidates: Tensor, *, skip_pad: bool = True) -> PrefixTree:
-    """Fold candidates over the prefixes they share; nodes of a level stand in lexicographic order.
+    """Fold candidates over the prefixes they share; nodes of a level are in lexicographic order.
 
     candidates: (B, C, T) token ids, at least one candidate and one level. With `skip_pad` a prefix has a node only
     where a candidate goes on behind it, so that neither shorter semantic IDs nor the one candidate that has an EOS

@@ -47,10 +47,10 @@ class AncestorMask:
 
 
 class Rows:
-    """Keys or values that stand in the order they were made, (B, heads, rows, d); moved only to make room."""
+    """Keys or values in the order they were made, (B, heads, rows, d); moved only to make room."""
 
     def __init__(self, first: Tensor, room: int) -> None:
-        """first: what stands there already. room: rows to make room for behind it."""
+        """first: what is there already. room: rows to make room for behind it."""
         users, heads, self._count, width = first.shape
         self._all = first.new_empty(users, heads, self._count + room, width)
         self._all[:, :, :self._count] = first

@@ -103,7 +103,7 @@ class Layer(nn.Module):
         return self.self_attn.project(self.input_layernorm(x), turn)
 
     def forward(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, sees: Tensor | None) -> Tensor:
-        """sees: (B, queries, keys) bool, None = each sees itself and what stands before it."""
+        """sees: (B, queries, keys) bool, None = each sees itself and what is before it."""
         mask = None if sees is None else sees[:, None]
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=sees is None)
         x = x + self.self_attn.o_proj(mixed.transpose(1, 2).flatten(2))
@@ -242,7 +242,7 @@ class LeanLayer:
 class LlamaState:
     """A search with the history's keys and values computed once a user: prefixes are the queries.
 
-    Keys and values of all prefixes stand behind the history's in the order they were made; each prefix knows which of
+    Keys and values of all prefixes are behind the history's in the order they were made; each prefix knows which of
     them are its own past.
     """
 
@@ -255,7 +255,7 @@ class LlamaState:
             histories = F.pad(histories, (0, 1), value=PAD)
         self.position = ((histories != PAD).sum(1, keepdim=True) - 1).clamp(min=0)
         self.root = histories.gather(1, self.position)  # the last token, still to be read
-        histories = histories[:, :-1]  # nobody sees the last column: what stands there is somebody's root
+        histories = histories[:, :-1]  # nobody sees the last column: what is there is somebody's root
         columns = torch.arange(histories.shape[1], device=histories.device)
         self.sees = columns < self.position[:, :, None]  # (B, 1, S): columns before the last token
         self.ancestors = AncestorMask(len(histories), histories.device)

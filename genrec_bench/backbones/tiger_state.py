@@ -49,7 +49,7 @@ class LeanLayer:
 class TigerState:
     """A search with the encoder's keys and values computed once a user: prefixes are the queries.
 
-    Keys and values of all prefixes stand in the order they were made; a prefix has a bias over its own past.
+    Keys and values of all prefixes are in the order they were made; a prefix has a bias over its own past.
     """
 
     def __init__(self, model: Any, histories: Tensor) -> None:

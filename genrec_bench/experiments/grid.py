@@ -250,7 +250,7 @@ def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: 
     stage = row.get("first_stage")
     own = [*layers[:2], {"training": row.get("training", {})}, layers[2]]
     training = _section("training", own)
-    if stage and stage.get("continues", True):  # what second_stage says stands above all that training says
+    if stage and stage.get("continues", True):  # what second_stage says overrides all that training says
         training = _section("training", [*own, *({"training": layer.get("second_stage", {})} for layer in layers)])
     shared |= {"tokenizer": registry.tokenizers.build(_values(tokenizer, layers)),
                "backbone": registry.backbones.build(_values(row["backbone"], layers)), "decoding": decoding}

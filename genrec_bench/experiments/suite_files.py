@@ -33,7 +33,7 @@ class SuiteHead:
 
     name: str = setting(REQUIRED, "the file's name without .toml")
     title: str = setting(REQUIRED, "one line for people")
-    paper: str | None = setting(None, "whose printed numbers stand beside ours")
+    paper: str | None = setting(None, "whose printed numbers are shown beside ours")
     includes: tuple[str, ...] = setting((), "suites this one stands for; it then has no rows of its own")
 
 
@@ -275,7 +275,7 @@ def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
     if built.baseline is not None:
         extra = sorted(set(row) - {"baseline", "paper_row", "grid"})
         if extra:
-            raise UserError(f"{where}: a row with a baseline has no {', '.join(extra)}. A baseline's settings stand in "
+            raise UserError(f"{where}: a row with a baseline has no {', '.join(extra)}. A baseline's settings are in "
                             "its own file.")
         return row
     missing = [key for key in ("label", "backbone", "objective") if not row.get(key)]

@@ -25,7 +25,7 @@ DIRECTIONS = ("log_sigmoid", "softplus")
 def valid_logps(logits: Tensor, valid: Tensor) -> Tensor:
     """Log-probabilities over the valid tokens only: other tokens come last, and rows without any mean nothing.
 
-    logits: (..., V), valid: (..., V) bool. Returns (..., V) in nats; whatever stands at other tokens has no weight.
+    logits: (..., V), valid: (..., V) bool. Returns (..., V) in nats; values at other tokens have no weight.
     """
     return F.log_softmax(logits.masked_fill(~valid, torch.finfo(logits.dtype).min), dim=-1)
 
@@ -125,7 +125,7 @@ class Bear(Objective):
                         choices=("paper", "released"))
     num_beams: int = setting(10, "beam width (B)", low=1)
     xi: float = setting(1.0, "temperature of the sigmoid (xi; 0.25 to 3 in the paper)", low=1e-3)
-    # "All possible next tokens" and "valid next tokens" both stand in the paper; the code takes the valid ones.
+    # "All possible next tokens" and "valid next tokens" are both in the paper; the code takes the valid ones.
     vocabulary: str = setting("flat", "form paper: which tokens compete, all or those the trie allows",
                               choices=("flat", "trie"))
     # The paper does not say; where no more tokens exist than beams, none can be pruned.

@@ -40,7 +40,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Opponents:
-    """Stored records of one dataset that files of rankings stand against, under a label of their own."""
+    """Stored records of one dataset that files of rankings are compared with, under a label of their own."""
 
     label: str
     store: RecordStore

@@ -27,7 +27,7 @@ def leave_one_out(interactions: Interactions, config: SplitConfig) -> Split:
     flat = np.concatenate(kept.sequences)
     begin = np.cumsum(lengths) - lengths
     everyone = np.arange(len(lengths))
-    # Training targets stand at places 1..L-3 (from 0) of a user's sequence; `first` is the oldest one kept.
+    # Training targets are at positions 1..L-3 (from 0) of a user's sequence; `first` is the oldest one kept.
     count = lengths - 3
     if config.train_targets_per_user:
         count = np.minimum(count, config.train_targets_per_user)
