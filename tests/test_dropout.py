@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.backbones.dropout import Dropout, dropout, dropped_levels, noise, relu_dropout, scale
+from tests.test_tiger import VOCAB, candidates, histories, small
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 RATES = (0.01, 0.1, 0.3, 0.5, 0.9, 0.99)
@@ -146,3 +147,18 @@ def test_other_devices_keep_torchs_own() -> None:
     for drop in (dropout, relu_dropout):
         assert drop(x, 0.5).device.type == "meta" and drop(x, 0.5).shape == (3, 5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_dropout_in_training_is_noise_around_the_network_without(count: int) -> None:
+    """Of chains and of folded candidates: same seed same logits, another seed others, and a low rate changes little."""
+    codes = candidates(count=count)
+    exact = small().build(VOCAB, 0).train().token_logits(histories(), codes)
+    some, little = (small(dropout=rate).build(VOCAB, 0).train() for rate in (0.3, 1e-9))
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(some.token_logits(histories(), codes))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.allclose(drawn[0], drawn[2], atol=1e-2)
+    torch.manual_seed(0)
+    torch.testing.assert_close(little.token_logits(histories(), codes), exact, atol=1e-3, rtol=1e-3)
