@@ -32,20 +32,26 @@ class Broken(Exception):
     """What a check expected and what it saw."""
 
 
-def expect(holds: Any, expected: str, seen: Any) -> None:
-    """Raises: Broken where something does not hold."""
+class Unusable(Broken):
+    """A fault that the checks after it would only find again in other words."""
+
+
+def expect(holds: Any, expected: str, seen: Any, kind: type[Broken] = Broken) -> None:
+    """Raises: Broken, or the `kind` of it that is named, where something does not hold."""
     if not holds:
-        raise Broken(f"expected {expected}; saw {' '.join(str(seen).split())}")
+        raise kind(f"expected {expected}; saw {' '.join(str(seen).split())}")
 
 
 def findings(checks: Checks, instance: Any, *given: Any) -> list[Finding]:
-    """Every check of a plug-in in turn; none stops the others. given: what the checks get besides it."""
+    """Every check of a plug-in in turn; only an `Unusable` fault ends it. given: what the checks get besides it."""
     found = []
     for name, check in checks.items():
         try:
             found.append(Finding(name, True, check(instance, *given) or ""))
         except Broken as broken:
             found.append(Finding(name, False, str(broken)))
+            if isinstance(broken, Unusable):
+                break
         except Exception as error:  # noqa: BLE001  whatever a plug-in raises is a finding
             found.append(Finding(name, False, told(error, type(instance))))
     return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genrec_bench.contracts import PAD
 from genrec_bench.core import registry, settings
-from genrec_bench.core.checks import Finding, expect, findings, is_a_component, no_global_draws, told
+from genrec_bench.core.checks import Finding, Unusable, expect, findings, is_a_component, no_global_draws, told
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, check_needs, check_needs_type
 from genrec_bench.training.planted import LENGTHS, Planted, copied, planted
 
@@ -21,7 +21,7 @@ LOWEST = -300.0
 
 
 def check_objective(objective: type[Objective] | Objective) -> list[Finding]:
-    """Every check in turn, on an objective as it is or on a class at its defaults; none stops the others.
+    """Every check in turn, on an objective as it is or on a class at its defaults; a wrong shape is the last finding.
 
     Where a class does not build, or its needs cannot be read, that is the one finding.
     """
@@ -77,7 +77,7 @@ def _has_a_shape(objective: Objective, problem: Planted) -> None:
     losses = _loss(objective, problem.inputs(objective))
     shape = (len(LENGTHS),)
     expect(isinstance(losses, Tensor) and losses.shape == shape, f"a tensor of shape {shape}, a loss a row",
-           f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__)
+           f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__, Unusable)
     expect(losses.dtype == torch.float64, "the dtype of the logits, torch.float64", losses.dtype)
     expect(torch.isfinite(losses).all(), "finite losses", _list(losses))
 
