@@ -278,7 +278,6 @@ def _uses(run: RunConfig, first: RunConfig | None, *, continues: bool) -> tuple[
 
 def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> dict[str, Any]:
     """The objectives of a stage, and the settings of negatives where one of them needs any. Raises: UserError."""
-
     pairs = tuple(weighted(_values(spec, layers)) for spec in specs)
     check_needs(w.objective for w in pairs)
     sampled = any("negatives" in w.objective.needs for w in pairs)
