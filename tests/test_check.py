@@ -20,7 +20,7 @@ from genrec_bench.core.settings import setting
 from genrec_bench.objectives.base import NEEDS, Objective, ObjectiveInputs, check_needs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.training.objective_checks import CHECKS, check_objective
-from genrec_bench.training.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
+from genrec_bench.training.planted import LENGTHS, NUM_NEGATIVES, planted
 
 torch.set_num_threads(1)
 
@@ -76,7 +76,7 @@ def test_sound_objectives_pass_every_check(objective: type[Objective] | Objectiv
 
 
 def test_planted_inputs_hold_what_is_needed_and_no_more() -> None:
-    inputs = planted_inputs(0, Everything())
+    inputs = planted(0).inputs(Everything())
     depth, vocab = inputs.targets.shape[1], inputs.catalogue.vocab_size
     assert (inputs.targets != PAD).sum(dim=1).tolist() == list(LENGTHS) and depth == 3
     assert inputs.logits.shape == (len(LENGTHS), depth, vocab) and inputs.logits.requires_grad
@@ -84,23 +84,23 @@ def test_planted_inputs_hold_what_is_needed_and_no_more() -> None:
     assert inputs.is_other.sum() == len(LENGTHS) * NUM_NEGATIVES - 1 and not inputs.is_other[0, -1]
     assert inputs.reference_negative_token_logps.shape == inputs.negatives.shape
     assert inputs.beam_thresholds.shape == inputs.targets.shape and inputs.eos_logps.shape == (len(LENGTHS),)
-    bare = planted_inputs(0, CrossEntropy())
+    bare = planted(0).inputs(CrossEntropy())
     assert torch.equal(bare.logits, inputs.logits) and torch.equal(bare.targets, inputs.targets)
     empty = ("catalogue", "target_ids", "negative_ids", "node_logits", "reference_target_token_logps",
              "beam_thresholds", "eos_logps")
     assert all(getattr(bare, name) is None for name in empty) and not bare.state
-    assert not torch.equal(planted_inputs(1, CrossEntropy()).logits, bare.logits)
+    assert not torch.equal(planted(1).inputs(CrossEntropy()).logits, bare.logits)
 
 
 def test_planted_negatives_are_as_many_as_asked_for() -> None:
-    inputs, all_of_them = planted_inputs(0, Everything(num_negatives=3)), planted_inputs(0, Everything())
+    inputs, all_of_them = planted(0).inputs(Everything(num_negatives=3)), planted(0).inputs(Everything())
     assert torch.equal(inputs.negative_ids, all_of_them.negative_ids[:, :3])
     assert inputs.negative_logits.shape[:2] == inputs.reference_negative_token_logps.shape[:2] == (len(LENGTHS), 3)
     assert not failed(Everything(num_negatives=3))
 
 
 def test_planted_negatives_share_the_logits_of_shared_prefixes() -> None:
-    inputs = planted_inputs(3, Everything())
+    inputs = planted(3).inputs(Everything())
     assert torch.equal(inputs.negative_logits[:, :, 0], inputs.logits[:, None, 0].expand(-1, NUM_NEGATIVES, -1))
     assert torch.equal(inputs.negative_logits[0, -1], inputs.logits[0])
     torch.testing.assert_close(inputs.negative_token_logps[0, -1], inputs.target_token_logps[0])
@@ -110,7 +110,7 @@ def test_planted_negatives_share_the_logits_of_shared_prefixes() -> None:
 @pytest.mark.parametrize("num_beams", [1, 4, 30])
 def test_planted_thresholds_are_those_of_a_naive_beam_search(normaliser: str, num_beams: int) -> None:
     problem = planted(2)
-    thresholds = planted_inputs(2, Everything(num_beams=num_beams, normaliser=normaliser)).beam_thresholds
+    thresholds = planted(2).inputs(Everything(num_beams=num_beams, normaliser=normaliser)).beam_thresholds
     tokens, nodes = problem.catalogue.tokens.tolist(), problem.catalogue.nodes.tolist()
     children: dict[int, dict[int, int]] = {}
     for row, path in zip(tokens, nodes, strict=True):
@@ -131,7 +131,7 @@ def test_planted_thresholds_are_those_of_a_naive_beam_search(normaliser: str, nu
 
 
 def test_planted_eos_is_the_one_behind_the_last_token() -> None:
-    problem, inputs = planted(0), planted_inputs(0, Everything())
+    problem, inputs = planted(0), planted(0).inputs(Everything())
     for user, length in enumerate(LENGTHS):
         node = problem.catalogue.nodes[problem.target_ids[user], length - 1]
         assert float(inputs.eos_logps[user].detach()) == pytest.approx(

@@ -104,8 +104,8 @@ def test_a_full_file_scores_as_the_score_matrix(tmp_path: Path, capsys, toy: Spl
     expected = score(rankings_from_scores(scores, toy.test.targets, max_k=255), id_level=False)
     assert result["metrics"] == pytest.approx(expected, abs=1e-15)
     assert (result["dataset"], result["users"], result["missing_users"], err) == ("toy", USERS, 0, "")
-    assert api.evaluate([path], "toy", results=tmp_path / "none").metrics == result["metrics"]
-    assert not (tmp_path / "none").exists()
+    scored = api.evaluate([path], "toy", results=tmp_path / "none")
+    assert scored.metrics == result["metrics"] and not (tmp_path / "none").exists()
 
 
 def test_lists_by_hand_with_missing_users(tmp_path: Path, capsys, toy: Split) -> None:
@@ -397,6 +397,3 @@ def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
     mean = np.mean([score(store.read_ranks(r))["ndcg@10"] for r in stored.values()])
     assert f"NDCG@10 {mean:.4f} against {mean:.4f}" in same
     assert "worse than SASRec" in summary
-
-
-# Checkpoints of real runs

@@ -15,13 +15,12 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.running.plugin_file import load_objective
 from genrec_bench.training.objective_checks import CHECKS
-from genrec_bench.training.planted import planted_inputs
+from genrec_bench.training.planted import planted
 from tests.test_check import SHAPE, failed
 
 PLUGIN = '''
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.training.planted import LENGTHS, NUM_NEGATIVES, planted, planted_inputs
 
 
 class MyNLLLoss(Objective):
@@ -97,7 +96,7 @@ def test_a_changed_file_replaces_what_it_registered(tmp_path: Path) -> None:
     load_objective(written(tmp_path, PLUGIN.replace("is_token.sum", "is_token.any")))  # same size, same second
     new = registry.objectives.get("my_nll_loss")
     assert new is not old and new.source_digest != old.source_digest
-    inputs = planted_inputs(0, CrossEntropy())
+    inputs = planted(0).inputs(CrossEntropy())
     assert float(new().loss(inputs)[0].detach()) == pytest.approx(3 * float(old().loss(inputs)[0].detach()))
 
 

@@ -123,11 +123,6 @@ def planted(seed: int) -> Planted:
     return Planted(catalogue, torch.from_numpy(targets), torch.from_numpy(negatives), *tables)
 
 
-def planted_inputs(seed: int, objective: Objective) -> ObjectiveInputs:
-    """Inputs with all that an objective needs, float64, its logits with gradient; equal seeds give equal ones."""
-    return planted(seed).inputs(objective)
-
-
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same values in tensors of their own."""
     return {name: tensor.clone() for name, tensor in state.items()}
