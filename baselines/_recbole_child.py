@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, in
 from safetensors.torch import save_file
 
 from baselines._common import flat_histories, rank_in_batches, selection_value
-from baselines.recbole_adapter import DATA, PARTS, RANKS, RESULT, SPEC, WEIGHTS
+from baselines.recbole_adapter import DATA, PARTS, RANKS, RESULT, ROWS, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.core.ending import begin_child
 from genrec_bench.core.files import dump_json, write_atomically
@@ -217,7 +217,7 @@ class Best:
 def read_parts(folder: Path) -> tuple[dict[str, Instances], dict[str, list[np.ndarray] | None]]:
     """The rows of train, valid and test, and each row's own items where they are to be excluded."""
     with np.load(folder / DATA) as file:
-        rows = {part: Instances(*(file[f"{part}_{f.name}"] for f in fields(Instances))) for part in PARTS}
+        rows = {part: Instances(*(file[f"{part}_{name}"] for name in ROWS)) for part in PARTS}
         seen = {part: np.split(file[f"{part}_seen_items"], file[f"{part}_seen_offsets"][1:-1])
                 if f"{part}_seen_items" in file else None for part in PARTS[1:]}
     return rows, seen

@@ -12,7 +12,6 @@ from baselines._common import flat_histories, rank_in_batches
 from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
 from genrec_bench.core.registry import baselines
 from genrec_bench.core.settings import setting
-from genrec_bench.splits.leave_one_out import seen_items
 
 # Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by some n * 1e-16;
 # scores that differ on paper hardly ever come so near.
@@ -89,7 +88,7 @@ class ItemKnn(Baseline):
 
     def _rank(self, job: Job, similarity: sparse.csr_array, part: str) -> Rankings:
         settings = job.config.evaluation
-        excluded = seen_items(job.split, part) if settings.exclude_history else None
+        excluded = getattr(job.split, part).seen if settings.exclude_history else None
         return rank_in_batches(lambda rows: self.scores(similarity, job.split, part, rows),
                                getattr(job.split, part).targets, max_k=settings.max_k, excluded=excluded)
 

@@ -10,7 +10,6 @@ import numpy as np
 from baselines._common import rank_in_batches
 from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
 from genrec_bench.core.registry import baselines
-from genrec_bench.splits.leave_one_out import seen_items
 
 
 def item_counts(split: Split) -> np.ndarray:
@@ -46,7 +45,7 @@ class Popularity(Baseline):
 
     def _rank(self, job: Job, counts: np.ndarray, part: str) -> Rankings:
         settings = job.config.evaluation
-        excluded = seen_items(job.split, part) if settings.exclude_history else None
+        excluded = getattr(job.split, part).seen if settings.exclude_history else None
         scores = counts.astype(np.float64)
         return rank_in_batches(lambda rows: np.tile(scores, (len(rows), 1)), getattr(job.split, part).targets,
                                max_k=settings.max_k, excluded=excluded)

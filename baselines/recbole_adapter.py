@@ -6,14 +6,13 @@ CUDA_VISIBLE_DEVICES. Only `_recbole_child` imports it.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +20,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec_bench.contracts import Baseline, Instances, Job, Outcome, Rankings, Split
+from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
 from genrec_bench.core import settings
 from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.files import dump_json
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.core.settings import setting
 from genrec_bench.experiments.config import RunConfig
-from genrec_bench.splits.leave_one_out import seen_items
 
 # JSON under other names: below --results every *.json is a record
 LOG, SPEC, DATA, RESULT, RANKS, WEIGHTS = (
     "run.log", "input.settings", "input.npz", "output.result", "output.npz", "best.safetensors")
 PARTS = ("train", "valid", "test")
+ROWS = ("users", "targets", "offsets", "items")
 LOG_LINES = 8
 GRACE_SECONDS = 5.0
 
@@ -134,10 +133,10 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
 def write_input(folder: Path, job: Job, values: dict[str, Any], gpu: str) -> None:
     """Write what the child needs: `input.npz` (rows, own items to exclude) and `input.settings` (JSON)."""
     arrays = {f"{part}_{name}": getattr(getattr(job.split, part), name)
-              for part in PARTS for name in (f.name for f in dataclasses.fields(Instances))}
+              for part in PARTS for name in ROWS}
     exclude = job.config.evaluation.exclude_history
     for part in PARTS[1:] if exclude else ():
-        arrays |= _flat(seen_items(job.split, part), f"{part}_seen")
+        arrays |= _flat(getattr(job.split, part).seen, f"{part}_seen")
     np.savez(folder / DATA, **arrays)
     spec = {"settings": values, "seed": stream_seed(job.seed, "recbole") % 2**31, "threads": job.threads, "gpu": gpu,
             "max_history": job.config.split.max_history, "max_k": job.config.evaluation.max_k,
@@ -146,7 +145,7 @@ def write_input(folder: Path, job: Job, values: dict[str, Any], gpu: str) -> Non
     (folder / SPEC).write_text(dump_json(spec), encoding="utf-8")
 
 
-def _flat(lists: list[np.ndarray], name: str) -> dict[str, np.ndarray]:
+def _flat(lists: Sequence[np.ndarray], name: str) -> dict[str, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum([len(values) for values in lists])]).astype(np.int64)
     return {f"{name}_offsets": offsets, f"{name}_items": np.concatenate(lists)}
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from genrec_bench.batches import TokenisedInstances
 from genrec_bench.contracts import SemanticIds, Split
 from genrec_bench.core import registry
-from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.search.beam import users_per_pass
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.tokenizers.given import Given
 from genrec_bench.trie import Trie
 
@@ -54,7 +53,7 @@ class Setting:
         """A registered dataset with the semantic IDs it comes with, read once. Raises: UserError."""
         if name not in self.corpora:
             interactions = registry.datasets.build({"name": name}).load(self.data_dir)
-            self.corpora[name] = Corpus(name, leave_one_out(interactions, SplitConfig()), Given().fit(interactions))
+            self.corpora[name] = Corpus(name, LeaveOneOut().split(interactions), Given().fit(interactions))
         return self.corpora[name]
 
     def some(self, users: int) -> int:

@@ -19,7 +19,6 @@ from genrec_bench.experiments.config import from_dict
 from genrec_bench.running.generative import load_checkpoint
 from genrec_bench.running.runner import BEST
 from genrec_bench.running.workspace import Workspace
-from genrec_bench.splits.leave_one_out import leave_one_out
 
 ROW = "TIGER + cross-entropy"
 EPOCHS = 4  # of the network that is trained where there is none; a run of the whole profile is taken where it is there
@@ -51,7 +50,7 @@ def trained(setting: Setting, path: Path) -> tuple[Backbone, Corpus, int]:
     if config.decoding.normaliser != "flat" or config.decoding.temperature != 1.0 or config.decoding.eos:
         raise UserError(f"{path} decodes with another softmax than over the whole vocabulary at temperature 1, or with "
                         "EOS, which this benchmark does not know. Give a network trained with cross-entropy.")
-    split = leave_one_out(config.dataset.load(setting.data_dir), config.split)
+    split = config.split.split(config.dataset.load(setting.data_dir))
     if about.get("split_fingerprint", split.fingerprint) != split.fingerprint:
         raise UserError(f"{path} was trained on another split of {split.interactions.name} than the data here give.")
     return model, Corpus(split.interactions.name, split, ids), about["epoch"]

@@ -7,7 +7,6 @@ import numpy as np
 from genrec_bench.contracts import Baseline, Job, Outcome, Rankings
 from genrec_bench.core.registry import baselines
 from genrec_bench.evaluate import rankings_from_scores
-from genrec_bench.splits.leave_one_out import seen_items
 
 
 @baselines.register("follows")
@@ -30,4 +29,4 @@ class Follows(Baseline):
         rows, evaluation = getattr(job.split, part), job.config.evaluation
         newest = rows.items[rows.offsets[1:] - 1]
         return rankings_from_scores(counts[newest], rows.targets, max_k=evaluation.max_k,
-                                    exclude=seen_items(job.split, part) if evaluation.exclude_history else None)
+                                    exclude=getattr(job.split, part).seen if evaluation.exclude_history else None)

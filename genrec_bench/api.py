@@ -25,6 +25,7 @@ from genrec_bench.results.export import Exported
 from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import comparing, diagnosing, suites
+from genrec_bench.running import data_check as checking
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
 from genrec_bench.running.diagnosing import BEAMS
@@ -33,7 +34,6 @@ from genrec_bench.running.plugin_file import is_file, load_objective, register_c
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.rankings import Evaluation
 from genrec_bench.running.scheduler import Means
-from genrec_bench.splits import check as checking
 
 
 def _naming_source(known: registry.Registry) -> Callable[[str], Callable[[type], type]]:
@@ -56,6 +56,7 @@ def _naming_source(known: registry.Registry) -> Callable[[str], Callable[[type],
 
 register_objective = _naming_source(registry.objectives)
 register_dataset = _naming_source(registry.datasets)
+register_split = _naming_source(registry.splits)
 register_tokenizer = _naming_source(registry.tokenizers)
 register_backbone = _naming_source(registry.backbones)
 register_metric = _naming_source(registry.metrics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -19,6 +20,7 @@ from genrec_bench.core.meter import Meter
 PAD = 0
 EOS = 1
 NUM_SPECIAL_TOKENS = 2
+MIN_INTERACTIONS = 3  # leave-one-out needs a history, a validation target and a test target
 PREFIX_REMEDY = "Give the items IDs of which none goes on from another, such as IDs of equal length."
 
 
@@ -124,13 +126,15 @@ class Interactions:
 class Instances:
     """Rows of (user, history, target): history of row n is `items[offsets[n]:offsets[n + 1]]`, oldest first.
 
-    users, targets: (N,) int64. offsets: (N + 1,) int64. items: flat int64.
+    users, targets: (N,) int64. offsets: (N + 1,) int64. items: flat int64. seen: of each row all items that its user
+    had before the target, not cut to what a model reads; None where nothing is ranked (training).
     """
 
     users: np.ndarray
     targets: np.ndarray
     offsets: np.ndarray
     items: np.ndarray
+    seen: tuple[np.ndarray, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -144,13 +148,19 @@ class Instances:
         """(N,) history lengths in items."""
         return np.diff(self.offsets)
 
+    def where(self, kept: np.ndarray) -> Instances:
+        """The rows for which `kept`, (N,) bool, is true."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[kept])]).astype(np.int64)
+        seen = self.seen and tuple(s for s, keep in zip(self.seen, kept, strict=True) if keep)
+        return Instances(self.users[kept], self.targets[kept], offsets, self.items[np.repeat(kept, self.lengths)], seen)
+
 
 @dataclass(frozen=True)
 class Split:
     """Training, validation and test rows of one dataset under one declared rule.
 
-    train_sequences: the part of each user's sequence that training may see (a baseline that counts reads this).
-    valid and test hold one row a user, in the same user order. fingerprint: sha256 over all of it.
+    Rows of valid and test are ordered by user and have `seen`. train_sequences: the part of each user's sequence that
+    training may see (a baseline that counts reads this).
     """
 
     interactions: Interactions
@@ -158,11 +168,24 @@ class Split:
     valid: Instances
     test: Instances
     train_sequences: tuple[np.ndarray, ...]
-    fingerprint: str
 
     @property
     def num_items(self) -> int:
         return self.interactions.num_items
+
+    @cached_property
+    def rows_fingerprint(self) -> str:
+        """sha256 over the rows of all parts and the size of the catalogue."""
+        arrays = [a for part in (self.train, self.valid, self.test)
+                  for a in (part.users, part.targets, part.offsets, part.items)]
+        return digest(*arrays, np.array([self.num_items]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over all that a result depends on: rows, what their users had before, what training may see."""
+        lists = [self.train_sequences, *(part.seen for part in (self.valid, self.test) if part.seen is not None)]
+        return digest(self.rows_fingerprint, *(a for many in lists for a in (
+            np.array([len(one) for one in many]), np.concatenate(many))))
 
 
 @dataclass(frozen=True)

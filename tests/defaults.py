@@ -17,8 +17,7 @@ from genrec_bench.core import registry
 from genrec_bench.experiments import config, identity
 
 STORED = Path(__file__).parent / "golden" / "defaults.json"
-KINDS = {"dataset": registry.datasets, "tokenizer": registry.tokenizers, "backbone": registry.backbones,
-         "objective": registry.objectives, "metric": registry.metrics, "baseline": registry.baselines}
+KINDS = {kind.kind: kind for kind in registry.KINDS}
 Pins = dict[str, dict[str, Any]]  # kind -> name -> {"version": ..., "defaults": {setting: value}}
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from genrec_bench.contracts import Interactions, Job, Outcome
 from genrec_bench.core import registry
-from genrec_bench.experiments.config import EvaluationConfig, RunConfig, SplitConfig
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.experiments.config import EvaluationConfig, RunConfig
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 
-SHORT = SplitConfig(max_history=5)
+SHORT = LeaveOneOut(max_history=5)
 
 
 def papers_data() -> Path | None:
@@ -46,10 +46,10 @@ def toy(num_users: int = 40, num_items: int = 12, seed: int = 0) -> Interactions
     return made_of([rng.integers(0, num_items - 2, size=n).tolist() for n in lengths], num_items)
 
 
-def job_of(folder: Path, interactions: Interactions, *, split: SplitConfig = SHORT, seed: int = 0, **evaluation) -> Job:
+def job_of(folder: Path, interactions: Interactions, *, split: LeaveOneOut = SHORT, seed: int = 0, **evaluation) -> Job:
     config = RunConfig("toy", "smoke", registry.datasets.build({"name": "ml-100k"}), seed, split=split,
                        evaluation=EvaluationConfig(**evaluation))
-    return Job(config, leave_one_out(interactions, split), None, seed, folder, "cpu", 1, Quiet())
+    return Job(config, split.split(interactions), None, seed, folder, "cpu", 1, Quiet())
 
 
 def run(spec: dict, folder: Path, **context) -> Outcome:

@@ -21,7 +21,7 @@ DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ROWS = {int(row): names.split() for row, names in
         re.findall(r"^(\d+): (.*)$", re.search(r"^```rows\n(.*?)^```", DOCUMENT, re.M | re.S)[1], re.M)}
 ROW_OF = {name: row for row, names in ROWS.items() for name in names}
-PLUGINS = ("datasets", "tokenizers", "backbones", "objectives", "metrics")
+PLUGINS = ("datasets", "splits", "tokenizers", "backbones", "objectives", "metrics")
 READERS = ("results", "analysis", "reporting")  # read records, and import no torch
 MAX_LINES = 400
 

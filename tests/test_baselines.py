@@ -20,9 +20,8 @@ from baselines.popularity import item_counts
 from genrec_bench.contracts import Split
 from genrec_bench.core import memory, registry
 from genrec_bench.core.meter import Meter
-from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.experiments.suite_files import load_baseline
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.small_jobs import made_of, run, toy
 
 CONFIGS = sorted((Path(recbole_adapter.__file__).parent / "configs").glob("*.toml"))
@@ -35,7 +34,7 @@ HAND = made_of([[0, 1, 2, 3], [0, 1, 3, 2], [0, 1, 0, 2, 4]], 6)
 
 def test_popularity_by_hand(tmp_path: Path) -> None:
     """Training sequences 01, 01, 010 -> counts 4 3 0 0 0 0: items 2 to 5, all the targets, share places 3 to 6."""
-    assert item_counts(leave_one_out(HAND, SplitConfig())).tolist() == [4, 3, 0, 0, 0, 0]
+    assert item_counts(LeaveOneOut().split(HAND)).tolist() == [4, 3, 0, 0, 0, 0]
     outcome = run({"name": "popularity"}, tmp_path, interactions=HAND)
     assert outcome.valid.ranks.tolist() == [3, 3, 3] and outcome.valid.ties.tolist() == [4, 4, 4]
     assert outcome.test.ranks.tolist() == [3, 3, 3] and outcome.test.ties.tolist() == [4, 4, 4]
@@ -54,7 +53,7 @@ def test_item_knn_by_hand() -> None:
     Item 0 has users {a, b, c}, item 1 {a, b}, item 2 {a, c}: cosine(0, 1) = cosine(0, 2) = 2 / sqrt(6),
     cosine(1, 2) = 1 / 2. User a's history 0 1 2 at decay 1/2 weighs 1/4, 1/2, 1.
     """
-    split = leave_one_out(made_of([[0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 2, 3, 4]], 5), SplitConfig())
+    split = LeaveOneOut().split(made_of([[0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 2, 3, 4]], 5))
     knn = ItemKnn(decay=0.5)
     similarity = knn.similarity(split)
     near = 2 / np.sqrt(6)
@@ -82,7 +81,7 @@ def test_item_knn_sums_in_another_order_are_equal(seed: int) -> None:
     for candidate in range(10, 20):
         similarity[:10, candidate] = random.permutation(near)
     similarity[:10, 19] = np.append(near[:9], near[9] * (1 + 1e-9))  # greater indeed
-    split = leave_one_out(made_of([[*range(10), 11, target] for target in range(10, 20)], 20), SplitConfig())
+    split = LeaveOneOut().split(made_of([[*range(10), 11, target] for target in range(10, 20)], 20))
     scores = ItemKnn(decay=1.0).scores(sparse.csr_array(similarity), split, "valid", np.arange(10))
     assert (scores[:, 11:12] == scores[:, 10:19]).all() and (scores[:, 19] > scores[:, 11]).all()
 
@@ -112,7 +111,7 @@ def slow_knn(split: Split, part: str, knn: ItemKnn) -> np.ndarray:
 @pytest.mark.parametrize("values", [{}, {"decay": 1.0}, {"decay": 0.0}, {"neighbours": 3}, {"shrink": 2.0}])
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_item_knn_against_loops(values: dict, part: str) -> None:
-    split = leave_one_out(toy(seed=len(values)), SplitConfig(max_history=4))
+    split = LeaveOneOut(max_history=4).split(toy(seed=len(values)))
     knn = ItemKnn(**values)
     rows = np.arange(len(getattr(split, part)))
     fast = knn.scores(knn.similarity(split), split, part, rows)
@@ -120,7 +119,7 @@ def test_item_knn_against_loops(values: dict, part: str) -> None:
 
 
 def test_histories_as_triples() -> None:
-    split = leave_one_out(toy(), SplitConfig(max_history=4))
+    split = LeaveOneOut(max_history=4).split(toy())
     rows = np.array([3, 7, 8])
     where, items, age = flat_histories(split.test, rows)
     expected = [(n, item, len(split.test.history(row)) - 1 - at) for n, row in enumerate(rows)

@@ -22,10 +22,10 @@ from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import DecodingConfig, RunConfig, SplitConfig
+from genrec_bench.experiments.config import DecodingConfig, RunConfig
 from genrec_bench.search.beam import beam_search
 from genrec_bench.search.exact import exact_top_k
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training import checkpoints
 
 TINY_TIGER = TigerSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)
@@ -46,7 +46,7 @@ def tiny_corpus(seed: int = 0, *, users: int = 24, items: int = 60, levels: int 
     sequences = tuple(random.integers(0, items, random.integers(4, 9)) for _ in range(users))
     interactions = Interactions("tiny", tuple(map(str, range(users))), tuple(map(str, range(items))), sequences)
     ids = SemanticIds.from_codes(random.integers(0, codes, (items, levels)), (codes,) * levels)
-    return Corpus("tiny", leave_one_out(interactions, SplitConfig()), ids)
+    return Corpus("tiny", LeaveOneOut().split(interactions), ids)
 
 
 def tiny_setting(tmp_path: Path, *names: str) -> Setting:
@@ -213,7 +213,7 @@ def write_checkpoint(path: Path, corpus: Corpus, **changed: Any) -> None:
     model = decoding.network(TINY_TIGER, corpus.ids.vocab_size)
     spec = {"name": "tiger", **{f: getattr(TINY_TIGER, f) for f in ("width", "num_layers", "num_heads", "head_width",
                                                                    "feed_forward_width")}}
-    config = RunConfig("a row", "quick", registry.datasets.build({"name": "ml-100k"}), 0,
+    config = RunConfig("a row", "quick", registry.datasets.build({"name": "ml-100k"}), 0, LeaveOneOut(),
                        backbone=registry.backbones.build(spec),
                        decoding=changed.pop("decoding", DecodingConfig()))
     about = {"config": config.to_dict(), "codebook_sizes": list(corpus.ids.codebook_sizes), "epoch": 7,

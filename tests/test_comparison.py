@@ -160,7 +160,7 @@ def with_identity(record: RunRecord, **parts: Any) -> RunRecord:
 def test_other_data_evaluation_or_profile_is_not_compared(tmp_path: Path) -> None:
     base = record_of("ml-100k", "sasrec", 0)
     others = [record_of("apao_office", "sasrec", 0), record_of("ml-100k", "sasrec", 0, profile="paper"),
-              with_identity(base, history_fingerprint="whole histories are out of the ranking")]
+              with_identity(base, split_fingerprint="of other rows")]
     (tmp_path / "differences.png").write_bytes(b"of an earlier comparison")
     text = text_of(tmp_path, [fresh(0)], others)
     assert "no stored baseline has the same data, split, evaluation and profile" in text

@@ -1,4 +1,4 @@
-"""Contract checks of data sets, tokenizers, backbones, metrics and baselines: each fault is found by its check."""
+"""Contract checks of each kind of plug-in but objectives: each fault is found by its check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.settings import BackboneSettings
-from genrec_bench.contracts import PAD, Baseline, Interactions, Job, Outcome, Rankings, SemanticIds
+from genrec_bench.contracts import PAD, Baseline, Interactions, Job, Outcome, Rankings, SemanticIds, Split
 from genrec_bench.core import registry
 from genrec_bench.core.registry import Registry
 from genrec_bench.core.settings import setting
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.metrics.base import Metric
 from genrec_bench.running.plugin_checks import check_plugin, made_up
+from genrec_bench.splits.base import SplitRule, first_users, from_the_end
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.tokenizers.base import Tokenizer
 
 torch.set_num_threads(1)
@@ -123,6 +125,19 @@ class Popular(Baseline):
         return Outcome(*parts, self.training, {"train_seconds": 0.0})
 
 
+@dataclass(frozen=True)
+class Cut(SplitRule):
+    """Leave-one-out after a change."""
+
+    name: ClassVar[str] = "cut"
+    title: ClassVar[str] = "Cut"
+    change: ClassVar[Callable[[Split], dict[str, Any]]] = staticmethod(lambda split: {})
+
+    def split(self, interactions: Interactions) -> Split:
+        made = from_the_end(first_users(interactions, self.max_users), self, valid=1, test=1)
+        return replace(made, **type(self).change(made))
+
+
 def variant(cls: type, **members: Any) -> Any:
     """An instance of a class with other members."""
     return dataclass(frozen=True)(type(cls.__name__, (cls,), {"__annotations__": {}, **{
@@ -135,8 +150,8 @@ def changed(tokens: np.ndarray, row: int, values: list[int]) -> np.ndarray:
     return tokens
 
 
-KINDS = {Made: registry.datasets, Numbers: registry.tokenizers, Inverse: registry.metrics, Bags: registry.backbones,
-         Popular: registry.baselines}
+KINDS = {Made: registry.datasets, Cut: registry.splits, Numbers: registry.tokenizers, Inverse: registry.metrics,
+         Bags: registry.backbones, Popular: registry.baselines}
 ticks = itertools.count(1)
 
 
@@ -162,6 +177,21 @@ FAULTS: list[tuple[type, dict[str, Any], str, str]] = [
     (Made, {"change": lambda d: {"repeats_dropped": next(ticks)}}, "read again", "other repeats_dropped"),
     (Made, {"change": lambda d: {"given_codes": None}}, "a tokenizer that works", "codes, as its tokenizer is"),
     (Made, {"default_tokenizer": "givn"}, "a tokenizer that works", "unknown tokenizer 'givn'"),
+    (Cut, {"title": ""}, "a title for reports", "a title for reports"),
+    (Cut, {"change": lambda s: {"train": s.train.where(s.train.users < 0)}}, "rows of all parts", "rows of train"),
+    (Cut, {"change": lambda s: {"valid": replace(s.valid, users=s.valid.users[::-1])}}, "rows of all parts", "by user"),
+    (Cut, {"change": lambda s: {"valid": replace(s.valid, targets=s.valid.items[s.valid.offsets[:-1]])}},
+     "before their targets", "valid, row 0: items that its user had before"),
+    (Cut, {"change": lambda s: {"test": replace(s.test, seen=None)}}, "had before a target", "an array a row"),
+    (Cut, {"change": lambda s: {"test": replace(s.test, seen=tuple(seen[:3] for seen in s.test.seen))}},
+     "had before a target", "test.seen to hold the history"),
+    (Cut, {"change": lambda s: {"train_sequences": s.interactions.sequences}}, "no target of another part",
+     "no valid target in training"),
+    (Cut, {"change": lambda s: {"valid": s.test}}, "no target of another part", "no test target in validation"),
+    (Cut, {"split": lambda self, data: from_the_end(data, LeaveOneOut(), valid=1, test=1)},
+     "max_history and max_users", "2 items of history"),
+    (Cut, {"change": lambda s: {"train": s.train.where(np.arange(len(s.train)) % 7 != next(ticks) % 7)}},
+     "same rows again", "the same rows again"),
     (Numbers, {"change": lambda t: t[1:]}, "every item", r"tokens of shape \(100, 2\).*saw \(99, 2\)"),
     (Numbers, {"change": lambda t: t.astype(np.int32)}, "every item", "int64; saw int32"),
     (Numbers, {"change": lambda t: changed(t, 3, [2, 2])}, "range of their level", "tokens 12 to 21 at level 2"),

@@ -31,15 +31,15 @@ from genrec_bench.experiments.suite_files import (
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
 from genrec_bench.running.plugin_checks import check_plugin
+from genrec_bench.splits.base import SplitRule
 from genrec_bench.tokenizers.base import Tokenizer
 from genrec_bench.training.objective_checks import check_objective
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
-KINDS = {"dataset": registry.datasets, "tokenizer": registry.tokenizers, "backbone": registry.backbones,
-         "objective": registry.objectives, "metric": registry.metrics, "baseline": registry.baselines}
-BASES = {"dataset": Dataset, "tokenizer": Tokenizer, "backbone": BackboneSettings, "objective": Objective,
-         "metric": Metric, "baseline": Baseline}
+KINDS = {kind.kind: kind for kind in registry.KINDS}
+BASES = {"dataset": Dataset, "split": SplitRule, "tokenizer": Tokenizer,
+         "backbone": BackboneSettings, "objective": Objective, "metric": Metric, "baseline": Baseline}
 # Values for settings that have no default.
 REQUIRED: dict[str, Any] = {"path": "somewhere"}
 
@@ -162,6 +162,11 @@ def test_every_backbone_keeps_its_contract(name: str) -> None:
     fields = {f.name for f in dataclasses.fields(registry.backbones.get(name))}
     values = {key: value for key, value in small.items() if key in fields}
     assert not broken(findings("backbone", registry.backbones.build({**spec("backbone", name), **values})))
+
+
+@pytest.mark.parametrize("name", names("split"))
+def test_every_split_keeps_its_contract(name: str) -> None:
+    assert not broken(findings("split", registry.splits.get(name)))
 
 
 @pytest.mark.parametrize("name", names("metric"))

@@ -21,8 +21,8 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import dataset_spec, join_fields, ordered_ids
 from genrec_bench.experiments import grid
-from genrec_bench.experiments.config import SplitConfig
-from genrec_bench.splits.leave_one_out import leave_one_out, summary
+from genrec_bench.splits.base import summary
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 
 # users, items, interactions, train rows, distinct semantic IDs; rows whose history is cut to 20: train, valid, test
 APAO = {"apao_office": (4905, 2420, 53258, 38543, 2415, 4461, 434, 479),
@@ -45,11 +45,11 @@ def apao(request: pytest.FixtureRequest, data_dir: Path) -> Interactions:
 def test_apao_counts_equal_the_published_ones(apao: Interactions):
     """Users, items and interactions as in APAO Table 2; rows and cut histories as counted from the same files."""
     users, items, interactions, train, distinct, *cut = APAO[apao.name]
-    split = leave_one_out(apao, SplitConfig())
+    split = LeaveOneOut().split(apao)
     assert summary(split, len(np.unique(apao.given_codes, axis=0))) == {
         "users": users, "items": items, "interactions": interactions, "train": train, "valid": users, "test": users,
         "distinct_semantic_ids": distinct}
-    whole = leave_one_out(apao, SplitConfig(max_history=1000))
+    whole = LeaveOneOut(max_history=1000).split(apao)
     assert [int((part.lengths > 20).sum()) for part in (whole.train, whole.valid, whole.test)] == cut
     assert max(part.lengths.max() for part in (split.train, split.valid, split.test)) == 20
 
@@ -98,7 +98,7 @@ def test_ml_100k(ml_100k: Interactions):
     assert ml_100k.item_ids == tuple(map(str, range(1, 1683)))
     assert ml_100k.item_texts[0] == "Toy Story\n1995\nAnimation Children's Comedy"
     assert ml_100k.given_codes is None
-    assert len(leave_one_out(ml_100k, SplitConfig()).train) == 100_000 - 3 * 943
+    assert len(LeaveOneOut().split(ml_100k).train) == 100_000 - 3 * 943
 
 
 def test_ml_100k_order_is_by_time_then_file(ml_100k: Interactions):

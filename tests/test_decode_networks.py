@@ -13,10 +13,10 @@ from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.backbones.tiger_network import Tiger
 from genrec_bench.contracts import EOS, PAD, Interactions, SemanticIds
 from genrec_bench.core import memory
-from genrec_bench.experiments.config import DecodingConfig, RunConfig, SplitConfig
+from genrec_bench.experiments.config import DecodingConfig, RunConfig
 from genrec_bench.running.generative import Ranker
 from genrec_bench.search.beam import CACHED_ROWS, beam_search, users_per_pass
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.trie import Trie
 from tests.tables import ending
 
@@ -81,8 +81,9 @@ def ranker(users: int = 30, vocab: int = 17, **decoding: float) -> Ranker:
     codes = random.integers(2, 17, size=(40, 3))
     sequences = tuple(random.integers(0, 40, size=size) for size in random.integers(4, 13, size=users))
     names = tuple(map(str, range(40)))
-    split = leave_one_out(Interactions("random", names[:users], names, sequences), SplitConfig())
-    config = RunConfig("row", "quick", {"name": "random"}, 0, decoding=DecodingConfig(num_beams=8, **decoding))
+    split = LeaveOneOut().split(Interactions("random", names[:users], names, sequences))
+    config = RunConfig("row", "quick", {"name": "random"}, 0, LeaveOneOut(),
+                       decoding=DecodingConfig(num_beams=8, **decoding))
     return Ranker(split, "test", SemanticIds(codes, (vocab - 2,)), Trie.from_codes(codes), config, (EOS,), "cpu")
 
 

@@ -18,17 +18,17 @@ import pytest
 from genrec_bench import api
 from genrec_bench.commands import evaluate as command
 from genrec_bench.contracts import Interactions, Rankings, Split
-from genrec_bench.core import registry, settings
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_scores, score
-from genrec_bench.experiments.config import EvaluationConfig, SplitConfig
+from genrec_bench.experiments.config import EvaluationConfig
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.ranking_files import COLUMNS
 from genrec_bench.running.rankings import same_targets
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.small_records import apao, record_of
 
 USERS, ITEMS = 12, 30
@@ -43,7 +43,7 @@ def toy_split() -> Split:
     sequences = tuple(rng.permutation(ITEMS)[:6].astype(np.int64) for _ in range(USERS))
     interactions = Interactions("toy", tuple(f"u{n}" for n in range(USERS)), tuple(f"i{n}" for n in range(ITEMS)),
                                 sequences)
-    return leave_one_out(interactions, SplitConfig())
+    return LeaveOneOut().split(interactions)
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def test_the_printed_table(tmp_path: Path, capsys, toy: Split) -> None:
 
 
 def test_users_without_a_test_row_are_left_out(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
-    few = leave_one_out(toy.interactions, SplitConfig(max_users=3))
-    whole = Split(toy.interactions, few.train, few.valid, few.test, few.train_sequences, few.fingerprint)
+    few = LeaveOneOut(max_users=3).split(toy.interactions)
+    whole = Split(toy.interactions, few.train, few.valid, few.test, few.train_sequences)
     monkeypatch.setattr(rank_files, "load_split", lambda name, data_dir: whole)
     result, err = evaluate(written(tmp_path, f"{HEADER}u0,i{few.test.targets[0]},1\nu9,i1,3\n"), capsys)
     assert result["users"] == 3 and result["metrics"]["recall@1"] == pytest.approx(1 / 3)
@@ -253,13 +253,13 @@ def drawn(seed: int, users: int = USERS) -> Rankings:
     return Rankings(places, ties, places)
 
 
-def opponent(store: RecordStore, split: Split, rankings: Rankings, seed: int = 0, config: SplitConfig | None = None,
+def opponent(store: RecordStore, split: Split, rankings: Rankings, seed: int = 0, config: LeaveOneOut | None = None,
              **changes: Any) -> RunRecord:
     """A stored run on the toy, as the profile quick makes it: of plain TIGER, or of another row."""
-    config = config or SplitConfig()
+    config = config or LeaveOneOut()
     record = record_of("apao_office", "tiger", seed, profile="quick", split=config, **changes)
     identity = {**record.identity, "dataset": {"name": "toy", "version": 1},
-                "split_fingerprint": leave_one_out(split.interactions, config).fingerprint}
+                "split_fingerprint": config.split(split.interactions).fingerprint}
     record = dataclasses.replace(record, run_id=f"{len(store.read_all()):016x}", identity=identity,
                                  config={**record.config, "dataset": {"name": "toy"}})
     store.write(record, rankings)
@@ -327,9 +327,9 @@ def test_json_holds_the_verdicts(tmp_path: Path, capsys, toy: Split) -> None:
 def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> None:
     """Other histories or training rows are none of the test's business; other users, or lists cut otherwise, are."""
     store = RecordStore(tmp_path)
-    kept = [opponent(store, toy, drawn(0)), opponent(store, toy, drawn(0), config=SplitConfig(max_history=2)),
-            opponent(store, toy, drawn(0), config=SplitConfig(train_targets_per_user=1))]
-    left = [opponent(store, toy, drawn(0, 3), config=SplitConfig(max_users=3)),
+    kept = [opponent(store, toy, drawn(0)), opponent(store, toy, drawn(0), config=LeaveOneOut(max_history=2)),
+            opponent(store, toy, drawn(0), config=LeaveOneOut(train_targets_per_user=1))]
+    left = [opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3)),
             opponent(store, toy, drawn(0), evaluation=EvaluationConfig(exclude_history=True))]
     other = dataclasses.replace(kept[0], identity={**kept[0].identity, "split_fingerprint": "0" * 64})
     assert same_targets([*kept, *left, other], toy) == kept
@@ -339,7 +339,7 @@ def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> No
 def test_a_method_that_is_stored_with_two_splits_is_tested_once(tmp_path: Path, capsys, toy: Split) -> None:
     """The split and profile of most rows of suites is taken, then of most methods; the report names what is left out.
     """
-    store, short = RecordStore(tmp_path / "stored"), SplitConfig(max_history=2)
+    store, short = RecordStore(tmp_path / "stored"), LeaveOneOut(max_history=2)
     opponent(store, toy, drawn(3))
     opponent(store, toy, drawn(3), config=short)
     opponent(store, toy, drawn(4), config=short, row=MSL)
@@ -347,7 +347,7 @@ def test_a_method_that_is_stored_with_two_splits_is_tested_once(tmp_path: Path, 
     result = json.loads(capsys.readouterr().out)["comparison"]
     text = Path(result["report"]).read_text(encoding="utf-8")
     assert len(result["sentences"]) == 1 and "all 1 comparisons" in text
-    other = leave_one_out(toy.interactions, short).fingerprint
+    other = short.split(toy.interactions).fingerprint
     (note,) = [line for line in text.splitlines() if "Left out though" in line]
     assert f"are the same: TIGER + MSL, TIGER + cross-entropy (toy, split {other[:8]}, profile quick). " in note
 
@@ -360,7 +360,7 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
              (lambda: store.root.mkdir(), (), "no stored run of toy .* there are runs of no data at all"),
              (lambda: store.write(record_of("ml-100k", "tiger", 0), drawn(0)), (),
               "no stored run of toy .* there are runs of ml-100k"),
-             (lambda: opponent(store, toy, drawn(0, 3), config=SplitConfig(max_users=3)),
+             (lambda: opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3)),
               ("--label", "TIGER + cross-entropy"), "is called 'TIGER \\+ cross-entropy' too"),
              (lambda: None, (), "none of the 1 stored runs of toy")]
     for happens, words, message in steps:
@@ -378,12 +378,12 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
 def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
     """What a newcomer does, on real data; the lists are those of a stored method, so that the answer is known."""
     interactions, store = registry.datasets.build({"name": "ml-100k"}).load(None), RecordStore(tmp_path / "stored")
-    split = leave_one_out(interactions, SplitConfig())
+    split = LeaveOneOut().split(interactions)
     for method, last in (("tiger", 40), ("sasrec", 10)):  # ranks from 0 or 1 to the last
         for seed in range(2):
             ranks = np.random.default_rng(seed).integers(method == "sasrec", last, size=len(split.test))
             record = record_of("ml-100k", method, seed)
-            own = leave_one_out(interactions, settings.build(SplitConfig, record.config["split"], "split"))
+            own = registry.splits.build(record.config["split"]).split(interactions)
             store.write(dataclasses.replace(record, identity={**record.identity, "split_fingerprint": own.fingerprint}),
                         Rankings(ranks, np.ones_like(ranks), ranks))
     stored = {r.seed: r for r in store.read_all() if r.label == "TIGER + cross-entropy"}

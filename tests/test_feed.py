@@ -15,10 +15,10 @@ from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import EOS, Interactions, SemanticIds
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import NegativesConfig, SplitConfig
+from genrec_bench.experiments.config import NegativesConfig
 from genrec_bench.objectives.base import Objective, ObjectiveInputs, check_needs, prefix_sums
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training.feed import PASSES, InputFeed, row_losses
 from genrec_bench.trie import Trie
 
@@ -49,7 +49,7 @@ class Toy:
         self.trie = Trie.from_codes(self.ids.tokens)
         self.model = TigerSettings(width=16, num_layers=1, num_heads=2, head_width=8, feed_forward_width=32,
                                    dropout=0.0).build(self.ids.vocab_size, 3)
-        self.data = TokenisedInstances(leave_one_out(interactions, SplitConfig()).train, self.ids, (EOS,), "cpu")
+        self.data = TokenisedInstances(LeaveOneOut().split(interactions).train, self.ids, (EOS,), "cpu")
         self.rows = np.arange(0, 60, 5)
 
     def feed(self, *objectives: Objective, **rest: object) -> InputFeed:
@@ -302,7 +302,7 @@ def test_chains_are_rows_that_go_on(toy_interactions: Interactions) -> None:
     """A row joins the chain of the row before where its history is that row's history and target."""
     ids = SemanticIds.from_codes(toy_interactions.given_codes)
     for longest in (3, 20):
-        rows = leave_one_out(toy_interactions, SplitConfig(max_history=longest)).train
+        rows = LeaveOneOut(max_history=longest).split(toy_interactions).train
         chains = TokenisedInstances(rows, ids, (), "cpu").chains
         for row in range(1, len(rows)):
             before = [*rows.history(row - 1).tolist(), int(rows.targets[row - 1])]
@@ -318,7 +318,7 @@ def test_packed_rows_equal_single_rows(toy_interactions: Interactions, name: str
         toy = Toy(toy_interactions, ragged)
         toy.model = registry.backbones.build({"name": name, "width": 16, "num_layers": 2, "num_heads": 2,
                                               "feed_forward_width": 32}).build(toy.ids.vocab_size, 0)
-        toy.data = TokenisedInstances(leave_one_out(toy_interactions, SplitConfig(max_history=longest)).train, toy.ids,
+        toy.data = TokenisedInstances(LeaveOneOut(max_history=longest).split(toy_interactions).train, toy.ids,
                                       toy.model.history_suffix, "cpu")
         results = []
         for packs in (False, True):

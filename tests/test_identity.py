@@ -23,18 +23,17 @@ from genrec_bench.experiments.config import (
     DecodingConfig,
     EvaluationConfig,
     RunConfig,
-    SplitConfig,
     TrainingConfig,
     Uses,
     Weighted,
 )
 from genrec_bench.running.workspace import Workspace
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests import defaults
 from tests.small_jobs import write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
-PINNED_NAME = "d0c3c7146532644d"
+PINNED_NAME = "e948c8b1b265da97"
 
 
 def built(kind: registry.Registry, name: str, **values: Any) -> Any:
@@ -44,6 +43,7 @@ def built(kind: registry.Registry, name: str, **values: Any) -> Any:
 def generative(**changes: Any) -> RunConfig:
     """A run with all parts, some of them changed."""
     values = {"label": "TIGER", "profile": "quick", "dataset": built(registry.datasets, "ml-100k"), "seed": 0,
+              "split": LeaveOneOut(),
               "tokenizer": built(registry.tokenizers, "rq_kmeans"), "backbone": built(registry.backbones, "tiger"),
               "objectives": (Weighted(built(registry.objectives, "cross_entropy")),), "training": TrainingConfig(),
               "decoding": DecodingConfig()}
@@ -52,7 +52,7 @@ def generative(**changes: Any) -> RunConfig:
 
 def baseline(name: str = "item_knn", **changes: Any) -> RunConfig:
     return RunConfig(label="x", profile="quick", dataset=built(registry.datasets, "ml-100k"), seed=0,
-                     baseline=built(registry.baselines, name, **changes))
+                     split=LeaveOneOut(), baseline=built(registry.baselines, name, **changes))
 
 
 def name_of(config: RunConfig, split: str = "s", ids: str | None = "i", used: Mapping[str, str] | None = None) -> str:
@@ -88,12 +88,13 @@ def test_what_has_its_default_is_not_in_the_name() -> None:
     assert identity.method_parts(generative(objectives=(Weighted(objective), Weighted(objective, 0.5)),
                                             backbone=built(registry.backbones, "tiger", width=64),
                                             decoding=DecodingConfig(num_beams=30))) == {
-        "engine": 2, "tokenizer": {"name": "rq_kmeans", "version": 1},
+        "engine": 2, "split": {"name": "leave_one_out", "version": 1}, "tokenizer": {"name": "rq_kmeans", "version": 1},
         "backbone": {"name": "tiger", "version": 1, "width": 64},
         "objectives": [{"name": "cross_entropy", "version": 1}, {"name": "cross_entropy", "version": 1, "weight": 0.5}],
         "decoding": {"num_beams": 30}}
     assert identity.method_parts(baseline(decay=0.5)) == {
-        "engine": 2, "baseline": {"name": "item_knn", "version": 2, "decay": 0.5}}
+        "engine": 2, "split": {"name": "leave_one_out", "version": 1},
+        "baseline": {"name": "item_knn", "version": 2, "decay": 0.5}}
 
 
 def other(value: Any, choices: tuple | None) -> Any:
@@ -110,7 +111,7 @@ def changed_settings(cls: type) -> list[tuple[str, Any]]:
     return [(f.name, other(f.default, f.metadata.get("choices"))) for f in dataclasses.fields(cls)]
 
 
-@pytest.mark.parametrize(("part", "cls"), [("split", SplitConfig), ("training", TrainingConfig),
+@pytest.mark.parametrize(("part", "cls"), [("split", LeaveOneOut), ("training", TrainingConfig),
                                            ("decoding", DecodingConfig), ("evaluation", EvaluationConfig)])
 def test_every_setting_of_a_section_names_the_run(part: str, cls: type) -> None:
     names = {name_of(generative())}
@@ -148,7 +149,7 @@ def test_a_method_is_a_run_without_seed_and_data() -> None:
     plain = identity.method(generative())
     for same in ({"seed": 1}, {"dataset": built(registry.datasets, "apao_office")}, {"label": "y", "profile": "paper"}):
         assert identity.method(generative(**same)) == plain
-    assert identity.method(generative(split=SplitConfig(max_history=5))) != plain
+    assert identity.method(generative(split=LeaveOneOut(max_history=5))) != plain
     assert identity.method(generative(evaluation=EvaluationConfig(max_k=10))) != plain
 
 
@@ -223,7 +224,7 @@ def grown(cls: type) -> type:
     ("backbone", registry.backbones.get("tiger"), generative),
     ("backbone", registry.backbones.get("llama"), generative),
     ("tokenizer", registry.tokenizers.get("rq_kmeans"), generative), ("training", TrainingConfig, generative),
-    ("decoding", DecodingConfig, generative), ("split", SplitConfig, generative),
+    ("decoding", DecodingConfig, generative), ("split", LeaveOneOut, generative),
     ("evaluation", EvaluationConfig, generative)])
 def test_a_new_setting_renames_nothing(part: str, cls: type, config: Callable[..., RunConfig]) -> None:
     more = grown(cls)
@@ -235,14 +236,14 @@ def test_a_new_setting_renames_nothing(part: str, cls: type, config: Callable[..
 # --- fingerprints and seeds ------------------------------------------------------------------------------------------
 
 def test_fingerprints_follow_the_data(toy_interactions: Interactions) -> None:
-    plain = leave_one_out(toy_interactions, SplitConfig()).fingerprint
-    assert leave_one_out(toy_interactions, SplitConfig()).fingerprint == plain
+    plain = LeaveOneOut().split(toy_interactions).fingerprint
+    assert LeaveOneOut().split(toy_interactions).fingerprint == plain
     renamed = dataclasses.replace(toy_interactions, name="other", source="elsewhere")
-    assert leave_one_out(renamed, SplitConfig()).fingerprint == plain
+    assert LeaveOneOut().split(renamed).fingerprint == plain
     sequences = [s.copy() for s in toy_interactions.sequences]
     sequences[17][2] = (sequences[17][2] + 1) % 30
     touched = dataclasses.replace(toy_interactions, sequences=tuple(sequences))
-    assert leave_one_out(touched, SplitConfig()).fingerprint != plain
+    assert LeaveOneOut().split(touched).fingerprint != plain
     codes = toy_interactions.given_codes.copy()
     first = SemanticIds.from_codes(codes, (4, 4, 2)).fingerprint
     codes[3, 1] = (codes[3, 1] + 1) % 4
@@ -313,7 +314,7 @@ def test_a_pinned_name(tmp_path: Path, toy_interactions: Interactions) -> None:
     write_toy(folder, toy_interactions)
     config = RunConfig(
         label="pinned", profile="smoke", dataset=built(registry.datasets, "folder", path=str(folder)), seed=0,
-        split=SplitConfig(max_history=8, train_targets_per_user=5), tokenizer=built(registry.tokenizers, "given"),
+        split=LeaveOneOut(max_history=8, train_targets_per_user=5), tokenizer=built(registry.tokenizers, "given"),
         backbone=built(registry.backbones, "tiger", width=16, num_layers=1, num_heads=2, head_width=8,
                        feed_forward_width=32, dropout=0.0),
         objectives=(Weighted(built(registry.objectives, "cross_entropy")),),

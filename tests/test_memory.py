@@ -18,12 +18,11 @@ from genrec_bench.batches import TokenisedInstances
 from genrec_bench.contracts import Interactions, SemanticIds
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.objectives.s_dpo import SDpo
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training import feed as module
 from genrec_bench.training.feed import InputFeed, row_losses
 from genrec_bench.training.loop import initial_states
@@ -104,7 +103,7 @@ class Case:
         self.objectives, self.trie = objectives, Trie.from_codes(ids.tokens)
         self.model = registry.backbones.build({"name": backbone, **SIZES[backbone], **settings}).build(ids.vocab_size,
                                                                                                         3)
-        rows = leave_one_out(interactions, SplitConfig()).train
+        rows = LeaveOneOut().split(interactions).train
         self.data = TokenisedInstances(rows, ids, self.model.history_suffix, "cpu")
         self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         with torch.no_grad():

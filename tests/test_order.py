@@ -15,8 +15,7 @@ from genrec_bench.commands import data
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
-from genrec_bench.experiments.config import SplitConfig
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.splits.order import AS_GIVEN, BY_TIME, order_facts, order_sentences, same_but_for_blanks
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -31,7 +30,7 @@ def written(folder: Path, rows: list[tuple[str, str, float]] = ROWS) -> Path:
 
 
 def facts(interactions: Interactions, **changes: int) -> dict:
-    return order_facts(leave_one_out(interactions, SplitConfig(**changes)))
+    return order_facts(LeaveOneOut(**changes).split(interactions))
 
 
 def test_facts_by_hand(tmp_path: Path) -> None:
@@ -69,8 +68,8 @@ def test_ml_100k_shares_seconds() -> None:
 
 def test_times_do_not_change_a_split(toy_interactions: Interactions) -> None:
     timed = replace(toy_interactions, times=tuple(np.arange(len(s)) for s in toy_interactions.sequences))
-    for config in (SplitConfig(), SplitConfig(max_users=7)):
-        assert leave_one_out(timed, config).fingerprint == leave_one_out(toy_interactions, config).fingerprint
+    for config in (LeaveOneOut(), LeaveOneOut(max_users=7)):
+        assert config.split(timed).fingerprint == config.split(toy_interactions).fingerprint
 
 
 def test_mixed_units_are_told(tmp_path: Path) -> None:
@@ -90,8 +89,8 @@ def test_a_doubled_file_is_refused_with_the_option_that_drops_repeats(tmp_path: 
     assert "shop: Exact repeats of user, item and time: 0 kept, 8 left out." in capsys.readouterr().out
     spec = {"name": "folder", "path": str(folder), "drop_repeats": True}
     once = datasets.build({"name": "folder", "path": str(written(tmp_path / "once"))}).load(None)
-    assert leave_one_out(datasets.build(spec).load(None), SplitConfig()).fingerprint == \
-        leave_one_out(once, SplitConfig()).fingerprint
+    assert LeaveOneOut().split(datasets.build(spec).load(None)).fingerprint == \
+        LeaveOneOut().split(once).fingerprint
 
 
 def test_the_report_states_the_rule_with_its_counts(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from tests.test_cli import ROOT
 torch.set_num_threads(1)
 
 EXAMPLES = ROOT / "examples"
-FILES = {"dataset": "clicks", "tokenizer": "digits", "backbone": "gru", "label_smoothing": "label_smoothing",
-         "metric": "rbp", "baseline": "follows"}
+FILES = {"dataset": "clicks", "split": "new_users", "tokenizer": "digits", "backbone": "gru",
+         "label_smoothing": "label_smoothing", "metric": "rbp", "baseline": "follows"}
 PLUGINS = [word for name in FILES for word in ("--plugin", str(EXAMPLES / f"{name}.py"))]
 
 
@@ -112,6 +112,20 @@ def test_a_suite_of_plugins(results: Path) -> None:
     assert len({part["source"] for part in parts}) == 5 and "source" not in found["Item-kNN"].identity["baseline"]
     report = (results / "reports/mine/report.md").read_text(encoding="utf-8")
     assert "# A GRU on digits beside its baselines" in report and "## Other runs" not in report
+
+
+def test_a_split_of_ones_own(clicks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Chosen by its name, it is in the names of the runs and in the report; so are its settings, and no other's."""
+    given = [*PLUGINS, "--suite", EXAMPLES / "mine.toml", *words(clicks, tmp_path), "--baselines", "follows",
+             "--objectives", "none", "--set", "split.name=new_users"]
+    assert run(*given, "--set", "split.every=2", "--jobs", "2") == 0
+    (record,) = records(tmp_path).values()
+    assert record.identity["split"]["name"] == "new_users" and "source" in record.identity["split"]
+    assert record.data["test"] == record.data["valid"] == 30 and record.config["split"]["every"] == 2
+    report = (tmp_path / "reports/mine/report.md").read_text(encoding="utf-8")
+    assert "Users who were never trained on: one of 2 is tested; at most" in report
+    assert run(*given, "--set", "split.evry=2") == 2 and "Did you mean 'every'?" in capsys.readouterr().err
+    assert run(*given[:-1], "split.every=2") == 2 and "unknown setting 'every'" in capsys.readouterr().err
 
 
 def test_a_baseline_that_no_suite_names_is_a_row_of_its_own(clicks: Path, results: Path, tmp_path: Path) -> None:

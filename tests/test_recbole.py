@@ -18,8 +18,7 @@ from baselines.recbole_models import BERT4Rec, SASRec
 from genrec_bench.contracts import Interactions, Split
 from genrec_bench.core import registry
 from genrec_bench.core.errors import DoesNotFit, UserError
-from genrec_bench.experiments.config import SplitConfig
-from genrec_bench.splits.leave_one_out import leave_one_out, seen_items
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.processes import is_alive, until
 from tests.small_jobs import Quiet, job_of, made_of, papers_data, run, toy
 from tests.test_cli import ROOT, environment
@@ -145,7 +144,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         cases["office"], data["office"] = small("sasrec"), real
     for name, baseline in cases.items():
         (root / name).mkdir()
-        split = SplitConfig() if name in ("office", "whole") else SplitConfig(max_history=5)
+        split = LeaveOneOut() if name in ("office", "whole") else LeaveOneOut(max_history=5)
         recbole_adapter.write_input(root / name, job_of(root / name, data[name], split=split),
                                     baseline.child_settings(), "")
     environment = recbole_adapter.child_environment("cpu", 1)[0]
@@ -174,7 +173,7 @@ def check_rows(folder: Path, split: Split, width: int, appended: bool = False) -
 @needs_recbole
 @pytest.mark.parametrize("case", ["sasrec_CE", "target_appended", "stock"])
 def test_rows_are_ours(probe: tuple[Path, dict], case: str) -> None:
-    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    split = LeaveOneOut(max_history=5).split(toy())
     check_rows(probe[0] / case, split, 5, appended=case == "target_appended")
     assert probe[1][case]["items"] == toy().num_items + 1, "never-seen items are ranked too"
 
@@ -183,13 +182,13 @@ def test_rows_are_ours(probe: tuple[Path, dict], case: str) -> None:
 def test_rows_are_ours_on_office(probe: tuple[Path, dict]) -> None:
     if "office" not in probe[1]:
         pytest.skip("no data of APAO's Office (set GENREC_BENCH_DATA)")
-    check_rows(probe[0] / "office", leave_one_out(office(), SplitConfig()), 20)
+    check_rows(probe[0] / "office", LeaveOneOut().split(office()), 20)
 
 
 @needs_recbole
 def test_bert4rec_learns_from_its_targets(probe: tuple[Path, dict]) -> None:
     """With ft_ratio 1 only the last item of a row is masked: the target, or as shipped the history's newest item."""
-    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    split = LeaveOneOut(max_history=5).split(toy())
     fixed, stock = probe[1]["target_appended"], probe[1]["stock"]
     targets = split.train.targets[:64]
     assert fixed["labels"] == [(targets + 1).tolist(), ((targets + 1) % 12 + 1).tolist()]
@@ -201,7 +200,7 @@ def test_bert4rec_learns_from_its_targets(probe: tuple[Path, dict]) -> None:
 
 @needs_recbole
 def test_bert4rec_reads_the_whole_history_when_it_ranks(probe: tuple[Path, dict]) -> None:
-    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    split = LeaveOneOut(max_history=5).split(toy())
     for row in range(40):
         history = (split.test.history(row) + 1).tolist()
         fixed, stock = (probe[1][name] for name in ("target_appended", "stock"))
@@ -261,10 +260,10 @@ def test_equal_runs_are_equal_and_leave_nothing_elsewhere(tmp_path: Path, monkey
 def test_own_history_leaves_the_ranking(tmp_path: Path) -> None:
     spec = {"name": "bert4rec", **TINY, "mask_ratio": 0.4}
     outcome = run(spec, tmp_path, exclude_history=True)
-    split = leave_one_out(toy(), SplitConfig(max_history=5))
+    split = LeaveOneOut(max_history=5).split(toy())
     for part, ranked in (("valid", outcome.valid), ("test", outcome.test)):
         targets = getattr(split, part).targets
-        left = [12 - len(set(seen) - {target}) for seen, target in zip(seen_items(split, part), targets, strict=True)]
+        left = [12 - len(set(seen) - {target}) for seen, target in zip(getattr(split, part).seen, targets, strict=True)]
         assert (ranked.ranks > 0).all() and (ranked.ranks <= left).all()
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from genrec_bench.contracts import Instances, Interactions
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import SplitConfig
-from genrec_bench.splits.leave_one_out import history_fingerprint, leave_one_out, seen_items, summary
+from genrec_bench.splits.base import summary
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 
 
 def _interactions(*sequences: list[int], num_items: int = 10) -> Interactions:
@@ -29,7 +29,7 @@ def test_split_derived_by_hand():
     Test: the last item after the ones before it; valid: the one before; train: x2 = 2, x3 = 3, x4 = 4 of the first
     user (L - 3 = 3 rows), none of the second (L = 3).
     """
-    split = leave_one_out(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9]), SplitConfig(max_history=2))
+    split = LeaveOneOut(max_history=2).split(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9]))
     assert _rows(split.train) == [(0, [1], 2), (0, [1, 2], 3), (0, [2, 3], 4)]
     assert _rows(split.valid) == [(0, [3, 4], 5), (1, [7], 8)]
     assert _rows(split.test) == [(0, [4, 5], 6), (1, [7, 8], 9)]
@@ -40,15 +40,15 @@ def test_split_derived_by_hand():
 
 def test_thinned_split_derived_by_hand():
     """One target a user of [1 2 3 4 5 6]: 4, with its 2 newest items; training then sees 2, 3, 4 and nothing older."""
-    config = SplitConfig(max_history=2, train_targets_per_user=1)
-    split = leave_one_out(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9, 0]), config)
+    config = LeaveOneOut(max_history=2, train_targets_per_user=1)
+    split = config.split(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9, 0]))
     assert _rows(split.train) == [(0, [2, 3], 4), (1, [7], 8)]
     assert [s.tolist() for s in split.train_sequences] == [[2, 3, 4], [7, 8]]
-    full = leave_one_out(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9, 0]), SplitConfig(max_history=2))
+    full = LeaveOneOut(max_history=2).split(_interactions([1, 2, 3, 4, 5, 6], [7, 8, 9, 0]))
     assert _rows(split.test) == _rows(full.test) and _rows(split.valid) == _rows(full.valid)
 
 
-def _naive(sequence: list[int], config: SplitConfig) -> tuple[list, tuple, tuple]:
+def _naive(sequence: list[int], config: LeaveOneOut) -> tuple[list, tuple, tuple]:
     """The rule as the data's documentation words it, counting from 1."""
     x = [None, *sequence]
     length = len(sequence)
@@ -64,8 +64,8 @@ def _naive(sequence: list[int], config: SplitConfig) -> tuple[list, tuple, tuple
 def test_split_equals_naive_loop(max_history: int, targets: int):
     random = np.random.default_rng(max_history * 10 + targets)
     sequences = [random.integers(0, 40, size=n).tolist() for n in random.integers(3, 30, size=60)]
-    config = SplitConfig(max_history=max_history, train_targets_per_user=targets)
-    split = leave_one_out(_interactions(*sequences, num_items=40), config)
+    config = LeaveOneOut(max_history=max_history, train_targets_per_user=targets)
+    split = config.split(_interactions(*sequences, num_items=40))
     expected = [_naive(s, config) for s in sequences]
     assert _rows(split.train) == [(u, h, t) for u, (rows, _, _) in enumerate(expected) for h, t in rows]
     assert _rows(split.valid) == [(u, *valid) for u, (_, valid, _) in enumerate(expected)]
@@ -76,46 +76,44 @@ def test_split_equals_naive_loop(max_history: int, targets: int):
 
 
 def test_max_users_keeps_the_first_users_and_the_whole_catalogue(toy_interactions: Interactions):
-    full = leave_one_out(toy_interactions, SplitConfig())
-    split = leave_one_out(toy_interactions, SplitConfig(max_users=7))
+    full = LeaveOneOut().split(toy_interactions)
+    split = LeaveOneOut(max_users=7).split(toy_interactions)
     assert split.interactions.user_ids == toy_interactions.user_ids[:7]
     assert len(split.test) == len(split.valid) == len(split.train_sequences) == 7
     assert split.num_items == toy_interactions.num_items
     assert _rows(split.train) == [row for row in _rows(full.train) if row[0] < 7]
-    assert leave_one_out(toy_interactions, SplitConfig(max_users=999)).fingerprint == full.fingerprint
+    assert LeaveOneOut(max_users=999).split(toy_interactions).fingerprint == full.fingerprint
 
 
 def test_fingerprint_follows_content_only(toy_interactions: Interactions):
-    base = leave_one_out(toy_interactions, SplitConfig()).fingerprint
-    assert leave_one_out(replace(toy_interactions, name="other"), SplitConfig()).fingerprint == base
-    assert leave_one_out(toy_interactions, SplitConfig(max_history=3)).fingerprint != base
+    base = LeaveOneOut().split(toy_interactions).fingerprint
+    assert LeaveOneOut().split(replace(toy_interactions, name="other")).fingerprint == base
+    assert LeaveOneOut(max_history=3).split(toy_interactions).fingerprint != base
     larger = replace(toy_interactions, item_ids=(*toy_interactions.item_ids, "30"))
-    assert leave_one_out(larger, SplitConfig()).fingerprint != base
+    assert LeaveOneOut().split(larger).fingerprint != base
     swapped = [s.copy() for s in toy_interactions.sequences]
     swapped[3][0] = (swapped[3][0] + 1) % 30
-    assert leave_one_out(replace(toy_interactions, sequences=tuple(swapped)), SplitConfig()).fingerprint != base
+    assert LeaveOneOut().split(replace(toy_interactions, sequences=tuple(swapped))).fingerprint != base
 
 
-def test_the_histories_fingerprint_follows_items_that_the_rows_have_cut():
+def test_the_fingerprint_follows_items_that_the_rows_have_cut():
     """Two data sets that differ in an old item only: equal rows, other items to take out of a ranking."""
-    config = SplitConfig(max_history=2, train_targets_per_user=1)
-    one, other, third = (leave_one_out(_interactions([old, 2, 3, 4, 5, 6], [7, 8, 9, 0]), config) for old in (1, 0, 1))
-    assert one.fingerprint == other.fingerprint and history_fingerprint(one) != history_fingerprint(other)
-    assert history_fingerprint(one) == history_fingerprint(third) and len(history_fingerprint(one)) == 64
-    assert seen_items(one, "test")[0].tolist() != seen_items(other, "test")[0].tolist()
-    moved = leave_one_out(_interactions([1, 2, 3, 4, 5], [6, 7, 8, 9, 0]), config)
-    assert history_fingerprint(moved) != history_fingerprint(one), "the border between users counts"
+    config = LeaveOneOut(max_history=2, train_targets_per_user=1)
+    one, other, third = (config.split(_interactions([old, 2, 3, 4, 5, 6], [7, 8, 9, 0])) for old in (1, 0, 1))
+    assert all(_rows(getattr(one, part)) == _rows(getattr(other, part)) for part in ("train", "valid", "test"))
+    assert one.fingerprint != other.fingerprint and one.fingerprint == third.fingerprint
+    assert one.test.seen[0].tolist() != other.test.seen[0].tolist()
 
 
-def test_the_histories_fingerprint_is_of_the_users_kept(toy_interactions: Interactions):
-    split = leave_one_out(toy_interactions, SplitConfig(max_users=7))
+def test_the_fingerprint_is_of_the_users_kept(toy_interactions: Interactions):
+    split = LeaveOneOut(max_users=7).split(toy_interactions)
     more = replace(toy_interactions, user_ids=toy_interactions.user_ids[:9], sequences=toy_interactions.sequences[:9])
-    assert history_fingerprint(split) == history_fingerprint(leave_one_out(more, SplitConfig(max_users=7)))
-    assert history_fingerprint(split) != history_fingerprint(leave_one_out(more, SplitConfig()))
+    assert split.fingerprint == LeaveOneOut(max_users=7).split(more).fingerprint
+    assert split.fingerprint != LeaveOneOut().split(more).fingerprint
 
 
 def test_arrays_are_int64(toy_interactions: Interactions):
-    split = leave_one_out(toy_interactions, SplitConfig(train_targets_per_user=2))
+    split = LeaveOneOut(train_targets_per_user=2).split(toy_interactions)
     for part in (split.train, split.valid, split.test):
         assert {a.dtype for a in (part.users, part.targets, part.offsets, part.items)} == {np.dtype(np.int64)}
         assert part.offsets[0] == 0 and part.offsets[-1] == len(part.items)
@@ -124,6 +122,6 @@ def test_arrays_are_int64(toy_interactions: Interactions):
 
 def test_too_short_sequences_are_refused():
     with pytest.raises(UserError, match="'u1' has 2 interactions"):
-        leave_one_out(_interactions([1, 2, 3, 4], [5, 6]), SplitConfig())
+        LeaveOneOut().split(_interactions([1, 2, 3, 4], [5, 6]))
     with pytest.raises(UserError, match="no user has a training row"):
-        leave_one_out(_interactions([1, 2, 3], [4, 5, 6]), SplitConfig())
+        LeaveOneOut().split(_interactions([1, 2, 3], [4, 5, 6]))

@@ -24,7 +24,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.seeds import stream_seed
-from genrec_bench.experiments.config import SplitConfig, TrainingConfig
+from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
@@ -32,7 +32,7 @@ from genrec_bench.results.records import RunRecord
 from genrec_bench.running.generative import median_seconds
 from genrec_bench.running.runner import run_one
 from genrec_bench.running.workspace import FAILURE, Workspace
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed
 from genrec_bench.training.loop import STATE, learning_rate, train
@@ -123,7 +123,7 @@ def toy_training(interactions: Interactions, folder: Path, *, validate: Callable
                  seed: int = 0, progress: Any = None, **settings: Any) -> tuple[torch.nn.Module, Any]:
     """Train a small TIGER on the toy with a made-up validation."""
     ids = SemanticIds.from_codes(interactions.given_codes)
-    split = leave_one_out(interactions, SplitConfig(train_targets_per_user=2))
+    split = LeaveOneOut(train_targets_per_user=2).split(interactions)
     if model is None:
         model = TigerSettings(width=16, num_layers=1, num_heads=2, head_width=8, feed_forward_width=32,
                               dropout=0.0).build(ids.vocab_size, 7)
@@ -234,7 +234,7 @@ def test_dropout_has_a_stream_of_its_own_each_epoch(toy_interactions: Interactio
 def test_steps_and_parameters_are_counted(toy_interactions: Interactions, tmp_path: Path) -> None:
     """The toy's 2 training targets a user make ceil(rows / 8) steps an epoch."""
     model, trained = toy_training(toy_interactions, tmp_path, epochs=2)
-    rows = len(leave_one_out(toy_interactions, SplitConfig(train_targets_per_user=2)).train)
+    rows = len(LeaveOneOut(train_targets_per_user=2).split(toy_interactions).train)
     assert trained.history["steps"] == 2 * math.ceil(rows / 8)
     assert trained.history["parameters"] == model.num_parameters()
 

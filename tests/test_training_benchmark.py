@@ -16,10 +16,10 @@ from benchmarks.training_reference import first_of_their_kind
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import Interactions, SemanticIds
-from genrec_bench.experiments.config import SplitConfig, TrainingConfig
+from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.cross_entropy import CrossEntropy
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 TIGER = TigerSettings(width=8, num_layers=2, num_heads=2, head_width=4, feed_forward_width=16)
@@ -39,7 +39,7 @@ def step_of(which: str) -> Step:
     interactions = Interactions("tiny", tuple(map(str, range(20))), tuple(map(str, range(30))), sequences)
     ids = SemanticIds.from_codes(random.integers(0, 4, size=(30, 3)), (4, 4, 4))
     settings, objectives, config = STEPS[which]
-    return Step(Corpus("tiny", leave_one_out(interactions, SplitConfig()), ids), settings, objectives, config)
+    return Step(Corpus("tiny", LeaveOneOut().split(interactions), ids), settings, objectives, config)
 
 
 @pytest.mark.parametrize("which", sorted(STEPS))

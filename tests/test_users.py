@@ -12,12 +12,12 @@ import pytest
 from genrec_bench.contracts import Interactions
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.config import RunConfig, SplitConfig
+from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results import test_users
 from genrec_bench.results.records import RecordStore
 from genrec_bench.results.test_users import ARRAYS, UserFacts, facts_of, find_users, keep_users, path_of, read_users
 from genrec_bench.running import runner
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.small_jobs import Quiet, made_of, toy, write_toy
 
 FACTS = UserFacts("ab" * 32, np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]))
@@ -32,7 +32,7 @@ def same(one: UserFacts, other: UserFacts) -> bool:
 
 def test_counts_by_hand() -> None:
     """Training sees all but the last two items of a user; the third user has too few for a training row."""
-    split = leave_one_out(made_of([[0, 1, 2, 3, 1], [1, 1, 0, 2], [2, 0, 1]], 5), SplitConfig(max_history=3))
+    split = LeaveOneOut(max_history=3).split(made_of([[0, 1, 2, 3, 1], [1, 1, 0, 2], [2, 0, 1]], 5))
     # training sequences 0 1 2 | 1 1 | none: item 0 once, 1 three times, 2 once, 3 and 4 never; targets 1, 2, 1
     facts = facts_of(split)
     assert facts.history_length.tolist() == [3, 3, 2] and facts.num_users == 3
@@ -43,9 +43,9 @@ def test_counts_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_counts_of_a_loop(seed: int) -> None:
     random = np.random.default_rng(seed)
-    config = SplitConfig(max_history=int(random.integers(1, 8)), train_targets_per_user=int(random.integers(0, 4)),
+    config = LeaveOneOut(max_history=int(random.integers(1, 8)), train_targets_per_user=int(random.integers(0, 4)),
                          max_users=int(random.integers(0, 30)))
-    split = leave_one_out(toy(seed=seed), config)
+    split = config.split(toy(seed=seed))
     facts = facts_of(split)
     for row, (user, target) in enumerate(zip(split.test.users, split.test.targets, strict=True)):
         assert facts.history_length[row] == len(split.test.history(row)) <= config.max_history
@@ -69,13 +69,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_equal_splits_give_equal_bytes(tmp_path: Path) -> None:
     """Whatever the dataset is called."""
     for name, interactions in (("one", toy()), ("other", replace(toy(), name="renamed"))):
-        keep_users(RecordStore(tmp_path), name, leave_one_out(interactions, SplitConfig(max_history=5)))
+        keep_users(RecordStore(tmp_path), name, LeaveOneOut(max_history=5).split(interactions))
     one, other = sorted(tmp_path.glob("*/*.users.npz"))
     assert one.name == other.name and one.read_bytes() == other.read_bytes()
 
 
 def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
-    store, split = RecordStore(tmp_path), leave_one_out(toy(), SplitConfig())
+    store, split = RecordStore(tmp_path), LeaveOneOut().split(toy())
     assert find_users(store, "toy", split.fingerprint) is None
     path = path_of(store, "toy", split.fingerprint)
     test_users.write_users(path, replace(FACTS, fingerprint=split.fingerprint))
@@ -137,7 +137,7 @@ def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interact
     folder = tmp_path / "data"
     write_toy(folder, toy_interactions)
     dataset = registry.datasets.build({"name": "folder", "path": str(folder), "label": "mine"})
-    config = RunConfig("Popularity", "smoke", dataset, 0, split=SplitConfig(max_history=4),
+    config = RunConfig("Popularity", "smoke", dataset, 0, split=LeaveOneOut(max_history=4),
                        baseline=registry.baselines.build({"name": "popularity"}))
     workspace = runner.Workspace(tmp_path / "results")
     prepared = workspace.prepare(config)

@@ -12,7 +12,7 @@ from genrec_bench.commands import common
 from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.experiments.grid import parse_overrides
-from genrec_bench.splits.check import check_data, chosen_datasets, labelled, present_datasets
+from genrec_bench.running.data_check import check_data, chosen_datasets, labelled, present_datasets
 
 COUNTS = ("users", "items", "interactions", "train", "valid", "test", "distinct_semantic_ids")
 

@@ -72,7 +72,7 @@ def _baselines() -> Rows:
 
 
 KINDS: dict[str, Callable[[], Rows]] = {
-    "datasets": _plugins(registry.datasets), "tokenizers": _plugins(registry.tokenizers),
-    "backbones": _plugins(registry.backbones), "objectives": _objectives,
+    "datasets": _plugins(registry.datasets), "splits": _plugins(registry.splits),
+    "tokenizers": _plugins(registry.tokenizers), "backbones": _plugins(registry.backbones), "objectives": _objectives,
     "metrics": _plugins(registry.metrics), "suites": _suites, "baselines": _baselines, "profiles": _profiles,
 }

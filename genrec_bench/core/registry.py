@@ -101,12 +101,13 @@ def identity(instance: Any) -> dict[str, Any]:
 
 
 datasets = Registry("dataset", "genrec_bench.datasets")
+splits = Registry("split", "genrec_bench.splits")
 tokenizers = Registry("tokenizer", "genrec_bench.tokenizers")
 backbones = Registry("backbone", "genrec_bench.backbones")
 objectives = Registry("objective", "genrec_bench.objectives")
 metrics = Registry("metric", "genrec_bench.metrics")
 baselines = Registry("baseline", "baselines")
-KINDS = (datasets, tokenizers, backbones, objectives, metrics, baselines)
+KINDS = (datasets, splits, tokenizers, backbones, objectives, metrics, baselines)
 
 
 def kind_of(name: str, where: str = "") -> Registry:

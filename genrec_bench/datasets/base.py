@@ -18,11 +18,10 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from genrec_bench.contracts import Interactions
+from genrec_bench.contracts import MIN_INTERACTIONS, Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
 
-MIN_INTERACTIONS = 3  # leave-one-out needs a history, a validation target and a test target
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -30,13 +29,15 @@ Key = TypeVar("Key", bound=Hashable)
 class Dataset(ABC):
     """A named source of interactions; its fields are its settings.
 
-    version: raised when the same files would give other numbers. default_tokenizer: "given" where the data carries
+    version: raised when the same files would give other numbers. default_split: how it is split where the user says
+    nothing. default_tokenizer: "given" where the data carries
     semantic IDs, else a tokenizer that makes them. needs_path: it can only be named by a folder of the user's own.
     how_to_get: one line for `data fetch`.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    default_split: ClassVar[str] = "leave_one_out"
     default_tokenizer: ClassVar[str] = "given"
     needs_path: ClassVar[bool] = False
     how_to_get: ClassVar[str] = ""

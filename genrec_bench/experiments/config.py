@@ -13,15 +13,6 @@ from genrec_bench.core.settings import setting
 
 
 @dataclass(frozen=True)
-class SplitConfig:
-    """Leave-one-out: last item tests, the one before validates, every earlier one but the first trains."""
-
-    max_history: int = setting(20, "items of history kept, newest last (APAO 5.1.3)", low=1)
-    train_targets_per_user: int = setting(0, "newest training targets kept of each user, 0 = all", low=0)
-    max_users: int = setting(0, "first users kept, 0 = all; for smoke tests", low=0)
-
-
-@dataclass(frozen=True)
 class TrainingConfig:
     """The training loop. Defaults are APAO's (5.1.3), with gradients averaged over accumulation steps."""
 
@@ -105,7 +96,7 @@ class Uses:
 class RunConfig:
     """One run: either a `baseline`, or tokenizer + backbone + objectives trained by our loop.
 
-    dataset, baseline, tokenizer, backbone and the objectives are plug-ins, frozen dataclasses with all settings.
+    dataset, split, baseline, tokenizer, backbone and the objectives are plug-ins, frozen dataclasses with all settings.
     label: the row's name in tables; profile: which profile made it. Neither names the run. uses: runs that come first.
     """
 
@@ -113,7 +104,7 @@ class RunConfig:
     profile: str
     dataset: Any
     seed: int
-    split: SplitConfig = field(default_factory=SplitConfig)
+    split: Any
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     baseline: Any = None
     tokenizer: Any = None
@@ -149,12 +140,13 @@ class RunConfig:
         return plain
 
 
-COMPONENTS = {"dataset": registry.datasets, "baseline": registry.baselines, "tokenizer": registry.tokenizers,
-              "backbone": registry.backbones}
-PARTS: dict[str, type] = {"split": SplitConfig, "training": TrainingConfig, "decoding": DecodingConfig,
+COMPONENTS = {"dataset": registry.datasets, "split": registry.splits, "baseline": registry.baselines,
+              "tokenizer": registry.tokenizers, "backbone": registry.backbones}
+PARTS: dict[str, type] = {"training": TrainingConfig, "decoding": DecodingConfig,
                           "negatives": NegativesConfig, "evaluation": EvaluationConfig}
 # What `--set` and profiles may name: the parts, and what the training of a second stage has otherwise.
 SECTIONS: dict[str, type] = {**PARTS, "second_stage": TrainingConfig}
+WORDS = ("split", *SECTIONS)  # what `--set` calls by no plug-in's name
 
 
 def from_dict(data: Mapping[str, Any]) -> RunConfig:

@@ -14,6 +14,7 @@ from genrec_bench.core.seeds import check_seeds
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments.config import (
     SECTIONS,
+    WORDS,
     DecodingConfig,
     EvaluationConfig,
     RunConfig,
@@ -113,7 +114,7 @@ def training_config(profile: str, dataset: str, overrides: Overrides) -> Trainin
 
 def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
     """Refuse a `--set` that no run reads. Raises: UserError."""
-    used = set(SECTIONS) - {"second_stage", "negatives"}
+    used = set(WORDS) - {"second_stage", "negatives"}
     for config in configs:
         used |= {"negatives"} if config.negatives else set()
         used |= {"second_stage"} if config.uses else set()
@@ -158,17 +159,20 @@ def _value(text: str) -> Any:
 
 def _fields_of(target: str) -> list[str]:
     """Settings of a section, component or baseline. Raises: UserError with the nearest name."""
-    known = {**_parts(), **{name: registry.datasets.get(name) for name in registry.datasets.names()}}
+    known = _parts(registry.datasets)
     if target not in known:
         raise unknown("part", target, known, "--set")
-    return [f.name for f in dataclasses.fields(known[target])]
+    return known[target]
 
 
-def _parts() -> dict[str, type]:
-    """Everything but datasets that has settings: sections, components and baselines."""
-    kinds = (registry.tokenizers, registry.backbones, registry.objectives)
-    return {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()},
-            **{name: registry.baselines.get(name) for name in registry.baselines.names()}}
+def _parts(*more: registry.Registry) -> dict[str, list[str]]:
+    """Settings of everything that has any: sections, components and baselines; those of all split rules are `split`'s.
+    """
+    kinds = (registry.tokenizers, registry.backbones, registry.objectives, registry.baselines, *more)
+    classes = {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()}}
+    rules = [field.name for cls in registry.splits.classes().values() for field in dataclasses.fields(cls)]
+    return {"split": ["name", *dict.fromkeys(rules)],
+            **{name: [field.name for field in dataclasses.fields(cls)] for name, cls in classes.items()}}
 
 
 def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
@@ -185,10 +189,9 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
         for part, values in layer.items():
             if part not in parts:
                 raise unknown("part", part, parts, place)
-            fields = [f.name for f in dataclasses.fields(parts[part])]
             for key in values:
-                if key not in fields:
-                    raise unknown("setting", key, fields, f"{place}.{part}")
+                if key not in parts[part]:
+                    raise unknown("setting", key, parts[part], f"{place}.{part}")
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
@@ -231,6 +234,14 @@ def _section(name: str, layers: list[Overrides]) -> Any:
     return settings.build(SECTIONS[name], merged, name)
 
 
+def _split(dataset: Any, layers: list[Overrides]) -> Any:
+    """The split rule: the dataset's own where no layer names one; its settings are those of the part `split`."""
+    merged: dict[str, Any] = {"name": dataset.default_split}
+    for layer in layers:
+        merged |= layer.get("split", {})
+    return registry.splits.build(merged)
+
+
 def _values(spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
     """The settings of a component: profile < profile's dataset part < the row < --set; the rest has its defaults."""
     name = spec["name"]
@@ -240,7 +251,7 @@ def _values(spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
 
 def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: tuple[int, ...],
           profile: str) -> list[RunConfig]:
-    shared = {"profile": profile, "dataset": dataset, "split": _section("split", layers),
+    shared = {"profile": profile, "dataset": dataset, "split": _split(dataset, layers),
               "evaluation": _section("evaluation", layers)}
     if "baseline" in row:
         return _baseline_runs(row["baseline"], layers, seeds, shared)

@@ -25,7 +25,7 @@ def short_hash(data: Any) -> str:
 
 def method_parts(config: RunConfig) -> dict[str, Any]:
     """What a method is, as plain data: a run without its seed, its data, and the runs that it uses."""
-    parts = {"engine": ENGINE_VERSION, "split": settings.differing(config.split),
+    parts = {"engine": ENGINE_VERSION, "split": registry.identity(config.split),
              "evaluation": settings.differing(config.evaluation)}
     if config.baseline is not None:
         parts["baseline"] = registry.identity(config.baseline)
@@ -45,17 +45,15 @@ def method(config: RunConfig) -> str:
 
 
 def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_fingerprint: str | None,
-                   used: Mapping[str, str], history_fingerprint: str | None = None) -> dict[str, Any]:
+                   used: Mapping[str, str]) -> dict[str, Any]:
     """Everything a run's numbers depend on, as plain data; stored in the record.
 
-    The dataset counts by its processed split and the tokenizer by the IDs that it made, besides their settings. Whole
-    histories, beyond what the split's rows hold, matter only where they are taken out of the ranking.
+    The dataset counts by its processed split and the tokenizer by the IDs that it made, besides their settings.
     used: what is taken -> name of the run that it is taken from.
     """
     parts = {"seed": config.seed, "dataset": registry.identity(config.dataset), "split_fingerprint": split_fingerprint,
              **method_parts(config)}
-    more = {"semantic_ids_fingerprint": semantic_ids_fingerprint, "history_fingerprint": history_fingerprint,
-            "uses": dict(used)}
+    more = {"semantic_ids_fingerprint": semantic_ids_fingerprint, "uses": dict(used)}
     return parts | {name: value for name, value in more.items() if value}
 
 

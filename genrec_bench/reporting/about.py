@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genrec_bench.core import registry
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import flatten
 from genrec_bench.reporting.tables import DASH, number, pipe
@@ -23,7 +24,9 @@ TOKENIZER_HEADER = ("block", "method", "tokenizer", "levels", "codebook_sizes", 
 def rules(block: Block) -> str:
     """The sentences that hold for every method of a block alike."""
     split, evaluation = block.config.get("split", {}), block.config.get("evaluation", {})
-    parts = [f"Leave-one-out; at most {split.get('max_history', DASH)} items of history."]
+    known = split.get("name") in registry.splits.names()  # a record may be of somebody else's plug-in
+    rule = registry.splits.build(split).title if known else f"Split {split.get('name', DASH)}"
+    parts = [f"{rule}; at most {split.get('max_history', DASH)} items of history."]
     order = next((r.data["order"] for g in block.groups for r in g.records if "order" in r.data), None)
     parts += order_sentences(order) if order else []
     targets, users = split.get("train_targets_per_user", 0), split.get("max_users", 0)

@@ -207,7 +207,7 @@ def is_seeded(record: RunRecord) -> bool:
 
 def data_of(record: RunRecord) -> dict[str, Any]:
     """What every run of a block has in common: the data, and the rows made of them."""
-    names = ("engine", "dataset", "split_fingerprint", "history_fingerprint")
+    names = ("engine", "dataset", "split_fingerprint")
     return {name: record.identity[name] for name in names if name in record.identity}
 
 

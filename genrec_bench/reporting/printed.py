@@ -73,14 +73,14 @@ def why_not_group(group: Group, paper: Paper) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(place, spelling in `--set`, value) of every setting of a run but its seed; names of parts are none."""
+    """(place, spelling in `--set`, value) of every setting of a run but its seed; of names only the split's."""
     flat = flatten({part: value for part, value in config.items() if part not in NO_SETTING})
     for place, value in flat.items():
         part, _, key = place.rpartition(".")
-        owner = flat.get(f"{part}.name", part.rpartition(".")[2])
+        owner = part if part == "split" else flat.get(f"{part}.name", part.rpartition(".")[2])
         if owner == "training" and part == "training" and (config.get("first_stage") or {}).get("continues", False):
             owner = "second_stage"
-        if key != "name" and place != "first_stage.negatives":  # absent: a stage that draws none
+        if (key != "name" or part == "split") and place != "first_stage.negatives":  # absent: a stage that draws none
             yield place, f"{owner}.{key}", value
 
 

@@ -14,7 +14,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments import grid
-from genrec_bench.experiments.config import SECTIONS, RunConfig
+from genrec_bench.experiments.config import WORDS, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.suite_files import load_profile, with_preset
 from genrec_bench.reporting.comparison import render_comparison
@@ -234,7 +234,7 @@ def _command(selection: Selection, absent: list[RunConfig], reference: Path, plu
     which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
         ["--baselines", *selection.baselines, "--objectives", "none"]
     parts = [part for c in absent for part in (c.dataset, c.tokenizer, c.backbone, c.baseline) if part is not None]
-    used = {*SECTIONS, *(part.name for part in parts)}
+    used = {*WORDS, *(part.name for part in parts)}
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
     changes += [word for plugin in plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]

@@ -40,7 +40,7 @@ class Question:
     def sample(self, item: Prepared) -> diagnoses.Sample:
         """The test rows of a run that are looked at."""
         size = {"limit": self.users, "drawn": self.users} if self.users else {}
-        return diagnoses.sample_rows(item.split.fingerprint, len(item.split.test), **size)
+        return diagnoses.sample_rows(item.split.rows_fingerprint, len(item.split.test), **size)
 
     def settings(self, item: Prepared) -> dict[str, Any]:
         """What a diagnosis that answers it says of itself."""

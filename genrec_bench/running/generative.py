@@ -22,7 +22,6 @@ from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
 from genrec_bench.experiments.config import RunConfig, TrainingConfig, from_dict
 from genrec_bench.objectives.base import Objective
 from genrec_bench.search.beam import beam_search, users_per_pass
-from genrec_bench.splits.leave_one_out import seen_items
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed, States, row_losses
 from genrec_bench.training.loop import train
@@ -42,7 +41,7 @@ class Ranker:
         self.targets = trie.id_of_item[instances.targets]
         self.exclude = None
         if config.evaluation.exclude_history:
-            self.exclude = id_exclusions(seen_items(split, part), instances.targets, trie.id_of_item)
+            self.exclude = id_exclusions(instances.seen, instances.targets, trie.id_of_item)
 
     def lists(self, model: Backbone) -> np.ndarray:
         """(U, K) numbers of the semantic IDs found for every row, best first, -1 = unused."""

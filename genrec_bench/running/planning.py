@@ -13,7 +13,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.provenance import device_name
-from genrec_bench.experiments.config import RunConfig, SplitConfig
+from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
 from genrec_bench.experiments.suite_files import GRIDS, load_profile, load_suite
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
@@ -116,7 +116,7 @@ def _probe(item: Prepared, workspace: Workspace) -> float:
     return record.timings["total_seconds"] + epoch * epochs
 
 
-def _one_epoch(config: RunConfig, split: SplitConfig) -> RunConfig:
+def _one_epoch(config: RunConfig, split: Any) -> RunConfig:
     uses = tuple(dataclasses.replace(used, run=_one_epoch(used.run, split)) for used in config.uses)
     config = dataclasses.replace(config, split=split, uses=uses)
     if config.baseline is not None:

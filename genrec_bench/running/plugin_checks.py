@@ -33,9 +33,10 @@ from genrec_bench.core.files import APART
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.registry import Registry
 from genrec_bench.datasets.base import MIN_INTERACTIONS, Dataset
-from genrec_bench.experiments.config import EvaluationConfig, RunConfig, SplitConfig
+from genrec_bench.experiments.config import EvaluationConfig, RunConfig
 from genrec_bench.metrics.base import Metric
-from genrec_bench.splits.leave_one_out import leave_one_out
+from genrec_bench.running.split_checks import check_split
+from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.tokenizers.base import Tokenizer
 
 USERS, ITEMS = 60, 100
@@ -136,7 +137,7 @@ def _loads_again(dataset: Dataset, load: Callable[[], Interactions], data_dir: P
 
 
 def _can_be_split(dataset: Dataset, load: Callable[[], Interactions], data_dir: Path | None) -> None:
-    leave_one_out(load(), SplitConfig())
+    registry.splits.build({"name": dataset.default_split}).split(load())
 
 
 def _has_a_tokenizer(dataset: Dataset, load: Callable[[], Interactions], data_dir: Path | None) -> None:
@@ -285,8 +286,8 @@ def _baseline(baseline: Baseline, _: Path | None) -> list[Finding]:
 
 def _job(baseline: Baseline, data: Interactions, seed: int, folder: Path) -> Job:
     place = registry.datasets.build({"name": "folder", "path": str(folder), "label": data.name})
-    config = RunConfig("check", "smoke", place, seed, SplitConfig(), EvaluationConfig(), baseline)
-    split = leave_one_out(data, config.split)
+    config = RunConfig("check", "smoke", place, seed, LeaveOneOut(), EvaluationConfig(), baseline)
+    split = config.split.split(data)
     baseline.check_fit(config, split)
     return Job(config, split, None, seed, folder, "cpu", 1, Quiet())
 
@@ -353,6 +354,6 @@ def _backbone(backbone: Any, _: Path | None) -> list[Finding]:
 
 
 _OF: dict[Registry, Callable[[Any, Path | None], list[Finding]]] = {
-    registry.datasets: _dataset, registry.tokenizers: _tokenizer, registry.backbones: _backbone,
-    registry.metrics: _metric, registry.baselines: _baseline,
+    registry.datasets: _dataset, registry.splits: check_split, registry.tokenizers: _tokenizer,
+    registry.backbones: _backbone, registry.metrics: _metric, registry.baselines: _baseline,
 }

@@ -15,7 +15,7 @@ from types import ModuleType
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError, nearest, unknown
 from genrec_bench.core.registry import Registry
-from genrec_bench.experiments.config import SECTIONS
+from genrec_bench.experiments.config import WORDS
 from genrec_bench.objectives.base import Objective
 from genrec_bench.running.plugin_sources import BytesLoader, Sources, read_sources, serve
 
@@ -128,7 +128,7 @@ def _remedy(kind: Registry | None) -> str:
 def _check_name(name: str, kind: Registry, where: str) -> None:
     """`--set NAME.setting=...` and `check NAME` tell parts by their names alone. Raises: UserError."""
     others = [other.kind for other in registry.KINDS if other is not kind and name in other.names()]
-    if others or name in SECTIONS:
+    if others or name in WORDS:
         raise UserError(f"{where}: {kind.kind} {name!r} has the name of a {(others or ['section of settings'])[0]}. "
                         "Give yours another name.")
 

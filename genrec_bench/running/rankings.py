@@ -11,19 +11,17 @@ from statistics import fmean
 import numpy as np
 
 from genrec_bench.contracts import Rankings, Split
-from genrec_bench.core import settings
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_pairs, score
-from genrec_bench.experiments.config import SplitConfig
 from genrec_bench.reporting.comparison import Rendered, render_comparison
 from genrec_bench.reporting.pages import slug
 from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running.folders import as_typed
 from genrec_bench.running.ranking_files import check_file, read_rankings
-from genrec_bench.splits.leave_one_out import leave_one_out
 
 MAX_K = 255
 
@@ -86,7 +84,7 @@ def check_files(paths: Sequence[Path]) -> None:
 
 def load_split(dataset: Dataset, data_dir: Path | None) -> Split:
     """The dataset under the suite's split rule; its test rows are what a ranking is scored on."""
-    return leave_one_out(dataset.load(data_dir), SplitConfig())
+    return registry.splits.build({"name": dataset.default_split}).split(dataset.load(data_dir))
 
 
 def evaluate_file(path: Path, split: Split) -> Scored:
@@ -155,7 +153,7 @@ def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
     for record in records:
         key = canonical(record.config["split"])
         if key not in found:
-            other = leave_one_out(split.interactions, settings.build(SplitConfig, record.config["split"], "split"))
+            other = registry.splits.build(record.config["split"]).split(split.interactions)
             same = all(np.array_equal(getattr(other.test, part), getattr(split.test, part))
                        for part in ("users", "targets"))
             found[key] = other.fingerprint if same else None

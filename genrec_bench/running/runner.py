@@ -20,7 +20,7 @@ from genrec_bench.results import test_users
 from genrec_bench.results.records import RunRecord
 from genrec_bench.running import tracking
 from genrec_bench.running.workspace import FAILURE, Prepared, Workspace
-from genrec_bench.splits.leave_one_out import summary
+from genrec_bench.splits.base import summary
 from genrec_bench.splits.order import order_facts
 
 BEST = "best.safetensors"

@@ -12,7 +12,6 @@ from genrec_bench.contracts import Interactions, SemanticIds, Split
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import RecordStore
-from genrec_bench.splits.leave_one_out import history_fingerprint, leave_one_out
 from genrec_bench.tokenizers.base import fit_cached
 
 FAILURE = "failure.txt"
@@ -74,7 +73,7 @@ class Workspace:
         if dataset not in self._interactions:
             self._interactions[dataset] = dataset.load(self.data_dir)
         if key not in self._splits:
-            self._splits[key] = leave_one_out(self._interactions[dataset], config.split)
+            self._splits[key] = config.split.split(self._interactions[dataset])
         return self._splits[key]
 
     def prepare(self, config: RunConfig, *, keep: bool = True) -> Prepared:
@@ -82,9 +81,8 @@ class Workspace:
         split = self.split(config)
         ids = self._semantic_ids(config, keep) if config.tokenizer else None
         uses = {used.take: self.prepare(used.run, keep=keep) for used in config.uses}
-        histories = history_fingerprint(split) if config.evaluation.exclude_history else None
         parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
-                                        {take: used.run_id for take, used in uses.items()}, histories)
+                                        {take: used.run_id for take, used in uses.items()})
         return Prepared(config, split, ids, parts, identity.run_id(parts), uses)
 
     def _semantic_ids(self, config: RunConfig, keep: bool) -> SemanticIds:

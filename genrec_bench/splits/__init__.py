@@ -1,1 +1,1 @@
-"""How interactions become rows for training, validation and test."""
+"""Rules that turn interactions into rows for training, validation and test; one plug-in a file."""

@@ -10,10 +10,9 @@ import numpy as np
 
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.registry import datasets
+from genrec_bench.core.registry import datasets, splits
 from genrec_bench.datasets.base import Dataset, dataset_specs
-from genrec_bench.experiments.config import SplitConfig
-from genrec_bench.splits.leave_one_out import leave_one_out, summary
+from genrec_bench.splits.base import summary
 from genrec_bench.splits.order import order_facts, order_sentences, same_but_for_blanks
 
 
@@ -25,7 +24,7 @@ def check_data(dataset: Dataset, data_dir: Path | None) -> dict[str, Any]:
     Raises: UserError naming the file and the item, user or code.
     """
     interactions = dataset.load(data_dir)
-    split = leave_one_out(interactions, SplitConfig())
+    split = splits.build({"name": dataset.default_split}).split(interactions)
     return {"counts": summary(split, _distinct(interactions)),
             "notes": [*order_sentences(order_facts(split)), *_alike(interactions)]}
 

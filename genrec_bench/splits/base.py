@@ -1,0 +1,101 @@
+"""What a split rule is, and the cutting of sequences that rules share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from genrec_bench.contracts import Instances, Interactions, Split
+from genrec_bench.core.settings import setting
+
+
+@dataclass(frozen=True)
+class SplitRule(ABC):
+    """Base of split rules, frozen dataclasses whose fields are settings.
+
+    version: raised when the same interactions would give other rows.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    max_history: int = setting(20, "items of history kept, newest last (APAO 5.1.3)", low=1)
+    train_targets_per_user: int = setting(0, "newest training targets kept of each user, 0 = all", low=0)
+    max_users: int = setting(0, "first users kept, 0 = all; for smoke tests", low=0)
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What the rule does, for reports: words that a sentence can begin with, such as "Leave-one-out"."""
+
+    @abstractmethod
+    def split(self, interactions: Interactions) -> Split:
+        """The rows of all three parts. Raises: UserError for data that the rule cannot split."""
+
+
+def summary(split: Split, semantic_ids_distinct: int | None) -> dict[str, int | None]:
+    """The counts of a split, under the names that `data check --json` prints."""
+    interactions = split.interactions
+    return {"users": interactions.num_users, "items": interactions.num_items,
+            "interactions": interactions.num_interactions, "train": len(split.train), "valid": len(split.valid),
+            "test": len(split.test), "distinct_semantic_ids": semantic_ids_distinct}
+
+
+def first_users(interactions: Interactions, max_users: int) -> Interactions:
+    """The first users alone, 0 = all; the catalogue stays whole."""
+    if not max_users or max_users >= interactions.num_users:
+        return interactions
+    return replace(interactions, user_ids=interactions.user_ids[:max_users],
+                   sequences=interactions.sequences[:max_users],
+                   times=interactions.times and interactions.times[:max_users])
+
+
+def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, test: int) -> Split:
+    """A user's last `test` items are test targets, the `valid` before them validation targets, every earlier one but
+    the first a training target; a history holds the newest `rule.max_history` items before its target.
+
+    Rows are ordered by user, then time. `train_sequences` holds the items that occur in a kept training row, in order;
+    none for a user without one. Every user must have valid + test + 1 items.
+    """
+    lengths = np.array([len(s) for s in interactions.sequences], dtype=np.int64)
+    flat = np.concatenate(interactions.sequences)
+    begin = np.cumsum(lengths) - lengths
+    end = begin + lengths - test - valid
+    # Training targets are at positions 1 to `end` of a user's sequence; `first` is the oldest one kept.
+    count = end - begin - 1
+    if rule.train_targets_per_user:
+        count = np.minimum(count, rule.train_targets_per_user)
+    first = end - count
+
+    def rows(start: np.ndarray, counts: np.ndarray, *, tests: bool) -> Instances:
+        users = np.repeat(np.arange(len(lengths)), counts)
+        return _instances(flat, begin, users, _ranges(start, counts), rule.max_history, whole=tests)
+
+    ones = np.ones_like(lengths)
+    seen_from = np.maximum(begin, first - rule.max_history)
+    seen_to = np.where(count > 0, end, seen_from)
+    return Split(interactions, rows(first, count, tests=False), rows(end, ones * valid, tests=True),
+                 rows(end + valid, ones * test, tests=True),
+                 tuple(flat[a:b] for a, b in zip(seen_from, seen_to, strict=True)))
+
+
+def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """start, start + 1, ... (count numbers) for each pair, joined."""
+    before = np.cumsum(counts) - counts
+    return np.arange(counts.sum()) + np.repeat(starts - before, counts)
+
+
+def _instances(flat: np.ndarray, begin: np.ndarray, users: np.ndarray, places: np.ndarray,
+               max_history: int, *, whole: bool) -> Instances:
+    """Rows whose targets are at `places` of `flat`; a history starts no earlier than its user's sequence.
+
+    whole: whether the rows say what the user had before the target in all.
+    """
+    starts = np.maximum(begin[users], places - max_history)
+    counts = places - starts
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    seen = tuple(flat[a:b] for a, b in zip(begin[users], places, strict=True)) if whole else None
+    return Instances(users.astype(np.int64), flat[places], offsets, flat[_ranges(starts, counts)], seen)
