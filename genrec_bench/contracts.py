@@ -96,7 +96,8 @@ class Interactions:
     sequences: one int64 array of item numbers a user. item_texts: one string an item, or None where the data
     has none. given_codes: (I, T) codes from an index file counted from 0 (-1 = none), or None. times: one array a user
     with the time of each of its interactions, int64 or float64 in the data's own unit, or None where there are none.
-    repeats_dropped: interactions left out because another has the same user, item and time.
+    repeats_dropped: interactions left out because another has the same user, item and time. rows: by part, "train",
+    "test" and maybe "valid", the rows that the data bring with them; None where a split rule makes them.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Interactions:
     source: str = ""
     times: tuple[np.ndarray, ...] | None = None
     repeats_dropped: int = 0
+    rows: Mapping[str, Instances] | None = None
 
     @property
     def num_users(self) -> int:
@@ -127,7 +129,8 @@ class Instances:
     """Rows of (user, history, target): history of row n is `items[offsets[n]:offsets[n + 1]]`, oldest first.
 
     users, targets: (N,) int64. offsets: (N + 1,) int64. items: flat int64. seen: of each row all items that its user
-    had before the target, not cut to what a model reads; None where nothing is ranked (training).
+    had before the target, not cut to what a model reads; None where nothing is ranked (training). same_day: (N,) int8,
+    whether the target has the day of the newest item before it: 1 = yes, 0 = no, -1 = not known; None without times.
     """
 
     users: np.ndarray
@@ -135,6 +138,7 @@ class Instances:
     offsets: np.ndarray
     items: np.ndarray
     seen: tuple[np.ndarray, ...] | None = None
+    same_day: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -152,7 +156,9 @@ class Instances:
         """The rows for which `kept`, (N,) bool, is true."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths[kept])]).astype(np.int64)
         seen = self.seen and tuple(s for s, keep in zip(self.seen, kept, strict=True) if keep)
-        return Instances(self.users[kept], self.targets[kept], offsets, self.items[np.repeat(kept, self.lengths)], seen)
+        same_day = None if self.same_day is None else self.same_day[kept]
+        return Instances(self.users[kept], self.targets[kept], offsets, self.items[np.repeat(kept, self.lengths)], seen,
+                         same_day)
 
 
 @dataclass(frozen=True)
