@@ -25,12 +25,13 @@ from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, init_seed
 from safetensors.torch import save_file
 
-from baselines._common import flat_histories, rank_in_batches, selection_value
-from baselines.recbole_adapter import DATA, PARTS, RANKS, RESULT, ROWS, SPEC, WEIGHTS
+from baselines._common import flat_histories, selection_value
+from baselines.recbole_adapter import DATA, PARTS, RANKED, RANKS, RESULT, ROWS, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.core.ending import begin_child
 from genrec_bench.core.files import dump_json, write_atomically
 from genrec_bench.core.meter import Meter
+from genrec_bench.evaluate import Ranked, rank_rows
 
 NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}  # gone in numpy 2
 NEGATIVES = {"CE": None, "BPR": {"distribution": "uniform", "sample_num": 1}}
@@ -186,16 +187,14 @@ class Scorer:
 
     model: torch.nn.Module
     table: Any
-    targets: np.ndarray
-    excluded: list[np.ndarray] | None
+    rows: Instances
     max_k: int
     batch_size: int
 
-    def rank(self) -> Rankings:
-        """Places of all rows. Raises: ValueError for scores that are not finite."""
+    def rank(self) -> Ranked:
+        """Ranks of all rows under both policies. Raises: ValueError for scores that are not finite."""
         self.model.eval()
-        return rank_in_batches(self._scores, self.targets, max_k=self.max_k, excluded=self.excluded,
-                               batch_size=self.batch_size)
+        return rank_rows(self._scores, self.rows, max_k=self.max_k, batch_size=self.batch_size)
 
     @torch.no_grad()
     def _scores(self, rows: np.ndarray) -> np.ndarray:
@@ -214,13 +213,12 @@ class Best:
     weights: dict[str, torch.Tensor] | None = None
 
 
-def read_parts(folder: Path) -> tuple[dict[str, Instances], dict[str, list[np.ndarray] | None]]:
-    """The rows of train, valid and test, and each row's own items where they are to be excluded."""
+def read_parts(folder: Path) -> dict[str, Instances]:
+    """The rows of train, valid and test, the latter two with what their users had before."""
     with np.load(folder / DATA) as file:
-        rows = {part: Instances(*(file[f"{part}_{name}"] for name in ROWS)) for part in PARTS}
-        seen = {part: np.split(file[f"{part}_seen_items"], file[f"{part}_seen_offsets"][1:-1])
-                if f"{part}_seen_items" in file else None for part in PARTS[1:]}
-    return rows, seen
+        return {part: Instances(*(file[f"{part}_{name}"] for name in ROWS),
+                                tuple(np.split(file[f"{part}_seen_items"], file[f"{part}_seen_offsets"][1:-1]))
+                                if part != "train" else None) for part in PARTS}
 
 
 @dataclass
@@ -239,7 +237,7 @@ def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str],
         epoch, started = len(curve) + 1, meter.seconds()
         loss = setup.trainer._train_epoch(setup.train_data, epoch - 1, show_progress=False)
         trained = meter.seconds()
-        ranks = valid.rank()
+        ranks = valid.rank().kept
         clock.training.append(trained - started)
         clock.validation.append(meter.seconds() - trained)
         total = sum(loss) if isinstance(loss, tuple) else loss
@@ -265,14 +263,14 @@ def run(folder: Path, lines: IO[str]) -> None:
         if not torch.cuda.is_available():  # RecBole would go on with the CPU and say nothing
             raise RuntimeError(f"no CUDA device for CUDA_VISIBLE_DEVICES={spec['gpu']}")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    rows, seen = read_parts(folder)
+    rows = read_parts(folder)
     setup = set_up(spec, rows, folder)
-    scorers = {part: Scorer(setup.model, setup.tables[part], rows[part].targets, seen[part], spec["max_k"],
+    scorers = {part: Scorer(setup.model, setup.tables[part], rows[part], spec["max_k"],
                             settings["eval_batch_size"]) for part in PARTS[1:]}
     best, training, clock = fit(setup, scorers["valid"], settings, lines, meter)
     setup.model.load_state_dict(best.weights)
     started = meter.seconds()
-    ranked = {"valid": best.valid, "test": scorers["test"].rank()}
+    ranked = dict(zip(RANKED, (best.valid, *scorers["test"].rank()), strict=True))
     decode_seconds = meter.seconds() - started
     save_file({k: v.contiguous().cpu() for k, v in best.weights.items()}, folder / WEIGHTS)
     np.savez(folder / RANKS, **{f"{part}_{name}": getattr(ranks, name) for part, ranks in ranked.items()

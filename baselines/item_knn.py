@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from baselines._common import flat_histories, rank_in_batches
-from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
+from baselines._common import flat_histories
+from genrec_bench.contracts import Baseline, Job, Outcome, Split
 from genrec_bench.core.registry import baselines
 from genrec_bench.core.settings import setting
+from genrec_bench.evaluate import rank_rows
 
 # Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by some n * 1e-16;
 # scores that differ on paper hardly ever come so near.
@@ -43,11 +44,13 @@ class ItemKnn(Baseline):
         similarity = self.similarity(job.split)
         train_seconds = job.meter.seconds() - started
         started = job.meter.seconds()
-        valid, test = (self._rank(job, similarity, part) for part in ("valid", "test"))
+        valid, test = (rank_rows(lambda rows, part=part: self.scores(similarity, job.split, part, rows),
+                                 getattr(job.split, part), max_k=job.config.evaluation.max_k)
+                       for part in ("valid", "test"))
         seconds = job.meter.seconds() - started
         job.progress.step(1, 1, "counted")
         users = len(job.split.valid) + len(job.split.test)
-        return Outcome(valid, test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": int(similarity.nnz),
+        return Outcome(valid.kept, *test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": int(similarity.nnz),
                                      "stopped": "no training"},
                        {"train_seconds": train_seconds, "decode_users_per_second": users / seconds})
 
@@ -85,12 +88,6 @@ class ItemKnn(Baseline):
         near = np.flatnonzero(np.abs(sums.data - wanted) <= ROUNDING * wanted)
         scores[np.searchsorted(sums.indptr, near, side="right") - 1, sums.indices[near]] = wanted[near]
         return scores
-
-    def _rank(self, job: Job, similarity: sparse.csr_array, part: str) -> Rankings:
-        settings = job.config.evaluation
-        excluded = getattr(job.split, part).seen if settings.exclude_history else None
-        return rank_in_batches(lambda rows: self.scores(similarity, job.split, part, rows),
-                               getattr(job.split, part).targets, max_k=settings.max_k, excluded=excluded)
 
 
 def _nearest(similarity: sparse.csr_array, count: int) -> sparse.csr_array:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from baselines._common import rank_in_batches
-from genrec_bench.contracts import Baseline, Job, Outcome, Rankings, Split
+from genrec_bench.contracts import Baseline, Job, Outcome, Split
 from genrec_bench.core.registry import baselines
+from genrec_bench.evaluate import rank_rows
 
 
 def item_counts(split: Split) -> np.ndarray:
@@ -35,17 +35,12 @@ class Popularity(Baseline):
         counts = item_counts(job.split)
         train_seconds = job.meter.seconds() - started
         started = job.meter.seconds()
-        valid, test = (self._rank(job, counts, part) for part in ("valid", "test"))
+        scores, longest = counts.astype(np.float64), job.config.evaluation.max_k
+        valid, test = (rank_rows(lambda rows: np.tile(scores, (len(rows), 1)), part, max_k=longest)
+                       for part in (job.split.valid, job.split.test))
         seconds = job.meter.seconds() - started
         job.progress.step(1, 1, "counted")
         users = len(job.split.valid) + len(job.split.test)
-        return Outcome(valid, test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": job.split.num_items,
+        return Outcome(valid.kept, *test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": job.split.num_items,
                                      "stopped": "no training"},
                        {"train_seconds": train_seconds, "decode_users_per_second": users / seconds})
-
-    def _rank(self, job: Job, counts: np.ndarray, part: str) -> Rankings:
-        settings = job.config.evaluation
-        excluded = getattr(job.split, part).seen if settings.exclude_history else None
-        scores = counts.astype(np.float64)
-        return rank_in_batches(lambda rows: np.tile(scores, (len(rows), 1)), getattr(job.split, part).targets,
-                               max_k=settings.max_k, excluded=excluded)

@@ -33,6 +33,7 @@ LOG, SPEC, DATA, RESULT, RANKS, WEIGHTS = (
     "run.log", "input.settings", "input.npz", "output.result", "output.npz", "best.safetensors")
 PARTS = ("train", "valid", "test")
 ROWS = ("users", "targets", "offsets", "items")
+RANKED = ("valid", "test", "unseen")  # what the child hands back, as `Outcome` has it
 LOG_LINES = 8
 GRACE_SECONDS = 5.0
 
@@ -131,16 +132,15 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
 
 
 def write_input(folder: Path, job: Job, values: dict[str, Any], gpu: str) -> None:
-    """Write what the child needs: `input.npz` (rows, own items to exclude) and `input.settings` (JSON)."""
+    """Write what the child needs: `input.npz` (rows, and what their users had before) and `input.settings` (JSON)."""
     arrays = {f"{part}_{name}": getattr(getattr(job.split, part), name)
               for part in PARTS for name in ROWS}
-    exclude = job.config.evaluation.exclude_history
-    for part in PARTS[1:] if exclude else ():
+    for part in PARTS[1:]:
         arrays |= _flat(getattr(job.split, part).seen, f"{part}_seen")
     np.savez(folder / DATA, **arrays)
     spec = {"settings": values, "seed": stream_seed(job.seed, "recbole") % 2**31, "threads": job.threads, "gpu": gpu,
             "max_history": job.config.split.max_history, "max_k": job.config.evaluation.max_k,
-            "exclude_history": exclude, "num_items": job.split.num_items,
+            "num_items": job.split.num_items,
             "num_users": job.split.interactions.num_users}
     (folder / SPEC).write_text(dump_json(spec), encoding="utf-8")
 
@@ -154,9 +154,8 @@ def read_outcome(folder: Path) -> Outcome:
     """What the child left in the run's folder."""
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     with np.load(folder / RANKS) as file:
-        valid, test = (Rankings(*(file[f"{part}_{name}"] for name in ("ranks", "ties", "id_ranks")))
-                       for part in PARTS[1:])
-    return Outcome(valid, test, result["training"], result["timings"])
+        ranked = [Rankings(*(file[f"{part}_{name}"] for name in ("ranks", "ties", "id_ranks"))) for part in RANKED]
+    return Outcome(*ranked, result["training"], result["timings"])
 
 
 def log_tail(path: Path) -> str:

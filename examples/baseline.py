@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec_bench.contracts import Baseline, Job, Outcome, Rankings
+from genrec_bench.contracts import Baseline, Job, Outcome
 from genrec_bench.core.registry import baselines
-from genrec_bench.evaluate import rankings_from_scores
+from genrec_bench.evaluate import rank_rows
 
 
 @baselines.register("follows")
@@ -21,12 +21,7 @@ class Follows(Baseline):
         counts = np.zeros((job.split.num_items, job.split.num_items))
         for items in job.split.train_sequences:
             np.add.at(counts, (items[:-1], items[1:]), 1)
-        seconds = job.meter.seconds()
-        return Outcome(self._rank(job, counts, "valid"), self._rank(job, counts, "test"), {"epochs": 0},
-                       {"train_seconds": seconds})
-
-    def _rank(self, job: Job, counts: np.ndarray, part: str) -> Rankings:
-        rows, evaluation = getattr(job.split, part), job.config.evaluation
-        newest = rows.items[rows.offsets[1:] - 1]
-        return rankings_from_scores(counts[newest], rows.targets, max_k=evaluation.max_k,
-                                    exclude=getattr(job.split, part).seen if evaluation.exclude_history else None)
+        seconds, longest = job.meter.seconds(), job.config.evaluation.max_k
+        valid, test = (rank_rows(lambda n, rows=rows: counts[rows.items[rows.offsets[1:] - 1][n]], rows, max_k=longest)
+                       for rows in (job.split.valid, job.split.test))
+        return Outcome(valid.kept, test.kept, test.unseen, {"epochs": 0}, {"train_seconds": seconds})

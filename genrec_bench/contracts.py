@@ -152,6 +152,11 @@ class Instances:
         """(N,) history lengths in items."""
         return np.diff(self.offsets)
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """The users where one has several rows, else None: what `Rankings.users` is."""
+        return self.users if len(np.unique(self.users)) < len(self) else None
+
     def where(self, kept: np.ndarray) -> Instances:
         """The rows for which `kept`, (N,) bool, is true."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths[kept])]).astype(np.int64)
@@ -196,17 +201,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Rankings:
-    """The rank of each user's target: what a method hands to the evaluator, row by row of the instances.
+    """The rank of each row's target: what a method hands to the evaluator, row by row of the instances.
 
-    ranks: (U,) first rank (from 1) of the group of equals the target is in, 0 = not within the list.
-    ties: (U,) size of that group (items that share the target's semantic ID or score; 1 = no tie).
-    id_ranks: (U,) rank of the target's semantic ID among distinct IDs, 0 = not in the list; where a system ranks
+    ranks: (N,) first rank (from 1) of the group of equals the target is in, 0 = not within the list.
+    ties: (N,) size of that group (items that share the target's semantic ID or score; 1 = no tie).
+    id_ranks: (N,) rank of the target's semantic ID among distinct IDs, 0 = not in the list; where a system ranks
     items it equals `ranks`, apart from tied scores, which count against the target.
+    users: (N,) the user of each row, where one has several; None = every row is another user's.
     """
 
     ranks: np.ndarray
     ties: np.ndarray
     id_ranks: np.ndarray
+    users: np.ndarray | None = None
 
 
 class Progress(Protocol):
@@ -241,11 +248,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a system returns. `training`: equal for equal runs (curves, epochs, parameters);
-    `timings`: seconds and users/s by the job's meter, bytes, which are not."""
+    """What a system returns. test, valid: ranks among all items. unseen: of the test rows, without the items that the
+    user had before (`Instances.seen`). training: equal for equal runs (curves, epochs, parameters); timings: seconds
+    and users/s by the job's meter, bytes, which are not."""
 
     valid: Rankings
     test: Rankings
+    unseen: Rankings
     training: dict[str, Any]
     timings: dict[str, float]
 

@@ -108,6 +108,23 @@ class Trie:
         codes[np.arange(len(codes)), (codes != PAD).sum(axis=1)] = EOS
         return Trie.from_codes(codes)
 
+    def closed(self, items: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, nodes) bool, nodes below which a row has every item. items: of each row the numbers of its items."""
+        found = np.zeros((len(items), len(self.token)), dtype=bool)
+        rows = np.repeat(np.arange(len(items)), [len(own) for own in items])
+        flat = np.concatenate([np.empty(0, dtype=np.int64), *items])
+        rows, flat = np.divmod(np.unique(rows * len(self.item_order) + flat), len(self.item_order))
+        nodes, whole = self.level_start[-2] + self.id_of_item[flat], self.item_end - self.item_start
+        while True:  # upwards: a node is closed where as many of its items or children are as it has
+            keys, count = np.unique(rows * len(self.token) + nodes, return_counts=True)
+            rows, nodes = np.divmod(keys, len(self.token))
+            shut = count == whole[nodes]
+            rows, nodes = rows[shut], nodes[shut]
+            found[rows, nodes] = True
+            if not len(nodes) or nodes[0] == 0:
+                return found
+            nodes, whole = self.parent[nodes], np.diff(self.child_start)
+
     def find(self, prefix: Sequence[int]) -> int:
         """The node of a prefix, or -1 where no item has it; PAD is no part of a prefix."""
         return -1 if any(token == PAD for token in prefix) else self._walk(prefix)

@@ -87,7 +87,7 @@ def stored(folder: Path, records: list[RunRecord]) -> RecordStore:
     store = RecordStore(folder)
     ranks = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))
     for record in records:
-        store.write(record, ranks)
+        store.write(record, ranks, ranks)
     return store
 
 

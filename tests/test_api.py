@@ -183,7 +183,7 @@ def test_merge_and_export(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     record = record_of("ml-100k", "tiger", 0)
     ranks = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))
-    RecordStore(tmp_path / "a").write(replace(record, metrics=score(ranks)), ranks)
+    RecordStore(tmp_path / "a").write(replace(record, metrics=score(ranks)), ranks, ranks)
     with pytest.raises(UserError, match="no folder of records at .*none"):
         api.merge([tmp_path / "a", tmp_path / "none"], tmp_path / "b")
     assert api.merge([str(tmp_path / "a")], str(tmp_path / "b")).moved == 1

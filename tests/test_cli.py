@@ -81,8 +81,6 @@ MISTAKES = {
     "no part": ((*RUN, "--set", "epochs=3"), "'epochs=3'", "PART.SETTING=VALUE"),
     "beam": ((*RUN, "--set", "decoding.num_beams=5"), "5", "evaluation.max_k"),
     "short list": ((*RUN, "--set", "evaluation.max_k=5"), "evaluation.max_k", "at least 10"),
-    "narrow beam": ((*RUN, "--set", "evaluation.exclude_history=true"), "exclude_history",
-                    "--set decoding.num_beams=40"),
     "unused": ((*RUN, "--objectives", "cross_entropy", "--baselines", "none", "--set", "item_knn.decay=0.5"),
                "item_knn", "no run"),
     "unused tokenizer": ((*RUN, "--set", "given.codebook_size=4"), "given", "no run"),

@@ -186,13 +186,6 @@ def test_lists_are_long_enough_for_the_selection_metric() -> None:
     assert expand("evaluation.max_k=10")
 
 
-def test_taking_out_the_history_needs_a_wider_beam() -> None:
-    with pytest.raises(UserError, match="--set decoding.num_beams=40"):
-        expand("evaluation.exclude_history=true", "decoding.num_beams=39")
-    assert expand("evaluation.exclude_history=true", "decoding.num_beams=40")
-    assert expand("evaluation.exclude_history=true", objectives=(), baselines=("popularity",))
-
-
 def test_a_backbone_may_refuse_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """`check()` of a backbone's settings is asked before any data are read."""
     def refuse(self: Any) -> None:

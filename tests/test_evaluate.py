@@ -1,4 +1,4 @@
-"""The evaluator against naive loops, simulation of random order inside a group, exclusions and bad input."""
+"""The evaluator against naive loops, simulation of random order inside a group, both policies and bad input."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import numpy as np
 import pytest
 
 from genrec_bench import evaluate
-from genrec_bench.contracts import Rankings
+from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.core import registry
 from genrec_bench.evaluate import (
     expected_values,
-    id_exclusions,
+    items_by_id,
+    misses,
+    rank_rows,
     rankings_from_lists,
     rankings_from_pairs,
     rankings_from_scores,
     score,
 )
+from genrec_bench.metrics.base import row_values
 
 
 def naive_lists(lists, targets, sizes, max_k, histories=None, target_items=None, id_of_item=None):
     """One user at a time, one ID at a time, with the items of each ID spelled out."""
     rows = []
     for u, listed in enumerate(lists):
-        gone = set() if histories is None else set(histories[u].tolist()) - {target_items[u]}
+        gone = set() if histories is None else set(histories[u].tolist())
         members = {s: sizes[s] - sum(id_of_item[i] == s for i in gone) for s in range(len(sizes))}
         place, id_place, found = 1, 1, False
         for s in listed:
@@ -70,10 +73,13 @@ def test_scores_against_a_loop(seed: int) -> None:
     targets = rng.integers(25, size=30)
     scores[np.arange(30), targets] = rng.integers(0, 8, size=30)
     histories = [rng.integers(25, size=rng.integers(0, 12)) for _ in range(30)]
-    for exclude in (None, histories):
-        got = rankings_from_scores(scores, targets, max_k=10, exclude=exclude)
+    for seen in (None, histories):
+        got = rankings_from_scores(scores, targets, max_k=10, seen=seen)
         for u in range(30):
-            gone = set() if exclude is None else set(exclude[u].tolist()) - {targets[u]}
+            gone = set() if seen is None else set(seen[u].tolist())
+            if targets[u] in gone:
+                assert (got.ranks[u], got.ties[u], got.id_ranks[u]) == (0, 1, 0)
+                continue
             kept = [scores[u, i] for i in range(25) if i not in gone]
             own = scores[u, targets[u]]
             greater, equal = sum(s > own for s in kept), sum(s == own for s in kept)
@@ -98,11 +104,30 @@ def test_a_constant_score_is_worth_chance() -> None:
     assert result["id_recall@10"] == 0.0
 
 
-def test_exclusion_of_scores_is_the_same_as_removing_the_columns() -> None:
+def test_what_was_seen_is_the_same_as_removed_columns_and_a_seen_target_is_a_miss() -> None:
     scores = np.random.default_rng(2).normal(size=(1, 20))
-    got = rankings_from_scores(scores, np.array([3]), max_k=20, exclude=[np.array([0, 5, 5, 3, 9])])
+    got = rankings_from_scores(scores, np.array([3]), max_k=20, seen=[np.array([0, 5, 5, 9])])
     kept = np.delete(scores[0], [0, 5, 9])
     assert got.ranks[0] == 1 + (kept > scores[0, 3]).sum()
+    got = rankings_from_scores(scores, np.array([3]), max_k=20, seen=[np.array([0, 3])])
+    assert (got.ranks[0], got.ties[0], got.id_ranks[0]) == (0, 1, 0)
+
+
+def test_both_policies_in_batches_are_those_of_one_table() -> None:
+    """Rows of 9 users, some with two; a metric of a user is the mean of the rows."""
+    rng = np.random.default_rng(3)
+    scores, users = rng.integers(0, 9, size=(12, 25)).astype(float), np.array([0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 8])
+    seen = tuple(rng.integers(25, size=n) for n in rng.integers(0, 9, size=12))
+    rows = Instances(users, rng.integers(25, size=12), np.arange(13), rng.integers(25, size=12), seen)
+    ranked = rank_rows(lambda batch: scores[batch], rows, max_k=20, batch_size=5)
+    for got, wanted in zip(ranked, (rankings_from_scores(scores, rows.targets, max_k=20),
+                                    rankings_from_scores(scores, rows.targets, max_k=20, seen=seen)), strict=True):
+        for name in ("ranks", "ties", "id_ranks"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+        values = row_values("ndcg", wanted, 10)
+        by_user = [values[users == user].mean() for user in range(9)]
+        np.testing.assert_allclose(expected_values("ndcg", got, 10), by_user)
+        assert score(got)["ndcg@10"] == pytest.approx(np.mean(by_user))
 
 
 @pytest.mark.parametrize(("value", "item", "text"), [
@@ -115,12 +140,12 @@ def test_bad_scores(value: float, item: int, text: str) -> None:
         rankings_from_scores(scores, np.zeros(3, dtype=int), max_k=3)
 
 
-@pytest.mark.parametrize(("targets", "exclude", "text"), [
+@pytest.mark.parametrize(("targets", "seen", "text"), [
     ([0, 4], None, "row 1 has target 4"), ([0, -1], None, "row 1"), ([0], None, "one target a row"),
-    ([0, 1], [np.array([0])], "2 rows, got 1"), ([0, 1], [np.array([]), np.array([7])], "row 1 excludes")])
-def test_bad_targets_and_exclusions(targets, exclude, text: str) -> None:
+    ([0, 1], [np.array([0]), np.array([7])], "row 1 has seen item 7")])
+def test_bad_targets_and_seen_items(targets, seen, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        rankings_from_scores(np.zeros((2, 4)), np.array(targets), max_k=3, exclude=exclude)
+        rankings_from_scores(np.zeros((2, 4)), np.array(targets), max_k=3, seen=seen)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -128,8 +153,10 @@ def test_lists_against_a_loop(seed: int) -> None:
     lists, targets, sizes, id_of_item, items, histories = random_lists(seed)
     got = rankings_from_lists(lists, targets, sizes, max_k=15)
     np.testing.assert_array_equal([got.ranks, got.ties, got.id_ranks], naive_lists(lists, targets, sizes, 15))
-    exclude = id_exclusions(histories, items, id_of_item)
-    got = rankings_from_lists(lists, targets, sizes, max_k=15, exclude=exclude)
+    histories = [np.setdiff1d(items, [i for i in range(len(id_of_item)) if id_of_item[i] == target])
+                 for items, target in zip(histories, targets, strict=True)]  # the target's ID keeps an item
+    taken = items_by_id(histories, id_of_item, len(sizes))
+    got = rankings_from_lists(lists, targets, sizes, max_k=15, taken=taken)
     expected = naive_lists(lists, targets, sizes, 15, histories, items, id_of_item)
     np.testing.assert_array_equal([got.ranks, got.ties, got.id_ranks], expected)
 
@@ -140,8 +167,8 @@ def test_lists_by_hand() -> None:
     assert (got.ranks[0], got.ties[0], got.id_ranks[0]) == (4, 2, 2)
     assert expected_values("recall", got, 4)[0] == 0.5
     assert expected_values("ndcg", got, 5)[0] == pytest.approx((1 / np.log2(5) + 1 / np.log2(6)) / 2)
-    exclude = [(np.array([0, 2]), np.array([3, 1]))]
-    got = rankings_from_lists(np.array([[0, 2, 1]]), np.array([2]), np.array([3, 1, 2]), max_k=5, exclude=exclude)
+    taken = items_by_id([np.array([0, 1, 2, 4, 4])], np.array([0, 0, 0, 1, 2, 2]), 3)
+    got = rankings_from_lists(np.array([[0, 2, 1]]), np.array([2]), np.array([3, 1, 2]), max_k=5, taken=taken)
     assert (got.ranks[0], got.ties[0], got.id_ranks[0]) == (1, 1, 1)
 
 
@@ -151,22 +178,19 @@ def test_lists_and_scores_agree() -> None:
     lists = np.stack([np.random.default_rng(u).permutation(30) for u in range(40)])
     by_id = np.empty((40, 30))
     np.put_along_axis(by_id, lists, -np.arange(30.0)[None, :].repeat(40, 0), axis=1)
-    exclude = id_exclusions(histories, items, id_of_item)
-    one = rankings_from_lists(lists, targets, sizes, max_k=200, exclude=exclude)
-    two = rankings_from_scores(by_id[:, id_of_item], items, max_k=200, exclude=histories)
+    one = misses(rankings_from_lists(lists, targets, sizes, max_k=200,
+                                     taken=items_by_id(histories, id_of_item, len(sizes))), histories, items)
+    two = rankings_from_scores(by_id[:, id_of_item], items, max_k=200, seen=histories)
     np.testing.assert_array_equal(one.ranks, two.ranks)
     np.testing.assert_array_equal(one.ties, two.ties)
 
 
-@pytest.mark.parametrize(("lists", "target", "sizes", "exclude", "text"), [
-    ([[0, 1, 0]], 0, [1, 1], None, "twice"), ([[0, 2]], 0, [1, 1], None, "outside -1 to 1"),
-    ([[0, 1]], 2, [1, 1], None, "target 2"), ([[0, 1]], 0, [1, 0], None, "semantic ID 1 has 0 items"),
-    ([[0, 1]], 0, [1, 1], [([0], [1])], "every item of its target"),
-    ([[0, 1]], 0, [1, 1], [([1], [2])], "at most the items"),
-    ([[0, 1]], 0, [1, 2], [([1, 1], [1, 1])], "distinct"), ([[0, 1]], 0, [1, 1], [([5], [1])], "row 0 excludes")])
-def test_bad_lists(lists, target, sizes, exclude, text: str) -> None:
+@pytest.mark.parametrize(("lists", "target", "sizes", "text"), [
+    ([[0, 1, 0]], 0, [1, 1], "twice"), ([[0, 2]], 0, [1, 1], "outside -1 to 1"),
+    ([[0, 1]], 2, [1, 1], "target 2"), ([[0, 1]], 0, [1, 0], "semantic ID 1 has 0 items")])
+def test_bad_lists(lists, target, sizes, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        rankings_from_lists(np.array(lists), np.array([target]), np.array(sizes), max_k=5, exclude=exclude)
+        rankings_from_lists(np.array(lists), np.array([target]), np.array(sizes), max_k=5)
 
 
 @pytest.mark.parametrize("name", ["recall", "ndcg", "mrr"])

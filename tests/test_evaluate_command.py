@@ -23,7 +23,6 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_scores, score
-from genrec_bench.experiments.config import EvaluationConfig
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.ranking_files import COLUMNS
@@ -262,7 +261,7 @@ def opponent(store: RecordStore, split: Split, rankings: Rankings, seed: int = 0
                 "split_fingerprint": config.split(split.interactions).fingerprint}
     record = dataclasses.replace(record, run_id=f"{len(store.read_all()):016x}", identity=identity,
                                  config={**record.config, "dataset": {"name": "toy"}})
-    store.write(record, rankings)
+    store.write(record, rankings, rankings)
     return record
 
 
@@ -329,8 +328,7 @@ def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> No
     store = RecordStore(tmp_path)
     kept = [opponent(store, toy, drawn(0)), opponent(store, toy, drawn(0), config=LeaveOneOut(max_history=2)),
             opponent(store, toy, drawn(0), config=LeaveOneOut(train_targets_per_user=1))]
-    left = [opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3)),
-            opponent(store, toy, drawn(0), evaluation=EvaluationConfig(exclude_history=True))]
+    left = [opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3))]
     other = dataclasses.replace(kept[0], identity={**kept[0].identity, "split_fingerprint": "0" * 64})
     assert same_targets([*kept, *left, other], toy) == kept
     assert len({canonical(r.config["split"]) for r in kept}) == 3
@@ -358,7 +356,7 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
     store = RecordStore(tmp_path / "stored")
     steps = [(lambda: None, (), "no folder of stored runs .*--suite all --profile quick --results"),
              (lambda: store.root.mkdir(), (), "no stored run of toy .* there are runs of no data at all"),
-             (lambda: store.write(record_of("ml-100k", "tiger", 0), drawn(0)), (),
+             (lambda: store.write(record_of("ml-100k", "tiger", 0), drawn(0), drawn(0)), (),
               "no stored run of toy .* there are runs of ml-100k"),
              (lambda: opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3)),
               ("--label", "TIGER + cross-entropy"), "is called 'TIGER \\+ cross-entropy' too"),
@@ -384,8 +382,8 @@ def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
             ranks = np.random.default_rng(seed).integers(method == "sasrec", last, size=len(split.test))
             record = record_of("ml-100k", method, seed)
             own = registry.splits.build(record.config["split"]).split(interactions)
-            store.write(dataclasses.replace(record, identity={**record.identity, "split_fingerprint": own.fingerprint}),
-                        Rankings(ranks, np.ones_like(ranks), ranks))
+            record = dataclasses.replace(record, identity={**record.identity, "split_fingerprint": own.fingerprint})
+            store.write(record, *[Rankings(ranks, np.ones_like(ranks), ranks)] * 2)
     stored = {r.seed: r for r in store.read_all() if r.label == "TIGER + cross-entropy"}
     paths = [lists(tmp_path, split, store.read_ranks(stored[s]), f"{s}.csv") for s in sorted(stored)]
     assert command.run(arguments("--rankings", *paths, "--datasets", "ml-100k", "--compare", "--label", "theirs",

@@ -191,7 +191,7 @@ def stored(folder: Path, users: int = USERS, facts: bool = True) -> Material:
         random = np.random.default_rng([record.seed, round(1e6 * record.metrics["ndcg@10"])])
         hit = random.random(users) < 6 * record.metrics["ndcg@10"]
         ranks = np.where(hit, random.integers(1, 11, users), 0)
-        store.write(record, Rankings(ranks, np.ones(users, int), ranks))
+        store.write(record, Rankings(ranks, np.ones(users, int), ranks), Rankings(ranks, np.ones(users, int), ranks))
     if facts:
         write_users(path_of(store, "ml-100k", FINGERPRINT), UserFacts(
             FINGERPRINT, np.full(USERS, 10), np.arange(USERS) // 4, 5 + np.arange(USERS) % 40))

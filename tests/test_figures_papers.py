@@ -59,7 +59,7 @@ def material_of(suite: Suite, folder: Path | None, records: list[RunRecord]) -> 
     if folder is not None:
         store = RecordStore(folder)
         for record in records:
-            store.write(record, ranks_of(record.run_id))
+            store.write(record, ranks_of(record.run_id), ranks_of(record.run_id))
     return Material.of(suite, records, folder)
 
 

@@ -88,12 +88,12 @@ def test_what_has_its_default_is_not_in_the_name() -> None:
     assert identity.method_parts(generative(objectives=(Weighted(objective), Weighted(objective, 0.5)),
                                             backbone=built(registry.backbones, "tiger", width=64),
                                             decoding=DecodingConfig(num_beams=30))) == {
-        "engine": 2, "split": {"name": "leave_one_out", "version": 1}, "tokenizer": {"name": "rq_kmeans", "version": 1},
+        "engine": 3, "split": {"name": "leave_one_out", "version": 1}, "tokenizer": {"name": "rq_kmeans", "version": 1},
         "backbone": {"name": "tiger", "version": 1, "width": 64},
         "objectives": [{"name": "cross_entropy", "version": 1}, {"name": "cross_entropy", "version": 1, "weight": 0.5}],
         "decoding": {"num_beams": 30}}
     assert identity.method_parts(baseline(decay=0.5)) == {
-        "engine": 2, "split": {"name": "leave_one_out", "version": 1},
+        "engine": 3, "split": {"name": "leave_one_out", "version": 1},
         "baseline": {"name": "item_knn", "version": 2, "decay": 0.5}}
 
 

@@ -259,12 +259,11 @@ def test_equal_runs_are_equal_and_leave_nothing_elsewhere(tmp_path: Path, monkey
 @needs_recbole
 def test_own_history_leaves_the_ranking(tmp_path: Path) -> None:
     spec = {"name": "bert4rec", **TINY, "mask_ratio": 0.4}
-    outcome = run(spec, tmp_path, exclude_history=True)
-    split = LeaveOneOut(max_history=5).split(toy())
-    for part, ranked in (("valid", outcome.valid), ("test", outcome.test)):
-        targets = getattr(split, part).targets
-        left = [12 - len(set(seen) - {target}) for seen, target in zip(getattr(split, part).seen, targets, strict=True)]
-        assert (ranked.ranks > 0).all() and (ranked.ranks <= left).all()
+    outcome, rows = run(spec, tmp_path), LeaveOneOut(max_history=5).split(toy()).test
+    new = np.array([target not in seen for seen, target in zip(rows.seen, rows.targets, strict=True)])
+    left = np.array([12 - len(set(seen)) for seen in rows.seen])
+    assert (outcome.test.ranks > 0).all() and np.array_equal(outcome.unseen.ranks > 0, new) and 0 < new.sum() < len(new)
+    assert (outcome.unseen.ranks <= np.minimum(left, outcome.test.ranks)).all()
 
 
 def test_each_seed_has_its_own_stream(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]
 @pytest.fixture()
 def store(tmp_path: Path) -> RecordStore:
     store = RecordStore(tmp_path / "store")
-    store.write(RECORD, RANKS)
+    store.write(RECORD, RANKS, RANKS)
     return store
 
 
@@ -50,13 +50,13 @@ def test_half_a_pair_is_no_record_and_is_made_whole(lost: str, store: RecordStor
     with pytest.raises(UserError, match="no record"):
         store.read(NAME)
     again = replace(RECORD, timings={"total_seconds": 2.0})
-    store.write(again, RANKS)
+    store.write(again, RANKS, RANKS)
     assert store.read_all() == [again] and store.read(NAME) == again and equal(store.read_ranks(again), RANKS)
 
 
 def test_a_whole_pair_stays(store: RecordStore) -> None:
     before = store.path(RECORD).read_bytes(), store.ranks_bytes(RECORD)
-    store.write(replace(RECORD, timings={"total_seconds": 2.0}), RANKS)
+    store.write(replace(RECORD, timings={"total_seconds": 2.0}), RANKS, RANKS)
     assert (store.path(RECORD).read_bytes(), store.ranks_bytes(RECORD)) == before
     store.remove(RECORD)
     assert store.find(NAME) is None and not [p for p in store.root.rglob("*") if p.is_file()]
@@ -74,7 +74,7 @@ def test_a_damaged_pair_is_no_record_and_is_written_again(keep: int, ending: str
         (read_ranks if ending == "ranks.npz" else read_record)(path)
     assert store.find(NAME) is None and words in store.damage(NAME) and not capsys.readouterr().err
     assert store.read_all() == [] and f"left out: {path} {words}" in capsys.readouterr().err
-    store.write(RECORD, RANKS)
+    store.write(RECORD, RANKS, RANKS)
     assert path.read_bytes() == whole and store.read_all() == [RECORD] and not store.damage(NAME)
 
 
@@ -109,16 +109,16 @@ def test_a_renamed_folder_is_read_rightly(store: RecordStore) -> None:
 
 def test_folders_that_hold_no_records_are_not_read(store: RecordStore) -> None:
     for name in ("work", "cache", "reports", "deep/work"):
-        RecordStore(store.root / name / "x").write(RECORD, RANKS)
+        RecordStore(store.root / name / "x").write(RECORD, RANKS, RANKS)
     assert store.find(NAME) == store.path(RECORD) and store.read_all() == [RECORD]
-    RecordStore(store.root / "deep" / "er").write(replace(RECORD, run_id="f" * 16), RANKS)
+    RecordStore(store.root / "deep" / "er").write(replace(RECORD, run_id="f" * 16), RANKS, RANKS)
     assert [r.run_id for r in store.read_all()] == [NAME, "f" * 16] and store.find("f" * 16)
 
 
 def test_two_files_of_one_name_are_an_error_that_names_both(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
     """Two machines' results side by side: neither may be taken for the other."""
     other = store.root / "B" / "toy"
-    RecordStore(other.parent).write(RECORD, replace(RANKS, ranks=RANKS.ranks + 1))
+    RecordStore(other.parent).write(RECORD, *[replace(RANKS, ranks=RANKS.ranks + 1)] * 2)
     fresh, names = RecordStore(store.root), [str(f / f"{NAME}.json") for f in (store.root / "toy", other)]
     for ask in (fresh.read_all, lambda: fresh.find(NAME), lambda: fresh.read(NAME)):
         with pytest.raises(UserError) as caught:
@@ -141,20 +141,20 @@ def test_a_copy_under_another_name_is_left_out(store: RecordStore, capsys: Any) 
 
 def test_merge_compares_ranks_not_how_they_are_packed(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
     target = RecordStore(tmp_path / "target")
-    target.write(RECORD, RANKS)
+    target.write(RECORD, RANKS, RANKS)
     path = target.root / "toy" / f"{NAME}.ranks.npz"
     np.savez(path, ranks=RANKS.ranks, ties=RANKS.ties, id_ranks=RANKS.id_ranks)
     assert path.read_bytes() != store.ranks_bytes(RECORD)
     assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
     assert "0 records moved" in capsys.readouterr().out and store.find(NAME) is None
-    store.write(RECORD, replace(RANKS, ties=RANKS.ties + 1))
+    store.write(RECORD, replace(RANKS, ties=RANKS.ties + 1), replace(RANKS, ties=RANKS.ties + 1))
     assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 2
     assert "other ranks" in capsys.readouterr().err and store.find(NAME)
 
 
 def test_a_half_pair_in_the_target_is_made_whole_by_merge(store: RecordStore, tmp_path: Path, capsys: Any) -> None:
     target = RecordStore(tmp_path / "target")
-    target.write(RECORD, RANKS)
+    target.write(RECORD, RANKS, RANKS)
     (target.root / "toy" / f"{NAME}.ranks.npz").unlink()
     assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
     assert "1 records moved" in capsys.readouterr().out and equal(target.read_ranks(RECORD), RANKS)
@@ -182,12 +182,12 @@ def test_a_record_of_another_schema_is_left_out_and_never_written_over(schema: i
     """One line for a whole folder; whoever asks for that very run is told why it cannot be read."""
     path = of_schema(store, schema)
     before = path.read_bytes()
-    for ask in (lambda: read_record(path), lambda: store.find(NAME), lambda: store.write(RECORD, RANKS)):
+    for ask in (lambda: read_record(path), lambda: store.find(NAME), lambda: store.write(RECORD, RANKS, RANKS)):
         with pytest.raises(OtherEngine, match=f"{NAME}.json has record schema {schema}; this version reads 2"):
             ask()
     assert path.read_bytes() == before and not capsys.readouterr().err
-    store.write(replace(RECORD, run_id="f" * 16), RANKS)
-    store.write(replace(RECORD, run_id="e" * 16), RANKS)
+    store.write(replace(RECORD, run_id="f" * 16), RANKS, RANKS)
+    store.write(replace(RECORD, run_id="e" * 16), RANKS, RANKS)
     of_e = store.root / "toy" / f"{'e' * 16}.json"
     of_e.write_text(of_e.read_text().replace('"schema": 2', '"schema": 1'))
     assert [r.run_id for r in store.read_all()] == ["f" * 16]

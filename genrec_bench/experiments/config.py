@@ -72,8 +72,6 @@ class EvaluationConfig:
     """The same for every method of a table."""
 
     max_k: int = setting(20, "length of every list that is scored; selection needs NDCG@10", low=10, high=255)
-    exclude_history: bool = setting(False, "take the user's own history out of the ranking; a generative row then "
-                                           "needs a wider decoding.num_beams, as its list is cut after the search")
 
 
 @dataclass(frozen=True)

@@ -310,10 +310,6 @@ def _check_beam(decoding: DecodingConfig, evaluation: EvaluationConfig) -> None:
     if beams < length:
         raise UserError(f"decoding.num_beams = {beams} is less than evaluation.max_k = {length}: a list cannot be "
                         "longer than the beam. Set both.")
-    if evaluation.exclude_history and beams < 2 * length:
-        raise UserError(f"decoding.num_beams = {beams} is too narrow for evaluation.exclude_history: what is taken out "
-                        f"leaves the beam's list, so it takes twice evaluation.max_k = {length}. Add --set "
-                        f"decoding.num_beams={2 * length}.")
 
 
 def _baseline_runs(name: str, layers: list[Overrides], seeds: tuple[int, ...],

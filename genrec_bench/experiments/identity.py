@@ -15,7 +15,7 @@ from genrec_bench.core import registry, settings
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments.config import RunConfig
 
-ENGINE_VERSION = 2  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
+ENGINE_VERSION = 3  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
 
 
 def short_hash(data: Any) -> str:

@@ -43,8 +43,26 @@ class Metric:
         return np.where(hit, self.gain(np.where(hit, ranks, 1).astype(np.float64)), 0.0)
 
 
+def averaged(values: np.ndarray, users: np.ndarray | None) -> np.ndarray:
+    """(..., N) values of rows -> (..., U), the mean of each user's rows, users ascending.
+
+    users: (N,) the user of each row; None = every row is a user's.
+    """
+    if users is None:
+        return values
+    _, row_of, count = np.unique(users, return_inverse=True, return_counts=True)
+    total = np.zeros((*values.shape[:-1], len(count)))
+    np.add.at(total, (..., row_of), values)
+    return total / count
+
+
 def expected_values(metric: Metric | str, rankings: Rankings, k: int) -> np.ndarray:
-    """(U,) item-level values: the mean of the metric over the ranks the target's group of equals occupies.
+    """(U,) item-level values of users: the mean over each user's rows of `row_values`."""
+    return averaged(row_values(metric, rankings, k), rankings.users)
+
+
+def row_values(metric: Metric | str, rankings: Rankings, k: int) -> np.ndarray:
+    """(N,) item-level values of rows: the mean of the metric over the ranks the target's group of equals occupies.
 
     metric: one, or a registered name. A place beyond k counts 0. k must not exceed the max_k the rankings were cut to.
     """

@@ -35,13 +35,8 @@ def rules(block: Block) -> str:
                      "the same for every method.")
     if users:
         parts.append(f"Only the first {users} users are kept, the same for every method.")
-    kept = "is taken out of the ranking" if evaluation.get("exclude_history") else "stays in the ranking"
-    parts.append(f"Every method ranks the whole catalogue; the user's own history {kept}, for every method alike; "
-                 f"lists of {evaluation.get('max_k', DASH)} are scored.")
-    beams = sorted({g.config["decoding"]["num_beams"] for g in block.groups if g.config.get("decoding")})
-    if evaluation.get("exclude_history") and beams:
-        parts.append("Generative rows lose it after the beam search, from the beam of decoding.num_beams = "
-                     f"{' or '.join(map(str, beams))}: what is taken out is not searched for again.")
+    parts.append("Every method ranks the whole catalogue, the user's own history included; \"unseen\" takes it out, "
+                 f"for every method alike. Lists of {evaluation.get('max_k', DASH)} are scored.")
     return " ".join(parts)
 
 

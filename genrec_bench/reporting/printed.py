@@ -49,8 +49,6 @@ def _why_not_data(block: Block, paper: Paper) -> str:
         return f"profile {block.profile}: smaller backbones and fewer epochs than the paper's"
     if split.get("train_targets_per_user") or split.get("max_users"):
         return "the training data are thinned, the paper's are not"
-    if block.config.get("evaluation", {}).get("exclude_history"):
-        return "the user's history is taken out of the ranking, which the paper does not say it does"
     return ""
 
 

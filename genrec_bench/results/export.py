@@ -12,14 +12,14 @@ from typing import Any
 
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.results.index import described
-from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.records import RANKS, RecordStore, RunRecord
 from genrec_bench.results.test_users import ARRAYS, UserFacts, find_users
 
 RUN = {"run_id": str, "dataset": str, "profile": str, "method": str, "backbone": str, "objectives": str, "seed": int}
 METRICS = {**RUN, "part": str, "level": str, "metric": str, "k": int, "value": float}
-RANKS = ("rank", "ties", "id_rank")
-USERS = {"run_id": str, "row": int, **dict.fromkeys((*RANKS, *ARRAYS), int)}
-KEY = re.compile(r"(valid_)?(id_)?(.+?)(?:@(\d+))?")
+RANKED = ("rank", "ties", "id_rank", "unseen_rank", "unseen_ties", "unseen_id_rank")
+USERS = {"run_id": str, "row": int, **dict.fromkeys(("user", *RANKED, *ARRAYS), int)}
+KEY = re.compile(r"(?:(valid|unseen)_)?(id_)?(.+?)(?:@(\d+))?")
 
 Columns = dict[str, Sequence[Any]]  # the lines of one run, by column
 
@@ -102,7 +102,7 @@ def metric_lines(record: RunRecord) -> Columns:
     keys = sorted(record.metrics)
     parts = [KEY.fullmatch(key).groups() for key in keys]
     return {**{name: [value] * len(keys) for name, value in described(record).items()},
-            "part": ["valid" if valid else "test" for valid, *_ in parts],
+            "part": [part or "test" for part, *_ in parts],
             "level": ["id" if level else "item" for _, level, *_ in parts], "metric": [name for *_, name, _ in parts],
             "k": [int(k) if k else None for *_, k in parts], "value": [record.metrics[key] for key in keys]}
 
@@ -118,18 +118,20 @@ def _with_facts(store: RecordStore, records: Iterable[RunRecord]) -> Iterator[tu
 
 
 def user_lines(store: RecordStore, record: RunRecord, facts: UserFacts | None) -> Columns:
-    """One line a test user in split order; facts are empty cells where they are not known.
+    """One line a test row in split order; facts are empty cells where they are not known.
 
-    Raises: UserError where ranks and facts are of other numbers of users.
+    Raises: UserError where ranks and facts are of other numbers of rows.
     """
-    ranks = store.read_ranks(record)
+    ranks, unseen = store.read_ranks(record), store.read_ranks(record, unseen=True)
     count = len(ranks.ranks)
+    users = range(count) if ranks.users is None else ranks.users.tolist()
     if facts is not None and facts.num_users != count:
         raise UserError(f"run {record.run_id} has ranks of {count} users, the facts about its split of "
                         f"{facts.num_users}. One of the two files is not of this split: delete it.")
     told = {name: [None] * count if facts is None else getattr(facts, name).tolist() for name in ARRAYS}
-    arrays = zip(RANKS, (ranks.ranks, ranks.ties, ranks.id_ranks), strict=True)
-    return {"run_id": [record.run_id] * count, "row": range(count), **{n: a.tolist() for n, a in arrays}, **told}
+    arrays = [getattr(part, name) for part in (ranks, unseen) for name in RANKS]
+    return {"run_id": [record.run_id] * count, "row": range(count), "user": users,
+            **{n: a.tolist() for n, a in zip(RANKED, arrays, strict=True)}, **told}
 
 
 def _write_csv(path: Path, columns: dict[str, type], tables: Iterable[Columns]) -> int:

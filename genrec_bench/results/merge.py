@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from genrec_bench.results import diagnoses, test_users
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.index import NAME as INDEX
 from genrec_bench.results.index import write_index
-from genrec_bench.results.records import Damaged, RecordStore, RunRecord
+from genrec_bench.results.records import RANKS, Damaged, RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts
 
 CHECKED = 10  # list length whose metrics are compared with the ranks
@@ -122,9 +123,9 @@ def _compared(found: _Found, target: RecordStore) -> _Found:
 
 def _check_metrics(record: RunRecord, source: RecordStore) -> None:
     """Raises: UserError where an item-level metric at 10 is not that of the record's own ranks."""
-    ranks = source.read_ranks(record)
-    for metric in metrics.names():
-        name, value = f"{metric}@{CHECKED}", float(expected_values(metric, ranks, CHECKED).mean(dtype=np.float64))
+    for metric, unseen in product(metrics.names(), (False, True)):
+        ranks, name = source.read_ranks(record, unseen=unseen), f"{'unseen_' * unseen}{metric}@{CHECKED}"
+        value = float(expected_values(metric, ranks, CHECKED).mean(dtype=np.float64))
         stated = record.metrics.get(name, value)
         if not abs(stated - value) <= TOLERANCE:
             raise UserError(f"run {record.run_id} in {source.root} has {name} = {stated}, but its ranks give {value}. "
@@ -141,8 +142,8 @@ def _difference(known: RunRecord, there: RecordStore, record: RunRecord, here: R
     for name in sorted({*known.metrics, *record.metrics}):
         if known.metrics.get(name) != record.metrics.get(name):
             return f"{name}: {known.metrics.get(name)} there, {record.metrics.get(name)} here"
-    one, other = there.read_ranks(known), here.read_ranks(record)
-    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("ranks", "ties", "id_ranks"))
+    pairs = [(there.read_ranks(known, unseen=u), here.read_ranks(record, unseen=u)) for u in (False, True)]
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for one, other in pairs for name in RANKS)
     return None if same else "other ranks"
 
 
@@ -162,7 +163,7 @@ def _write(moves: list[_Found], users: dict[Path, UserFacts], target: RecordStor
     for found in moves:
         fresh = replace(found.record, path=None)  # it will be of the target, wherever it was read
         if found.known is None:
-            target.write(fresh, found.source.read_ranks(found.record))
+            target.write(fresh, *(found.source.read_ranks(found.record, unseen=u) for u in (False, True)))
         if found.diagnosis is not None:
             diagnoses.write(diagnoses.path_of(target, found.known or fresh), found.diagnosis)
     for path, facts in users.items():

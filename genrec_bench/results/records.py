@@ -17,7 +17,8 @@ from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import APART, DAMAGED, dump_json, write_arrays, write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
+RANKS = ("ranks", "ties", "id_ranks")
 REMEDY = "The run counts as not done: run it again, which replaces the file, or restore it."
 
 
@@ -168,9 +169,9 @@ class RecordStore:
                 return found
         return []
 
-    def read_ranks(self, record: RunRecord) -> Rankings:
-        """The per-user ranks of the test rows, in split order."""
-        return read_ranks(_ranks_path(self.path(record)))
+    def read_ranks(self, record: RunRecord, *, unseen: bool = False) -> Rankings:
+        """The ranks of the test rows, in split order; unseen: without what their users had before."""
+        return read_ranks(_ranks_path(self.path(record)))[unseen]
 
     def ranks_bytes(self, record: RunRecord) -> bytes:
         """The file of ranks as it is on disk, to compare."""
@@ -181,7 +182,7 @@ class RecordStore:
         self.path(record).unlink()
         _ranks_path(self.path(record)).unlink()
 
-    def write(self, record: RunRecord, test: Rankings) -> Path:
+    def write(self, record: RunRecord, test: Rankings, unseen: Rankings) -> Path:
         """Write ranks, then the record; a record exists only if the run finished. A finished run's files stay."""
         bad = [k for k, v in record.metrics.items() if not math.isfinite(v)]
         if bad:
@@ -190,7 +191,7 @@ class RecordStore:
             return known
         path = next(iter(self._pairs(record.run_id)), self._place(record))
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_ranks(_ranks_path(path), test)
+        write_ranks(_ranks_path(path), test, unseen)
         write_atomically(path, dump_json({k: v for k, v in asdict(record).items() if k != "path"}).encode())
         return path
 
@@ -232,23 +233,27 @@ def _left_out(error: Damaged) -> None:
     print(f"left out: {error}", file=sys.stderr)
 
 
-def write_ranks(path: Path, ranks: Rankings) -> None:
-    """npz with `ranks`, `ties` and `id_ranks`, one number a user in split order (1-based, 0 = not in the list)."""
-    write_arrays(path, ranks=_small(ranks.ranks), ties=_small(ranks.ties), id_ranks=_small(ranks.id_ranks))
+def write_ranks(path: Path, test: Rankings, unseen: Rankings) -> None:
+    """npz with `ranks`, `ties` and `id_ranks`, one number a row in split order (1-based, 0 = not in the list), the same
+    as `unseen_...` without the items that users had before, and `users` where one has several rows."""
+    arrays = {f"{part}{name}": _small(getattr(ranks, name)) for part, ranks in (("", test), ("unseen_", unseen))
+              for name in RANKS}
+    write_arrays(path, **arrays, **({} if test.users is None else {"users": _small(test.users)}))
 
 
 def _small(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint32)
 
 
-def read_ranks(path: Path) -> Rankings:
-    """Read what `write_ranks` wrote, as int64. Raises: Damaged for a file that is not that."""
+def read_ranks(path: Path) -> tuple[Rankings, Rankings]:
+    """Read what `write_ranks` wrote, as int64: test, unseen. Raises: Damaged for a file that is not that."""
     try:
         with np.load(path) as file:
-            arrays = [file[k].astype(np.int64) for k in ("ranks", "ties", "id_ranks")]
-        if any(array.shape != (arrays[0].size,) for array in arrays):
+            arrays = [file[f"{part}{name}"].astype(np.int64) for part in ("", "unseen_") for name in RANKS]
+            users = file["users"].astype(np.int64) if "users" in file else None
+        if any(array.shape != (arrays[0].size,) for array in (*arrays, *(() if users is None else (users,)))):
             raise ValueError(f"its arrays have the shapes {', '.join(str(array.shape) for array in arrays)}")
-        return Rankings(*arrays)
+        return Rankings(*arrays[:3], users), Rankings(*arrays[3:], users)
     except PermissionError:
         raise
     except DAMAGED as error:

@@ -187,10 +187,8 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
 
 
 def _check_weights(diagnosis: Diagnosis, item: Prepared, workspace: Workspace) -> None:
-    """The run's own beam ranks as the record says; what cannot be known is let pass. Raises: UserError."""
+    """The run's own beam ranks as the record says. Raises: UserError."""
     decoding, evaluation = item.config.decoding, item.config.evaluation
-    if evaluation.exclude_history:
-        return
     ranks = diagnosis.of(decoding.normaliser, "beam_rank")[:, diagnosis.beam(decoding.num_beams)]
     stored = workspace.store.read_ranks(workspace.store.read(item.run_id)).id_ranks[diagnosis.arrays["rows"]]
     other = int((np.where(ranks > evaluation.max_k, 0, ranks) != stored).sum())

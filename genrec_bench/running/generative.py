@@ -7,18 +7,20 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.batches import TokenisedInstances, decoding_batches
 from genrec_bench.contracts import PREFIX_REMEDY, Job, Outcome, Rankings, SemanticIds, Split, prefix_pair
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
-from genrec_bench.evaluate import KS, id_exclusions, rankings_from_lists, score
+from genrec_bench.evaluate import KS, items_by_id, misses, rankings_from_lists, score
 from genrec_bench.experiments.config import RunConfig, TrainingConfig, from_dict
 from genrec_bench.objectives.base import Objective
 from genrec_bench.search.beam import beam_search, users_per_pass
@@ -39,19 +41,20 @@ class Ranker:
         self.trie, self.config = trie, config
         self.data = TokenisedInstances(instances, semantic_ids, suffix, device)
         self.targets = trie.id_of_item[instances.targets]
-        self.exclude = None
-        if config.evaluation.exclude_history:
-            self.exclude = id_exclusions(instances.seen, instances.targets, trie.id_of_item)
 
-    def lists(self, model: Backbone) -> np.ndarray:
-        """(U, K) numbers of the semantic IDs found for every row, best first, -1 = unused."""
+    def lists(self, model: Backbone, *, unseen: bool = False) -> np.ndarray:
+        """(N, K) numbers of the semantic IDs found for every row, best first, -1 = unused.
+
+        unseen: search the trie without the items that the row's user had before.
+        """
         decoding = self.config.decoding
         width = min(decoding.num_beams, self.trie.num_ids)
         found = torch.full((len(self.data), width), -1, dtype=torch.long, device=self.data.device)
         for rows in self._passes(model):
             beams = beam_search(model, self.data.histories(rows), self.trie, num_beams=decoding.num_beams,
                                 normaliser=decoding.normaliser, temperature=decoding.temperature,
-                                precision=decoding.precision, eos=decoding.eos)
+                                precision=decoding.precision, eos=decoding.eos,
+                                without=[self.data.instances.seen[row] for row in rows] if unseen else None)
             found[torch.from_numpy(rows).to(found.device)] = beams.ids
         return found.cpu().numpy()
 
@@ -72,9 +75,19 @@ class Ranker:
                 rows = rows[count:]
 
     def rank(self, model: Backbone) -> Rankings:
-        """The rank of every row's target."""
-        return rankings_from_lists(self.lists(model), self.targets, self.trie.id_sizes,
-                                   max_k=self.config.evaluation.max_k, exclude=self.exclude)
+        """The rank of every row's target among all items."""
+        return self._ranked(self.lists(model))
+
+    def rank_unseen(self, model: Backbone) -> Rankings:
+        """The same without the items that the row's user had before: a second search, so that lists stay full."""
+        rows = self.data.instances
+        taken = items_by_id(rows.seen, self.trie.id_of_item, self.trie.num_ids)
+        return misses(self._ranked(self.lists(model, unseen=True), taken), rows.seen, rows.targets)
+
+    def _ranked(self, lists: np.ndarray, taken: sparse.csr_array | None = None) -> Rankings:
+        ranked = rankings_from_lists(lists, self.targets, self.trie.id_sizes, max_k=self.config.evaluation.max_k,
+                                     taken=taken)
+        return replace(ranked, users=self.data.instances.groups)
 
 
 def warm_up() -> None:
@@ -123,7 +136,7 @@ def _run(job: Job) -> Outcome:
     timings = {"train_seconds": sum(trained.seconds), "seconds_per_epoch": median_seconds(trained.seconds),
                "validation_seconds": statistics.median(trained.validation_seconds),
                "decode_users_per_second": len(test.ranks) / seconds}
-    return Outcome(ranker["valid"].rank(model), test, trained.history, timings)
+    return Outcome(ranker["valid"].rank(model), test, ranker["test"].rank_unseen(model), trained.history, timings)
 
 
 def _network(job: Job) -> Backbone:
@@ -191,10 +204,10 @@ def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device:
     _check_split(path, split, ids, about)
     ranker = Ranker(split, "test", ids, Trie.from_codes(ids.tokens), config, model.history_suffix, device)
     with deterministic(threads):
-        rankings = ranker.rank(model)
+        rankings, unseen = ranker.rank(model), ranker.rank_unseen(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
     return {"dataset": config.dataset.title, "users": len(rankings.ranks), "epoch": about["epoch"],
-            "metrics": score(rankings, ks=ks)}
+            "metrics": {**score(rankings, ks=ks), **{f"unseen_{k}": v for k, v in score(unseen, ks=ks).items()}}}
 
 
 def _check_split(path: Path, split: Split, ids: SemanticIds, about: dict[str, Any]) -> None:

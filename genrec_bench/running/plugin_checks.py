@@ -230,8 +230,9 @@ def _metric(metric: Metric, _: Path | None) -> list[Finding]:
 
 def _has_a_key(metric: Metric) -> None:
     name = getattr(metric, "name", "")
-    expect(not name.startswith(("id_", "valid_")), "a name that begins neither with id_ nor with valid_, which mean "
-           "something in records", name)
+    taken = ("id_", "unseen_", "valid_")
+    expect(not name.startswith(taken), f"a name that begins with none of {', '.join(taken)}, which mean something in "
+           "records", name)
 
 
 def _is_in_range(metric: Metric) -> None:
@@ -273,6 +274,7 @@ METRIC: Checks = {
 
 # Baselines
 
+RANKED = ("valid", "test", "unseen")
 Run = Callable[..., Outcome]  # of a seed and some data; the first one is kept
 
 
@@ -295,7 +297,7 @@ def _job(baseline: Baseline, data: Interactions, seed: int, folder: Path) -> Job
 def _ranks_rows(baseline: Baseline, run: Run, first: Run) -> None:
     outcome, longest = first(), EvaluationConfig().max_k
     expect(isinstance(outcome, Outcome), "an Outcome", type(outcome).__name__)
-    for part in ("valid", "test"):
+    for part in RANKED:
         ranks = getattr(outcome, part)
         expect(isinstance(ranks, Rankings), f"{part}: Rankings", type(ranks).__name__)
         for name, low, high in (("ranks", 0, longest), ("ties", 1, ITEMS), ("id_ranks", 0, longest)):
@@ -334,7 +336,7 @@ def _sees_no_test_target(baseline: Baseline, run: Run, first: Run) -> None:
 
 
 def _alike(one: Outcome, other: Outcome, expected: str) -> tuple[bool, str, str]:
-    unlike = [f"{part}.{name}" for part in ("valid", "test") for name in ("ranks", "ties", "id_ranks")
+    unlike = [f"{part}.{name}" for part in RANKED for name in ("ranks", "ties", "id_ranks")
               if not np.array_equal(getattr(getattr(one, part), name), getattr(getattr(other, part), name))]
     return not unlike, expected, f"other {', '.join(unlike)}"
 

@@ -15,7 +15,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
-from genrec_bench.evaluate import rankings_from_pairs, score
+from genrec_bench.evaluate import misses, rankings_from_pairs, score
 from genrec_bench.reporting.comparison import Rendered, render_comparison
 from genrec_bench.reporting.pages import slug
 from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
@@ -88,9 +88,15 @@ def load_split(dataset: Dataset, data_dir: Path | None) -> Split:
 
 
 def evaluate_file(path: Path, split: Split) -> Scored:
-    """Item-level metrics of one file; equal scores of a user are worth the expected value over their orders."""
-    rows = read_rankings(path, split.interactions)
+    """Item-level metrics of one file; equal scores of a user are worth the expected value over their orders.
+
+    Raises: UserError for a split with several test rows a user, which a file of lists by user cannot tell apart.
+    """
     test = split.test
+    if test.groups is not None:
+        raise UserError(f"{path}: dataset {split.interactions.name} has several test rows a user, and a file of "
+                        "rankings one list a user. Files can be scored on data with one test row a user alone.")
+    rows = read_rankings(path, split.interactions)
     row_of_user = np.full(split.interactions.num_users, -1, dtype=np.int64)
     row_of_user[test.users] = np.arange(len(test))
     at = row_of_user[rows.users]
@@ -100,8 +106,14 @@ def evaluate_file(path: Path, split: Split) -> Scored:
         print(f"{path}: {missing} of {len(test)} test users are not in the file and count as misses", file=sys.stderr)
     if not tested.all():
         print(f"{path}: {len(np.unique(rows.users[~tested]))} users without a test row are left out", file=sys.stderr)
-    rankings = rankings_from_pairs(at[tested], rows.items[tested], rows.scores[tested], test.targets, max_k=MAX_K)
-    return Scored(path, rankings, missing, score(rankings, id_level=False))
+    at, items, scores = at[tested], rows.items[tested], rows.scores[tested]
+    rankings = rankings_from_pairs(at, items, scores, test.targets, max_k=MAX_K)
+    fresh = ~np.array([item in test.seen[row] for row, item in zip(at, items, strict=True)], dtype=bool)
+    unseen = misses(rankings_from_pairs(at[fresh], items[fresh], scores[fresh], test.targets, max_k=MAX_K), test.seen,
+                    test.targets)
+    metrics = {f"{part}{key}": value for part, ranked in (("", rankings), ("unseen_", unseen))
+               for key, value in score(ranked, id_level=False).items()}
+    return Scored(path, rankings, missing, metrics)
 
 
 def opponents_of(dataset: Dataset, folder: Path, label: str) -> Opponents:
@@ -157,8 +169,7 @@ def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
             same = all(np.array_equal(getattr(other.test, part), getattr(split.test, part))
                        for part in ("users", "targets"))
             found[key] = other.fingerprint if same else None
-    return [r for r in records if not r.config["evaluation"]["exclude_history"]
-            and r.identity.get("split_fingerprint") == found[canonical(r.config["split"])]
+    return [r for r in records if r.identity.get("split_fingerprint") == found[canonical(r.config["split"])]
             and found[canonical(r.config["split"])] is not None]
 
 

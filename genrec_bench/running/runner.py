@@ -110,10 +110,13 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
               Meter(workspace.device))
     try:
         outcome = _system(config).run(job)
+        outcome = dataclasses.replace(outcome, **{
+            name: dataclasses.replace(getattr(outcome, name), users=rows.groups) for name, rows in
+            (("valid", prepared.split.valid), ("test", prepared.split.test), ("unseen", prepared.split.test))})
         record = _record(prepared, outcome, workspace, job.meter)
         for used in prepared.before:
             record = _with_first_stage(record, workspace.store.read(used.run_id))
-        workspace.store.write(record, outcome.test)
+        workspace.store.write(record, outcome.test, outcome.unseen)
         test_users.keep_users(workspace.store, record.dataset, prepared.split)
         told.done(record)
     except Exception:
@@ -160,7 +163,8 @@ def check_fit(prepared: Prepared) -> None:
 def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: Meter) -> RunRecord:
     ids, config = prepared.semantic_ids, prepared.config
     ks = tuple(k for k in KS if k <= config.evaluation.max_k)
-    metrics = {**score(outcome.test, ks=ks), **{f"valid_{k}": v for k, v in score(outcome.valid, ks=ks).items()}}
+    parts = {"": outcome.test, "unseen_": outcome.unseen, "valid_": outcome.valid}
+    metrics = {f"{part}{key}": value for part, ranks in parts.items() for key, value in score(ranks, ks=ks).items()}
     data = {"name": config.dataset.name, **summary(prepared.split, ids.num_distinct if ids else None),
             "train_interactions": sum(len(s) for s in prepared.split.train_sequences),
             "order": order_facts(prepared.split)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,8 @@ CACHED_ROWS = 640  # rows of a matrix product beyond which a processor's caches 
 
 @torch.inference_mode()
 def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int, normaliser: str = "flat",
-                temperature: float = 1.0, precision: str = "float32", eos: bool = False) -> Beams:
+                temperature: float = 1.0, precision: str = "float32", eos: bool = False,
+                without: Sequence[np.ndarray] | None = None) -> Beams:
     """The `num_beams` best semantic IDs found by beam search that only walks along valid prefixes.
 
     backbone: anything with `token_logits`; its `start` is used where it has one. histories: (B, S) token ids.
@@ -30,7 +32,8 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     APAO decoder does; "trie" = over the valid children only. temperature: what logits are divided by before.
     precision: "bfloat16" = the network runs under autocast; softmax and scores keep the precision of its logits. eos:
     the log-probability of EOS behind an ID is part of its score, as in the released scripts: an ID of T tokens is then
-    ranked in one more step, a shorter one costs EOS at the level where it ends. Equal scores keep the order of their
+    ranked in one more step, a shorter one costs EOS at the level where it ends. without: of each user items that the
+    search leaves out: it enters no prefix all of whose items are among them. Equal scores keep the order of their
     parents and, within a parent, of the token ids. With fewer than `num_beams` IDs there are fewer columns. A prefix
     whose children all have probability 0 leaves rows unused.
     Raises: UserError for an unknown normaliser; ValueError for fewer than one beam, or logits of a user's beams that
@@ -42,7 +45,8 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     device = histories.device
     searched = trie.with_eos if eos else trie
     tree = TrieTensors(searched, device)
-    beam = Beam(tree, len(histories), num_beams)
+    closed = None if without is None else torch.as_tensor(searched.closed(without), device=device)
+    beam = Beam(tree, len(histories), num_beams, closed)
     network = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with network():
         state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)

@@ -62,17 +62,21 @@ class Beam:
     """A beam search: the nodes kept after each level, (B, K_m) and best first, and their scores, -inf = unused.
 
     It does not know where scores come from: each level it asks for `children` and is given their scores in `step`.
+    closed: (B, nodes) bool, nodes that a user's search does not enter; None = it may enter all.
     """
 
-    def __init__(self, tree: TrieTensors, users: int, width: int) -> None:
-        self.tree, self.width = tree, width
+    def __init__(self, tree: TrieTensors, users: int, width: int, closed: Tensor | None = None) -> None:
+        self.tree, self.width, self.closed = tree, width, closed
         self.nodes = [torch.zeros(users, 1, dtype=torch.long, device=tree.token.device)]
         self.scores = [torch.zeros(users, 1, device=tree.token.device)]
 
     def children(self) -> tuple[Tensor, Tensor]:
         """(B, K, C) children of what was kept last, and which of them exist."""
         children, exists = self.tree.children(self.nodes[-1], self.tree.trie.max_children(len(self.nodes) - 1))
-        return children, exists & (self.scores[-1] > -torch.inf)[:, :, None]
+        exists &= (self.scores[-1] > -torch.inf)[:, :, None]
+        if self.closed is not None:
+            exists &= ~self.closed.gather(1, children.flatten(1)).view_as(children)
+        return children, exists
 
     def step(self, children: Tensor, totals: Tensor) -> Tensor:
         """Keep the best of (B, K, C) children, by their scores, -inf where there is none; there must be no NaN.
