@@ -22,6 +22,7 @@ from genrec_bench.analysis.classical import (
 from genrec_bench.analysis.draws import flipped, resampled
 from genrec_bench.core import registry
 from genrec_bench.core.seeds import stream_seed
+from genrec_bench.metrics.base import averaged
 
 ALPHA = 0.05
 NUM_PERMUTATIONS = NUM_RESAMPLES = 10_000
@@ -55,19 +56,23 @@ class Comparison:
 
 
 def compare_ranks(a: np.ndarray, b: np.ndarray, *, metric: str, k: int, num_permutations: int = NUM_PERMUTATIONS,
-                  seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Comparison:
+                  seed: int = 0, num_resamples: int = NUM_RESAMPLES, groups: np.ndarray | None = None) -> Comparison:
     """Compare two methods by the ranks of the same users' targets at the same seeds.
 
-    a, b: (seeds, users) integers, 1-based, 0 = not in the list. metric: a registered name (recall, ndcg, mrr, ...).
+    a, b: (seeds, rows) integers, 1-based, 0 = not in the list. metric: a registered name (recall, ndcg, mrr, ...).
+    groups: (rows,) the user of each row, where one has several: the metric is averaged over a user's rows first, and
+    users are what is tested and resampled; None = every row is a user's.
     Raises: UserError for an unknown metric; ValueError for other shapes, no users, or ranks that are not integers.
     """
     a, b = _checked(a, "a"), _checked(b, "b")
     if a.shape != b.shape:
         raise ValueError(f"a and b must hold the same seeds and users, got shapes {a.shape} and {b.shape}")
     values = registry.metrics.build({"name": metric}).values
-    comparison = compare_values(values(a, k), values(b, k), num_permutations=num_permutations, seed=seed,
-                                num_resamples=num_resamples)
-    hits_a, hits_b = ((ranks >= 1) & (ranks <= k) for ranks in (a, b))
+    if groups is not None and np.shape(groups) != a.shape[1:]:
+        raise ValueError(f"groups must name the user of each of {a.shape[1]} rows, got shape {np.shape(groups)}")
+    ours, theirs = (averaged(values(ranks, k), groups) for ranks in (a, b))
+    comparison = compare_values(ours, theirs, num_permutations=num_permutations, seed=seed, num_resamples=num_resamples)
+    hits_a, hits_b = (averaged((ranks >= 1) & (ranks <= k), groups) > 0 for ranks in (a, b))
     return replace(comparison, mcnemar=tuple(map(mcnemar, hits_a, hits_b)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from genrec_bench.contracts import Rankings
-from genrec_bench.metrics.base import expected_values
+from genrec_bench.metrics.base import averaged, row_values
 from genrec_bench.reporting.families import Tested, tested
 from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import Block, Group, arrange, diagnoses_of
@@ -83,20 +83,25 @@ class Material:
     def values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
         """(seeds, users) item-level values of a row, not to be changed; None where its ranks are not at hand.
 
-        What is not seeded has one row, whatever it was run with.
+        What is not seeded has one row, whatever it was run with. Of a user with several test rows it is their mean.
         """
+        found = self.row_values(group, metric, k)
+        return None if found is None else averaged(found, self.ranks(group.records[0]).users)
+
+    def row_values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
+        """The same of test rows, (seeds, N) in the order of the split."""
         rows = []
         for record in group.records if group.row.seeded else group.records[:1]:
             key = record.run_id, metric, k
             if key not in self._values:
                 if self.results is None or not RecordStore(self.results).holds(record):
                     return None
-                self._values[key] = expected_values(metric, self.ranks(record), k)
+                self._values[key] = row_values(metric, self.ranks(record), k)
             rows.append(self._values[key])
         return np.stack(rows)
 
     def users(self, block: Block) -> UserFacts | None:
-        """History lengths and popularity of the targets of a block's test rows, or None where they are not stored."""
+        """What is known of a block's test rows, or None where it is not stored."""
         record = block.groups[0].records[0]
         fingerprint = record.identity.get("split_fingerprint")
         if self.results is None or fingerprint is None:

@@ -125,9 +125,9 @@ def user_lines(store: RecordStore, record: RunRecord, facts: UserFacts | None) -
     ranks, unseen = store.read_ranks(record), store.read_ranks(record, unseen=True)
     count = len(ranks.ranks)
     users = range(count) if ranks.users is None else ranks.users.tolist()
-    if facts is not None and facts.num_users != count:
-        raise UserError(f"run {record.run_id} has ranks of {count} users, the facts about its split of "
-                        f"{facts.num_users}. One of the two files is not of this split: delete it.")
+    if facts is not None and facts.num_rows != count:
+        raise UserError(f"run {record.run_id} has ranks of {count} rows, the facts about its split of "
+                        f"{facts.num_rows}. One of the two files is not of this split: delete it.")
     told = {name: [None] * count if facts is None else getattr(facts, name).tolist() for name in ARRAYS}
     arrays = [getattr(part, name) for part in (ranks, unseen) for name in RANKS]
     return {"run_id": [record.run_id] * count, "row": range(count), "user": users,

@@ -1,4 +1,4 @@
-"""What is known of a split's test users: one small file a split, beside the records that were made on it."""
+"""What is known of a split's test rows: one small file a split, beside the records that were made on it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,41 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from genrec_bench.contracts import Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import DAMAGED, write_arrays
 from genrec_bench.results.records import RecordStore
 
-SCHEMA = 1
+SCHEMA = 2
 REMEDY = "Delete it; a run on this split writes it again."
+# How a target can be reached from what its user had, exclusive and in this order (after arXiv 2603.19809).
+REACHES = ("follows the last item in training", "follows an earlier item", "two steps from the last item",
+           "only in reverse", "shares title words with the last item", "none of these")
 
 
 @dataclass(frozen=True)
 class UserFacts:
-    """Facts about the test rows of a split, (U,) int64 each, in split order, which is the order of the ranks.
+    """Facts about the test rows of a split, (N,) int64 each, in split order, which is the order of the ranks.
 
-    history_length: items of history that a method reads, at most the split's `max_history`. target_count, user_count:
-    interactions of the row's target and of its user in the training sequences, 0 where training has none.
-    fingerprint: the split's.
+    user: whose row it is. history_length: items of history that a method reads, at most the split's `max_history`.
+    target_count, user_count: interactions of the row's target and of its user in the training sequences, 0 where
+    training has none. reach: position in REACHES. same_day: 1 = the target has the day of the newest item before it,
+    0 = another, -1 = not known. fingerprint: the split's.
     """
 
     fingerprint: str
+    user: np.ndarray
     history_length: np.ndarray
     target_count: np.ndarray
     user_count: np.ndarray
+    reach: np.ndarray
+    same_day: np.ndarray
 
     @property
-    def num_users(self) -> int:
-        """U."""
+    def num_rows(self) -> int:
+        """N."""
         return len(self.history_length)
 
 
@@ -45,7 +53,52 @@ def facts_of(split: Split) -> UserFacts:
     sequences, test = split.train_sequences, split.test
     popularity = np.bincount(np.concatenate(sequences), minlength=split.num_items)
     lengths = np.array([len(s) for s in sequences], dtype=np.int64)
-    return UserFacts(split.fingerprint, test.lengths, popularity[test.targets], lengths[test.users])
+    same_day = np.full(len(test), -1) if test.same_day is None else test.same_day.astype(np.int64)
+    return UserFacts(split.fingerprint, test.users, test.lengths, popularity[test.targets], lengths[test.users],
+                     reaches(split), same_day)
+
+
+def reaches(split: Split) -> np.ndarray:
+    """(N,) how each test target can be reached: positions in REACHES. Without texts nothing shares words."""
+    test, follows = split.test, transitions(split)
+    last, target = test.items[test.offsets[1:] - 1], test.targets
+    before = np.concatenate(test.seen)
+    rows = np.repeat(np.arange(len(test)), [len(seen) for seen in test.seen])
+    earlier = np.bincount(rows, weights=follows[before, target[rows]] > 0, minlength=len(test)) > 0
+    words = _words(split)
+    found = [follows[last, target] > 0, earlier, _meet(follows[last], follows.T.tocsr()[target]),
+             follows[target, last] > 0, np.zeros(len(test), dtype=bool) if words is None else
+             _meet(words[last], words[target])]
+    return np.argmax([*found, np.ones(len(test), dtype=bool)], axis=0)
+
+
+def transitions(split: Split) -> sparse.csr_array:
+    """(I, I) how often the column's item directly follows the row's in a training sequence."""
+    sequences = split.train_sequences
+    flat, inside = np.concatenate(sequences), np.ones(sum(map(len, sequences)), dtype=bool)
+    inside[np.cumsum([len(s) for s in sequences if len(s)])[:-1]] = False  # the first item of a user follows nothing
+    pairs = np.flatnonzero(inside)[1:]
+    counts = sparse.csr_array((np.ones(len(pairs)), (flat[pairs - 1], flat[pairs])), shape=(split.num_items,) * 2)
+    counts.sum_duplicates()
+    return counts
+
+
+def _meet(one: sparse.csr_array, other: sparse.csr_array) -> np.ndarray:
+    """(N,) bool, whether two rows have a column in common."""
+    return one.multiply(other).sum(axis=1) > 0
+
+
+def _words(split: Split) -> sparse.csr_array | None:
+    """(I, words) the words of each title, the frequent ones of English left out; None without texts."""
+    if split.interactions.item_texts is None:
+        return None
+    from sklearn.feature_extraction.text import CountVectorizer  # a second to import, needed once a split
+
+    titles = [text.partition("\n")[0] for text in split.interactions.item_texts]
+    try:
+        return sparse.csr_array(CountVectorizer(stop_words="english", binary=True).fit_transform(titles))
+    except ValueError:  # no title has a word
+        return None
 
 
 def path_of(store: RecordStore, dataset: str, fingerprint: str) -> Path:
@@ -84,10 +137,10 @@ def keep_users(store: RecordStore, dataset: str, split: Split) -> None:
 
 def write_users(path: Path, facts: UserFacts) -> None:
     """One npz file, atomically; equal splits give equal bytes."""
-    about = {"schema": SCHEMA, "split_fingerprint": facts.fingerprint, "users": facts.num_users}
+    about = {"schema": SCHEMA, "split_fingerprint": facts.fingerprint, "rows": facts.num_rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, about=np.array(json.dumps(about, sort_keys=True)),
-                 **{name: getattr(facts, name).astype(np.uint32) for name in ARRAYS})
+                 **{name: getattr(facts, name).astype(np.int32) for name in ARRAYS})
 
 
 def read_users(path: Path) -> UserFacts:
@@ -99,7 +152,7 @@ def read_users(path: Path) -> UserFacts:
         if about["schema"] != SCHEMA:
             raise ValueError(f"its schema is {about['schema']}, this version reads {SCHEMA}")
         for name in ARRAYS:
-            if arrays[name].shape != (about["users"],) or not np.issubdtype(arrays[name].dtype, np.integer):
+            if arrays[name].shape != (about["rows"],) or not np.issubdtype(arrays[name].dtype, np.integer):
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected ({about['users']},)")
         return UserFacts(about["split_fingerprint"], *(arrays[name].astype(np.int64) for name in ARRAYS))
     except DAMAGED as error:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.core.errors import UserError
+from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting.figures.base import Picture, missing, plate
 from genrec_bench.reporting.figures.panels import dodged, whiskers
 from genrec_bench.reporting.figures.results import principal, seeds_text
@@ -29,18 +30,18 @@ CHOSEN_BY = "valid_ndcg@10"
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """Users whose count lies within low to high, both inside. users: (U,) bool."""
+    """Test rows whose count lies within low to high, both inside. rows: (N,) bool. users: how many have such rows."""
 
     low: int
     high: int
-    users: np.ndarray
+    rows: np.ndarray
+    users: int
 
     @property
     def label(self) -> str:
         """Its range and its number of users."""
         span = f"{self.low:,}" if self.low == self.high else f"{self.low:,}–{self.high:,}"
-        count = int(self.users.sum())
-        return f"{span}\n{count:,} user{'' if count == 1 else 's'}" + "\n(too few)" * (count < FEW)
+        return f"{span}\n{self.users:,} user{'' if self.users == 1 else 's'}" + "\n(too few)" * (self.users < FEW)
 
 
 @plate("popularity", "popularity", "By popularity of the target")
@@ -59,22 +60,26 @@ def history_figure(material: Material, block: Block) -> Picture | None:
                    f"Interactions of the user in training{reads}")
 
 
-def bands(counts: np.ndarray) -> list[Band]:
-    """Users in the quarters of their counts, with those of count 0 apart; fewer bands where quartiles coincide.
+def bands(counts: np.ndarray, users: np.ndarray) -> list[Band]:
+    """Rows in the quarters of their counts, with those of count 0 apart; fewer bands where quartiles coincide.
 
-    counts: (U,) integers from 0. The edges depend on the counts alone.
+    counts: (N,) integers from 0; users: (N,) whose row it is. The edges depend on the counts alone.
     """
     counts = np.asarray(counts)
     some, most = counts[counts > 0], int(counts.max(initial=0))
     cuts = np.quantile(some, QUARTERS, method="inverted_cdf") if len(some) else []
     below_most = some[some < most].max(initial=0)  # a quartile that is the maximum leaves nothing above it
     edges = [0, *sorted({int(min(c, below_most)) for c in cuts} - {0}), most]
-    found = [Band(0, 0, counts == 0)]
+    found = [_band(0, 0, counts == 0, users)]
     for below, high in zip(edges[:-1], edges[1:], strict=True):
-        users = (counts > below) & (counts <= high)
-        if users.any():
-            found.append(Band(int(counts[users].min()), high, users))
-    return [band for band in found if band.users.any()]
+        rows = (counts > below) & (counts <= high)
+        if rows.any():
+            found.append(_band(int(counts[rows].min()), high, rows, users))
+    return [band for band in found if band.users]
+
+
+def _band(low: int, high: int, rows: np.ndarray, users: np.ndarray) -> Band:
+    return Band(low, high, rows, len(np.unique(users[rows])))
 
 
 def _figure(material: Material, block: Block, title: str, fact: str, xlabel: str) -> Picture | None:
@@ -86,8 +91,9 @@ def _figure(material: Material, block: Block, title: str, fact: str, xlabel: str
         return missing(title, "facts about the test users; a run on this split writes them, also "
                        f"where all is found done: `python benchmark.py --suite {material.suite.name} --profile "
                        f"{block.profile} --datasets {block.config['dataset']['name']}`")
-    found = bands(getattr(facts, fact))
-    shown = {id(g): _estimates(material.values(g), found, block) for groups in panels.values() for g in groups}
+    found = bands(getattr(facts, fact), facts.user)
+    shown = {id(g): _estimates(material.row_values(g), facts.user, found, block)
+             for groups in panels.values() for g in groups}
     with own_style():
         figure = Figure(figsize=(8.6, 0.9 + 3.2 * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
@@ -125,12 +131,12 @@ def _compared(block: Block, family: str) -> list[Group]:
     return [*baselines, *(g for g in own if g in chosen)] if own else []
 
 
-def _estimates(values: np.ndarray, found: Sequence[Band], block: Block) -> list[Estimate | None]:
+def _estimates(values: np.ndarray, users: np.ndarray, found: Sequence[Band], block: Block) -> list[Estimate | None]:
     """The mean of each band with its interval; None where there are too few users."""
-    if values.shape[1] != len(found[0].users):
-        raise UserError(f"{block.name}: the ranks are of {values.shape[1]:,} test users, and the facts about them of "
-                        f"{len(found[0].users):,}. Delete the file `.users.npz` of this split; a run writes it again.")
-    return [mean_interval(values[:, band.users]) if band.users.sum() >= FEW else None
+    if values.shape[1] != len(found[0].rows):
+        raise UserError(f"{block.name}: the ranks are of {values.shape[1]:,} test rows, and the facts about them of "
+                        f"{len(found[0].rows):,}. Delete the file `.users.npz` of this split; a run writes it again.")
+    return [mean_interval(averaged(values[:, band.rows], users[band.rows])) if band.users >= FEW else None
             for band in found]
 
 
@@ -150,7 +156,7 @@ def _line(axes: Axes, group: Group, estimates: Sequence[Estimate | None], turn: 
 
 def _caption(block: Block, xlabel: str, found: Sequence[Band], nothing: bool) -> str:
     """nothing: whether some method finds no target of some band."""
-    few = [band for band in found if band.users.sum() < FEW]
+    few = [band for band in found if band.users < FEW]
     note = f"; bands of fewer than {FEW} users have no point" if few else ""
     some = "; those of count 0 stand apart" if found[0].high == 0 else ""
     pale = ("; pale: no target of the band is found, and the interval is Wilson's for a share of none of its users"
