@@ -15,6 +15,8 @@ from typing import Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
+from genrec_bench.datasets import convert as converting
+from genrec_bench.datasets.convert import Converted
 from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
 from genrec_bench.objectives.base import Objective
@@ -162,6 +164,21 @@ def check_data(datasets: Sequence[str | Path] | None = None, *, data_dir: Path |
     if datasets is None:
         chosen = checking.present_datasets(chosen, folder)
     return {label: checking.check_data(dataset, folder) for label, dataset in checking.labelled(chosen)}
+
+
+def convert_data(source: Path | str, to: Path | str, *, format: str | None = None,
+                 min_interactions: int | None = None, index: Path | str | None = None,
+                 texts: Path | str | None = None) -> Converted:
+    """Write data in another format as a new folder that `datasets` takes, with a table of ids as given and as written.
+
+    source: a file of interactions, or a folder with one and maybe an index and texts. format: "lines", "pairs" or
+    "json"; None = by content. min_interactions: users and items with fewer are left out until none is left; None = only
+    users too short for leave-one-out. index, texts: JSON files by item id. Raises: UserError before anything is
+    written.
+    """
+    return converting.convert(Path(source), Path(to), format=format, min_interactions=min_interactions,
+                              index=None if index is None else Path(index),
+                              texts=None if texts is None else Path(texts))
 
 
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,

@@ -22,7 +22,7 @@ VERBS = {
     "evaluate": "score a ranking file of your own or a checkpoint",
     "merge": "move finished records of one or more folders into another",
     "export": "write metrics or ranks of finished runs as one long table, CSV or Parquet",
-    "data": "list, check or fetch datasets",
+    "data": "list, check, fetch or convert datasets",
 }
 
 

@@ -1,16 +1,20 @@
-"""`data list | check | fetch`: what data there is, whether it is sound, and where to get it."""
+"""`data list | check | fetch | convert`: what data there is, whether it is sound, where to get it, and its format."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from genrec_bench.commands import common
+from genrec_bench.contracts import MIN_INTERACTIONS
 from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import Dataset
+from genrec_bench.datasets.convert import convert
+from genrec_bench.datasets.foreign import FORMATS
 from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.running.data_check import check_data, chosen_datasets, labelled, present_datasets
 
@@ -18,8 +22,8 @@ COUNTS = ("users", "items", "interactions", "train", "valid", "test", "distinct_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Subverbs `list`, `check` and `fetch` with their options."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|check|fetch")
+    """Subverbs `list`, `check`, `fetch` and `convert` with their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|check|fetch|convert")
     for name, text in (("list", "which datasets there are, and whether their files are here"),
                        ("check", "read datasets, check every file and print the counts of the split"),
                        ("fetch", "say where to get each dataset and where to put it")):
@@ -29,10 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         common.add_results(action)
         if name == "check":
             action.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    _add_convert(actions)
+
+
+def _add_convert(actions: Any) -> None:
+    """The subverb that reads other formats."""
+    text = "write data in another format as a folder that --datasets reads"
+    action = actions.add_parser("convert", help=text, description=text, allow_abbrev=False)
+    action.add_argument("source", type=Path, metavar="FROM",
+                        help="file of interactions (.gz too), or a folder with one and maybe an index and texts")
+    action.add_argument("to", type=Path, metavar="TO", help="new or empty folder")
+    action.add_argument("--format", default=None, metavar="NAME",
+                        help=f"{', '.join(FORMATS)} (default: told by the content): a line a user, `user item item "
+                             '...`, a line an interaction `user item`, or {"user": ["item", ...]}; oldest first')
+    action.add_argument("--index", type=Path, default=None, metavar="FILE",
+                        help='JSON, item -> codes: "<s_a_1><s_b_7>", ["<a_1>", "<b_7>"] or [1, 7]')
+    action.add_argument("--texts", type=Path, default=None, metavar="FILE",
+                        help='JSON, item -> text or {"title": "...", ...}')
+    action.add_argument("--min-interactions", type=int, default=None, metavar="N",
+                        help="leave out users and items with fewer, until none is left (default: only users with fewer "
+                             f"than {MIN_INTERACTIONS}, which leave-one-out needs)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked. Raises: UserError for a wrong name or bad data."""
+    if args.action == "convert":
+        return _convert(args)
     actions = {"list": _list, "check": _check, "fetch": _fetch}
     return actions[args.action](args, common.data_dir(args))
 
@@ -84,6 +110,20 @@ def _fetch(args: argparse.Namespace, data_dir: Path | None) -> int:
             print(f"  file: {name}")
     if data_dir is None:
         print("\nDATA_DIR is the folder given by --data-dir or GENREC_BENCH_DATA; none is set.")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    done = convert(args.source, args.to, format=args.format, min_interactions=args.min_interactions, index=args.index,
+                   texts=args.texts)
+    print(f"read as {done.format}: {', '.join(map(str, done.sources))}")
+    print(f"written to {done.folder}: {', '.join(done.files)}")
+    print(f"{done.users:,} users, {done.items:,} items, {done.interactions:,} interactions; left out: "
+          f"{done.dropped_users:,} users, {done.dropped_items:,} items, {done.dropped_interactions:,} interactions")
+    if done.empty_texts:
+        print(f"{done.empty_texts:,} items have no text")
+    path = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
+    print(f"next: python benchmark.py data check --datasets {shlex.quote(path)}")
     return 0
 
 

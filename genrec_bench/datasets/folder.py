@@ -46,8 +46,7 @@ class Folder(Dataset):
         own = Path(self.path).expanduser().resolve().name
         label = self.label or own
         object.__setattr__(self, "label", label)
-        if label in APART or not label.strip() or label.startswith(".") or not label.isprintable() \
-                or any(mark in label for mark in "/\\"):
+        if not can_name_data(label):
             whose = f"the folder's name {own!r}" if label == own else f"folder.label = {label!r}"
             raise UserError(f"{self.path}: {whose} cannot name a folder of records: it must not be empty, start with a "
                             "dot, hold a separator or a letter that cannot be printed, or be "
@@ -109,6 +108,12 @@ class Folder(Dataset):
             raise problem(folder, "", f"holds several index files: {', '.join(files)}",
                           f"Choose one with the setting index, such as index={next(iter(files))}.")
         return base.find_file(folder, next(iter(files.values()))) if files else None
+
+
+def can_name_data(label: str) -> bool:
+    """Whether a folder of records can have this name."""
+    return (label not in APART and bool(label.strip()) and not label.startswith(".") and label.isprintable()
+            and not any(mark in label for mark in "/\\"))
 
 
 def _names(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ from genrec_bench.datasets.base import Dataset, problem
 
 MAX_LEVELS = 26  # a level is named by a letter
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,8})>")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 class _Repeated(dict):
@@ -109,7 +109,7 @@ def _wrong_item(path: Path, place: str, items: list[Any]) -> NoReturn:
 
 
 def _item_number(path: Path, key: str) -> int:
-    if not _NUMBER.fullmatch(key):
+    if not ITEM_NUMBER.fullmatch(key):
         raise problem(path, f"item {key[:80]!r}", "is not an item number",
                       "Keys are whole numbers from 0 without leading zeros.")
     return int(key)
@@ -121,7 +121,7 @@ def read_index(path: Path, *, codebook_size: int, ragged: bool) -> dict[int, tup
     ragged: IDs may differ in length, but none may be the beginning of another. Raises: UserError naming item and level
     for a code that is malformed, at the wrong level or not within 0..codebook_size - 1, and both items of such a pair.
     """
-    index = {_item_number(path, key): _codes(path, f"item {key}", value, codebook_size)
+    index = {_item_number(path, key): item_codes(path, f"item {key}", value, codebook_size)
              for key, value in read_json(path, "item").items()}
     if not index:
         raise problem(path, "", "has no items", "Give every item its codes.")
@@ -130,14 +130,20 @@ def read_index(path: Path, *, codebook_size: int, ragged: bool) -> dict[int, tup
     if short is not None and not ragged:
         raise problem(path, f"item {short}", f"has {len(index[short])} codes, others have {depth}",
                       "Give every item a code for each level.")
+    check_beginnings(path, index)
+    return index
+
+
+def check_beginnings(path: Path, index: Mapping[Any, tuple[int, ...]]) -> None:
+    """No codes are the beginning of other ones. Raises: UserError naming both items."""
     pair = prefix_pair(_code_array(list(index.values())) + 1)
     if pair is not None:
         a, b = (list(index)[row] for row in pair)
         raise problem(path, f"item {a}", f"its codes are the beginning of those of item {b}", PREFIX_REMEDY)
-    return index
 
 
-def _codes(path: Path, place: str, value: Any, codebook_size: int) -> tuple[int, ...]:
+def item_codes(path: Path, place: str, value: Any, codebook_size: int) -> tuple[int, ...]:
+    """The codes of one item, as tokens or whole numbers. Raises: UserError naming the place and the level."""
     if not isinstance(value, list) or not 0 < len(value) <= MAX_LEVELS:
         held = f"{len(value)} codes" if isinstance(value, list) else _kind_of(value)
         raise problem(path, place, f"holds {held}, a list of 1 to {MAX_LEVELS} codes is needed",
@@ -175,11 +181,12 @@ def read_texts(path: Path, fields: Sequence[str] = ()) -> dict[int, str]:
     texts = {}
     for key, value in read_json(path, "item").items():
         item = _item_number(path, key)
-        texts[item] = base.check_text(path, f"item {key}", _item_text(path, f"item {key}", value, fields))
+        texts[item] = base.check_text(path, f"item {key}", item_text(path, f"item {key}", value, fields))
     return texts
 
 
-def _item_text(path: Path, place: str, value: Any, fields: Sequence[str]) -> str:
+def item_text(path: Path, place: str, value: Any, fields: Sequence[str] = ()) -> str:
+    """The text of one item, as in `read_texts`. Raises: UserError naming the place."""
     if isinstance(value, str) and not fields:
         return base.join_fields([value])
     if not isinstance(value, dict):
