@@ -21,7 +21,7 @@ from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.matching import of_suite
 from genrec_bench.results.export import METRICS, USERS, Exported, export, metric_lines
 from genrec_bench.results.records import RecordStore
-from genrec_bench.results.test_users import UserFacts, path_of, write_users
+from genrec_bench.results.test_users import ARRAYS, UserFacts, path_of, write_users
 from tests.small_records import all_records, record_of, stored
 
 SPLIT = "ab" * 32
@@ -39,9 +39,10 @@ def results(tmp_path: Path) -> Path:
     stored(tmp_path / "results", [TIGER])
     ranks = Rankings(np.array([1, 0, 7, 300]), np.array([2, 1, 1, 1]), np.array([1, 0, 5, 12]))
     store = RecordStore(tmp_path / "results")
-    store.write(KNN, ranks)
+    store.write(KNN, ranks, replace(ranks, ranks=ranks.ranks // 2))
     write_users(path_of(store, "apao_office", SPLIT),
-                UserFacts(SPLIT, np.array([3, 4, 5, 20]), np.array([7, 0, 9, 1]), np.array([5, 6, 7, 70])))
+                UserFacts(SPLIT, np.arange(4), np.array([3, 4, 5, 20]), np.array([7, 0, 9, 1]), np.array([5, 6, 7, 70]),
+                          np.array([0, 1, 2, 3]), np.array([1, 0, -1, 1])))
     return store.root
 
 
@@ -106,8 +107,10 @@ def test_one_line_a_user_with_what_is_known_of_them(results: Path, tmp_path: Pat
     found = lines(tmp_path / "users.csv")
     assert tuple(found[0]) == tuple(USERS)
     assert [tuple(row.values())[1:] for row in found if row["run_id"] == KNN.run_id] == [
-        ("0", "1", "2", "1", "3", "7", "5"), ("1", "0", "1", "0", "4", "0", "6"),
-        ("2", "7", "1", "5", "5", "9", "7"), ("3", "300", "1", "12", "20", "1", "70")]
+        ("0", "0", "1", "2", "1", "0", "2", "1", "0", "3", "7", "5", "0", "1"),
+        ("1", "1", "0", "1", "0", "0", "1", "0", "1", "4", "0", "6", "1", "0"),
+        ("2", "2", "7", "1", "5", "3", "1", "5", "2", "5", "9", "7", "2", "-1"),
+        ("3", "3", "300", "1", "12", "150", "1", "12", "3", "20", "1", "70", "3", "1")]
     unknown = [row for row in found if row["run_id"] == TIGER.run_id]
     assert [row["rank"] for row in unknown] == ["1", "0", "3"]
     assert {row[name] for row in unknown for name in ("history_length", "target_count", "user_count")} == {""}
@@ -120,7 +123,7 @@ def test_the_metrics_of_a_run_follow_from_its_users(tmp_path: Path) -> None:
     for seed in range(2):
         ranks = Rankings(draw.integers(0, 21, 50), draw.integers(1, 4, 50), draw.integers(0, 21, 50))
         some.append(replace(record_of("ml-100k", "tiger", seed), metrics=score(ranks)))
-        RecordStore(folder).write(some[-1], ranks)
+        RecordStore(folder).write(some[-1], ranks, ranks)
     export(folder, tmp_path / "users.parquet", users=True)
     table = pandas.read_parquet(tmp_path / "users.parquet")
     for record in some:
@@ -130,7 +133,7 @@ def test_the_metrics_of_a_run_follow_from_its_users(tmp_path: Path) -> None:
 
 
 def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path) -> None:
-    write_users(path_of(RecordStore(results), "apao_office", SPLIT), UserFacts(SPLIT, *(np.arange(3),) * 3))
+    write_users(path_of(RecordStore(results), "apao_office", SPLIT), UserFacts(SPLIT, *(np.arange(3),) * len(ARRAYS)))
     with pytest.raises(UserError, match=f"run {KNN.run_id} has ranks of 4 users"):
         export(results, tmp_path / "users.csv", users=True)
     assert [p.name for p in tmp_path.iterdir()] == ["results"]

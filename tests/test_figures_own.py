@@ -139,7 +139,7 @@ def test_interval_of_a_mean() -> None:
 def test_bands_by_hand() -> None:
     labels = [b.label.split("\n")[0] for b in bands.bands(np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 0]))]
     assert labels == ["0", "1–2", "3–4", "5–6", "7–8"]
-    assert [(b.low, b.high, int(b.users.sum())) for b in bands.bands(np.array([9, 3, 9, 9, 4, 9]))] == [
+    assert [(b.low, b.high, b.users) for b in bands.bands(np.array([9, 3, 9, 9, 4, 9]))] == [
         (3, 4, 2), (9, 9, 4)]
     assert [b.label for b in bands.bands(np.full(1200, 7))] == ["7\n1,200 users"]
     assert [b.label for b in bands.bands(np.array([0]))] == ["0\n1 user\n(too few)"]
@@ -150,9 +150,9 @@ def test_bands_hold_every_user_once(seed: int) -> None:
     random = np.random.default_rng(seed)
     counts = random.geometric(random.uniform(0.05, 0.9), size=150) - random.integers(2)
     found = bands.bands(counts)
-    assert (np.sum([b.users for b in found], axis=0) == 1).all()
+    assert (np.sum([b.rows for b in found], axis=0) == 1).all()
     for band in found:
-        assert counts[band.users].min() == band.low and counts[band.users].max() == band.high
+        assert counts[band.rows].min() == band.low and counts[band.rows].max() == band.high
         assert (band.low == 0) == (band.high == 0)
     assert all(a.high < b.low for a, b in itertools.pairwise(found)) and len(found) <= 5
 
@@ -194,7 +194,8 @@ def stored(folder: Path, users: int = USERS, facts: bool = True) -> Material:
         store.write(record, Rankings(ranks, np.ones(users, int), ranks), Rankings(ranks, np.ones(users, int), ranks))
     if facts:
         write_users(path_of(store, "ml-100k", FINGERPRINT), UserFacts(
-            FINGERPRINT, np.full(USERS, 10), np.arange(USERS) // 4, 5 + np.arange(USERS) % 40))
+            FINGERPRINT, np.arange(USERS), np.full(USERS, 10), np.arange(USERS) // 4, 5 + np.arange(USERS) % 40,
+            np.full(USERS, 5), np.full(USERS, -1)))
     return Material.of(apao(), records, folder)
 
 
@@ -313,9 +314,9 @@ def test_bands_show_means_of_their_users(material: Material, figures: list, draw
     assert len(lines) == 6 and "APAO-Pointwise" not in lines
     for group in block.groups:
         if group.name in lines:
-            whole = [material.values(group)[:, b.users].mean() for b in found if b.users.sum() >= FEW]
+            whole = [material.values(group)[:, b.rows].mean() for b in found if b.users >= FEW]
             assert list(lines[group.name].get_ydata()) == pytest.approx(whole)
-    assert any(b.users.sum() < FEW for b in found) == (fact == "target_count")
+    assert any(b.users < FEW for b in found) == (fact == "target_count")
 
 
 def test_bands_name_intervals_of_nothing_found(material: Material, figures: list) -> None:
@@ -325,7 +326,7 @@ def test_bands_name_intervals_of_nothing_found(material: Material, figures: list
     values = {g.name: material.values(g) for g in block.groups}
     found = bands.bands(material.users(block).user_count)
     pale = [c for c in figures[0].axes[0].collections if c.get_alpha() == bands.PALE]
-    wanted = sum(not values[name][:, b.users].any() for b in found for name in values if name != "APAO-Pointwise")
+    wanted = sum(not values[name][:, b.rows].any() for b in found for name in values if name != "APAO-Pointwise")
     assert len(pale) == wanted and ("; pale: no target" in picture.text) == bool(wanted)
     assert "quarters of the test users, joined where counts coincide" in picture.text
     none = replace(material, _values={(r.run_id, "ndcg", 10): np.zeros(USERS) for g in block.groups for r in g.records})
@@ -338,7 +339,7 @@ def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
     picture = bands.history_figure(without, without.blocks[0])
     assert picture.files is None and "--suite apao --profile quick --datasets ml-100k" in picture.text
     other = stored(tmp_path / "other", users=USERS - 1)
-    with pytest.raises(UserError, match="159 test users.*160"):
+    with pytest.raises(UserError, match="159 test rows.*160"):
         bands.popularity_figure(other, other.blocks[0])
     alone = Material.of(apao(), made_up())
     assert bands.history_figure(alone, alone.blocks[0]) is None

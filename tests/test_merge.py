@@ -24,7 +24,8 @@ SPLIT = "ab" * 32
 STORED = Rankings(*(np.array([1, 0, 3]) for _ in range(3)))  # what `stored` writes
 RECORDS = [replace(record_of("ml-100k", "tiger", seed), identity={"split_fingerprint": SPLIT}, metrics=score(STORED))
            for seed in range(3)]
-FACTS = UserFacts(SPLIT, np.array([3, 4, 5]), np.array([7, 0, 9]), np.array([5, 6, 7]))
+FACTS = UserFacts(SPLIT, np.arange(3), np.array([3, 4, 5]), np.array([7, 0, 9]), np.array([5, 6, 7]), np.full(3, 5),
+                  np.full(3, -1))
 WRONG = replace(RECORDS[1], metrics={**RECORDS[1].metrics, "ndcg@10": 0.25, "old@1": 0.5})
 
 
@@ -48,7 +49,7 @@ def contents(*folders: Path) -> dict[Path, bytes]:
 
 def with_ranks(folder: Path, record: RunRecord, *places: int) -> RecordStore:
     store = RecordStore(folder)
-    store.write(record, Rankings(*(np.array(places) for _ in range(3))))
+    store.write(record, *[Rankings(*(np.array(places) for _ in range(3)))] * 2)
     return store
 
 

@@ -23,6 +23,7 @@ RECORD = RunRecord(NAME, "fedcba9876543210", "Mine", "smoke", {"dataset": {"name
                    identity={"split_fingerprint": "ab" * 32}, data={}, tokenizer={}, metrics={"ndcg@10": 1 / 3},
                    training={}, timings={}, provenance={})
 RANKS = Rankings(np.array([1, 0, 20]), np.array([1, 1, 2]), np.array([1, 0, 300]))
+ARRAYS = {f"{part}{name}": getattr(RANKS, name) for part in ("", "unseen_") for name in ("ranks", "ties", "id_ranks")}
 
 
 @pytest.fixture()
@@ -82,7 +83,7 @@ def test_a_damaged_half_of_ranks_is_seen(store: RecordStore) -> None:
     """Arrays of other lengths, and a byte that is not what was written."""
     path = store.root / "toy" / f"{NAME}.ranks.npz"
     whole = path.read_bytes()
-    np.savez(path, ranks=RANKS.ranks, ties=RANKS.ties[:2], id_ranks=RANKS.id_ranks)
+    np.savez(path, **{**ARRAYS, "ties": RANKS.ties[:2]})
     assert "shapes (3,), (2,), (3,)" in store.damage(NAME)
     at = whole.index(b"PK\x01\x02") - 3  # in the last array
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
@@ -94,7 +95,7 @@ def test_a_damaged_half_of_ranks_is_seen(store: RecordStore) -> None:
 def test_a_renamed_folder_is_read_rightly(store: RecordStore) -> None:
     diagnoses.write(diagnoses.path_of(store, RECORD), diagnosis(NAME))
     fingerprint = "ab" * 32
-    users = test_users.UserFacts(fingerprint, *(np.array([1, 2, 3]) for _ in range(3)))
+    users = test_users.UserFacts(fingerprint, *(np.array([1, 2, 3]) for _ in test_users.ARRAYS))
     test_users.write_users(test_users.path_of(store, "toy", fingerprint), users)
     (store.root / "of machine").mkdir()
     (store.root / "toy").rename(store.root / "of machine" / "B")
@@ -102,7 +103,7 @@ def test_a_renamed_folder_is_read_rightly(store: RecordStore) -> None:
         (record,) = fresh.read_all()
         assert record == RECORD and record.path == store.root / "of machine" / "B" / f"{NAME}.json" == fresh.find(NAME)
         assert equal(fresh.read_ranks(record), RANKS) and diagnoses.find(fresh, record).run_id == NAME
-        assert test_users.find_users(fresh, "toy", fingerprint).num_users == 3
+        assert test_users.find_users(fresh, "toy", fingerprint).num_rows == 3
     fresh.remove(record)
     assert fresh.find(NAME) is None
 
@@ -143,7 +144,7 @@ def test_merge_compares_ranks_not_how_they_are_packed(store: RecordStore, tmp_pa
     target = RecordStore(tmp_path / "target")
     target.write(RECORD, RANKS, RANKS)
     path = target.root / "toy" / f"{NAME}.ranks.npz"
-    np.savez(path, ranks=RANKS.ranks, ties=RANKS.ties, id_ranks=RANKS.id_ranks)
+    np.savez(path, **ARRAYS)
     assert path.read_bytes() != store.ranks_bytes(RECORD)
     assert main(["merge", "--results", str(store.root), "--into", str(target.root)]) == 0
     assert "0 records moved" in capsys.readouterr().out and store.find(NAME) is None
@@ -176,20 +177,20 @@ def of_schema(store: RecordStore, schema: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("schema", [1, 3])
+@pytest.mark.parametrize("schema", [2, 4])
 def test_a_record_of_another_schema_is_left_out_and_never_written_over(schema: int, store: RecordStore,
                                                                        capsys: Any) -> None:
     """One line for a whole folder; whoever asks for that very run is told why it cannot be read."""
     path = of_schema(store, schema)
     before = path.read_bytes()
     for ask in (lambda: read_record(path), lambda: store.find(NAME), lambda: store.write(RECORD, RANKS, RANKS)):
-        with pytest.raises(OtherEngine, match=f"{NAME}.json has record schema {schema}; this version reads 2"):
+        with pytest.raises(OtherEngine, match=f"{NAME}.json has record schema {schema}; this version reads 3"):
             ask()
     assert path.read_bytes() == before and not capsys.readouterr().err
     store.write(replace(RECORD, run_id="f" * 16), RANKS, RANKS)
     store.write(replace(RECORD, run_id="e" * 16), RANKS, RANKS)
     of_e = store.root / "toy" / f"{'e' * 16}.json"
-    of_e.write_text(of_e.read_text().replace('"schema": 2', '"schema": 1'))
+    of_e.write_text(of_e.read_text().replace('"schema": 3', '"schema": 1'))
     assert [r.run_id for r in store.read_all()] == ["f" * 16]
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and f"left out: 2 records of another engine below {store.root}" in told

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genrec_bench.contracts import Interactions
+from genrec_bench.contracts import Instances, Interactions, Split
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.config import RunConfig
@@ -20,7 +20,8 @@ from genrec_bench.running import runner
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.small_jobs import Quiet, made_of, toy, write_toy
 
-FACTS = UserFacts("ab" * 32, np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]))
+FACTS = UserFacts("ab" * 32, np.array([0, 0, 1]), np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]),
+                  np.array([0, 5, 2]), np.array([-1, 0, 1]))
 
 
 def same(one: UserFacts, other: UserFacts) -> bool:
@@ -35,7 +36,7 @@ def test_counts_by_hand() -> None:
     split = LeaveOneOut(max_history=3).split(made_of([[0, 1, 2, 3, 1], [1, 1, 0, 2], [2, 0, 1]], 5))
     # training sequences 0 1 2 | 1 1 | none: item 0 once, 1 three times, 2 once, 3 and 4 never; targets 1, 2, 1
     facts = facts_of(split)
-    assert facts.history_length.tolist() == [3, 3, 2] and facts.num_users == 3
+    assert facts.history_length.tolist() == [3, 3, 2] and facts.num_rows == 3
     assert facts.target_count.tolist() == [3, 1, 3] and facts.user_count.tolist() == [3, 2, 0]
     assert facts.fingerprint == split.fingerprint
 
@@ -53,6 +54,26 @@ def test_counts_of_a_loop(seed: int) -> None:
         assert facts.user_count[row] == len(split.train_sequences[user])
 
 
+def test_how_a_target_is_reached_by_hand() -> None:
+    """Training pairs 0>1 1>2 2>3, 4>0, 5>1; a row a test target, by its history and target.
+
+    0: history ends in 0, target 1 follows it. 1: 0 1 2 5 with target 3: not after 5, but after 2. 2: 0 with target 2:
+    over 1. 3: 0 with target 4: the other way round. 4: 6 and 7 share a title word. 5: 6 and 8 do not.
+    """
+    texts = ("a0", "b1", "c2", "d3", "e4", "f5", "the red lamp", "a lamp\nlong", "the kite\nlamp")
+    data = replace(made_of([[0]], 9), item_texts=texts)
+    rows = [([7, 0], 1), ([0, 1, 2, 5], 3), ([7, 0], 2), ([7, 0], 4), ([6], 7), ([6], 8)]
+    test = Instances(np.arange(6), np.array([target for _, target in rows]),
+                     np.cumsum([0, *(len(history) for history, _ in rows)]),
+                     np.concatenate([history for history, _ in rows]), tuple(np.array(h) for h, _ in rows))
+    sequences = tuple(map(np.array, ([0, 1, 2, 3], [4, 0], [], [5, 1], [], [8])))
+    split = Split(data, test, test, test, tuple(s.astype(np.int64) for s in sequences))
+    assert test_users.reaches(split).tolist() == [0, 1, 2, 3, 4, 5]
+    assert test_users.transitions(split).sum() == 5
+    bare = replace(split, interactions=replace(data, item_texts=None))
+    assert test_users.reaches(bare).tolist() == [0, 1, 2, 3, 5, 5]
+
+
 # The file
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -62,8 +83,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert same(found, FACTS) and found.target_count.dtype == np.int64
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     with np.load(path) as file:
-        assert sorted(file.files) == sorted(["about", *ARRAYS]) and file["target_count"].dtype == np.uint32
-        assert json.loads(str(file["about"])) == {"schema": 1, "split_fingerprint": "ab" * 32, "users": 3}
+        assert sorted(file.files) == sorted(["about", *ARRAYS]) and file["target_count"].dtype == np.int32
+        assert json.loads(str(file["about"])) == {"schema": 2, "split_fingerprint": "ab" * 32, "rows": 3}
 
 
 def test_equal_splits_give_equal_bytes(tmp_path: Path) -> None:
@@ -92,7 +113,7 @@ def test_another_splits_file_is_refused(tmp_path: Path) -> None:
 
 
 def broken(path: Path, how: str) -> None:
-    about = {"schema": 1, "split_fingerprint": "ab" * 32, "users": 3}
+    about = {"schema": 2, "split_fingerprint": "ab" * 32, "rows": 3}
     arrays = {name: getattr(FACTS, name) for name in ARRAYS}
     if how in ("cut", "empty"):
         path.write_bytes(path.read_bytes()[:{"cut": -40, "empty": 0}[how]])
@@ -126,8 +147,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, how: str) -> None:
 def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.users.npz"
     test_users.write_users(path, FACTS)
-    monkeypatch.setattr(test_users, "SCHEMA", 2)
-    with pytest.raises(UserError, match="its schema is 1, this version reads 2"):
+    monkeypatch.setattr(test_users, "SCHEMA", 3)
+    with pytest.raises(UserError, match="its schema is 2, this version reads 3"):
         read_users(path)
 
 
@@ -146,7 +167,7 @@ def test_a_run_writes_it_and_so_does_a_finished_one(tmp_path: Path, toy_interact
     path = path_of(workspace.store, record.dataset, record.split_fingerprint)
     first = path.read_bytes()
     assert same(find_users(workspace.store, "mine", prepared.split.fingerprint), facts_of(prepared.split))
-    assert find_users(workspace.store, "mine", prepared.split.fingerprint).num_users == record.data["test"]
+    assert find_users(workspace.store, "mine", prepared.split.fingerprint).num_rows == record.data["test"]
     path.unlink()
     runner.run_one(prepared, workspace, Quiet())
     assert path.read_bytes() == first

@@ -37,6 +37,7 @@ class Material:
     results: Path | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     _values: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False)
+    _groups: dict[str, np.ndarray | None] = field(default_factory=dict, repr=False)  # `Rankings.users` by split
 
     @classmethod
     def of(cls, suite: Suite, records: Sequence[RunRecord], results: Path | None = None,
@@ -86,7 +87,12 @@ class Material:
         What is not seeded has one row, whatever it was run with. Of a user with several test rows it is their mean.
         """
         found = self.row_values(group, metric, k)
-        return None if found is None else averaged(found, self.ranks(group.records[0]).users)
+        if found is None:
+            return None
+        record = group.records[0]
+        if record.split_fingerprint not in self._groups:
+            self._groups[record.split_fingerprint] = self.ranks(record).users
+        return averaged(found, self._groups[record.split_fingerprint])
 
     def row_values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
         """The same of test rows, (seeds, N) in the order of the split."""

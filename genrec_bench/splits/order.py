@@ -18,15 +18,16 @@ def order_facts(split: Split) -> dict[str, Any]:
     """What is worth knowing of a split's order, as plain data for the record.
 
     rule: BY_TIME or AS_GIVEN (no times). users, neighbours: users, and pairs of interactions that follow each other.
-    newest_again: test targets that equal the newest item of their history. Of data with times also: equal_times,
-    neighbours of equal time; tied_targets, test targets whose time is that of the interaction before; repeats, what
-    repeats user, item and time of another; dropped, such repeats that were left out; units, how many times are of the
-    size of which unit since 1970.
+    newest_again: test targets that equal the newest item of their history; repeated: that are anywhere in it. Of data
+    with times also: equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the
+    interaction before; repeats, what repeats user, item and time of another; dropped, such repeats that were left out;
+    units, how many times are of the size of which unit since 1970.
     """
     interactions, test = split.interactions, split.test
     facts: dict[str, Any] = {
         "rule": AS_GIVEN, "users": len(test), "neighbours": interactions.num_interactions - interactions.num_users,
-        "newest_again": int((test.items[test.offsets[1:] - 1] == test.targets).sum())}
+        "newest_again": int((test.items[test.offsets[1:] - 1] == test.targets).sum()),
+        "repeated": sum(int(target in had) for had, target in zip(test.seen, test.targets, strict=True))}
     if interactions.times is None:
         return facts
     return {**facts, "rule": BY_TIME, "equal_times": sum(int((t[1:] == t[:-1]).sum()) for t in interactions.times),
@@ -52,7 +53,8 @@ def _units(times: np.ndarray) -> dict[str, int]:
 def order_sentences(facts: Mapping[str, Any]) -> list[str]:
     """What `order_facts` found, in sentences."""
     users, neighbours = facts["users"], facts["neighbours"]
-    again = f"{_share(facts['newest_again'], users)} test targets equal the newest item of their history."
+    again = (f"{_share(facts['newest_again'], users)} test targets equal the newest item of their history, and "
+             f"{facts['repeated']:,} are somewhere in it: misses for every method where it is taken out (unseen).")
     if facts["rule"] == AS_GIVEN:
         return [f"The data have no times: {AS_GIVEN}.", again]
     told = [f"Interactions are in the order of their times, {BY_TIME}: {_share(facts['equal_times'], neighbours)} "

@@ -60,12 +60,13 @@ def history_figure(material: Material, block: Block) -> Picture | None:
                    f"Interactions of the user in training{reads}")
 
 
-def bands(counts: np.ndarray, users: np.ndarray) -> list[Band]:
+def bands(counts: np.ndarray, users: np.ndarray | None = None) -> list[Band]:
     """Rows in the quarters of their counts, with those of count 0 apart; fewer bands where quartiles coincide.
 
-    counts: (N,) integers from 0; users: (N,) whose row it is. The edges depend on the counts alone.
+    counts: (N,) integers from 0; users: (N,) whose row it is, None = each another's. Edges depend on the counts alone.
     """
     counts = np.asarray(counts)
+    users = np.arange(len(counts)) if users is None else users
     some, most = counts[counts > 0], int(counts.max(initial=0))
     cuts = np.quantile(some, QUARTERS, method="inverted_cdf") if len(some) else []
     below_most = some[some < most].max(initial=0)  # a quartile that is the maximum leaves nothing above it
