@@ -15,6 +15,7 @@ from genrec_bench.commands import data
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
+from genrec_bench.splits.last_n import LastN
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.splits.order import AS_GIVEN, BY_TIME, order_facts, order_sentences, same_but_for_blanks
 
@@ -38,7 +39,7 @@ def test_facts_by_hand(tmp_path: Path) -> None:
     read = datasets.build({"name": "folder", "path": str(written(tmp_path))}).load(None)
     assert [t.tolist() for t in read.times] == [[1, 2, 2, 3], [4, 5, 6, 6.5]] and read.times[0].dtype == np.float64
     found = facts(read)
-    assert found == {"rule": BY_TIME, "users": 2, "neighbours": 6, "equal_times": 1, "tied_targets": 0,
+    assert found == {"rule": BY_TIME, "users": 2, "targets": 2, "neighbours": 6, "equal_times": 1, "tied_targets": 0,
                      "newest_again": 1, "repeats": 0, "dropped": 0, "units": {"seconds": 8}}
     json.dumps(found)
     assert facts(read, max_users=1)["neighbours"] == 3, "of the users kept"
@@ -50,9 +51,18 @@ def test_facts_by_hand(tmp_path: Path) -> None:
     assert facts(moved)["repeats"] == 1 and "1 kept, 0 left out" in " ".join(order_sentences(facts(moved)))
 
 
+def test_every_row_of_a_user_counts(tmp_path: Path) -> None:
+    """Two test rows a user: times 4, 4, 5 tie the target before the last, not the last."""
+    rows = [("u", item, time) for item, time in zip("abcdef", (1, 2, 3, 4, 4, 5), strict=True)]
+    read = datasets.build({"name": "folder", "path": str(written(tmp_path, rows))}).load(None)
+    found = order_facts(LastN(test_targets=2).split(read))
+    assert (found["users"], found["targets"], found["tied_targets"]) == (1, 2, 1)
+    assert "picks 1 of 2 (50%) test targets" in order_sentences(found)[0]
+
+
 def test_data_without_times_are_in_the_order_given(toy_interactions: Interactions) -> None:
     found = facts(toy_interactions)
-    assert set(found) == {"rule", "users", "neighbours", "newest_again"} and found["rule"] == AS_GIVEN
+    assert set(found) == {"rule", "users", "targets", "neighbours", "newest_again"} and found["rule"] == AS_GIVEN
     assert order_sentences(found)[0] == "The data have no times: order as given."
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from genrec_bench.contracts import Interactions, Split
+from genrec_bench.contracts import Instances, Interactions, Split
 
-BY_TIME, AS_GIVEN = "ties as in the file", "order as given"
+BY_TIME, AS_GIVEN, MERGED = "ties as in the file", "order as given", "merged from windows"
 # Times since 1970 by their size: seconds stay below the first number until the year 5138.
 UNITS = {"seconds": 1e11, "milliseconds": 1e14, "microseconds": 1e17, "nanoseconds": np.inf}
 
@@ -17,24 +17,34 @@ UNITS = {"seconds": 1e11, "milliseconds": 1e14, "microseconds": 1e17, "nanosecon
 def order_facts(split: Split) -> dict[str, Any]:
     """What is worth knowing of a split's order, as plain data for the record.
 
-    rule: BY_TIME or AS_GIVEN (no times). users, neighbours: users, and pairs of interactions that follow each other.
-    newest_again: test targets that equal the newest item of their history; repeated: that are anywhere in it. Of data
-    with times also: equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the
-    interaction before; repeats, what repeats user, item and time of another; dropped, such repeats that were left out;
-    units, how many times are of the size of which unit since 1970.
+    rule: BY_TIME, AS_GIVEN (no times) or MERGED (no times, and windows that the data bring). users, targets,
+    neighbours: users with a test row, test rows, and pairs of interactions that follow each other. newest_again: test
+    targets that equal the newest item of their history; repeated: that are anywhere in it. Of data with times also:
+    equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the interaction before, where all rows have `seen` from the user's
+    first interaction on, which tells it; repeats, what repeats user, item and time of another; dropped, such repeats
+    that were left out; units, how many times are of the size of which unit since 1970.
     """
     interactions, test = split.interactions, split.test
     facts: dict[str, Any] = {
-        "rule": AS_GIVEN, "users": len(test), "neighbours": interactions.num_interactions - interactions.num_users,
+        "rule": AS_GIVEN if interactions.rows is None else MERGED, "users": len(np.unique(test.users)),
+        "targets": len(test), "neighbours": interactions.num_interactions - interactions.num_users,
         "newest_again": int((test.items[test.offsets[1:] - 1] == test.targets).sum()),
         "repeated": sum(int(target in had) for had, target in zip(test.seen, test.targets, strict=True))}
     if interactions.times is None:
         return facts
     return {**facts, "rule": BY_TIME, "equal_times": sum(int((t[1:] == t[:-1]).sum()) for t in interactions.times),
-            "tied_targets": sum(int(interactions.times[user][-1] == interactions.times[user][-2])
-                                for user in test.users),
-            "repeats": _repeats(interactions), "dropped": interactions.repeats_dropped,
-            "units": _units(np.concatenate(interactions.times))}
+            **_tied_targets(interactions, test), "repeats": _repeats(interactions),
+            "dropped": interactions.repeats_dropped, "units": _units(np.concatenate(interactions.times))}
+
+
+def _tied_targets(interactions: Interactions, test: Instances) -> dict[str, int]:
+    tied = 0
+    for user, target, seen in zip(test.users, test.targets, test.seen, strict=True):
+        sequence, times, place = interactions.sequences[user], interactions.times[user], len(seen)
+        if not np.array_equal(sequence[:place + 1], [*seen, target]):
+            return {}
+        tied += int(times[place] == times[place - 1])
+    return {"tied_targets": tied}
 
 
 def _repeats(interactions: Interactions) -> int:
@@ -52,14 +62,17 @@ def _units(times: np.ndarray) -> dict[str, int]:
 
 def order_sentences(facts: Mapping[str, Any]) -> list[str]:
     """What `order_facts` found, in sentences."""
-    users, neighbours = facts["users"], facts["neighbours"]
-    again = (f"{_share(facts['newest_again'], users)} test targets equal the newest item of their history, and "
+    neighbours, targets = facts["neighbours"], facts["targets"]
+    again = (f"{_share(facts['newest_again'], targets)} test targets equal the newest item of their history, and "
              f"{facts['repeated']:,} are somewhere in it: misses for every method where it is taken out (unseen).")
     if facts["rule"] == AS_GIVEN:
         return [f"The data have no times: {AS_GIVEN}.", again]
+    if facts["rule"] == MERGED:
+        return [f"A user's sequence is {MERGED}, which are in the order of their times, {BY_TIME}.", again]
+    tied = (f", and the file's order alone picks {_share(facts['tied_targets'], targets)} test targets"
+            if "tied_targets" in facts else "")
     told = [f"Interactions are in the order of their times, {BY_TIME}: {_share(facts['equal_times'], neighbours)} "
-            f"neighbouring ones of a user have equal times, and the file's order alone picks "
-            f"{_share(facts['tied_targets'], users)} test targets.", again]
+            f"neighbouring ones of a user have equal times{tied}.", again]
     if facts["repeats"] or facts["dropped"]:
         told.append(f"Exact repeats of user, item and time: {facts['repeats']:,} kept, {facts['dropped']:,} left out.")
     if len(facts["units"]) > 1:
