@@ -129,8 +129,10 @@ class Instances:
     """Rows of (user, history, target): history of row n is `items[offsets[n]:offsets[n + 1]]`, oldest first.
 
     users, targets: (N,) int64. offsets: (N + 1,) int64. items: flat int64. seen: of each row all items that its user
-    had before the target, not cut to what a model reads; None where nothing is ranked (training). same_day: (N,) int8,
-    whether the target has the day of the newest item before it: 1 = yes, 0 = no, -1 = not known; None without times.
+    had before the target, not cut to what a model reads (of rows that the data bring, those that the row names); None
+    where nothing is ranked (training). same_day: (N,) int8, whether the target has the day of the newest item before
+    it: 1 = yes, 0 = no, -1 = not known; None without times. order: (N,) int64, places in the order of time over all
+    users, larger is later; None where that is not known.
     """
 
     users: np.ndarray
@@ -139,6 +141,7 @@ class Instances:
     items: np.ndarray
     seen: tuple[np.ndarray, ...] | None = None
     same_day: np.ndarray | None = None
+    order: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -161,9 +164,29 @@ class Instances:
         """The rows for which `kept`, (N,) bool, is true."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths[kept])]).astype(np.int64)
         seen = self.seen and tuple(s for s, keep in zip(self.seen, kept, strict=True) if keep)
-        same_day = None if self.same_day is None else self.same_day[kept]
+        same_day, order = (None if a is None else a[kept] for a in (self.same_day, self.order))
         return Instances(self.users[kept], self.targets[kept], offsets, self.items[np.repeat(kept, self.lengths)], seen,
-                         same_day)
+                         same_day, order)
+
+    def merged(self, num_users: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """The rows of each user, ordered by user and time, as one sequence; and (N,) where in it a row's target is.
+
+        A row is a window (history and target) that slides by an item or more: the largest overlap of what came before
+        with the window's beginning is not repeated. Windows without one are set behind each other.
+        """
+        sequences: list[list[int]] = [[] for _ in range(num_users)]
+        places = np.empty(len(self), dtype=np.int64)
+        for row, (user, target) in enumerate(zip(self.users.tolist(), self.targets.tolist(), strict=True)):
+            sequence, window = sequences[user], [*self.history(row).tolist(), target]
+            sequence += window[_overlap(sequence, window):]
+            places[row] = len(sequence) - 1
+        return tuple(np.array(s, dtype=np.int64) for s in sequences), places
+
+
+def _overlap(sequence: list[int], window: list[int]) -> int:
+    """How many items the end of a sequence shares with a window's beginning, which leaves the window's last one out."""
+    longest = min(len(sequence), len(window) - 1)
+    return next((n for n in range(longest, 0, -1) if sequence[-n:] == window[:n]), 0)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What a dataset is, and the reading and checking that all of them share.
 
 The catalogue (the numbered items) is: the items of the index file where the data has one, so that an item without
-interactions can still be recommended; otherwise the items that occur in interactions. A file of texts adds none.
+interactions can still be recommended; otherwise the items that occur in interactions. A file of texts adds none, but
+for BEAR's data, whose file of titles is their list of items.
 Users and items are numbered in the order of their ids: as numbers where all of them are numbers, else as text.
 """
 

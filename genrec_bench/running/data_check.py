@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec_bench.contracts import Interactions
+from genrec_bench.contracts import Interactions, Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets, splits
 from genrec_bench.datasets.base import Dataset, dataset_specs
@@ -20,13 +20,14 @@ def check_data(dataset: Dataset, data_dir: Path | None) -> dict[str, Any]:
     """Read a dataset with all checks of its files, and split it.
 
     Gives plain data: "counts" (users, items, interactions, train, valid, test, distinct_semantic_ids; None where there
-    are no semantic IDs) and "notes", sentences on the order of interactions and on ids that look alike.
+    are no semantic IDs) and "notes", sentences on the order of interactions, on windows that the data bring with them
+    and on ids that look alike.
     Raises: UserError naming the file and the item, user or code.
     """
     interactions = dataset.load(data_dir)
     split = splits.build({"name": dataset.default_split}).split(interactions)
     return {"counts": summary(split, _distinct(interactions)),
-            "notes": [*order_sentences(order_facts(split)), *_alike(interactions)]}
+            "notes": [*order_sentences(order_facts(split)), *_windows(split), *_alike(interactions)]}
 
 
 def chosen_datasets(names: Sequence[str] | None, changed: Mapping[str, Mapping[str, Any]]) -> list[Dataset]:
@@ -57,6 +58,29 @@ def labelled(chosen: Sequence[Dataset]) -> list[tuple[str, Dataset]]:
 def _distinct(interactions: Interactions) -> int | None:
     codes = interactions.given_codes
     return None if codes is None else len(np.unique(codes, axis=0))
+
+
+def _windows(split: Split) -> list[str]:
+    """What the windows of the data hold, in a sentence each; none for data without."""
+    given, train, test = split.interactions.rows, split.train, split.test
+    if given is None:
+        return []
+    counts = ", ".join(f"{len(rows):,} {part} windows of {len(np.unique(rows.users)):,} users"
+                       for part, rows in given.items())
+    known = np.isin(test.targets, np.concatenate([train.targets, train.items]))
+    fresh = ~np.isin(test.users, train.users)
+    occurring = len(np.unique(np.concatenate(split.interactions.sequences)))
+    told = [f"The data bring {counts}; {split.interactions.num_users:,} users and {occurring:,} of "
+            f"{split.num_items:,} items occur.",
+            f"Of {len(test):,} test targets {known.sum():,} are warm and {(~known).sum():,} cold (in no training row, "
+            f"as target or in a history); {fresh.sum():,} test rows are of users without a training row."]
+    if "valid" not in given:
+        told.append(f"The data bring no validation windows: {len(split.valid):,} were taken from the "
+                    f"{len(given['train']):,} training windows.")
+    if test.same_day is not None:
+        told.append(f"Of {(test.same_day >= 0).sum():,} test targets it is known whether they have the day of the item "
+                    f"before: {(test.same_day == 1).sum():,} have.")
+    return told
 
 
 def _alike(interactions: Interactions) -> list[str]:

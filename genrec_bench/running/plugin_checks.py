@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from genrec_bench.contracts import (
     PAD,
     PREFIX_REMEDY,
     Baseline,
+    Instances,
     Interactions,
     Job,
     Outcome,
@@ -149,6 +150,10 @@ def _has_a_tokenizer(dataset: Dataset, load: Callable[[], Interactions], data_di
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return list(a) == list(b) and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, Instances) and isinstance(b, Instances):
+        return all(_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(Instances))
     return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
 
 

@@ -1,9 +1,9 @@
-"""Contract checks of split rules, on data in which every interaction has an item of its own."""
+"""Contract checks of split rules, on data with windows in which every interaction has an item of its own."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from genrec_bench.contracts import Instances, Interactions, Split
 from genrec_bench.core.checks import Checks, Finding, expect, findings, is_a_component
 from genrec_bench.splits.base import SplitRule
 
-USERS, FEW, LENGTHS = 40, 7, (12, 20)
+USERS, FEW, LENGTHS, WINDOW = 40, 7, (12, 20), 6
 PARTS = ("train", "valid", "test")
 
 
@@ -24,11 +24,25 @@ def check_split(rule: SplitRule, _: Path | None) -> list[Finding]:
 
 
 def unique_items() -> Interactions:
-    """40 users with 12 to 20 interactions, item n being that of interaction n: an item says whose it is, and when."""
+    """40 users with 12 to 20 interactions, item n being that of interaction n: an item says whose it is, and when.
+
+    Windows of 6 items slide over each user's: the last one tests, the one before validates.
+    """
     lengths = np.random.default_rng(0).integers(*LENGTHS, size=USERS, endpoint=True)
-    items = np.arange(lengths.sum())
+    items, ends = np.arange(lengths.sum()), np.cumsum(lengths)
+    rows = {"train": _windows([range(end - length + WINDOW - 1, end - 2)
+                               for end, length in zip(ends, lengths, strict=True)]),
+            "valid": _windows([[end - 2] for end in ends]), "test": _windows([[end - 1] for end in ends])}
     return Interactions("made-up", tuple(f"u{n}" for n in range(USERS)), tuple(f"i{n}" for n in items),
-                        tuple(np.split(items, np.cumsum(lengths)[:-1])))
+                        tuple(np.split(items, ends[:-1])), rows=rows)
+
+
+def _windows(targets: Sequence[Sequence[int]]) -> Instances:
+    """The windows whose last items are each user's targets."""
+    flat = np.concatenate(targets).astype(np.int64)
+    histories = flat[:, None] + np.arange(1 - WINDOW, 0)
+    return Instances(np.repeat(np.arange(USERS), list(map(len, targets))), flat,
+                     np.arange(len(flat) + 1) * (WINDOW - 1), histories.ravel())
 
 
 def _has_rows(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> str:
@@ -92,6 +106,8 @@ def _cuts(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> No
     few = dataclasses.replace(rule, max_users=FEW).split(data)
     expect(few.interactions.user_ids == data.user_ids[:FEW], f"the first users for max_users = {FEW}",
            few.interactions.user_ids)
+    more = [part for part in PARTS if (getattr(few, part).users >= FEW).any()]
+    expect(not more, f"rows of the first {FEW} users alone", f"others in {', '.join(more)}")
 
 
 def _splits_again(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> None:

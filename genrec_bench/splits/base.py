@@ -45,10 +45,11 @@ def summary(split: Split, semantic_ids_distinct: int | None) -> dict[str, int | 
 
 
 def first_users(interactions: Interactions, max_users: int) -> Interactions:
-    """The first users alone, 0 = all; the catalogue stays whole."""
+    """The first users alone, with their rows where the data bring any; 0 = all. The catalogue stays whole."""
     if not max_users or max_users >= interactions.num_users:
         return interactions
-    return replace(interactions, user_ids=interactions.user_ids[:max_users],
+    rows = interactions.rows and {part: r.where(r.users < max_users) for part, r in interactions.rows.items()}
+    return replace(interactions, rows=rows, user_ids=interactions.user_ids[:max_users],
                    sequences=interactions.sequences[:max_users],
                    times=interactions.times and interactions.times[:max_users])
 
@@ -80,6 +81,13 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     return Split(interactions, rows(first, count, tests=False), rows(end, ones * valid, tests=True),
                  rows(end + valid, ones * test, tests=True),
                  tuple(flat[a:b] for a, b in zip(seen_from, seen_to, strict=True)))
+
+
+def newest_items(rows: Instances, max_history: int) -> Instances:
+    """The same rows, their histories cut to the newest items; what was `seen` stays whole."""
+    counts = np.minimum(rows.lengths, max_history)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return replace(rows, offsets=offsets, items=rows.items[_ranges(rows.offsets[1:] - counts, counts)])
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

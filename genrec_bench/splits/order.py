@@ -20,9 +20,9 @@ def order_facts(split: Split) -> dict[str, Any]:
     rule: BY_TIME, AS_GIVEN (no times) or MERGED (no times, and windows that the data bring). users, targets,
     neighbours: users with a test row, test rows, and pairs of interactions that follow each other. newest_again: test
     targets that equal the newest item of their history; repeated: that are anywhere in it. Of data with times also:
-    equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the interaction before, where all rows have `seen` from the user's
-    first interaction on, which tells it; repeats, what repeats user, item and time of another; dropped, such repeats
-    that were left out; units, how many times are of the size of which unit since 1970.
+    equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the interaction before, where
+    all rows have `seen` from the user's first interaction on, which tells it; repeats, what repeats user, item and time
+    of another; dropped, such repeats that were left out; units, how many times are of the size of which unit since 1970.
     """
     interactions, test = split.interactions, split.test
     facts: dict[str, Any] = {
