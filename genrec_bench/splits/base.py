@@ -10,6 +10,7 @@ import numpy as np
 
 from genrec_bench.contracts import Instances, Interactions, Split
 from genrec_bench.core.settings import setting
+from genrec_bench.splits.order import days
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,11 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     first = end - count
 
     def rows(start: np.ndarray, counts: np.ndarray, *, tests: bool) -> Instances:
-        users = np.repeat(np.arange(len(lengths)), counts)
-        return _instances(flat, begin, users, _ranges(start, counts), rule.max_history, whole=tests)
+        users, places = np.repeat(np.arange(len(lengths)), counts), _ranges(start, counts)
+        made = _instances(flat, begin, users, places, rule.max_history, whole=tests)
+        return made if day is None or not tests else replace(made, same_day=(day[places] == day[places - 1]) * np.int8(1))
 
+    day = None if interactions.times is None else days(np.concatenate(interactions.times))
     ones = np.ones_like(lengths)
     seen_from = np.maximum(begin, first - rule.max_history)
     seen_to = np.where(count > 0, end, seen_from)

@@ -20,9 +20,9 @@ def order_facts(split: Split) -> dict[str, Any]:
     rule: BY_TIME, AS_GIVEN (no times) or MERGED (no times, and windows that the data bring). users, targets,
     neighbours: users with a test row, test rows, and pairs of interactions that follow each other. newest_again: test
     targets that equal the newest item of their history; repeated: that are anywhere in it. Of data with times also:
-    equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the interaction before, where
-    all rows have `seen` from the user's first interaction on, which tells it; repeats, what repeats user, item and time
-    of another; dropped, such repeats that were left out; units, how many times are of the size of which unit since 1970.
+    equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the interaction before,
+    where all rows have `seen` from the user's first interaction on, which tells it; repeats, what repeats user, item
+    and time of another; dropped, such repeats that were left out; units, how many times are of the size of which unit.
     """
     interactions, test = split.interactions, split.test
     facts: dict[str, Any] = {
@@ -52,6 +52,13 @@ def _repeats(interactions: Interactions) -> int:
     columns = users, np.concatenate(interactions.sequences), np.concatenate(interactions.times)
     order = np.lexsort(columns)
     return int(np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns]).sum())
+
+
+def days(times: np.ndarray) -> np.ndarray:
+    """Whole days since 1970 of times in the unit that most of them are of by their size."""
+    counts = _units(times)
+    per_day = dict(zip(UNITS, (1, 1e3, 1e6, 1e9), strict=True))[max(counts, key=counts.get)] * 86_400
+    return np.floor_divide(times, int(per_day)) if np.issubdtype(times.dtype, np.integer) else times // per_day
 
 
 def _units(times: np.ndarray) -> dict[str, int]:
