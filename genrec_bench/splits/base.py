@@ -75,7 +75,9 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     def rows(start: np.ndarray, counts: np.ndarray, *, tests: bool) -> Instances:
         users, places = np.repeat(np.arange(len(lengths)), counts), _ranges(start, counts)
         made = _instances(flat, begin, users, places, rule.max_history, whole=tests)
-        return made if day is None or not tests else replace(made, same_day=(day[places] == day[places - 1]) * np.int8(1))
+        if day is None or not tests:
+            return made
+        return replace(made, same_day=(day[places] == day[places - 1]).astype(np.int8))
 
     day = None if interactions.times is None else days(np.concatenate(interactions.times))
     ones = np.ones_like(lengths)
