@@ -199,7 +199,7 @@ FAULTS: list[tuple[type, dict[str, Any], str, str]] = [
     (Numbers, {"change": lambda t: changed(t, 3, [2, PAD])}, "begins another", r"saw \[2, 0\] and \[2, 12\]"),
     (Numbers, {"change": lambda t: np.roll(t, next(ticks), axis=0)}, "same IDs again", "the same IDs again"),
     (Numbers, {"change": lambda t: t[np.argsort(np.random.rand(len(t)))]}, "same IDs again", "those of numpy were"),
-    (Inverse, {"name": "id_inverse"}, "a name that keys can hold", "begins neither with id_ nor"),
+    (Inverse, {"name": "id_inverse"}, "a name that keys can hold", "begins with none of id_"),
     (Inverse, {"gain": lambda self, ranks: 2 / ranks}, "in its range", "values from 0.0 to 1.0"),
     (Inverse, {"gain": lambda self, ranks: 0.5 / ranks}, "best at rank 1", "1.0 at rank 1; saw 0.5"),
     (Inverse, {"gain": lambda self, ranks: 1 - 0.01 * ((ranks - 3) ** 2)}, "falls with the rank", "no better value"),

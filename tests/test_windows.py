@@ -174,7 +174,8 @@ def test_what_a_check_of_the_data_tells(tmp_path: Path) -> None:
 def test_the_order_of_several_rows_a_user(tmp_path: Path) -> None:
     made = read(written(tmp_path, test=[*TEST, ("7", [6, 7, 8, 8], 14)], train=TRAIN, valid=VALID))
     facts = order_facts(Windows().split(made))
-    assert facts == {"rule": "merged from windows", "users": 2, "targets": 3, "neighbours": 12, "newest_again": 1}
+    assert facts == {"rule": "merged from windows", "users": 2, "targets": 3, "neighbours": 12, "newest_again": 1,
+                     "repeated": 1}
     assert order_sentences(facts)[1].startswith("1 of 3 (33%) test targets")
     timed = replace(made, times=tuple(np.arange(len(s)) for s in made.sequences))
     assert "tied_targets" not in order_facts(Windows().split(timed)), "a window does not tell where it is"
