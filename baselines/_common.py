@@ -7,6 +7,10 @@ import numpy as np
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.evaluate import score
 
+# Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by some n * 1e-16;
+# scores that differ on paper hardly ever come so near.
+ROUNDING = 1e-12
+
 
 def selection_value(rankings: Rankings) -> float:
     """Mean NDCG@10, item level: what every method of the suite is selected by."""

@@ -8,20 +8,17 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from baselines._common import flat_histories
-from genrec_bench.contracts import Baseline, Job, Outcome, Split
+from baselines._common import ROUNDING, flat_histories
+from baselines._training_free import TrainingFree
+from genrec_bench.contracts import Job, Split
 from genrec_bench.core.registry import baselines
 from genrec_bench.core.settings import setting
-from genrec_bench.evaluate import rank_rows
-
-# Of the target's score: what scores may differ by that are equal on paper. A sum of n cosines is off by some n * 1e-16;
-# scores that differ on paper hardly ever come so near.
-ROUNDING = 1e-12
+from genrec_bench.evaluate import Ranked, rank_rows
 
 
 @baselines.register("item_knn")
 @dataclass(frozen=True)
-class ItemKnn(Baseline):
+class ItemKnn(TrainingFree):
     """Score of candidate c = sum over history items h of decay**age(h) * cosine(h, c); age 0 = newest.
 
     cosine(h, c) = users with both / sqrt(users with h * users with c), counted once a user over the training
@@ -31,30 +28,22 @@ class ItemKnn(Baseline):
     """
 
     label: ClassVar[str] = "Item-kNN"
-    seeded: ClassVar[bool] = False
     version: ClassVar[int] = 2  # 2: ties that are equal on paper
 
     decay: float = setting(0.8, "weight of a history item relative to the one after it", low=0.0, high=1.0)
     neighbours: int = setting(0, "most similar items kept of each history item, 0 = all", low=0)
     shrink: float = setting(0.0, "added to the denominator of the cosine: trusts rare pairs less", low=0.0)
 
-    def run(self, job: Job) -> Outcome:
-        """Build the similarities, then rank the validation and test targets."""
-        started = job.meter.seconds()
-        similarity = self.similarity(job.split)
-        train_seconds = job.meter.seconds() - started
-        started = job.meter.seconds()
-        valid, test = (rank_rows(lambda rows, part=part: self.scores(similarity, job.split, part, rows),
-                                 getattr(job.split, part), max_k=job.config.evaluation.max_k)
-                       for part in ("valid", "test"))
-        seconds = job.meter.seconds() - started
-        job.progress.step(1, 1, "counted")
-        users = len(job.split.valid) + len(job.split.test)
-        return Outcome(valid.kept, *test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": int(similarity.nnz),
-                                     "stopped": "no training"},
-                       {"train_seconds": train_seconds, "decode_users_per_second": users / seconds})
+    def parameters(self, fitted: sparse.csr_array) -> int:
+        """Similarities that are not 0."""
+        return int(fitted.nnz)
 
-    def similarity(self, split: Split) -> sparse.csr_array:
+    def rank(self, job: Job, fitted: sparse.csr_array, part: str) -> Ranked:
+        """Rank the targets of a part ("valid" or "test") under both policies."""
+        return rank_rows(lambda rows: self.scores(fitted, job.split, part, rows), getattr(job.split, part),
+                         max_k=job.config.evaluation.max_k)
+
+    def fit(self, split: Split) -> sparse.csr_array:
         """(I, I) float64: row = history item, column = candidate."""
         sequences = split.train_sequences
         users = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])

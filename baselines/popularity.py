@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from genrec_bench.contracts import Baseline, Job, Outcome, Split
+from baselines._training_free import TrainingFree
+from genrec_bench.contracts import Job, Split
 from genrec_bench.core.registry import baselines
-from genrec_bench.evaluate import rank_rows
+from genrec_bench.evaluate import Ranked, rank_rows
 
 
 def item_counts(split: Split) -> np.ndarray:
@@ -19,7 +20,7 @@ def item_counts(split: Split) -> np.ndarray:
 
 @baselines.register("popularity")
 @dataclass(frozen=True)
-class Popularity(Baseline):
+class Popularity(TrainingFree):
     """Rank items by their number of training interactions. A floor that has read nothing about the user.
 
     Equal counts are ties: a target in a group of equals gets the expected value over the group's places.
@@ -27,20 +28,16 @@ class Popularity(Baseline):
     """
 
     label: ClassVar[str] = "Popularity"
-    seeded: ClassVar[bool] = False
 
-    def run(self, job: Job) -> Outcome:
-        """Count, then rank the validation and test targets."""
-        started = job.meter.seconds()
-        counts = item_counts(job.split)
-        train_seconds = job.meter.seconds() - started
-        started = job.meter.seconds()
-        scores, longest = counts.astype(np.float64), job.config.evaluation.max_k
-        valid, test = (rank_rows(lambda rows: np.tile(scores, (len(rows), 1)), part, max_k=longest)
-                       for part in (job.split.valid, job.split.test))
-        seconds = job.meter.seconds() - started
-        job.progress.step(1, 1, "counted")
-        users = len(job.split.valid) + len(job.split.test)
-        return Outcome(valid.kept, *test, {"epochs": 0, "best_epoch": 0, "curve": [], "parameters": job.split.num_items,
-                                     "stopped": "no training"},
-                       {"train_seconds": train_seconds, "decode_users_per_second": users / seconds})
+    def fit(self, split: Split) -> np.ndarray:
+        """(I,) the counts as scores."""
+        return item_counts(split).astype(np.float64)
+
+    def parameters(self, fitted: np.ndarray) -> int:
+        """One count an item."""
+        return len(fitted)
+
+    def rank(self, job: Job, fitted: np.ndarray, part: str) -> Ranked:
+        """Rank the targets of a part ("valid" or "test") under both policies."""
+        return rank_rows(lambda rows: np.tile(fitted, (len(rows), 1)), getattr(job.split, part),
+                         max_k=job.config.evaluation.max_k)

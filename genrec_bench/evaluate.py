@@ -70,7 +70,7 @@ def _ranked(scores: np.ndarray, targets: np.ndarray, seen: Sequence[np.ndarray],
         raise ValueError(f"row {lost[0]} has the score -inf for its target, item {targets[lost[0]]}")
     greater, equal = (scores > own[:, None]).sum(axis=1), (scores == own[:, None]).sum(axis=1)
     kept = _cut(greater + 1, equal, greater + equal, max_k)
-    row, item = _pairs(seen, items)
+    row, item = row_items(seen, items)
     gone = scores[row, item]
     greater = greater - np.bincount(row[gone > own[row]], minlength=len(targets))
     equal = equal - np.bincount(row[gone == own[row]], minlength=len(targets))
@@ -89,7 +89,7 @@ def repeated(seen: Sequence[np.ndarray], targets: np.ndarray) -> np.ndarray:
     return np.array([target in items for items, target in zip(seen, targets, strict=True)], dtype=bool)
 
 
-def rankings_from_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, *,
+def rankings_fromrow_items(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, *,
                         max_k: int) -> Rankings:
     """Places of the targets where only some items have a score, such as a file of lists.
 
@@ -153,8 +153,18 @@ def rankings_from_lists(lists: np.ndarray, targets: np.ndarray, sizes: np.ndarra
 
 def items_by_id(seen: Sequence[np.ndarray], id_of_item: np.ndarray, num_ids: int) -> sparse.csr_array:
     """(N, S) how many different items of each semantic ID a row's user had before. id_of_item: (I,)."""
-    rows, items = _pairs(seen, len(id_of_item))
+    rows, items = row_items(seen, len(id_of_item))
     return sparse.csr_array((np.ones(len(rows), dtype=np.int64), (rows, id_of_item[items])), shape=(len(seen), num_ids))
+
+
+def row_items(lists: Sequence[np.ndarray], limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and item of every different entry. Raises: ValueError naming the row for an item out of range."""
+    rows = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
+    items = np.concatenate([np.empty(0, dtype=np.int64), *lists])
+    bad = np.flatnonzero((items < 0) | (items >= limit))
+    if len(bad):
+        raise ValueError(f"row {rows[bad[0]]} has seen item {items[bad[0]]}, which is no item (0 to {limit - 1})")
+    return np.divmod(np.unique(rows * limit + items), limit)
 
 
 def score(rankings: Rankings, *, ks: Sequence[int] = KS, id_level: bool = True) -> dict[str, float]:
@@ -186,16 +196,6 @@ def _cut(ranks: np.ndarray, ties: np.ndarray, id_ranks: np.ndarray, max_k: int) 
 def _joined(parts: Sequence[Rankings], users: np.ndarray | None) -> Rankings:
     arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ranks", "ties", "id_ranks"))
     return Rankings(*arrays, users)
-
-
-def _pairs(lists: Sequence[np.ndarray], limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and item of every different entry. Raises: ValueError naming the row for an item out of range."""
-    rows = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
-    items = np.concatenate([np.empty(0, dtype=np.int64), *lists])
-    bad = np.flatnonzero((items < 0) | (items >= limit))
-    if len(bad):
-        raise ValueError(f"row {rows[bad[0]]} has seen item {items[bad[0]]}, which is no item (0 to {limit - 1})")
-    return np.divmod(np.unique(rows * limit + items), limit)
 
 
 def _check_rows(table: np.ndarray, targets: np.ndarray, limit: int, what: str) -> None:

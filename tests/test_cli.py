@@ -175,7 +175,8 @@ def test_every_verb_has_help_and_takes_results(words: str, capsys: Any) -> None:
     ("datasets", ["apao_beauty", "apao_grocery", "apao_office", "apao_yelp", "ml-100k", "folder"]),
     ("tokenizers", ["given", "rq_kmeans"]), ("backbones", ["tiger"]), ("objectives", ["cross_entropy"]),
     ("metrics", ["hr", "mrr", "ndcg", "recall"]), ("suites", ["all", "apao"]),
-    ("baselines", ["bert4rec", "item_knn", "popularity", "sasrec"]), ("profiles", ["paper", "quick", "smoke"])])
+    ("baselines", ["bert4rec", "content_knn", "item_knn", "popularity", "sasrec", "transition_graph"]),
+    ("profiles", ["paper", "quick", "smoke"])])
 def test_list(kind: str, names: list[str], capsys: Any) -> None:
     assert call("list", kind) == 0
     printed = capsys.readouterr().out

@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from genrec_bench.contracts import NUM_SPECIAL_TOKENS, PAD, Interactions, SemanticIds
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.texts import words_of
 from genrec_bench.tokenizers import base
 from genrec_bench.tokenizers.base import describe, fit_cached, positions_in_groups
-from genrec_bench.tokenizers.rq_kmeans import RQKMeans, words_of
+from genrec_bench.tokenizers.rq_kmeans import RQKMeans
 
 WORDS = [f"word{n}" for n in range(40)]
 GIVEN = np.array([[0, 1, 2], [0, 1, 2], [0, 3, 0], [2, 0, 1]])

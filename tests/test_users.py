@@ -18,6 +18,7 @@ from genrec_bench.results.records import RecordStore
 from genrec_bench.results.test_users import ARRAYS, UserFacts, facts_of, find_users, keep_users, path_of, read_users
 from genrec_bench.running import runner
 from genrec_bench.splits.leave_one_out import LeaveOneOut
+from genrec_bench.splits.order import transitions
 from tests.small_jobs import Quiet, made_of, toy, write_toy
 
 FACTS = UserFacts("ab" * 32, np.array([0, 0, 1]), np.array([3, 0, 20]), np.array([7, 70_000, 0]), np.array([5, 0, 1]),
@@ -69,7 +70,7 @@ def test_how_a_target_is_reached_by_hand() -> None:
     sequences = tuple(map(np.array, ([0, 1, 2, 3], [4, 0], [], [5, 1], [], [8])))
     split = Split(data, test, test, test, tuple(s.astype(np.int64) for s in sequences))
     assert test_users.reaches(split).tolist() == [0, 1, 2, 3, 4, 5]
-    assert test_users.transitions(split).sum() == 5
+    assert transitions(split).sum() == 5
     bare = replace(split, interactions=replace(data, item_texts=None))
     assert test_users.reaches(bare).tolist() == [0, 1, 2, 3, 5, 5]
 

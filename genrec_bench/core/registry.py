@@ -94,10 +94,14 @@ def resolved(instance: Any) -> dict[str, Any]:
 
 
 def identity(instance: Any) -> dict[str, Any]:
-    """Name, version and settings that differ from their defaults; of a user's own file also the digest of its code."""
-    source = getattr(instance, "source_digest", None)
+    """Name, version and settings that differ from their defaults; of a user's own file also the digest of its code.
+
+    A plug-in that reads files which a setting names, such as an encoder's, tells their digest as `content_digest`.
+    """
+    digests = {"source": getattr(instance, "source_digest", None),
+               "content": getattr(instance, "content_digest", None)}
     return {"name": instance.name, "version": getattr(instance, "version", 1),
-            **({"source": source} if source else {}), **settings.differing(instance)}
+            **{name: digest for name, digest in digests.items() if digest}, **settings.differing(instance)}
 
 
 datasets = Registry("dataset", "genrec_bench.datasets")

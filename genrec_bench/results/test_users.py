@@ -13,6 +13,7 @@ from genrec_bench.contracts import Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import DAMAGED, write_arrays
 from genrec_bench.results.records import RecordStore
+from genrec_bench.splits.order import transitions
 
 SCHEMA = 2
 REMEDY = "Delete it; a run on this split writes it again."
@@ -70,17 +71,6 @@ def reaches(split: Split) -> np.ndarray:
              follows[target, last] > 0, np.zeros(len(test), dtype=bool) if words is None else
              _meet(words[last], words[target])]
     return np.argmax([*found, np.ones(len(test), dtype=bool)], axis=0)
-
-
-def transitions(split: Split) -> sparse.csr_array:
-    """(I, I) how often the column's item directly follows the row's in a training sequence."""
-    sequences = split.train_sequences
-    flat, inside = np.concatenate(sequences), np.ones(sum(map(len, sequences)), dtype=bool)
-    inside[np.cumsum([len(s) for s in sequences if len(s)])[:-1]] = False  # the first item of a user follows nothing
-    pairs = np.flatnonzero(inside)[1:]
-    counts = sparse.csr_array((np.ones(len(pairs)), (flat[pairs - 1], flat[pairs])), shape=(split.num_items,) * 2)
-    counts.sum_duplicates()
-    return counts
 
 
 def _meet(one: sparse.csr_array, other: sparse.csr_array) -> np.ndarray:

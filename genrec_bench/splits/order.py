@@ -67,6 +67,19 @@ def _units(times: np.ndarray) -> dict[str, int]:
     return {unit: int(count) for unit, count in zip(UNITS, counts, strict=True) if count}
 
 
+def transitions(split: Split) -> Any:
+    """(I, I) how often the column's item directly follows the row's in a training sequence."""
+    from scipy import sparse  # takes longer to import than all that plans need
+
+    sequences = split.train_sequences
+    flat, inside = np.concatenate(sequences), np.ones(sum(map(len, sequences)), dtype=bool)
+    inside[np.cumsum([len(s) for s in sequences if len(s)])[:-1]] = False  # the first item of a user follows nothing
+    pairs = np.flatnonzero(inside)[1:]
+    counts = sparse.csr_array((np.ones(len(pairs)), (flat[pairs - 1], flat[pairs])), shape=(split.num_items,) * 2)
+    counts.sum_duplicates()
+    return counts
+
+
 def order_sentences(facts: Mapping[str, Any]) -> list[str]:
     """What `order_facts` found, in sentences."""
     neighbours, targets = facts["neighbours"], facts["targets"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,15 +15,10 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import tokenizers
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.core.settings import setting
+from genrec_bench.core.texts import encoded, one_thread, reduced, tfidf, unit_length
 from genrec_bench.tokenizers.base import Tokenizer, describe, positions_in_groups
 
-# Letters and marks of scripts without spaces between words, for a class of a regular expression: Thai to Khmer,
-# kana, Han. Korean has spaces.
-_UNSPACED = ("\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3"
-             "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-             "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff")
 MOST_SINGLE = 0.9  # share of words in one text only from which on a note is printed
-_WORD = re.compile(f"([{_UNSPACED}]+)|[^\\W{_UNSPACED}]+")
 
 
 @tokenizers.register("rq_kmeans")
@@ -58,10 +51,11 @@ class RQKMeans(Tokenizer):
             raise UserError(f"dataset {interactions.name!r} has no item texts, which tokenizer 'rq_kmeans' clusters. "
                             "Use tokenizer 'given' with an index file, add texts to the dataset, or run the "
                             "baselines alone: --objectives none.")
-        encoded = self._encode(texts) if self.features == "sentence_transformer" else None
-        with _one_thread():
-            features, about = self._tfidf(texts) if encoded is None else (encoded, {})
-            vectors = _unit_length(features, texts)
+        given = encoded(texts, self.model, "tokenizer rq_kmeans.features = 'sentence_transformer'", "rq_kmeans.model") \
+            if self.features == "sentence_transformer" else None
+        with one_thread("tokenizer 'rq_kmeans'"):
+            features, about = self._tfidf(texts) if given is None else (given, {})
+            vectors = unit_length(features, texts)
             codes, sizes, errors = self._quantise(vectors)
         before = describe(codes, tuple(sizes))
         if self.deduplicate:
@@ -90,40 +84,14 @@ class RQKMeans(Tokenizer):
 
     def _tfidf(self, texts: tuple[str, ...]) -> tuple[np.ndarray, dict[str, int]]:
         """Features of the texts, and how many words there are and occur in one text only."""
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        try:
-            counts = TfidfVectorizer(sublinear_tf=True, tokenizer=words_of, token_pattern=None).fit_transform(texts)
-        except ValueError:
-            raise UserError("tokenizer 'rq_kmeans': the item texts hold no words.") from None
+        counts = tfidf(texts, "tokenizer 'rq_kmeans'", sublinear_tf=True)
         single = int((np.bincount(counts.indices) == 1).sum())
         about = {"words": counts.shape[1], "words_in_one_text": single}
         if single > MOST_SINGLE * counts.shape[1]:
             print(f"note: tokenizer rq_kmeans: {single} of {counts.shape[1]} words occur in one text only and tell "
                   "nothing of what items have in common; semantic IDs from such texts are close to random.",
                   file=sys.stderr, flush=True)
-        rank = min(self.dimensions, *counts.shape)
-        if rank == min(counts.shape):
-            return counts.toarray(), about
-        svd = TruncatedSVD(rank, algorithm="randomized", n_iter=10, random_state=self._random_state("features"))
-        return svd.fit_transform(counts), about
-
-    def _encode(self, texts: tuple[str, ...]) -> np.ndarray:
-        if not self.model:
-            raise UserError("tokenizer rq_kmeans.features = 'sentence_transformer' needs rq_kmeans.model: the folder "
-                            "or hub name of a text encoder.")
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise UserError("tokenizer rq_kmeans.features = 'sentence_transformer' needs the extra 'text'. Install "
-                            "it: pip install 'genrec-bench[text]'") from None
-        try:
-            encoder = SentenceTransformer(self.model, device="cpu", trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise UserError(f"rq_kmeans.model: cannot load the text encoder {self.model!r} ({reason}).") from None
-        return encoder.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+        return reduced(counts, self.dimensions, self._random_state("features")), about
 
     def _quantise(self, vectors: np.ndarray) -> tuple[np.ndarray, list[int], list[float]]:
         """(I, levels) codes, the size of each codebook, and the relative norm of what is left after each level."""
@@ -152,39 +120,6 @@ class RQKMeans(Tokenizer):
 
     def _random_state(self, part: int | str) -> int:
         return stream_seed(self.seed, "tokenizer", part) % 2**32
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text; of scripts without spaces the pairs of neighbouring characters, or a character alone."""
-    words: list[str] = []
-    for found in _WORD.finditer(text):
-        word = found[0]
-        words += [word[n:n + 2] for n in range(max(1, len(word) - 1))] if found[1] else [word]
-    return words
-
-
-def _one_thread() -> Any:
-    """A context in which k-means and the SVD run in one thread.
-
-    k-means adds the partial sums of its threads in the order they finish, which moves the last bits. The limit
-    reaches only libraries that are loaded, hence the imports before it.
-    """
-    try:
-        import sklearn.cluster  # noqa: F401
-        import sklearn.decomposition  # noqa: F401
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        raise UserError("tokenizer 'rq_kmeans' needs scikit-learn. Install it: pip install scikit-learn") from None
-    return threadpool_limits(1)
-
-
-def _unit_length(vectors: np.ndarray, texts: tuple[str, ...]) -> np.ndarray:
-    """(I, D) float64 features scaled to length 1; zero where an item has no text."""
-    vectors = np.array(vectors, dtype=np.float64)
-    vectors[[not text.strip() for text in texts]] = 0.0
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    # Below this length a vector is rounding noise of the SVD, and scaling it up would make noise a direction.
-    return np.where(length > 1e-9, vectors / np.maximum(length, 1e-9), 0.0)
 
 
 def _version(package: str) -> str:
