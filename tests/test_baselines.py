@@ -54,7 +54,7 @@ def test_item_knn_by_hand() -> None:
     """
     split = LeaveOneOut().split(made_of([[0, 1, 2, 3, 4], [0, 1, 3, 4], [0, 2, 3, 4]], 5))
     knn = ItemKnn(decay=0.5)
-    similarity = knn.similarity(split)
+    similarity = knn.fit(split)
     near = 2 / np.sqrt(6)
     expected = np.zeros((5, 5))
     expected[0, 1] = expected[1, 0] = expected[0, 2] = expected[2, 0] = near
@@ -113,7 +113,7 @@ def test_item_knn_against_loops(values: dict, part: str) -> None:
     split = LeaveOneOut(max_history=4).split(toy(seed=len(values)))
     knn = ItemKnn(**values)
     rows = np.arange(len(getattr(split, part)))
-    fast = knn.scores(knn.similarity(split), split, part, rows)
+    fast = knn.scores(knn.fit(split), split, part, rows)
     assert np.allclose(fast, slow_knn(split, part, knn), atol=1e-12)
 
 

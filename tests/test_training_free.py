@@ -40,8 +40,7 @@ def toy_with_texts(seed: int) -> Interactions:
 
 def ranks(baseline: TrainingFree, split: Split, part: str, out: bool, folder: Path) -> list[list[int]]:
     job = job_of(folder, split.interactions)
-    seen = getattr(split, part).seen if out else None
-    found = baseline.rank(job, baseline.fit(split), part, seen)
+    found = baseline.rank(job, baseline.fit(split), part)[out]
     return [found.ranks.tolist(), found.ties.tolist(), found.id_ranks.tolist()]
 
 
@@ -74,8 +73,9 @@ def test_content_knn_by_hand(tmp_path: Path) -> None:
     outcome = run({"name": "content_knn"}, tmp_path, interactions=data)
     assert outcome.valid.ranks.tolist() == [4, 4, 3, 1]  # the own item, kept, ties with its namesake
     assert outcome.valid.ties.tolist() == [2, 2, 1, 2]
-    outcome = run({"name": "content_knn"}, tmp_path, interactions=data, exclude_history=True)
-    assert outcome.valid.ranks.tolist() == [3, 3, 2, 1] and outcome.valid.ties.tolist() == [2, 1, 1, 1]
+    split = SHORT.split(data)
+    unseen = ContentKnn().rank(job_of(tmp_path, data), ContentKnn().fit(split), "valid").unseen
+    assert unseen.ranks.tolist() == [0, 3, 2, 1] and unseen.ties.tolist() == [1, 1, 1, 1]  # item 4 was had before
 
 
 @pytest.mark.parametrize("values", [{}, {"last": 3}, {"last": 2, "weight": 0.9, "ngrams": 1},
@@ -91,7 +91,7 @@ def test_content_knn_against_loops(values: dict, out: bool, tmp_path: Path) -> N
     for row in range(len(part)):
         for age, item in enumerate(reversed(part.history(row).tolist()[-baseline.last:])):
             scores[row] += [baseline.weight**age * cosine(vectors[item], other) for other in vectors]
-    expected = rankings_from_scores(np.round(scores, 10), part.targets, max_k=20, exclude=part.seen if out else None)
+    expected = rankings_from_scores(np.round(scores, 10), part.targets, max_k=20, seen=part.seen if out else None)
     assert ranks(baseline, split, "test", out, tmp_path) == [
         expected.ranks.tolist(), expected.ties.tolist(), expected.id_ranks.tolist()]
 
@@ -159,7 +159,7 @@ def slow_lists(baseline: TransitionGraph, split: Split, part: str, out: bool, le
     vectors = slow_vectors(texts, 1) if baseline.features == "tfidf" else [{}] * len(texts)
     rows, all_lists = getattr(split, part), []
     for row in range(len(rows)):
-        gone = set(rows.seen[row].tolist()) - {int(rows.targets[row])} if out else set()
+        gone = set(rows.seen[row].tolist()) if out else set()
         anchors = rows.history(row).tolist()[::-1]
 
         def order(anchor: int, ring: set[int], bonus: bool, gone: set[int] = gone) -> list[int]:
