@@ -89,7 +89,7 @@ def repeated(seen: Sequence[np.ndarray], targets: np.ndarray) -> np.ndarray:
     return np.array([target in items for items, target in zip(seen, targets, strict=True)], dtype=bool)
 
 
-def rankings_fromrow_items(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, *,
+def rankings_from_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, *,
                         max_k: int) -> Rankings:
     """Places of the targets where only some items have a score, such as a file of lists.
 

@@ -33,7 +33,8 @@ def stored_in(folder: Path) -> Path:
     """The records with ranks in a folder."""
     for record in records():
         hit = np.random.default_rng(record.seed).random(USERS) < SHARES.get(record.label, 0.08)
-        RecordStore(folder).write(record, Rankings(hit.astype(int), np.ones(USERS, dtype=int), hit.astype(int)))
+        ranks = Rankings(hit.astype(int), np.ones(USERS, dtype=int), hit.astype(int))
+        RecordStore(folder).write(record, ranks, ranks)
     return folder
 
 

@@ -228,7 +228,7 @@ def test_records_by_contract(finished: tuple[Path, Path]) -> None:
     methods = set()
     for path in sorted(finished[1].rglob("*.ranks.npz")):
         record = json.loads(path.with_name(path.name.replace(".ranks.npz", ".json")).read_text())
-        assert path.name == f"{record['run_id']}.ranks.npz" and record["schema"] == 2
+        assert path.name == f"{record['run_id']}.ranks.npz" and record["schema"] == 3
         metrics = record["metrics"]
         assert "ndcg@10" in metrics and all(isinstance(v, (int, float)) and np.isfinite(v) for v in metrics.values())
         with np.load(path) as ranks:

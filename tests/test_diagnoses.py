@@ -145,6 +145,11 @@ def test_few_rows_are_all_taken() -> None:
     assert found.rows.tolist() == list(range(7)) and found.rows.dtype == np.int32
     assert {k: found.about[k] for k in ("users", "of", "rule")} == {"users": 7, "of": 7, "rule": "all"}
     assert len(sample_rows("a", diagnoses.LIMIT).rows) == diagnoses.LIMIT
+    users = np.repeat(np.arange(30), 4)
+    several = sample_rows("a", 120, limit=30, drawn=9, users=users)
+    assert users[several.rows].tolist() == list(range(30)), "one row a user"
+    fewer = sample_rows("a", 120, limit=20, drawn=9, users=users)
+    assert len(set(users[fewer.rows])) == 9 and set(fewer.rows) < set(several.rows)
     assert len(sample_rows("a", diagnoses.LIMIT + 1).rows) == diagnoses.DRAWN
 
 

@@ -101,6 +101,8 @@ def test_a_full_file_scores_as_the_score_matrix(tmp_path: Path, capsys, toy: Spl
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     result, err = evaluate(path, capsys)
     expected = score(rankings_from_scores(scores, toy.test.targets, max_k=255), id_level=False)
+    unseen = score(rankings_from_scores(scores, toy.test.targets, max_k=255, seen=toy.test.seen), id_level=False)
+    expected |= {f"unseen_{key}": value for key, value in unseen.items()}
     assert result["metrics"] == pytest.approx(expected, abs=1e-15)
     assert (result["dataset"], result["users"], result["missing_users"], err) == ("toy", USERS, 0, "")
     scored = api.evaluate([path], "toy", results=tmp_path / "none")
@@ -133,7 +135,7 @@ def test_the_printed_table(tmp_path: Path, capsys, toy: Split) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "toy: 12 test users, 11 of them missing"
     assert lines[1].split() == ["metric", "@1", "@5", "@10", "@20"]
-    assert "recall   0.0833   0.0833   0.0833   0.0833" in lines
+    assert "recall          0.0833   0.0833   0.0833   0.0833" in lines
 
 
 def test_users_without_a_test_row_are_left_out(tmp_path: Path, capsys, toy: Split, monkeypatch) -> None:
@@ -276,8 +278,11 @@ def test_several_files_are_seeds_of_one_method(tmp_path: Path, capsys, toy: Spli
     assert command.run(arguments("--rankings", *paths, "--datasets", "toy", "--json")) == 0
     result = json.loads(capsys.readouterr().out)
     expected = [score(drawn(n), id_level=False) for n in range(3)]
-    assert [f["metrics"] for f in result["files"]] == [pytest.approx(e) for e in expected]
-    assert result["metrics"] == pytest.approx({k: np.mean([e[k] for e in expected]) for k in expected[0]})
+    found = [{k: v for k, v in f["metrics"].items() if not k.startswith("unseen_")} for f in result["files"]]
+    assert found == [pytest.approx(e) for e in expected]
+    assert all(result["metrics"][k] == pytest.approx(np.mean([e[k] for e in expected])) for k in expected[0])
+    assert result["metrics"]["unseen_ndcg@10"] == pytest.approx(
+        np.mean([f["metrics"]["unseen_ndcg@10"] for f in result["files"]]))
     assert command.run(arguments("--rankings", *paths, "--datasets", "toy")) == 0
     assert capsys.readouterr().out.startswith("toy: 12 test users, mean of 3 files\n")
     with pytest.raises(UserError, match="0.csv twice"):

@@ -107,10 +107,10 @@ def test_one_line_a_user_with_what_is_known_of_them(results: Path, tmp_path: Pat
     found = lines(tmp_path / "users.csv")
     assert tuple(found[0]) == tuple(USERS)
     assert [tuple(row.values())[1:] for row in found if row["run_id"] == KNN.run_id] == [
-        ("0", "0", "1", "2", "1", "0", "2", "1", "0", "3", "7", "5", "0", "1"),
-        ("1", "1", "0", "1", "0", "0", "1", "0", "1", "4", "0", "6", "1", "0"),
-        ("2", "2", "7", "1", "5", "3", "1", "5", "2", "5", "9", "7", "2", "-1"),
-        ("3", "3", "300", "1", "12", "150", "1", "12", "3", "20", "1", "70", "3", "1")]
+        ("0", "0", "1", "2", "1", "0", "2", "1", "3", "7", "5", "0", "1"),
+        ("1", "1", "0", "1", "0", "0", "1", "0", "4", "0", "6", "1", "0"),
+        ("2", "2", "7", "1", "5", "3", "1", "5", "5", "9", "7", "2", "-1"),
+        ("3", "3", "300", "1", "12", "150", "1", "12", "20", "1", "70", "3", "1")]
     unknown = [row for row in found if row["run_id"] == TIGER.run_id]
     assert [row["rank"] for row in unknown] == ["1", "0", "3"]
     assert {row[name] for row in unknown for name in ("history_length", "target_count", "user_count")} == {""}
@@ -134,7 +134,7 @@ def test_the_metrics_of_a_run_follow_from_its_users(tmp_path: Path) -> None:
 
 def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path) -> None:
     write_users(path_of(RecordStore(results), "apao_office", SPLIT), UserFacts(SPLIT, *(np.arange(3),) * len(ARRAYS)))
-    with pytest.raises(UserError, match=f"run {KNN.run_id} has ranks of 4 users"):
+    with pytest.raises(UserError, match=f"run {KNN.run_id} has ranks of 4 rows"):
         export(results, tmp_path / "users.csv", users=True)
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
 

@@ -33,7 +33,7 @@ from tests import defaults
 from tests.small_jobs import write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
-PINNED_NAME = "e948c8b1b265da97"
+PINNED_NAME = "80dd47bfa81db8e2"
 
 
 def built(kind: registry.Registry, name: str, **values: Any) -> Any:

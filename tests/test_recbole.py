@@ -94,7 +94,7 @@ def read_by(setup):
 
 for case in sorted(p for p in root.iterdir() if p.is_dir()):
     spec = json.loads((case / "input.settings").read_text())
-    rows, _ = child.read_parts(case)
+    rows = child.read_parts(case)
     setup = child.set_up(spec, rows, case)
     fields = ("user_id", "item_id_list", "item_id", "item_length")
     np.savez(case / "tables.npz", **{f"{part}_{f}": table[f].numpy() for part, table in setup.tables.items()

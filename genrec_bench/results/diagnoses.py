@@ -39,16 +39,17 @@ class Sample:
                 "sha256": digest(self.rows, self.fingerprint)}
 
 
-def sample_rows(fingerprint: str, num_rows: int, limit: int = LIMIT, drawn: int = DRAWN) -> Sample:
-    """All rows of a split, or `drawn` of them where there are more than `limit`.
+def sample_rows(fingerprint: str, num_rows: int, limit: int = LIMIT, drawn: int = DRAWN,
+                users: np.ndarray | None = None) -> Sample:
+    """A row of each user of a split, or of `drawn` users where there are more than `limit`.
 
-    The draw depends on the split's fingerprint alone, so that every run of a split has the same users; a smaller one
-    is part of a larger one.
+    users: (num_rows,) whose row it is; None = each another's. The draw depends on the split's fingerprint alone, so
+    that every run of a split has the same rows; a smaller one is part of a larger one.
     """
-    if num_rows <= limit:
-        return Sample(np.arange(num_rows, dtype=np.int32), num_rows, fingerprint)
-    random = np.random.default_rng(stream_seed(0, "diagnosis", fingerprint))
-    rows = np.sort(random.permutation(num_rows)[:drawn])
+    order = np.random.default_rng(stream_seed(0, "diagnosis", fingerprint)).permutation(num_rows)
+    if users is not None:
+        order = order[np.sort(np.unique(users[order], return_index=True)[1])]
+    rows = np.sort(order if len(order) <= limit else order[:drawn])
     return Sample(rows.astype(np.int32), num_rows, fingerprint)
 
 

@@ -18,7 +18,8 @@ from genrec_bench.results.test_users import ARRAYS, UserFacts, find_users
 RUN = {"run_id": str, "dataset": str, "profile": str, "method": str, "backbone": str, "objectives": str, "seed": int}
 METRICS = {**RUN, "part": str, "level": str, "metric": str, "k": int, "value": float}
 RANKED = ("rank", "ties", "id_rank", "unseen_rank", "unseen_ties", "unseen_id_rank")
-USERS = {"run_id": str, "row": int, **dict.fromkeys(("user", *RANKED, *ARRAYS), int)}
+FACTS = tuple(name for name in ARRAYS if name != "user")  # which the ranks say themselves
+USERS = {"run_id": str, "row": int, **dict.fromkeys(("user", *RANKED, *FACTS), int)}
 KEY = re.compile(r"(?:(valid|unseen)_)?(id_)?(.+?)(?:@(\d+))?")
 
 Columns = dict[str, Sequence[Any]]  # the lines of one run, by column
@@ -128,7 +129,7 @@ def user_lines(store: RecordStore, record: RunRecord, facts: UserFacts | None) -
     if facts is not None and facts.num_rows != count:
         raise UserError(f"run {record.run_id} has ranks of {count} rows, the facts about its split of "
                         f"{facts.num_rows}. One of the two files is not of this split: delete it.")
-    told = {name: [None] * count if facts is None else getattr(facts, name).tolist() for name in ARRAYS}
+    told = {name: [None] * count if facts is None else getattr(facts, name).tolist() for name in FACTS}
     arrays = [getattr(part, name) for part in (ranks, unseen) for name in RANKS]
     return {"run_id": [record.run_id] * count, "row": range(count), "user": users,
             **{n: a.tolist() for n, a in zip(RANKED, arrays, strict=True)}, **told}

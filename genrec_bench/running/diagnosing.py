@@ -40,7 +40,8 @@ class Question:
     def sample(self, item: Prepared) -> diagnoses.Sample:
         """The test rows of a run that are looked at."""
         size = {"limit": self.users, "drawn": self.users} if self.users else {}
-        return diagnoses.sample_rows(item.split.rows_fingerprint, len(item.split.test), **size)
+        test = item.split.test
+        return diagnoses.sample_rows(item.split.rows_fingerprint, len(test), users=test.groups, **size)
 
     def settings(self, item: Prepared) -> dict[str, Any]:
         """What a diagnosis that answers it says of itself."""
