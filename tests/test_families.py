@@ -39,7 +39,8 @@ def kept(folder: Path, records: Sequence[RunRecord], share: float) -> list[RunRe
     """Store records whose users are hit at place 1 with a probability, the same users for the same seed."""
     for record in records:
         hit = np.random.default_rng(record.seed).random(USERS) < share
-        RecordStore(folder).write(record, Rankings(hit.astype(int), np.ones(USERS, dtype=int), hit.astype(int)))
+        ranks = Rankings(hit.astype(int), np.ones(USERS, dtype=int), hit.astype(int))
+        RecordStore(folder).write(record, ranks, ranks)
     return list(records)
 
 

@@ -112,8 +112,8 @@ for case in sorted(p for p in root.iterdir() if p.is_dir()):
     elif case.name != "office":
         total = setup.trainer._train_epoch(setup.train_data, 0)
         note["loss"] = float(sum(total) if isinstance(total, tuple) else total)
-        scorer = child.Scorer(setup.model, setup.tables["test"], rows["test"].targets, None, 5, 16)
-        note["ranks"] = scorer.rank().ranks.tolist()
+        scorer = child.Scorer(setup.model, setup.tables["test"], rows["test"], 5, 16)
+        note["ranks"] = scorer.rank().kept.ranks.tolist()
 (root / "found.json").write_text(json.dumps(found))
 """
 ZOO = [(name, loss) for name in MODELS if name != "bert4rec"

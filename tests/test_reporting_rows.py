@@ -177,7 +177,8 @@ def stored(folder: Path, records: list[RunRecord]) -> Path:
     """The records with ranks of 60 users, of which APAO finds more."""
     for record in records:
         hit = np.random.default_rng(record.seed).random(60) < (0.6 if "APAO" in record.label else 0.1)
-        RecordStore(folder).write(record, Rankings(hit.astype(int), np.ones(60, dtype=int), hit.astype(int)))
+        ranks = Rankings(hit.astype(int), np.ones(60, dtype=int), hit.astype(int))
+        RecordStore(folder).write(record, ranks, ranks)
     return folder
 
 
