@@ -24,7 +24,6 @@ from genrec_bench.splits.order import transitions
 TEN = 10  # places that budgets are for
 BLOCK = 256  # rows that are ranked together
 STEPS = 1e9  # scores are compared in steps of 1 / STEPS: rounding decides no order
-FAR = 2**61  # what the key of an item loses that is no candidate: distinct keys are fast to select from
 RINGS = {"one": ((7, 2, 1),), "two": ((5, 1), (3, 1))}  # of each anchor the places of each of its rings
 WHO = "baseline transition_graph"
 
@@ -53,39 +52,29 @@ class Graph:
         cosines[anchors < 0] = 0.0
         return cosines
 
-    def rings(self, anchors: np.ndarray, depth: int) -> np.ndarray:
-        """(B, I) int8: in which ring of the row's anchor an item is, 1 to depth; 0 = in none, as the anchor itself."""
+    def rings(self, anchors: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row, item and ring (1 to depth) of all that is in a ring of its row's anchor, ordered by row and item."""
         rows = np.flatnonzero(anchors >= 0)
-        reached = sparse.csr_array((np.ones(len(rows), np.float32), (rows, anchors[rows])),
-                                   shape=(len(anchors), len(self.order)))
-        ring = np.full(reached.shape, depth + 1, dtype=np.int8)
-        steps = []
-        for _ in range(depth):
+        shape = len(anchors), len(self.order)
+        reached = sparse.csr_array((np.ones(len(rows), np.float32), (rows, anchors[rows])), shape=shape)
+        found = [(rows, anchors[rows], np.zeros(len(rows), dtype=np.int64))]
+        for ring in range(1, depth + 1):
             reached = reached @ self.follows
             reached.data[:] = 1.0
-            steps.append(reached)
-        for step, reached in reversed(list(enumerate(steps, 1))):
-            ring[np.repeat(np.arange(len(anchors)), np.diff(reached.indptr)), reached.indices] = step
-        ring[rows, anchors[rows]] = 0
-        ring[ring > depth] = 0
-        return ring
+            found.append((np.repeat(np.arange(len(anchors)), np.diff(reached.indptr)), reached.indices,
+                          np.full(reached.nnz, ring)))
+        row, item, ring = (np.concatenate(parts).astype(np.int64) for parts in zip(*found, strict=True))
+        places, first = np.unique(row * shape[1] + item, return_index=True)  # the nearest ring comes first
+        inside = ring[first] > 0
+        return *np.divmod(places[inside], shape[1]), ring[first][inside]
 
-    def keys(self, scores: np.ndarray, excluded: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """(B, I) distinct int64, larger is better: by score, then by frequency in training, then by item number.
+    def keys(self, scores: np.ndarray, items: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Distinct float64, larger is better: by score, then by frequency in training, then by item number.
 
-        excluded: (row, item) numbers of what is no candidate.
+        scores: of `items`, in their last dimension.
         """
-        items = len(self.order)
-        keys = np.rint(scores * STEPS).astype(np.int64) * items + (items - 1 - self.place)
-        keys[excluded] -= FAR
-        return keys
-
-    def best(self, keys: np.ndarray, length: int) -> np.ndarray:
-        """(B, min(length, I)) items of the largest keys, best first; -1 where there are no more candidates."""
-        items = keys.shape[1]
-        length = min(length, items)
-        found = np.sort(np.partition(keys, items - length, axis=1)[:, items - length:], axis=1)[:, ::-1]
-        return np.where(found < -FAR // 2, -1, self.order[items - 1 - found % items])
+        keys = scores * STEPS
+        return np.rint(keys, out=keys) - self.place[items] / len(self.order)
 
 
 @baselines.register("transition_graph")
@@ -176,42 +165,64 @@ class TransitionGraph(TrainingFree):
     def rank(self, job: Job, fitted: Graph, part: str) -> Ranked:
         """Rank the targets of a part ("valid" or "test") under both policies."""
         instances, length = getattr(job.split, part), job.config.evaluation.max_k
-        kept, unseen = [], []
+        lists = []
         with one_thread(WHO):
             for start in range(0, len(instances), BLOCK):
                 rows = np.arange(start, min(start + BLOCK, len(instances)))
                 ends, lengths = instances.offsets[rows + 1], instances.lengths[rows]
                 anchors = [np.where(lengths >= age, instances.items[np.maximum(ends - age, 0)], -1)
                            for age in range(1, 1 + len(RINGS[self.form]))]
-                nothing, seen = ([np.empty(0, dtype=np.int64)] * len(rows), [instances.seen[row] for row in rows])
-                for lists, excluded in ((kept, nothing), (unseen, seen)):
-                    lists.append(self.lists(fitted, anchors, row_items(excluded, job.split.num_items), length))
-        ranked = (rankings_from_lists(np.concatenate(lists), instances.targets, np.ones(job.split.num_items, np.int64),
-                                      max_k=length) for lists in (kept, unseen))
+                lists.append(self.lists(fitted, anchors, [instances.seen[row] for row in rows], length))
+        ranked = (rankings_from_lists(np.concatenate(policy), instances.targets, np.ones(job.split.num_items, np.int64),
+                                      max_k=length) for policy in zip(*lists, strict=True))
         return Ranked(*(replace(ranks, users=instances.groups) for ranks in ranked))
 
-    def lists(self, graph: Graph, anchors: Sequence[np.ndarray], excluded: tuple[np.ndarray, np.ndarray],
-              length: int) -> np.ndarray:
-        """(B, length) items, best first, -1 where there are no more. anchors: of each age (B,) items, -1 = none.
+    def lists(self, graph: Graph, anchors: Sequence[np.ndarray], seen: Sequence[np.ndarray],
+              length: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B, length) items, best first, -1 where there are no more: of all items, and without those of `seen`.
 
-        excluded: (row, item) numbers of what is taken out.
+        anchors: of each age (B,) items, -1 = none.
         """
+        had = np.zeros((len(seen), len(graph.order)), dtype=bool)
+        had[row_items(seen, len(graph.order))] = True
+        cosines = [graph.cosines(anchor) for anchor in anchors]
+        rest = _best(graph.keys(cosines[0]), length + int(had.sum(axis=1).max(initial=0)))
+        takes = [[], []]
         budgets = iter(self.budgets or sum(RINGS[self.form], ()))
-        takes = []
-        for anchor, rings in zip(anchors, RINGS[self.form], strict=True):
-            cosines = graph.cosines(anchor)
-            if not takes:
-                rest = graph.best(graph.keys(cosines, excluded), length)
-            bonus = graph.bonus[np.maximum(anchor, 0)]
-            rows = np.repeat(np.arange(len(anchor)), np.diff(bonus.indptr))
-            cosines[rows, bonus.indices] += bonus.data
-            keys, ring = graph.keys(cosines, excluded), graph.rings(anchor, len(rings))
-            takes += [(graph.best(np.where(ring == n, keys, keys - FAR), length), next(budgets))
-                      for n in range(1, 1 + len(rings))]
-        return _filled([*takes, (rest, length)], length)
+        for anchor, cosine, rings in zip(anchors, cosines, RINGS[self.form], strict=True):
+            row, item, ring = graph.rings(anchor, len(rings))
+            bonus = graph.bonus[np.maximum(anchor, 0)[row], item] * (anchor[row] >= 0)
+            order = np.lexsort((-graph.keys(cosine[row, item] + bonus, item), ring, row))
+            row, item, ring = row[order], item[order], ring[order]
+            for number in range(1, 1 + len(rings)):
+                mine, budget = ring == number, next(budgets)
+                for policy, new in zip(takes, (mine, mine & ~had[row, item]), strict=True):
+                    policy.append((_table(row[new], item[new], len(seen), length), budget))
+        fresh = ~np.take_along_axis(had, rest, axis=1)
+        row, column = np.nonzero(fresh)
+        takes[0].append((rest[:, :length], length))
+        takes[1].append((_table(row, rest[row, column], len(seen), length), length))
+        return _filled(takes[0], length), _filled(takes[1], length)
 
 
 _digest = cache(folder_digest)
+
+
+def _best(keys: np.ndarray, length: int) -> np.ndarray:
+    """(B, min(length, I)) columns of the largest keys, best first."""
+    items = keys.shape[1]
+    length = min(length, items)
+    found = np.argpartition(keys, items - length, axis=1)[:, items - length:]
+    return np.take_along_axis(found, np.argsort(-np.take_along_axis(keys, found, axis=1), axis=1), axis=1)
+
+
+def _table(rows: np.ndarray, items: np.ndarray, count: int, length: int) -> np.ndarray:
+    """(count, length) the first items of each row, -1 where there are no more. rows: ascending."""
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = place < length
+    table = np.full((count, length), -1)
+    table[rows[kept], place[kept]] = items[kept]
+    return table
 
 
 def _filled(takes: Sequence[tuple[np.ndarray, int]], length: int) -> np.ndarray:

@@ -107,15 +107,16 @@ HAND = made_of([[*path, 7, 7] for path in PATHS], 8)
 def lists_of(baseline: TransitionGraph, data: Interactions, anchors: list[int], out: list[int] = (),
              length: int = 8) -> list[int]:
     graph = baseline.fit(LeaveOneOut().split(data))
-    pairs = np.zeros(len(out), dtype=np.int64), np.array(out, dtype=np.int64)
-    return baseline.lists(graph, [np.array([a]) for a in anchors], pairs, length)[0].tolist()
+    kept, unseen = baseline.lists(graph, [np.array([a]) for a in anchors], [np.array(out, dtype=np.int64)], length)
+    return (unseen if out else kept)[0].tolist()
 
 
 def test_rings_by_hand() -> None:
     graph = TransitionGraph(features="none").fit(LeaveOneOut().split(HAND))
-    assert graph.rings(np.array([0, 1, 7, -1]), 3).tolist() == [
-        [0, 1, 2, 3, 2, 1, 1, 0], [0, 0, 1, 2, 1, 0, 0, 0], [0] * 8, [0] * 8]
-    assert graph.rings(np.array([0]), 1).tolist() == [[0, 1, 0, 0, 0, 1, 1, 0]]
+    row, item, ring = graph.rings(np.array([0, 1, 7, -1]), 3)
+    assert list(zip(row.tolist(), item.tolist(), ring.tolist(), strict=True)) == [
+        (0, 1, 1), (0, 2, 2), (0, 3, 3), (0, 4, 2), (0, 5, 1), (0, 6, 1), (1, 2, 1), (1, 3, 2), (1, 4, 1)]
+    assert graph.rings(np.array([0]), 1)[1].tolist() == [1, 5, 6]
     assert graph.bonus.toarray()[0] == pytest.approx([0, 0.5, 0, 0, 0, 0.5, 0.5 * math.log(2) / math.log(3), 0])
 
 
@@ -203,9 +204,10 @@ def test_a_list_begins_a_longer_one_and_blocks_do_not_matter(monkeypatch: pytest
     split, baseline = SHORT.split(toy_with_texts(3)), TransitionGraph(form="two")
     graph = baseline.fit(split)
     anchors = [np.arange(24), np.arange(24)[::-1]]
-    nothing = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    long = baseline.lists(graph, anchors, nothing, 20)
-    assert np.array_equal(baseline.lists(graph, anchors, nothing, 13), long[:, :13])
+    seen = [np.array([n, (n + 3) % 24]) for n in range(24)]
+    for short, long in zip(baseline.lists(graph, anchors, seen, 13), baseline.lists(graph, anchors, seen, 20),
+                           strict=True):
+        assert np.array_equal(short, long[:, :13])
     whole = ranks(baseline, split, "test", True, tmp_path)
     monkeypatch.setattr("baselines.transition_graph.BLOCK", 7)
     assert ranks(baseline, split, "test", True, tmp_path) == whole
