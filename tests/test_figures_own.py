@@ -329,7 +329,8 @@ def test_bands_name_intervals_of_nothing_found(material: Material, figures: list
     wanted = sum(not values[name][:, b.rows].any() for b in found for name in values if name != "APAO-Pointwise")
     assert len(pale) == wanted and ("; pale: no target" in picture.text) == bool(wanted)
     assert "quarters of the test users, joined where counts coincide" in picture.text
-    none = replace(material, _values={(r.run_id, "ndcg", 10): np.zeros(USERS) for g in block.groups for r in g.records})
+    none = replace(material, _values={(r.run_id, "ndcg", 10, False): np.zeros(USERS)
+                                      for g in block.groups for r in g.records})
     assert "; pale: no target of the band is found" in bands.history_figure(none, block).text
     assert [c.get_alpha() for c in figures[1].axes[0].collections] == [bands.PALE] * 6 * len(found)
 

@@ -68,6 +68,24 @@ def mean_interval(values: np.ndarray, *, num_resamples: int = NUM_RESAMPLES, see
     return _estimate(whole, users, resampled(whole, users, owners, num_resamples, _resampling(seed))[:, 0])
 
 
+def against(values: Sequence[np.ndarray], references: Sequence[int], *, num_resamples: int = NUM_RESAMPLES,
+            seed: int = 0) -> list[tuple[Estimate, Estimate | None]]:
+    """Of each method its mean and its difference from another one, with intervals over resampled seeds and users.
+
+    values: as for `all_pairs`; references: the position of what each is measured by. All share their draws. The
+    difference is None from itself, and where neither has a value above 0. Raises: ValueError, see `all_pairs`.
+    """
+    whole, users, owners = _joined(values)
+    drawn = resampled(whole, users, owners, num_resamples, _resampling(seed))
+    means = [_estimate(whole[owner], users, drawn[:, m]) for m, owner in enumerate(owners)]
+    found = []
+    for m, r in enumerate(references):
+        told = m != r and (whole[owners[m]].any() or whole[owners[r]].any())
+        found.append((means[m], Estimate(means[m].value - means[r].value, *_middle(drawn[:, m] - drawn[:, r]), users)
+                      if told else None))
+    return found
+
+
 def _joined(values: Sequence[np.ndarray]) -> tuple[np.ndarray, int, list[slice]]:
     """All methods' rows below each other for the users that have any value, in an order that depends on the values
     alone; the number of all users; and which rows are whose."""

@@ -23,6 +23,7 @@ FOLDERS = {**{kind: _HERE / f"{kind}s" for kind in ("suite", "profile", "preset"
            "baseline": _HERE.parents[1] / "baselines" / "configs"}
 REQUIRED: Any = dataclasses.MISSING
 LISTS = ("row", "sweep", "family")  # tables of a suite file that are written [[...]]
+PAGES = ("training-free",)  # of `reporting.training_free`
 GRIDS = ("core", "backbones", "full")  # each holds those before it
 Data = dict[str, Any]
 
@@ -35,6 +36,7 @@ class SuiteHead:
     title: str = setting(REQUIRED, "one line for people")
     paper: str | None = setting(None, "whose printed numbers are shown beside ours")
     includes: tuple[str, ...] = setting((), "suites this one stands for; it then has no rows of its own")
+    page: str | None = setting(None, "page of the reports that is made from its records", choices=PAGES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,10 @@ from threadpoolctl import threadpool_limits
 
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
-from genrec_bench.reporting import about, grades, printed_tables, sections, verdicts
+from genrec_bench.experiments.suite_files import PAGES
+from genrec_bench.reporting import about, grades, groups, printed_tables, sections, training_free, verdicts
 from genrec_bench.reporting.answer import answer
+from genrec_bench.reporting.figures import beside_printed
 from genrec_bench.reporting.figures.base import Plate, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
@@ -58,9 +60,10 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
     """Write a suite's report from records and return the path of its Markdown.
 
     Writes `<reports>/<suite>/` (`report.md`, `tables/*.csv`, `figures/*.png|svg`), the tables of its paper in
-    `<reports>/papers/` and `<reports>/index.md`; for a suite that includes others, theirs and all papers', and returns
-    the index. Nothing but the arguments and the suite, profile, paper, ledger and baseline files enters: equal records
-    give equal bytes. Raises: UserError where no record belongs to the suite, and for a damaged file.
+    `<reports>/papers/`, the page that the suite names and `<reports>/index.md`; for a suite that includes others,
+    theirs and all papers', and returns the index. Nothing but the arguments and the suite, profile, paper, ledger and
+    baseline files enters: equal records give equal bytes.
+    Raises: UserError where no record belongs to the suite, and for a damaged file.
     """
     source = Source(records, results, suites, jobs, reports=reports, overrides=overrides or {})
     pages, front = build(suite_name, source)
@@ -87,7 +90,11 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     for key, (paper, made, by) in tables.items():
         if suite.includes or key in _papers_of(suite):
             pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, shown))
-    links = {f"{m.suite.name}/report.md": m.suite.title for m in every}
+    for material in (m for m in wanted if m.suite.page):
+        if text := _page(material, source, shown):
+            pages.text(f"{material.suite.page}.md", text)
+    links = {f"{name}.md": training_free.TITLE for name in PAGES}
+    links |= {f"{m.suite.name}/report.md": m.suite.title for m in every}
     links |= {f"{PAPERS}/{key}.md": f"{paper.short}: the paper's tables beside ours"
               for key, (paper, *_) in tables.items()}
     there = {name: title for name, title in links.items()
@@ -154,6 +161,7 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
         head += f" Paper: {paper.link}."
     first = [f"# {material.suite.title}", head, "## The answer", *_answer(material),
              "## Results", *sections.results(material, pages, folder), *sections.beside(material),
+             *groups.section(material, pages, folder),
              "## How this was obtained", *sections.obtained(material)]
     if material.families:
         pages.text(f"{folder}/tables/tests.csv", verdicts.tests_csv(material.families))
@@ -170,6 +178,13 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
     pages.text(f"{folder}/report.md", "\n\n".join(part for part in parts if part) + "\n")
     pages.whole[folder] = OWNED
     return shown
+
+
+def _page(material: Material, source: Source, shown: Mapping[str, Drawn]) -> str | None:
+    """The page that a suite names, with its figure from the suite's folder; None where its records make none."""
+    name = material.suite.name
+    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].name == beside_printed.NAME]
+    return training_free.page(material, source.records, "".join(pictures).replace("(figures/", f"({name}/figures/"))
 
 
 def _answer(material: Material) -> list[str]:

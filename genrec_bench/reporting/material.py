@@ -36,7 +36,7 @@ class Material:
     blocks: tuple[Block, ...]
     results: Path | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    _values: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False)
+    _values: dict[tuple[str, str, int, bool], np.ndarray] = field(default_factory=dict, repr=False)
     _groups: dict[str, np.ndarray | None] = field(default_factory=dict, repr=False)  # `Rankings.users` by split
 
     @classmethod
@@ -77,32 +77,34 @@ class Material:
         return self.results is not None and all(
             RecordStore(self.results).holds(r) for b in self.blocks for g in b.groups for r in g.records)
 
-    def ranks(self, record: RunRecord) -> Rankings:
-        """The per-user ranks of a run. Raises: UserError for a damaged file."""
-        return RecordStore(self.results).read_ranks(record)
+    def ranks(self, record: RunRecord, *, unseen: bool = False) -> Rankings:
+        """The per-user ranks of a run; unseen: without what users had before. Raises: UserError for a damaged file."""
+        return RecordStore(self.results).read_ranks(record, unseen=unseen)
 
-    def values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
+    def values(self, group: Group, metric: str = "ndcg", k: int = 10, *, unseen: bool = False) -> np.ndarray | None:
         """(seeds, users) item-level values of a row, not to be changed; None where its ranks are not at hand.
 
         What is not seeded has one row, whatever it was run with. Of a user with several test rows it is their mean.
         """
-        found = self.row_values(group, metric, k)
-        if found is None:
-            return None
+        found = self.row_values(group, metric, k, unseen=unseen)
+        return None if found is None else averaged(found, self.row_users(group))
+
+    def row_users(self, group: Group) -> np.ndarray | None:
+        """(N,) the user of each test row, None where every row is another's; the ranks are at hand."""
         record = group.records[0]
         if record.split_fingerprint not in self._groups:
             self._groups[record.split_fingerprint] = self.ranks(record).users
-        return averaged(found, self._groups[record.split_fingerprint])
+        return self._groups[record.split_fingerprint]
 
-    def row_values(self, group: Group, metric: str = "ndcg", k: int = 10) -> np.ndarray | None:
+    def row_values(self, group: Group, metric: str = "ndcg", k: int = 10, *, unseen: bool = False) -> np.ndarray | None:
         """The same of test rows, (seeds, N) in the order of the split."""
         rows = []
         for record in group.records if group.row.seeded else group.records[:1]:
-            key = record.run_id, metric, k
+            key = record.run_id, metric, k, unseen
             if key not in self._values:
                 if self.results is None or not RecordStore(self.results).holds(record):
                     return None
-                self._values[key] = row_values(metric, self.ranks(record), k)
+                self._values[key] = row_values(metric, self.ranks(record, unseen=unseen), k)
             rows.append(self._values[key])
         return np.stack(rows)
 

@@ -120,7 +120,9 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """A declared grid of methods. includes: names of the suites that a collective suite stands for."""
+    """A declared grid of methods. includes: names of the suites that a collective suite stands for. page: the page
+    of the reports that its records also make.
+    """
 
     name: str
     title: str
@@ -128,6 +130,7 @@ class Suite:
     rows: tuple[Row, ...]
     includes: tuple[str, ...] = ()
     families: tuple[Family, ...] = ()
+    page: str | None = None
 
 
 def load_suite(name: str, folder: Path | None = None) -> Suite:
@@ -144,7 +147,7 @@ def _loaded(name: str, folder: Path | None, stamp: int) -> Suite:
     rows = tuple(replace(_row(row, paper), source={**row, "paper": head.get("paper")}) for row in data.get("row", ()))
     return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())),
                  tuple(Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in family.items()})
-                       for family in data.get("family", ())))
+                       for family in data.get("family", ())), head.get("page"))
 
 
 def with_baselines(suite: Suite, records: Iterable[RunRecord]) -> Suite:

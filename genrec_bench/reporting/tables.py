@@ -13,11 +13,16 @@ DASH = "–"
 MARK = "†"
 LONG = 12  # rows of a table that is read without headings
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
+UNSEEN = "unseen_"  # begins the name of a metric without what the user had before
+BESIDE = f"{UNSEEN}ndcg@10"
+COLUMNS = (*METRICS[:5], BESIDE, *METRICS[5:])
 TITLES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "hr": "HR"}
 
 
 def title_of(metric: str) -> str:
     """`ndcg@10` as `NDCG@10`."""
+    if metric.startswith(UNSEEN):
+        return f"Unseen {title_of(metric.removeprefix(UNSEEN))}"
     name, _, k = metric.partition("@")
     return f"{TITLES.get(name, name)}@{k}" if k else name
 
@@ -88,22 +93,24 @@ def by_family(block: Block, shown: Sequence[Group], table: Callable[[Sequence[Gr
 
 def _results(block: Block, shown: Sequence[Group], prefix: str) -> str:
     whole = [not block.missing(g) for g in shown]
-    cells = {m: [g.metric(prefix + m) for g in shown] for m in METRICS}
+    keys = {m: prefix + m for m in METRICS} | {BESIDE: f"{UNSEEN}{prefix}{BESIDE.removeprefix(UNSEEN)}"}
+    shown_metrics = [m for m in COLUMNS if m != BESIDE or any(g.metric_values(keys[m]) for g in shown)]
+    cells = {m: [g.metric(keys[m]) for g in shown] for m in shown_metrics}
     highest = {m: max((round(c.mean, 4) for c, all_seeds in zip(column, whole, strict=True)
                        if c.mean is not None and all_seeds), default=None) for m, column in cells.items()}
     rows = []
     for i, group in enumerate(shown):
         row = [group.label, seeds_cell(block, group)]
-        for metric in METRICS:
+        for metric in shown_metrics:
             cell = cells[metric][i]
             if not whole[i]:
-                row.append(seeds_text(group, prefix + metric))
+                row.append(seeds_text(group, keys[metric]))
                 continue
             text = mean_sd(cell, len(group.seeds))
             best = cell.mean is not None and round(cell.mean, 4) == highest[metric] and len(shown) > 1
             row.append(f"**{text}**" if best else text)
         rows.append(row)
-    return pipe(["Method", "n", *(title_of(m) for m in METRICS)], rows)
+    return pipe(["Method", "n", *(title_of(m) for m in shown_metrics)], rows)
 
 
 def differing_by_id(block: Block) -> list[Group]:

@@ -11,21 +11,19 @@ from matplotlib.figure import Figure
 
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import mean_interval
-from genrec_bench.core.errors import UserError
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting.figures.base import Picture, missing, plate
 from genrec_bench.reporting.figures.panels import dodged, whiskers
 from genrec_bench.reporting.figures.results import principal, seeds_text
 from genrec_bench.reporting.figures.style import broken_label, image_bytes, own_style
+from genrec_bench.reporting.groups import CHOSEN_BY, FEW, check_rows
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.material import Material
 
 MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
 QUARTERS = (0.25, 0.5, 0.75)
-FEW = 20  # a band of fewer users says nothing
 PALE = 0.3  # opacity of an interval of nothing found
-CHOSEN_BY = "valid_ndcg@10"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +132,7 @@ def _compared(block: Block, family: str) -> list[Group]:
 
 def _estimates(values: np.ndarray, users: np.ndarray, found: Sequence[Band], block: Block) -> list[Estimate | None]:
     """The mean of each band with its interval; None where there are too few users."""
-    if values.shape[1] != len(found[0].rows):
-        raise UserError(f"{block.name}: the ranks are of {values.shape[1]:,} test rows, and the facts about them of "
-                        f"{len(found[0].rows):,}. Delete the file `.users.npz` of this split; a run writes it again.")
+    check_rows(block, values, len(found[0].rows))
     return [mean_interval(averaged(values[:, band.rows], users[band.rows])) if band.users >= FEW else None
             for band in found]
 

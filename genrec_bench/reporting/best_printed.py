@@ -1,0 +1,151 @@
+"""The best row that a paper prints on a data set, and our training-free row beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec_bench.analysis.pruning import Estimate
+from genrec_bench.analysis.ranking import mean_interval
+from genrec_bench.reporting.groups import CHOSEN_BY
+from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.papers import Paper, Reported, load_paper, paper_names
+
+APART = "not told apart"
+METRIC, HITS = "ndcg@10", "recall@10"
+PROFILES = ("standard", "paper")  # whose runs are taken first
+
+
+@dataclass(frozen=True)
+class Best:
+    """A printed row. cell: its NDCG@10. recall: its Recall@10, which is HR@10; None where it is not printed."""
+
+    paper: Paper
+    cell: Reported
+    recall: float | None
+
+    @property
+    def value(self) -> float:
+        """The printed NDCG@10."""
+        return self.cell.value
+
+    @property
+    def place(self) -> str:
+        """Paper, table and row."""
+        return f"{self.paper.short}, Table {self.cell.table}, {self.cell.backbone}, {self.cell.method}"
+
+
+def best_printed(dataset: str, table: str | None = None) -> Best | None:
+    """The printed row with the highest NDCG@10 on a data set of ours, of equal ones that with the higher Recall@10.
+
+    All tables of scores count, or one; printed improvements do not. None where no paper prints one.
+    """
+    found = [Best(paper, cell, paper.cell(table=cell.table, dataset=dataset, backbone=cell.backbone, method=cell.method,
+                                          metric=HITS))
+             for paper in map(load_paper, paper_names()) if dataset in paper.datasets for cell in paper.reported
+             if cell.dataset == paper.datasets[dataset] and cell.metric == METRIC and cell.unit == "fraction"
+             and table in (None, cell.table)]
+    return max(found, key=lambda best: (best.value, best.recall or 0.0), default=None)
+
+
+def main_table(best: Best) -> str:
+    """The number of the first table of scores of a best row's paper."""
+    return next(layout.number for layout in best.paper.layouts if layout.kind == "scores")
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A data set: the best printed row, and the training-free row that is best in validation.
+
+    ndcg, recall: of that row at 10 with 95 % interval over users, the history kept and taken out; means of test rows,
+    as papers print them. users_first: the same of NDCG@10 where a user's rows are averaged first, as in other reports.
+    """
+
+    block: Block
+    group: Group
+    printed: Best
+    ndcg: tuple[Estimate, Estimate]
+    recall: tuple[Estimate, Estimate]
+    users_first: tuple[Estimate, Estimate]
+
+    @property
+    def dataset(self) -> str:
+        """Our name of the data set."""
+        return self.block.dataset
+
+    def change(self, unseen: bool = False) -> float:
+        """The difference of NDCG@10 to the printed one, as a part of it."""
+        return self.ndcg[unseen].value / self.printed.value - 1.0
+
+    def outcome(self, unseen: bool = False) -> str:
+        """Where the interval lies: "above" or "below" the printed value, or "not told apart"."""
+        return self._outcome(self.ndcg[unseen])
+
+    @property
+    def outcome_users_first(self) -> str:
+        """The same of `users_first`, the history kept."""
+        return self._outcome(self.users_first[0])
+
+    def _outcome(self, one: Estimate) -> str:
+        return "above" if one.low > self.printed.value else "below" if one.high < self.printed.value else APART
+
+
+def training_free(block: Block) -> list[Group]:
+    """The rows of a block in which nothing is learned by chance: baselines without a seed."""
+    return [g for g in block.groups if g.row.baseline and not g.row.seeded and g.metric_values(CHOSEN_BY)]
+
+
+def beside_printed(material: Material) -> list[Beside]:
+    """A line for each data set with a printed row, whole data and ranks at hand, in the papers' order."""
+    found: dict[str, Beside] = {}
+    for block in sorted(material.blocks, key=_rank):
+        printed = best_printed(block.dataset)
+        if printed is not None and block.dataset not in found and not _thinned(block):
+            one = _beside(material, block, printed)
+            found |= {block.dataset: one} if one else {}
+    return [found[name] for name in papers_data() if name in found]
+
+
+def papers_data() -> list[str]:
+    """Our names of the data sets that papers print rows on, in their order."""
+    return [name for paper in map(load_paper, paper_names()) for name in paper.datasets]
+
+
+def _rank(block: Block) -> int:
+    return PROFILES.index(block.profile) if block.profile in PROFILES else len(PROFILES)
+
+
+def _thinned(block: Block) -> bool:
+    split = block.config.get("split", {})
+    return bool(split.get("train_targets_per_user") or split.get("max_users"))
+
+
+def _beside(material: Material, block: Block, printed: Best) -> Beside | None:
+    """None without a training-free row or its ranks."""
+    rows = training_free(block)
+    if not rows:
+        return None
+    group = max(rows, key=lambda g: g.metric(CHOSEN_BY).mean)
+    if material.row_values(group) is None:
+        return None
+    users = material.row_users(group)
+    ndcg, recall = (tuple(mean_interval(shares(material.row_values(group, metric, unseen=unseen), users))
+                          for unseen in (False, True)) for metric in ("ndcg", "recall"))
+    first = ndcg if users is None else tuple(mean_interval(material.values(group, unseen=unseen))
+                                             for unseen in (False, True))
+    return Beside(block, group, printed, ndcg, recall, first)
+
+
+def shares(values: np.ndarray, users: np.ndarray | None) -> np.ndarray:
+    """(1, N) values of rows -> (1, U), a value a user, whose mean is that of the rows.
+
+    Resampling users then gives the interval of the mean of rows in which users with more rows count more (the
+    linearised ratio of two means). users: (N,) the user of each row; None = every row is another's.
+    """
+    if users is None:
+        return values
+    _, user, count = np.unique(users, return_inverse=True, return_counts=True)
+    mean = values.mean()
+    return (mean + (np.bincount(user, weights=values[0]) - mean * count) / count.mean())[None]
