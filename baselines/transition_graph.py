@@ -192,8 +192,9 @@ class TransitionGraph(TrainingFree):
         for anchor, cosine, rings in zip(anchors, cosines, RINGS[self.form], strict=True):
             row, item, ring = graph.rings(anchor, len(rings))
             bonus = graph.bonus[np.maximum(anchor, 0)[row], item] * (anchor[row] >= 0)
-            order = np.lexsort((-graph.keys(cosine[row, item] + bonus, item), ring, row))
-            row, item, ring = row[order], item[order], ring[order]
+            group = row * (1 + len(rings)) + ring
+            first = _first(group, graph.keys(cosine[row, item] + bonus, item), len(graph.order), rest.shape[1])
+            row, item, ring = row[first], item[first], ring[first]
             for number in range(1, 1 + len(rings)):
                 mine, budget = ring == number, next(budgets)
                 for policy, new in zip(takes, (mine, mine & ~had[row, item]), strict=True):
@@ -214,6 +215,14 @@ def _best(keys: np.ndarray, length: int) -> np.ndarray:
     length = min(length, items)
     found = np.argpartition(keys, items - length, axis=1)[:, items - length:]
     return np.take_along_axis(found, np.argsort(-np.take_along_axis(keys, found, axis=1), axis=1), axis=1)
+
+
+def _first(group: np.ndarray, keys: np.ndarray, items: int, length: int) -> np.ndarray:
+    """Positions of the `length` largest keys of each group, by group, best first. items: of the catalogue."""
+    whole = np.rint(keys * items).astype(np.int64)  # keys are multiples of 1 / items
+    order = np.argsort(group * (int(whole.max(initial=0)) + items) - whole)
+    group = group[order]
+    return order[np.arange(len(group)) - np.searchsorted(group, group) < length]
 
 
 def _table(rows: np.ndarray, items: np.ndarray, count: int, length: int) -> np.ndarray:
