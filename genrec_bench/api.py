@@ -1,4 +1,4 @@
-"""The suite from Python: run and diagnose suites, compare objectives, score rankings, read, merge and export records.
+"""The suite from Python: run, tune and diagnose suites, compare objectives, score rankings; read and export records.
 
     from genrec_bench.api import compare
     verdict = compare(MyLoss, backbone="tiger")
@@ -26,7 +26,7 @@ from genrec_bench.results import merge as merging
 from genrec_bench.results.export import Exported
 from genrec_bench.results.merge import Merged
 from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running import comparing, diagnosing, suites
+from genrec_bench.running import comparing, diagnosing, suites, tuning
 from genrec_bench.running import data_check as checking
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
@@ -36,6 +36,7 @@ from genrec_bench.running.plugin_file import is_file, load_objective, register_c
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.rankings import Evaluation
 from genrec_bench.running.scheduler import Means
+from genrec_bench.running.tuning import Tuning
 
 
 def _naming_source(known: registry.Registry) -> Callable[[str], Callable[[type], type]]:
@@ -85,6 +86,24 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
         raise RunsFailed(f"{len(done.ended.failed)} of {len(done.prepared)} runs failed; see failure.txt below "
                          f"{workspace.results / 'work'}")
     return [workspace.store.read(p.run_id) for p in done.prepared]
+
+
+def tune(suite: str, trials: int, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
+         objectives: Sequence[str] | None = None, baselines: Sequence[str] | None = None,
+         rows: Sequence[str] | None = None, grid: str | None = None, results: Path | str = LOCAL,
+         data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1,
+         **settings: Mapping[str, Any]) -> Tuning:
+    """Try settings that a suite declares, so many trials of each row on each dataset, and choose by validation.
+
+    The rest is as in `run_suite`. Raises: UserError for whatever is wrong with these; RunsFailed.
+    """
+    workspace = open_workspace(results, data_dir=data_dir, device=device)
+    selection = Selection(suite, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), None,
+                          _settings(settings), grid, _tuple(rows))
+    done = tuning.tune(selection, trials, workspace, Means(jobs), reports_folder(workspace.results))
+    if done.ended.failed:
+        raise RunsFailed(f"{len(done.ended.failed)} trials failed; see failure.txt below {workspace.results / 'work'}")
+    return done
 
 
 def diagnose(suite: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,

@@ -13,6 +13,7 @@ from genrec_bench.core.errors import UserError, nearest
 
 VERBS = {
     "run": "run a suite and render its report (`--suite NAME` alone means this)",
+    "tune": "try settings that a suite declares, and choose by validation",
     "plan": "show which runs of a suite are done, failed or missing, and the time left",
     "list": "list datasets, tokenizers, backbones, objectives, metrics, suites, baselines or profiles",
     "report": "render reports from records alone",

@@ -181,6 +181,26 @@ def test_a_missing_baseline_is_made_by_its_command(world: World, tmp_path: Path,
     assert "TIGER + MSL on toy: `" not in world.report() and world.rows()["TIGER + MSL"]["seeds"] == "1"
 
 
+def test_a_trial_is_no_opponent(world: World, tmp_path: Path, capsys: Any) -> None:
+    """Neither its seed nor its settings: the comparison is the one without it."""
+    assert world.compare() == 0
+    alone = world.rows()
+    world = World(world.data, shutil.copytree(world.reference, tmp_path / "reference"), tmp_path / "results")
+    suite = tmp_path / "mine.toml"
+    suite.write_text('[suite]\nname = "mine"\ntitle = "x"\n'
+                     '[tune.item_knn]\ndecay = [0.3]\n[tune.training]\nepochs = [1]\n'
+                     '[[row]]\nbaseline = "item_knn"\n[[row]]\nlabel = "TIGER + cross-entropy"\n'
+                     'backbone = { name = "tiger" }\nobjective = [{ name = "cross_entropy" }]\n')
+    assert main(["tune", "--suite", str(suite), "--profile", "smoke", "--datasets", str(world.data), "--trials", "2",
+                 *TINY, "--jobs", "1", "--results", str(world.reference)]) == 0
+    assert len(RecordStore(world.reference).read_all()) == 4 + len(RecordStore(world.reference).read_results()) == 8
+    assert world.compare() == 0
+    told = ("seeds", "ndcg@10_new", "ndcg@10_baseline", "difference", "p_holm")
+    assert {name: [row[k] for k in told] for name, row in world.rows().items()} == {
+        name: [row[k] for k in told] for name, row in alone.items()}
+    assert {r.seed for r in world.records} == {0, 1}
+
+
 def test_a_changed_file_is_another_run(world: World, tmp_path: Path) -> None:
     mine = changed(tmp_path, "return -inputs.target_token_logps.sum(dim=1)")
     assert world.compare("--seeds", "0", objective=mine) == 0

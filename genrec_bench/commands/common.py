@@ -63,11 +63,11 @@ def reports_dir(args: argparse.Namespace, *, writes: bool = True) -> Path:
     return reports_folder(args.results, args.reports, writes=writes)
 
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Which runs: suite, profile, datasets, rows, seeds and single settings."""
+def add_selection(parser: argparse.ArgumentParser, *, seeds: bool = True) -> None:
+    """Which runs: suite, profile, datasets, rows, single settings, and seeds where the user chooses them."""
     parser.add_argument("--suite", required=True, metavar="NAME",
                         help="suite to run (see `list suites`), or a file of your own, FILE.toml")
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
+    parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default), standard or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
                         help="only generative rows with these objectives, or none")
@@ -75,8 +75,10 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
                         help="only this generative row, by its label in the suite; may be repeated")
     parser.add_argument("--baselines", type=comma_list, default=None, metavar="A,B",
                         help="only these baseline rows, or none")
-    parser.add_argument("--seeds", type=comma_list, default=None, metavar="0,1,2",
-                        help="seeds (default: as the profile says)")
+    parser.set_defaults(seeds=None)
+    if seeds:
+        parser.add_argument("--seeds", type=comma_list, default=None, metavar="0,1,2",
+                            help="seeds (default: as the profile says)")
     parser.add_argument("--grid", choices=GRIDS, default=None,
                         help="which rows of the suite: core, backbones or full (default: as the profile says)")
     add_set(parser, "change one setting of a section, component or baseline, such as training.epochs=5")

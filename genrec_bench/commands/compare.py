@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="registered objectives that are trained beside it, such as cross_entropy")
     parser.add_argument("--weight", type=float, default=1.0, metavar="W", help="weight of the objective (default: 1)")
     parser.add_argument("--backbone", default="tiger", metavar="NAME", help="see `list backbones` (default: tiger)")
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default) or paper")
+    parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default), standard or paper")
     parser.add_argument("--suite", default="all", metavar="NAME",
                         help="whose rows it is tested against, also a file of your own, FILE.toml (default: all)")
     common.add_data(parser)

@@ -10,6 +10,7 @@ from typing import Any
 from genrec_bench.core.errors import UserError
 
 MAX_SEED = 2**63 - 1  # tables hold seeds as 64-bit integers; the streams below would take any number
+TUNING_SEED = 27_182_818  # of the trials of `tune`, and of nothing else: a result is of a seed that chose nothing
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -26,14 +27,19 @@ def stream_seed(seed: int, *names: str | int) -> int:
 def check_seeds(values: Iterable[Any], where: str) -> tuple[int, ...]:
     """Seeds as whole numbers, from numbers or their decimal digits.
 
-    where: the beginning of an error, such as "--seeds". Raises: UserError for anything but 0..MAX_SEED.
+    where: the beginning of an error, such as "--seeds". Raises: UserError for anything but 0..MAX_SEED, and for the
+    seed of trials.
     """
     values = tuple(values)
     wrong = [v for v in values if not _is_seed(v)]
     if wrong or not values:
         got = ", ".join(str(v)[:40] for v in wrong) or "nothing"
         raise UserError(f"{where} takes whole numbers from 0 to {MAX_SEED}, such as 0,1,2; got {got}.")
-    return tuple(int(v) for v in values)
+    seeds = tuple(int(v) for v in values)
+    if TUNING_SEED in seeds:
+        raise UserError(f"{where}: {TUNING_SEED} is the seed of the trials of `tune`, which no result may have. Take "
+                        "another one.")
+    return seeds
 
 
 def _is_seed(value: Any) -> bool:

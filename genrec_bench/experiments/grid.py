@@ -10,7 +10,7 @@ from typing import Any
 
 from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError, unknown
-from genrec_bench.core.seeds import check_seeds
+from genrec_bench.core.seeds import TUNING_SEED, check_seeds
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments.config import (
     SECTIONS,
@@ -31,6 +31,7 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
     load_suite,
     profile_names,
     suite_names,
+    suite_path,
     with_preset,
 )
 from genrec_bench.objectives.base import check_needs
@@ -64,27 +65,48 @@ def expand(selection: Selection) -> list[RunConfig]:
     A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
     part for the dataset, the suite's row, `--set`. Raises: UserError for any wrong name.
     """
-    rows = [{**row, "paper": file["suite"].get("paper")} for file in map(load_suite, parts_of(selection.suite))
-            for row in file.get("row", [])]
+    return expand_rows(selected_rows(selection), selection)
+
+
+def selected_rows(selection: Selection) -> list[dict[str, Any]]:
+    """The rows of a selection as the suites' files hold them, each with the name of its suite's paper, and its suite.
+
+    Raises: UserError for a wrong name, and where no row is left.
+    """
+    rows = [{**row, "paper": load_suite(part)["suite"].get("paper"), "suite": part}
+            for part in parts_of(selection.suite) for row in load_suite(part).get("row", [])]
     _check_names(selection, rows)
     named = [row.get("baseline") for row in rows]
     rows += [{"baseline": name} for name in selection.baselines or () if name not in named]
     grid = selection.grid or load_profile(selection.profile).get("grid", GRIDS[0])
     if selection.rows is None:  # a row that is named is run, whichever grid it is part of
         rows = [row for row in rows if GRIDS.index(row.get("grid", GRIDS[0])) <= GRIDS.index(grid)]
-    runs = expand_rows(_selected(rows, selection), selection)
-    if not runs:
+    rows = _selected(rows, selection)
+    if not rows:
         raise UserError(f"suite {selection.suite} has no row left after --objectives, --row, --baselines and --grid.")
-    return runs
+    return rows
 
 
-def expand_rows(rows: list[dict[str, Any]], selection: Selection) -> list[RunConfig]:
-    """Every run of some rows, as a suite's file holds them; what a selection says of suite and rows is not read."""
+def datasets_of(selection: Selection) -> tuple[str, ...]:
+    """The datasets of a selection: those asked for, else the suite's own, else the profile's. Raises: UserError."""
+    own = load_suite(selection.suite)["suite"].get("datasets", ())
+    for name in own:
+        if name not in registry.datasets.names():
+            raise unknown("dataset", name, registry.datasets.names(), f"{suite_path(selection.suite)}, datasets")
+    return tuple(selection.datasets or own or load_profile(selection.profile)["datasets"])
+
+
+def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: bool = False) -> list[RunConfig]:
+    """Every run of some rows, as a suite's file holds them; what a selection says of rows is not read.
+
+    trials: at the seed of trials, whatever seeds a selection names.
+    """
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
     seeds = tuple(profile["seeds"]) if selection.seeds is None else check_seeds(selection.seeds, "seeds")
+    seeds = (TUNING_SEED,) if trials else seeds
     runs: dict[RunConfig, RunConfig] = {}
-    for text in selection.datasets or profile["datasets"]:
+    for text in datasets_of(selection):
         dataset = _dataset(text, selection.overrides)
         layers = _layers(profile, dataset.name, selection.overrides)
         for row in rows:
@@ -116,15 +138,19 @@ def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
     """Refuse a `--set` that no run reads. Raises: UserError."""
     used = set(WORDS) - {"second_stage", "negatives"}
     for config in configs:
-        used |= {"negatives"} if config.negatives else set()
-        used |= {"second_stage"} if config.uses else set()
-        parts = [config.dataset, config.tokenizer, config.backbone, config.baseline,
-                 *(w.objective for w in config.objectives)]
-        used |= {part.name for part in parts if part is not None}
+        used |= parts_used(config)
     for target in overrides:
         if target not in used:
             raise UserError(f"--set {target}...: no run of this selection uses {target}. "
                             f"Used: {', '.join(sorted(used))}.")
+
+
+def parts_used(config: RunConfig) -> set[str]:
+    """The names of a run's components, and of the sections that it has."""
+    parts = [config.dataset, config.tokenizer, config.backbone, config.baseline,
+             *(w.objective for w in config.objectives)]
+    sections = {name for name in ("training", "decoding", "negatives") if getattr(config, name) is not None}
+    return {part.name for part in parts if part is not None} | sections | ({"second_stage"} if config.uses else set())
 
 
 def parse_overrides(pairs: Iterable[str]) -> Overrides:
@@ -159,13 +185,13 @@ def _value(text: str) -> Any:
 
 def _fields_of(target: str) -> list[str]:
     """Settings of a section, component or baseline. Raises: UserError with the nearest name."""
-    known = _parts(registry.datasets)
+    known = parts_known(registry.datasets)
     if target not in known:
         raise unknown("part", target, known, "--set")
     return known[target]
 
 
-def _parts(*more: registry.Registry) -> dict[str, list[str]]:
+def parts_known(*more: registry.Registry) -> dict[str, list[str]]:
     """Settings of everything that has any: sections, components and baselines; those of all split rules are `split`'s.
     """
     kinds = (registry.tokenizers, registry.backbones, registry.objectives, registry.baselines, *more)
@@ -184,7 +210,7 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
         if dataset not in own:
             raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
         layers[f"{where}, datasets_settings.{dataset}"] = layer
-    parts = _parts()
+    parts = parts_known()
     for place, layer in layers.items():
         for part, values in layer.items():
             if part not in parts:
@@ -320,6 +346,6 @@ def _baseline_runs(name: str, layers: list[Overrides], seeds: tuple[int, ...],
     for layer in layers:
         values |= layer.get(name, {})
     baseline = registry.baselines.build({"name": name, **values})
-    # a method without randomness gives the same numbers at every seed: one run says it all
+    # a method without randomness gives the same numbers at every seed: one run says it all, and a trial is told apart
     return [RunConfig(label=baseline.label, seed=seed, baseline=baseline, **shared)
-            for seed in (seeds if baseline.seeded else (0,))]
+            for seed in (seeds if baseline.seeded or seeds == (TUNING_SEED,) else (0,))]

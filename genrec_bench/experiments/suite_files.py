@@ -15,7 +15,7 @@ from typing import Any
 
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError, nearest, unknown
-from genrec_bench.core.seeds import MAX_SEED
+from genrec_bench.core.seeds import MAX_SEED, check_seeds
 from genrec_bench.core.settings import setting
 
 _HERE = Path(__file__).resolve().parent
@@ -37,6 +37,8 @@ class SuiteHead:
     paper: str | None = setting(None, "whose printed numbers are shown beside ours")
     includes: tuple[str, ...] = setting((), "suites this one stands for; it then has no rows of its own")
     page: str | None = setting(None, "page of the reports that is made from its records", choices=PAGES)
+    datasets: tuple[str, ...] = setting((), "datasets where the user names none, those whose files are there; absent = "
+                                            "the profile's")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,8 @@ class SuiteFile:
     row: tuple[SuiteRow, ...] = setting((), "its methods")
     sweep: tuple[SweepRow, ...] = setting((), "methods with settings that are varied")
     family: tuple[FamilyRow, ...] = setting((), "comparisons that are declared in advance")
+    tune: dict = setting(None, "{ <section, component or baseline> = { <setting> = [values that `tune` tries] } }; "
+                               "settings that go together: { \"a+b\" = [[value of a, value of b], ...] }")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +136,11 @@ def is_file(name: str) -> bool:
     return name.endswith(".toml") or Path(name).name != name
 
 
+def suite_path(name: str) -> Path:
+    """The file of a suite. Raises: UserError where there is none."""
+    return _read("suite", name, None)[0]
+
+
 def _own_file(name: str) -> Path:
     """A user's suite file. Raises: UserError where it is not there, or is called like a suite of ours."""
     path = Path(name).expanduser().resolve()
@@ -167,6 +176,7 @@ def load_suite(name: str, folder: Path | None = None) -> Data:
         rows += _swept(sweep, f"{path}, sweep {number}")
     for number, family in enumerate(data.get("family", []), 1):
         _check_family(family, rows, f"{path}, family {number}")
+    _check_space(data.get("tune", {}), f"{path}, tune", bool(rows))
     labels = [row["label"] for row in rows if "label" in row]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -219,6 +229,7 @@ def load_profile(name: str, folder: Path | None = None) -> Data:
     for key in ("seeds", "datasets"):
         if not data[key]:
             raise UserError(f"{path}: {key} is empty. Give it at least one.")
+    check_seeds(data["seeds"], f"{path}, seeds")
     _check_tables(data.get("settings", {}), f"{path}, settings")
     _check_tables(data.get("datasets_settings", {}), f"{path}, datasets_settings")
     for dataset, values in data.get("datasets_settings", {}).items():
@@ -313,6 +324,20 @@ def _check_family(family: Any, rows: list[Data], where: str) -> None:
         raise unknown("row", built.against, references, f"{where}, against")
     if not re.fullmatch(r"[a-z_]+@[1-9][0-9]*", built.metric):
         raise UserError(f"{where}: metric {built.metric!r} is not a name with a length, such as 'ndcg@10'.")
+
+
+def _check_space(space: Mapping[str, Any], where: str, has_rows: bool) -> None:
+    """Check the form of a search space; the parts that it names are checked where trials are planned."""
+    if space and not has_rows:
+        raise UserError(f"{where}: this suite has no rows. The search space stands in the suite that has them.")
+    _check_tables(space, where)
+    for part, values in space.items():
+        for key, tried in values.items():
+            together = key.count("+") + 1
+            if not isinstance(tried, list) or not tried:
+                raise UserError(f"{where}.{part}.{key}: write the values to try as a list, such as [1, 2].")
+            if together > 1 and not all(isinstance(v, list) and len(v) == together for v in tried):
+                raise UserError(f"{where}.{part}.{key}: each value is a list of {together}, one for each setting.")
 
 
 def _check_stage(stage: Data, given: bool, where: str) -> None:

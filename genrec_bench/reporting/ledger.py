@@ -113,7 +113,7 @@ def render_ledger(records: Sequence[RunRecord], out: Path, *, folder: Path = FOL
     effect is shown for the data and profiles for which two readings or more have been run; profile smoke never counts.
     Raises: UserError for a damaged ledger or suite file.
     """
-    methods = load_ledger(folder)
+    methods, records = load_ledger(folder), [r for r in records if not r.is_trial]
     names = sorted({e.effect.suite for m in methods for e in m.entry if e.effect})
     blocks = {name: [b for b in arrange(load_suite(name, suites), records) if b.profile != "smoke"] for name in names}
     found = {(m.title, e.key): _measured(e, blocks, records) for m in methods for e in m.entry}

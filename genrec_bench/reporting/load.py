@@ -158,9 +158,10 @@ def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | N
 
     A record belongs to a row where the row, under a profile, gives its method; nothing is guessed. A run that a profile
     has in common with another one appears in the blocks of both, if the block's data have runs of that profile.
+    Trials of `tune` belong to no block.
     overrides: what `--set` changes of the rows.
     """
-    records = list({r.run_id: r for r in records}.values())
+    records = list({r.run_id: r for r in records if not r.is_trial}.values())
     every = (suite, *map(load_suite, load_suite("all").includes))
     expected = expected_seeds(r for r in records if has_row(r, every, overrides))
     blocks = []

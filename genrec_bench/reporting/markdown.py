@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.suite_files import PAGES
-from genrec_bench.reporting import about, grades, groups, printed_tables, sections, training_free, verdicts
+from genrec_bench.reporting import about, grades, groups, printed_tables, sections, training_free, trials, verdicts
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures import beside_printed
 from genrec_bench.reporting.figures.base import Plate, plates
@@ -29,6 +29,7 @@ from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
 from genrec_bench.results.records import RunRecord
 
+TRIALS = "trials.md"  # in a suite's folder, where trials were made
 PAPERS = "papers"  # folder of the papers' tables
 PAPER_FILES = ("table-*.csv", "table-*.tex", "table-*.md")
 
@@ -51,7 +52,12 @@ class Source:
 
     def material(self, suite: Suite) -> Material:
         """What a suite's report is made from."""
-        return Material.of(with_baselines(suite, self.records), self.records, self.results, self.overrides)
+        return Material.of(with_baselines(suite, self.runs), self.runs, self.results, self.overrides)
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """The records but the trials of `tune`, which are no rows of a report."""
+        return [record for record in self.records if not record.is_trial]
 
 
 def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *, suites: Path | None = None,
@@ -59,10 +65,10 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
                  overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
     """Write a suite's report from records and return the path of its Markdown.
 
-    Writes `<reports>/<suite>/` (`report.md`, `tables/*.csv`, `figures/*.png|svg`), the tables of its paper in
-    `<reports>/papers/`, the page that the suite names and `<reports>/index.md`; for a suite that includes others,
-    theirs and all papers', and returns the index. Nothing but the arguments and the suite, profile, paper, ledger and
-    baseline files enters: equal records give equal bytes.
+    Writes `<reports>/<suite>/` (`report.md`, `tables/*.csv`, `figures/*.png|svg`, and `trials.md` where `tune` made
+    any), the tables of its paper in `<reports>/papers/`, the page that the suite names and `<reports>/index.md`; for a
+    suite that includes others, theirs and all papers', and returns the index. Nothing but the arguments and the suite,
+    profile, paper, ledger and baseline files enters: equal records give equal bytes.
     Raises: UserError where no record belongs to the suite, and for a damaged file.
     """
     source = Source(records, results, suites, jobs, reports=reports, overrides=overrides or {})
@@ -77,12 +83,14 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     every = [source.material(load_suite(name, source.suites)) for name in _single(suite_name, source.suites)]
     every = [m for m in every if m.blocks]
     wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
+    pages = trial_pages(suite_name, source)
+    if not wanted and pages.files:
+        return pages, next(iter(pages.files))
     if not wanted:
         absent = unregistered(source.records)
         raise UserError(f"no records for suite {suite_name!r}. " + (
             f"{', '.join(absent)}: not registered; give --plugin FILE.py." if absent else
             f"Run `python benchmark.py --suite {suite_name}` first."))
-    pages = Pages()
     with threadpool_limits(1), _drawing(wanted, source) as drawn:  # more would fight with the processes that draw
         tables = {key: _tables(load_paper(key), every) for key in paper_names()}
         shown = {m.suite.name: _report(m, pages, source, drawn) for m in wanted}
@@ -101,6 +109,16 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
              if name in pages.files or (source.reports and (source.reports / name).is_file())}
     pages.text("index.md", index(every, there, counts))
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
+
+
+def trial_pages(suite_name: str, source: Source) -> Pages:
+    """The pages of trials of a suite, or of those it includes, that have any."""
+    pages = Pages()
+    for name in load_suite(suite_name, source.suites).includes or (suite_name,):
+        suite = load_suite(name, source.suites)
+        if text := trials.page(name, suite, source.records, source.overrides):
+            pages.text(f"{suite.name}/{TRIALS}", text)
+    return pages
 
 
 def _drawing(materials: Sequence[Material], source: Source) -> AbstractContextManager[Callable[[Material], Drawn]]:
@@ -166,17 +184,19 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
     if material.families:
         pages.text(f"{folder}/tables/tests.csv", verdicts.tests_csv(material.families))
         first += ["## Declared comparisons", *verdicts.section(material.families, len(material.suite.families))]
+    tried = [f"What `tune` tried: [{TRIALS}]({TRIALS})."] if f"{folder}/{TRIALS}" in pages.files else []
     last = ["## Efficiency", *sections.efficiency(material, pages, folder),
-            "## Budget and tuning", *sections.budget(blocks), *sections.grids(folder, source.results, source.suites),
+            "## Budget and tuning", *sections.budget(blocks), *tried,
+            *sections.grids(folder, source.results, source.suites),
             "## Settings, data and machines", *sections.settings(material, pages, folder),
-            *sections.not_covered(material), *sections.other_runs(source.records, material)]
+            *sections.not_covered(material), *sections.other_runs(source.runs, material)]
     searched = sections.searched(material, pages, folder)
     shown = drawn(material)
     parts = [*first, *sections.figures(shown, pages, folder, "tests"),
              "## Figures", *sections.figures(shown, pages, folder, "figures"),
              *sections.beam(searched, pages, folder, shown), *last]
     pages.text(f"{folder}/report.md", "\n\n".join(part for part in parts if part) + "\n")
-    pages.whole[folder] = OWNED
+    pages.whole[folder] = (*OWNED, TRIALS)
     return shown
 
 

@@ -138,7 +138,7 @@ def _by_group(material: Material, found: Sequence[Beside]) -> list[str]:
 def tuning(found: Sequence[Beside], records: Sequence[RunRecord]) -> str:
     """How many trials each row had on each data set."""
     trials = Counter(((r.config.get("baseline") or {}).get("name"), r.dataset) for r in records
-                     if getattr(r, "is_trial", False))
+                     if r.is_trial)
     rows = {g.row.baseline: g.label for one in found for g in training_free(one.block)}
     told = {label: [trials[name, one.dataset] for one in found] for name, label in rows.items()}
     if not any(any(numbers) for numbers in told.values()):

@@ -85,7 +85,7 @@ def _check_place(path: Path, force: bool) -> None:
 def _chosen(store: RecordStore, datasets: Sequence[str] | None,
             wanted: Callable[[RunRecord], bool] | None) -> list[RunRecord]:
     """The records asked for, sorted by name. Raises: UserError where there are none."""
-    records = store.read_all() if store.root.is_dir() else []
+    records = store.read_results() if store.root.is_dir() else []
     if not records:
         raise UserError(f"no records below {store.root}. Run a suite first, or name another folder of results.")
     there = {record.dataset for record in records}

@@ -16,6 +16,7 @@ import numpy as np
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import APART, DAMAGED, dump_json, write_arrays, write_atomically
+from genrec_bench.core.seeds import TUNING_SEED
 
 SCHEMA = 3
 RANKS = ("ranks", "ties", "id_ranks")
@@ -64,6 +65,11 @@ class RunRecord:
     @property
     def seed(self) -> int:
         return self.config["seed"]
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is a trial of `tune`: never a row of a report, nor what anything is compared with."""
+        return self.seed == TUNING_SEED
 
     @property
     def split_fingerprint(self) -> str:
@@ -149,6 +155,10 @@ class RecordStore:
             print(f"left out: {others} records of another engine below {self.root}. Their names and settings mean "
                   "something else now: make the runs again.", file=sys.stderr)
         return [found[name] for name in sorted(found)]
+
+    def read_results(self) -> list[RunRecord]:
+        """All records below the root but the trials of `tune`."""
+        return [record for record in self.read_all() if not record.is_trial]
 
     def folders(self) -> list[Path]:
         """The folders that records may be in, sorted; one that is a link is followed, each real folder once."""

@@ -112,7 +112,7 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     stored = RecordStore(question.reference)
     state = _checked(question, check)
     configs = _configs(question, stored)
-    if not stored.read_all():
+    if not stored.read_results():
         raise UserError(f"{question.reference} holds no record that can be read, so there is nothing to compare with.")
     prepared = prepare_configs(configs, workspace, keep=True)
     missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
@@ -129,8 +129,8 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     def ranks(record: RunRecord) -> Any:
         return stores.get(record.run_id, stored).read_ranks(record)
 
-    told = render_comparison(new, stored.read_all(), ranks, reports / "compare" / question.objective, missing=missing,
-                             rows=Rows(question.suite, question.shared))
+    told = render_comparison(new, stored.read_results(), ranks, reports / "compare" / question.objective,
+                             missing=missing, rows=Rows(question.suite, question.shared))
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
 
 
@@ -180,7 +180,7 @@ def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
 def _stored_seeds(question: Question, stored: RecordStore) -> tuple[int, ...] | None:
     """Seeds of the stored runs of the suite's rows of this backbone in this profile, or None where there is none."""
     datasets, rows = {title_of(text) for text in question.texts}, Rows(question.suite, question.shared)
-    found = {r.seed for r in stored.read_all() if r.profile == question.profile and r.dataset in datasets
+    found = {r.seed for r in stored.read_results() if r.profile == question.profile and r.dataset in datasets
              and (r.config.get("backbone") or {}).get("name") == question.backbone
              and rows.of(r, question.profile) is not None}
     return tuple(sorted(found)) or None

@@ -122,7 +122,7 @@ def opponents_of(dataset: Dataset, folder: Path, label: str) -> Opponents:
         raise UserError(f"no folder of stored runs at {folder}. Make them with `python benchmark.py --suite all "
                         f"--profile quick --results {as_typed(folder)}`, or give another folder with --against.")
     store = RecordStore(folder)
-    title, stored = dataset.title, store.read_all()
+    title, stored = dataset.title, store.read_results()
     records = tuple(r for r in stored if r.dataset == title and (r.config["dataset"]["name"] == "folder")
                     == dataset.needs_path)
     if not records:

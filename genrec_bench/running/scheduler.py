@@ -116,8 +116,9 @@ class RunTask:
     def line(self) -> str:
         """What is told when it is done."""
         record = self.workspace.store.read(self.key)
-        return (f"{self.key}  {self.name}: NDCG@10 {record.metrics['ndcg@10']:.4f}, Recall@10 "
-                f"{record.metrics['recall@10']:.4f}, {record.timings['total_seconds']:.0f} s")
+        numbers = (f"validation NDCG@10 {record.metrics['valid_ndcg@10']:.4f}" if record.is_trial else
+                   f"NDCG@10 {record.metrics['ndcg@10']:.4f}, Recall@10 {record.metrics['recall@10']:.4f}")
+        return f"{self.key}  {self.name}: {numbers}, {record.timings['total_seconds']:.0f} s"
 
 
 def _kind(config: dict[str, Any]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from genrec_bench.core.errors import DoesNotFit
+from genrec_bench.core import registry
+from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.walk import cores
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.suite_files import load_suite
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Ended, Means, run_all
 from genrec_bench.running.workspace import Prepared, Workspace
@@ -39,9 +41,27 @@ def run_suite(selection: Selection, workspace: Workspace, means: Means, reports:
 
 def prepare_all(selection: Selection, workspace: Workspace, *, keep: bool) -> list[Prepared]:
     """All runs of a selection with data read and names made, before anything is trained. Raises: UserError."""
-    configs = grid.expand(selection)
+    configs = grid.expand(with_datasets(selection, workspace))
     grid.check_overrides(selection.overrides, configs)
     return prepare_configs(configs, workspace, keep=keep)
+
+
+def with_datasets(selection: Selection, workspace: Workspace) -> Selection:
+    """The selection with its datasets named: of those that the suite itself names, the ones whose files are there.
+
+    Raises: UserError where none is.
+    """
+    names = grid.datasets_of(selection)
+    if selection.datasets or not load_suite(selection.suite)["suite"].get("datasets"):
+        return replace(selection, datasets=names)
+    there = tuple(n for n in names if not registry.datasets.build({"name": n}).missing_files(workspace.data_dir))
+    left = ", ".join(name for name in names if name not in there)
+    if not there:
+        raise UserError(f"suite {selection.suite}: no files of its datasets are there: {left}. Give --data-dir, or "
+                        "name others with --datasets; `data fetch` says where to get them.")
+    if left:
+        print(f"left out: {left}: no files there (--data-dir, GENREC_BENCH_DATA)", file=sys.stderr)
+    return replace(selection, datasets=there)
 
 
 def prepare_configs(configs: list[RunConfig], workspace: Workspace, *, keep: bool) -> list[Prepared]:

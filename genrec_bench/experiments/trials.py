@@ -1,0 +1,160 @@
+"""The trials of a row: which of the settings that its suite declares are tried, and in which order.
+
+The first trial is the row as it stands. The others are all combinations of the values that the suite's `[tune.<part>]`
+tables list for the parts the row uses, in the order of a hash of the seed of trials and their values: it looks drawn,
+is the same for everyone and on all data, and a value that is added moves no trial before another. Combinations that
+make the same method are one trial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genrec_bench.core import registry, settings
+from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.seeds import TUNING_SEED
+from genrec_bench.experiments import grid
+from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.grid import Overrides, Selection
+from genrec_bench.experiments.identity import method, short_hash
+from genrec_bench.experiments.suite_files import load_suite, suite_path
+
+# Trials are compared on the same validation rows, ranked in the same way.
+FIXED = ("split", "evaluation")
+Make = Callable[[Overrides], RunConfig]  # a row with what `--set` would change of it
+
+
+@dataclass(frozen=True)
+class Trial:
+    """changes: the settings that the row as it stands has otherwise, by part; {} for the row itself."""
+
+    number: int
+    changes: Overrides
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials of a row on a dataset. size: how many its space has. stated: (part, setting) that the row itself says,
+    so that no profile can."""
+
+    label: str
+    dataset: str
+    trials: tuple[Trial, ...]
+    size: int
+    stated: frozenset[tuple[str, str]] = frozenset()
+
+
+def searches(selection: Selection, number: int) -> list[Search]:
+    """The first trials of every row and dataset of a selection; a row whose suite declares nothing for it has one.
+
+    Raises: UserError for a wrong name in a suite's search space, and where no row has one.
+    """
+    found: dict[tuple[str, str], Search] = {}
+    for text, row in itertools.product(grid.datasets_of(selection), grid.selected_rows(selection)):
+        only = dataclasses.replace(selection, datasets=(text,))
+
+        def make(changes: Overrides, row: Any = row, only: Selection = only) -> RunConfig:
+            overrides = merged(only.overrides, changes)
+            return grid.expand_rows([row], dataclasses.replace(only, overrides=overrides), trials=True)[-1]
+
+        every = trials_of(row["suite"], make, selection.overrides)
+        first = every[0].config
+        key = method(first), first.dataset.title
+        if key not in found or found[key].size == 1:  # a baseline may be a row of several suites
+            found[key] = Search(first.label, first.dataset.title, tuple(every[:number]), len(every), stated(row))
+    if all(search.size == 1 for search in found.values()):
+        labels = ", ".join(dict.fromkeys(search.label for search in found.values()))
+        raise UserError(f"{suite_path(selection.suite)} declares no search space for {labels}. Give it a table "
+                        "[tune.<part>], or choose other rows.")
+    return list(found.values())
+
+
+def trials_of(suite: str, make: Make, fixed: Overrides) -> list[Trial]:
+    """Every trial of a row of a suite, in order. fixed: what `--set` says, which is no longer varied.
+
+    Raises: UserError for a wrong name or value in the suite's search space, naming its file.
+    """
+    space, where = load_suite(suite).get("tune", {}), f"{suite_path(suite)}, tune"
+    check_space(space, where)
+    first = make({})
+    found = {method(first): Trial(1, {}, first)}
+    used = grid.parts_used(first)
+    varied = [[(part, key.split("+"), value if "+" in key else [value]) for value in tried]
+              for part, values in space.items() if part in used for key, tried in values.items()
+              if not {*key.split("+")} & {*fixed.get(part, {})}]
+    for chosen in sorted(itertools.product(*varied), key=lambda chosen: short_hash([TUNING_SEED, sorted(chosen)])):
+        changes = _changes(chosen, first)
+        try:
+            config = make(changes)
+        except UserError as error:
+            raise UserError(f"{where}: {words(changes)}: {error}") from None
+        label = f"{first.label} ({words(changes)})"
+        found.setdefault(method(config), Trial(len(found) + 1, changes,
+                                               dataclasses.replace(config, label=label)))
+    return list(found.values())
+
+
+def check_space(space: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Refuse parts and settings that there are not, and those that trials must share. Raises: UserError."""
+    parts = grid.parts_known()
+    for part, values in space.items():
+        if part in FIXED:
+            raise UserError(f"{where}: {part} cannot be tuned: trials are compared on the same rows, ranked alike.")
+        if part not in parts:
+            raise unknown("part", part, parts, where)
+        fields = [*parts[part], *(["weight"] if part in registry.objectives.names() else [])]
+        for name in (name for key in values for name in key.split("+")):
+            if name not in fields:
+                raise unknown("setting", name, fields, f"{where}.{part}")
+
+
+def merged(*layers: Overrides) -> Overrides:
+    """Overrides where later layers win."""
+    return {part: {key: value for layer in layers for key, value in layer.get(part, {}).items()}
+            for part in dict.fromkeys(part for layer in layers for part in layer)}
+
+
+def words(changes: Overrides) -> str:
+    """Changes in a line for people."""
+    return ", ".join(f"{part}.{key} = {value}" for part, key, value in flat(changes)) or "as it stands"
+
+
+def flat(changes: Overrides) -> Iterator[tuple[str, str, Any]]:
+    """Each change: part, setting, value."""
+    return ((part, key, value) for part, values in changes.items() for key, value in values.items())
+
+
+def stated(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """(part, setting) that a row of a suite says itself, which wins over any profile; so do all weights."""
+    specs = [spec for spec in (row.get("backbone"), row.get("tokenizer"), *row.get("objective", ())) if spec]
+    parts = [(spec["name"], {**spec, "weight": 1.0}) for spec in specs]
+    parts += [(section, row[section]) for section in ("training", "decoding") if section in row]
+    return frozenset((part, key) for part, values in parts for key in values)
+
+
+def _changes(chosen: tuple[tuple[str, list[str], list[Any]], ...], first: RunConfig) -> Overrides:
+    """What a combination changes of the row as it stands."""
+    changes: Overrides = {}
+    for part, names, values in chosen:
+        now = _settings_of(first, part)
+        different = {k: v for k, v in zip(names, values, strict=True) if now.get(k) != v}
+        if different:
+            changes.setdefault(part, {}).update(different)
+    return changes
+
+
+def _settings_of(config: RunConfig, part: str) -> dict[str, Any]:
+    """The settings of one part of a run, as plain data."""
+    if part in ("training", "second_stage"):  # `training` is that of the first stage where there is one
+        stage = config.uses[0].run if config.uses and part == "training" else config
+        return settings.to_dict(stage.training)
+    if part in ("decoding", "negatives"):
+        return settings.to_dict(getattr(config, part))
+    weights = {w.objective.name: {**settings.to_dict(w.objective), "weight": w.weight} for w in config.objectives}
+    components = {c.name: c for c in (config.baseline, config.tokenizer, config.backbone) if c is not None}
+    return weights[part] if part in weights else settings.to_dict(components[part])

@@ -1,0 +1,151 @@
+"""The trials of `tune`: a table a row and data set, what validation chose, and that as settings of a profile."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from genrec_bench.core.seeds import TUNING_SEED
+from genrec_bench.experiments import identity
+from genrec_bench.experiments.grid import Overrides, row_config
+from genrec_bench.experiments.trials import flat, merged, trials_of, words
+from genrec_bench.reporting.matching import dataset_title, row_configs
+from genrec_bench.reporting.rows import Suite
+from genrec_bench.reporting.tables import pipe
+from genrec_bench.results.records import RunRecord
+
+METRIC = "valid_ndcg@10"
+HEADER = "# Chosen by validation NDCG@10 alone"  # how a file of chosen settings begins
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial: what it changes of the row as it stands, and its validation NDCG@10, None where it is not finished."""
+
+    number: int
+    changes: Overrides
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The trials of a row on a data set, in order. size: how many the space has. stated: (part, setting) that the
+    row itself says; named: whether a profile may hold settings of the data set, which it may not of a folder."""
+
+    label: str
+    dataset: str
+    profile: str
+    trials: tuple[Tried, ...]
+    size: int
+    stated: frozenset[tuple[str, str]] = frozenset()
+    named: bool = True
+
+    @property
+    def best(self) -> Tried | None:
+        """The trial of the best value, of equals the first; None while one is not finished."""
+        if any(t.value is None for t in self.trials):
+            return None
+        return max(self.trials, key=lambda t: (t.value, -t.number))
+
+    def table(self) -> str:
+        """A row a trial, as Markdown."""
+        rows = [[str(t.number), words(t.changes), "not finished" if t.value is None else f"{t.value:.4f}",
+                 "chosen" if t is self.best else ""] for t in self.trials]
+        return pipe(["Trial", "Settings that differ", "Validation NDCG@10", ""], rows, numeric_from=2)
+
+    def options(self) -> str:
+        """The chosen settings as words of a command; "" for the row as it stands."""
+        return "" if self.best is None else shlex.join(
+            word for part, key, value in flat(self.best.changes)
+            for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}"))
+
+
+def snippet(found: Sequence[Searched], command: str) -> str:
+    """The chosen settings as tables of a profile, TOML. command: what made them.
+
+    A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
+    chose otherwise, and what a row states, stands there as a comment.
+    """
+    lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
+    for dataset in dict.fromkeys(s.dataset for s in found):
+        same = [s for s in found if s.dataset == dataset and s.best is not None]
+        for search in same:
+            lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number} of "
+                          f"{len(search.trials)}: {words(search.best.changes)}"]
+        for part, values in _parts(same).items():
+            lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
+        lines += [f"# not here: {text}" for text in _left(same)]
+    return "\n".join(lines) + "\n"
+
+
+def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[Searched]]]:
+    """What each setting was chosen as, by which rows."""
+    chosen: dict[tuple[str, str], dict[str, list[Searched]]] = {}
+    for search in found:
+        for part, key, value in flat(search.best.changes):
+            chosen.setdefault((part, key), {}).setdefault(json.dumps(value), []).append(search)
+    return chosen
+
+
+def _why_not(part: str, key: str, values: Mapping[str, Sequence[Searched]]) -> str:
+    """Why a profile cannot hold a setting, "" where it can."""
+    searches = [search for by in values.values() for search in by]
+    if not all(search.named for search in searches):
+        return "a profile has no settings of a folder"
+    if any((part, key) in search.stated for search in searches):
+        return "the row itself states it"
+    return "rows differ, and a profile holds one value for all" if len(values) > 1 else ""
+
+
+def _parts(found: Sequence[Searched]) -> dict[str, dict[str, str]]:
+    """The settings that a profile can hold, by part."""
+    parts: dict[str, dict[str, str]] = {}
+    for (part, key), values in _chosen(found).items():
+        if not _why_not(part, key, values):
+            parts.setdefault(part, {})[key] = next(iter(values))
+    return parts
+
+
+def _left(found: Sequence[Searched]) -> list[str]:
+    """The settings that it cannot, with the reason."""
+    return [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why}"
+            for (part, key), values in _chosen(found).items() if (why := _why_not(part, key, values))
+            for value, by in values.items()]
+
+
+def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:
+    """What was tried of a suite's rows, from the records of trials. name: of the suite, or its file."""
+    found = []
+    trials = {(r.profile, dataset_title(r), r.method): r for r in records if r.is_trial}
+    places = {(r.profile, dataset_title(r), r.config["dataset"]["name"],
+               (r.config.get("tokenizer") or {}).get("name", "")): None for r in trials.values()}
+    for profile, title, dataset, tokenizer in sorted(places):
+        for row, first in zip(suite.rows, row_configs(suite.rows, profile, dataset, tokenizer, overrides), strict=True):
+            if first is None or bool(row.baseline) == bool(tokenizer):
+                continue
+
+            def make(changes: Overrides, row: dict = row.source, where: tuple = (profile, dataset, tokenizer)):
+                return row_config(row, *where, merged(overrides, changes))
+
+            every = trials_of(name, make, overrides)
+            tried = [Tried(t.number, t.changes, record.metrics[METRIC]) for t in every
+                     if (record := trials.get((profile, title, identity.method(t.config))))]
+            if tried:
+                found.append(Searched(first.label, title, profile, tuple(tried), len(every)))
+    return found
+
+
+def page(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> str:
+    """The trials of a suite's rows as a page, "" where there are none."""
+    found = searched(name, suite, records, overrides)
+    if not found:
+        return ""
+    parts = [f"# {suite.title}: trials", "What `python benchmark.py tune` tried of each row, at a seed that no result "
+             f"has ({TUNING_SEED}), and what validation NDCG@10 alone chose, of equals the earlier trial. Trial 1 is "
+             "the row as it stands. Trials are no rows of any report, and their test numbers are not shown."]
+    for one in found:
+        parts += [f"## {one.label}, {one.dataset}, profile {one.profile}",
+                  f"{len(one.trials)} of the {one.size} trials that the search space has.", one.table()]
+    return "\n\n".join(parts) + "\n"
