@@ -206,7 +206,7 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
     assert "- All 6 rows of TIGER: tokenizer `rq_kmeans`: codebook_size = 64, " in text
     assert ("- **TIGER + CE → CE** training: epochs = 1, learning_rate = 0.001; decoding: normaliser = flat; "
             "objective 1 `cross_entropy`: eos = False, reduction = mean, weight = 1.0; first stage, training: "
-            "epochs = 3, learning_rate = 0.003; first stage, objective 1 `cross_entropy`: eos = False, "
+            "epochs = 4, learning_rate = 0.003; first stage, objective 1 `cross_entropy`: eos = False, "
             "reduction = mean, weight = 1.0; first stage: continues = True.") in text
     with open(tmp_path / "apao" / "tables" / "efficiency.csv", newline="") as file:
         assert tuple(next(csv.reader(file))) == cost.EFFICIENCY_HEADER
