@@ -277,12 +277,10 @@ def test_several_files_are_seeds_of_one_method(tmp_path: Path, capsys, toy: Spli
     paths = [lists(tmp_path, toy, drawn(n), f"{n}.csv") for n in range(3)]
     assert command.run(arguments("--rankings", *paths, "--datasets", "toy", "--json")) == 0
     result = json.loads(capsys.readouterr().out)
-    expected = [score(drawn(n), id_level=False) for n in range(3)]
-    found = [{k: v for k, v in f["metrics"].items() if not k.startswith("unseen_")} for f in result["files"]]
-    assert found == [pytest.approx(e) for e in expected]
-    assert all(result["metrics"][k] == pytest.approx(np.mean([e[k] for e in expected])) for k in expected[0])
-    assert result["metrics"]["unseen_ndcg@10"] == pytest.approx(
-        np.mean([f["metrics"]["unseen_ndcg@10"] for f in result["files"]]))
+    for n, found in enumerate(result["files"]):
+        assert found["metrics"].items() >= score(drawn(n), id_level=False).items()
+    assert all(result["metrics"][k] == pytest.approx(np.mean([f["metrics"][k] for f in result["files"]]))
+               for k in ("ndcg@10", "unseen_ndcg@10", "recall@20"))
     assert command.run(arguments("--rankings", *paths, "--datasets", "toy")) == 0
     assert capsys.readouterr().out.startswith("toy: 12 test users, mean of 3 files\n")
     with pytest.raises(UserError, match="0.csv twice"):
