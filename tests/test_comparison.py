@@ -286,8 +286,8 @@ def test_only_the_rows_own_settings_are_an_opponent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("overrides", "what"), [
-    ({"training": {"epochs": 60}}, "epochs 60 instead of 3"),
-    ({"training": {"epochs": 60, "batch_size": 32}}, "epochs 60 instead of 3, batch_size 32 instead of 64"),
+    ({"training": {"epochs": 60}}, "epochs 60 instead of 4"),
+    ({"training": {"epochs": 60, "batch_size": 32}}, "epochs 60 instead of 4, batch_size 32 instead of 64"),
     ({"training": {"patience": 9}}, "patience 9 instead of 3")])
 def test_an_unequal_budget_has_no_verdict(tmp_path: Path, overrides: dict[str, Any], what: str) -> None:
     """However much better it is: everything is described, and the first line says why."""
@@ -307,7 +307,7 @@ def test_networks_of_one_budget_have_verdicts_and_the_baselines_of_another_none(
     told = render_comparison(new, [*stored("item_knn", "sasrec", "tiger"), *equal], made_up(0.9), tmp_path, **FEW,
                              rows=Rows(overrides=longer))
     assert told.summary == ("Mine on ml-100k, profile quick: better than TIGER + cross-entropy; no verdict on "
-                            "baselines, unequal budget: epochs 60 instead of 3.",)
+                            "baselines, unequal budget: epochs 60 instead of 4.",)
     assert [row["baseline"] for row in rows_of(tmp_path) if row["declared"] == "yes"] == ["TIGER + cross-entropy"]
     assert len(rows_of(tmp_path)) == 4
 

@@ -82,7 +82,7 @@ def test_lists_do_not_stand_beside_a_split_for_its_changed_runs() -> None:
     """Two rows weigh more than five methods that no suite has."""
     rows = [*suite_rows("TIGER + cross-entropy", seeds=(0,)), *stored("popularity")]
     trials = [record_of("ml-100k", "sasrec", 0, overrides={"sasrec": {"hidden_size": 8 * n},
-                                                           "split": {"max_history": 5}}) for n in range(1, 6)]
+                                                           "split": {"max_history": 7}}) for n in range(1, 6)]
     taken, left = beside([*trials, *rows])
     assert {r.run_id for r in taken} == {r.run_id for r in rows} and len(left) == 5
     assert {r.run_id for r in beside(trials)[0]} == {r.run_id for r in trials}

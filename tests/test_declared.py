@@ -180,6 +180,17 @@ def expand(*pairs: str, **options: Any) -> list[Any]:
     return grid.expand(grid.Selection("apao", "smoke", overrides=grid.parse_overrides(pairs), **options))
 
 
+def test_another_rule_drops_what_the_profile_says_of_the_one_it_replaces() -> None:
+    """Quick splits ml-100k by last_n with a number of test rows, which leave-one-out has not."""
+    chosen = grid.Selection("apao", "quick", overrides=grid.parse_overrides(["split.name=leave_one_out"]))
+    split = grid.expand(chosen)[0].split
+    assert split.name == "leave_one_out" and split.max_history == 5 and split.train_targets_per_user == 40
+    with pytest.raises(UserError, match="unknown setting 'test_targets'"):
+        expand("split.name=leave_one_out", "split.test_targets=3")
+    with pytest.raises(UserError, match="unknown split 'last_m'.*Did you mean 'last_n'"):
+        expand("split.name=last_m")
+
+
 def test_lists_are_long_enough_for_the_selection_metric() -> None:
     with pytest.raises(UserError, match="evaluation.max_k must be at least 10, got 9"):
         expand("evaluation.max_k=9")

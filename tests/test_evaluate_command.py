@@ -26,7 +26,6 @@ from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.ranking_files import COLUMNS
-from genrec_bench.running.rankings import same_targets
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.small_records import apao, record_of
 
@@ -333,7 +332,7 @@ def test_the_same_test_targets_are_what_counts(toy: Split, tmp_path: Path) -> No
             opponent(store, toy, drawn(0), config=LeaveOneOut(train_targets_per_user=1))]
     left = [opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3))]
     other = dataclasses.replace(kept[0], identity={**kept[0].identity, "split_fingerprint": "0" * 64})
-    assert same_targets([*kept, *left, other], toy) == kept
+    assert set(rank_files.same_targets([*kept, *left, other], toy)) == {record.run_id for record in kept}
     assert len({canonical(r.config["split"]) for r in kept}) == 3
 
 
@@ -382,13 +381,14 @@ def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
     split = LeaveOneOut().split(interactions)
     for method, last in (("tiger", 40), ("sasrec", 10)):  # ranks from 0 or 1 to the last
         for seed in range(2):
-            ranks = np.random.default_rng(seed).integers(method == "sasrec", last, size=len(split.test))
             record = record_of("ml-100k", method, seed)
             own = registry.splits.build(record.config["split"]).split(interactions)
+            ranks = np.repeat(np.random.default_rng(seed).integers(method == "sasrec", last, size=len(split.test)), 5)
             record = dataclasses.replace(record, identity={**record.identity, "split_fingerprint": own.fingerprint})
-            store.write(record, *[Rankings(ranks, np.ones_like(ranks), ranks)] * 2)
+            store.write(record, *[Rankings(ranks, np.ones_like(ranks), ranks, own.test.groups)] * 2)
     stored = {r.seed: r for r in store.read_all() if r.label == "TIGER + cross-entropy"}
-    paths = [lists(tmp_path, split, store.read_ranks(stored[s]), f"{s}.csv") for s in sorted(stored)]
+    each = {s: store.read_ranks(record).ranks[4::5] for s, record in sorted(stored.items())}  # five rows a user
+    paths = [lists(tmp_path, split, Rankings(r, np.ones_like(r), r), f"{s}.csv") for s, r in each.items()]
     assert command.run(arguments("--rankings", *paths, "--datasets", "ml-100k", "--compare", "--label", "theirs",
                                  "--against", store.root, "--results", tmp_path / "results")) == 0
     summary, report = capsys.readouterr().out.splitlines()[-2:]

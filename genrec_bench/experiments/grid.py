@@ -261,10 +261,16 @@ def _section(name: str, layers: list[Overrides]) -> Any:
 
 
 def _split(dataset: Any, layers: list[Overrides]) -> Any:
-    """The split rule: the dataset's own where no layer names one; its settings are those of the part `split`."""
+    """The split rule: the dataset's own where no layer names one; its settings are those of the part `split`.
+
+    A layer that names another rule drops what lower ones say of settings that this rule has not.
+    """
     merged: dict[str, Any] = {"name": dataset.default_split}
-    for layer in layers:
-        merged |= layer.get("split", {})
+    for own in (layer.get("split", {}) for layer in layers):
+        if own.get("name", merged["name"]) != merged["name"]:
+            known = {field.name for field in dataclasses.fields(registry.splits.get(own["name"], "split.name"))}
+            merged = {key: value for key, value in merged.items() if key in known}
+        merged |= own
     return registry.splits.build(merged)
 
 

@@ -141,36 +141,40 @@ def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, r
     if not same:
         raise UserError(f"none of the {len(opponents.records)} stored runs of {split.interactions.name} below "
                         f"{opponents.store.root} ranks these test targets among all items: their data or test users "
-                        "are others, or they leave a user's history out. Give another folder with --against.")
+                        "are others. Give another folder with --against.")
 
     def ranks(record: RunRecord) -> Rankings:
-        return files[record.seed - 1].rankings if OUTSIDE in record.config else opponents.store.read_ranks(record)
+        if OUTSIDE in record.config:
+            return files[record.seed - 1].rankings
+        whole, rows = opponents.store.read_ranks(record), same[record.run_id]
+        return Rankings(whole.ranks[rows], whole.ties[rows], whole.id_ranks[rows])
 
-    taken, left = beside(same)
+    taken, left = beside([record for record in opponents.records if record.run_id in same])
     notes = _notes(files, opponents, split)
     if apart := len(opponents.records) - len(same):
-        notes.append(f"{apart} stored runs of these data are left out: other test rows, or lists without the history.")
+        notes.append(f"{apart} stored runs of these data are left out: they have other test rows.")
     notes += _left_out(left)
     return render_comparison(outside(opponents.label, len(files), taken), taken, ranks,
                              reports / "evaluate" / (slug(opponents.label) or "rankings"), notes=notes)
 
 
-def same_targets(records: Sequence[RunRecord], split: Split) -> list[RunRecord]:
-    """The runs whose test rows have the users and targets of `split`, in its order, and whose lists hold all items.
+def same_targets(records: Sequence[RunRecord], split: Split) -> dict[str, np.ndarray]:
+    """Of the runs that rank the users' targets of `split`, by name, which of their test rows these are, in its order.
 
-    How much of a history they read and which rows they were trained on may differ. A run's split is made again and has
-    to be the one it names.
+    Of a user with several test rows it is the last one. How much of a history they read and which rows they were
+    trained on may differ. A run's split is made again and has to be the one it names.
     """
-    found: dict[str, str | None] = {}
+    found: dict[str, tuple[str, np.ndarray] | None] = {}
     for record in records:
         key = canonical(record.config["split"])
         if key not in found:
             other = registry.splits.build(record.config["split"]).split(split.interactions)
-            same = all(np.array_equal(getattr(other.test, part), getattr(split.test, part))
+            last = np.flatnonzero(np.append(np.diff(other.test.users) != 0, True))
+            same = all(np.array_equal(getattr(other.test, part)[last], getattr(split.test, part))
                        for part in ("users", "targets"))
-            found[key] = other.fingerprint if same else None
-    return [r for r in records if r.identity.get("split_fingerprint") == found[canonical(r.config["split"])]
-            and found[canonical(r.config["split"])] is not None]
+            found[key] = (other.fingerprint, last) if same else None
+    kept = [(r, found[canonical(r.config["split"])]) for r in records]
+    return {r.run_id: of[1] for r, of in kept if of is not None and r.identity.get("split_fingerprint") == of[0]}
 
 
 def _notes(files: Sequence[Scored], opponents: Opponents, split: Split) -> list[str]:
