@@ -30,6 +30,7 @@ class ContentKnn(TrainingFree):
     """
 
     label: ClassVar[str] = "Content-kNN"
+    reads_texts: ClassVar[bool] = True
 
     last: int = setting(1, "newest items of the history that are read", low=1)
     weight: float = setting(0.5, "weight of a history item relative to the one after it", low=0.0, high=1.0)

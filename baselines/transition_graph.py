@@ -96,6 +96,7 @@ class TransitionGraph(TrainingFree):
     """
 
     label: ClassVar[str] = "Transition graph"
+    reads_texts: ClassVar[bool] = True
 
     form: str = setting("one", "anchors: the newest item, or also the one before", choices=tuple(RINGS))
     budgets: tuple[int, ...] = setting((), "places of each ring in ten, anchor by anchor; empty = 7, 2, 1 of form one "
@@ -220,7 +221,8 @@ def _best(keys: np.ndarray, length: int) -> np.ndarray:
 def _first(group: np.ndarray, keys: np.ndarray, items: int, length: int) -> np.ndarray:
     """Positions of the `length` largest keys of each group, by group, best first. items: of the catalogue."""
     whole = np.rint(keys * items).astype(np.int64)  # keys are multiples of 1 / items
-    order = np.argsort(group * (int(whole.max(initial=0)) + items) - whole)
+    whole -= whole.min(initial=0)  # so that keys of one group do not reach into the next
+    order = np.argsort(group * (int(whole.max(initial=0)) + 1) - whole)
     group = group[order]
     return order[np.arange(len(group)) - np.searchsorted(group, group) < length]
 

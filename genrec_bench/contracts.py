@@ -286,12 +286,14 @@ class Baseline:
     """Base of baselines, frozen dataclasses whose fields are settings: anything that ranks every row's target itself.
 
     seeded: False where nothing is random, so that one run says it all. resumes: an interrupted run goes on from where
-    it was. `version` is raised when the same settings give other numbers.
+    it was. reads_texts: it reads `Interactions.item_texts`, which then name its runs on data of the user's own.
+    `version` is raised when the same settings give other numbers.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     seeded: ClassVar[bool] = True
+    reads_texts: ClassVar[bool] = False
     resumes: ClassVar[bool] = True
 
     @property

@@ -328,7 +328,7 @@ def test_bands_name_intervals_of_nothing_found(material: Material, figures: list
     pale = [c for c in figures[0].axes[0].collections if c.get_alpha() == bands.PALE]
     wanted = sum(not values[name][:, b.rows].any() for b in found for name in values if name != "APAO-Pointwise")
     assert len(pale) == wanted and ("; pale: no target" in picture.text) == bool(wanted)
-    assert "quarters of the test users, joined where counts coincide" in picture.text
+    assert "quarters of the test rows, joined where counts coincide" in picture.text
     none = replace(material, _values={(r.run_id, "ndcg", 10, False): np.zeros(USERS)
                                       for g in block.groups for r in g.records})
     assert "; pale: no target of the band is found" in bands.history_figure(none, block).text

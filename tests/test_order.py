@@ -40,7 +40,8 @@ def test_facts_by_hand(tmp_path: Path) -> None:
     assert [t.tolist() for t in read.times] == [[1, 2, 2, 3], [4, 5, 6, 6.5]] and read.times[0].dtype == np.float64
     found = facts(read)
     assert found == {"rule": BY_TIME, "users": 2, "targets": 2, "neighbours": 6, "equal_times": 1, "tied_targets": 0,
-                     "newest_again": 1, "repeated": 1, "repeats": 0, "dropped": 0, "units": {"seconds": 8}}
+                     "newest_again": 1, "repeated": 1, "trained_validate": False, "repeats": 0,
+                     "dropped": 0, "units": {"seconds": 8}}
     json.dumps(found)
     assert facts(read, max_users=1)["neighbours"] == 3, "of the users kept"
     told = order_sentences(found)
@@ -62,7 +63,7 @@ def test_every_row_of_a_user_counts(tmp_path: Path) -> None:
 
 def test_data_without_times_are_in_the_order_given(toy_interactions: Interactions) -> None:
     found = facts(toy_interactions)
-    assert set(found) == {"rule", "users", "targets", "neighbours", "newest_again", "repeated"}
+    assert set(found) == {"rule", "users", "targets", "neighbours", "newest_again", "repeated", "trained_validate"}
     assert found["rule"] == AS_GIVEN
     assert order_sentences(found)[0] == "The data have no times: order as given."
 

@@ -199,7 +199,12 @@ def test_data_sets_that_are_missing(store: RecordStore, suite: str) -> None:
 def test_how_rows_were_tuned_and_which_are_missing(store: RecordStore, suite: str) -> None:
     every = store.read_all()
     material = Material.of(load_suite(suite), every, store.root)
-    trial = SimpleNamespace(is_trial=True, config={"baseline": {"name": "item_knn"}}, dataset="apao_office")
+    row = next(r for r in every if (r.dataset, r.label) == ("apao_office", "Item-kNN"))
+    trial = SimpleNamespace(is_trial=True, config={"baseline": {"name": "item_knn"}}, dataset="apao_office",
+                            profile=row.profile, method=row.method, metrics={"valid_ndcg@10": 0.2})
+    other = SimpleNamespace(**{**vars(trial), "method": "another", "metrics": {"valid_ndcg@10": 0.3}})
+    untuned = training_free.tuning(beside_printed(material), [*every, trial, other])
+    assert untuned == "Untuned, as they come.", "the row has other settings than the best trial"
     rows = table_rows("\n" + training_free.tuning(beside_printed(material), [*every, trial, trial]), "")
     assert rows == {"Popularity": ["0", "0"], "Item-kNN": ["2", "0"]}
     some = [r for r in every if (r.dataset, r.label) != ("bear_office", "Item-kNN")]

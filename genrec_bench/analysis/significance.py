@@ -61,7 +61,8 @@ def compare_ranks(a: np.ndarray, b: np.ndarray, *, metric: str, k: int, num_perm
 
     a, b: (seeds, rows) integers, 1-based, 0 = not in the list. metric: a registered name (recall, ndcg, mrr, ...).
     groups: (rows,) the user of each row, where one has several: the metric is averaged over a user's rows first, and
-    users are what is tested and resampled; None = every row is a user's.
+    users are what is tested and resampled, and McNemar's test asks who has a hit in any row; None = every row is a
+    user's.
     Raises: UserError for an unknown metric; ValueError for other shapes, no users, or ranks that are not integers.
     """
     a, b = _checked(a, "a"), _checked(b, "b")

@@ -35,7 +35,7 @@ def nearest(wrong: str, allowed: Iterable[str]) -> str | None:
 def unknown(kind: str, wrong: str, allowed: Iterable[str], where: str = "") -> UserError:
     """The error for a name that does not exist: names the nearest match and what is allowed, of many the nearest."""
     names = sorted(allowed)
-    match = nearest(wrong, names)
+    match = nearest(str(wrong), names)
     hint = f" Did you mean {match!r}?" if match else ""
     place = f" in {where}" if where else ""
     told = ", ".join(names) or "none"

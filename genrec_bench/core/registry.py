@@ -71,7 +71,7 @@ class Registry:
     def get(self, name: str, where: str = "") -> type:
         """The class of a name. Raises: UserError with the nearest match."""
         self._load()
-        if name not in self._classes:
+        if not isinstance(name, str) or name not in self._classes:
             raise unknown(self.kind, name, self._classes, where)
         return self._classes[name]
 

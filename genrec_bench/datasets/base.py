@@ -31,9 +31,8 @@ class Dataset(ABC):
     """A named source of interactions; its fields are its settings.
 
     version: raised when the same files would give other numbers. default_split: how it is split where the user says
-    nothing. default_tokenizer: "given" where the data carries
-    semantic IDs, else a tokenizer that makes them. needs_path: it can only be named by a folder of the user's own.
-    how_to_get: one line for `data fetch`.
+    nothing. default_tokenizer: "given" where the data carries semantic IDs, else a tokenizer that makes them.
+    needs_path: it can only be named by a folder of the user's own. how_to_get: one line for `data fetch`.
     """
 
     name: ClassVar[str] = ""

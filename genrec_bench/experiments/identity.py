@@ -45,15 +45,18 @@ def method(config: RunConfig) -> str:
 
 
 def identity_parts(config: RunConfig, split_fingerprint: str, semantic_ids_fingerprint: str | None,
-                   used: Mapping[str, str]) -> dict[str, Any]:
+                   used: Mapping[str, str], texts_fingerprint: str | None = None) -> dict[str, Any]:
     """Everything a run's numbers depend on, as plain data; stored in the record.
 
     The dataset counts by its processed split and the tokenizer by the IDs that it made, besides their settings.
+    texts_fingerprint: of the item texts, where a baseline reads them and the data are the user's own (those of the
+    suite's data sets are known: their `version` is raised when the files would say something else).
     used: what is taken -> name of the run that it is taken from.
     """
     parts = {"seed": config.seed, "dataset": registry.identity(config.dataset), "split_fingerprint": split_fingerprint,
              **method_parts(config)}
-    more = {"semantic_ids_fingerprint": semantic_ids_fingerprint, "uses": dict(used)}
+    more = {"semantic_ids_fingerprint": semantic_ids_fingerprint, "texts_fingerprint": texts_fingerprint,
+            "uses": dict(used)}
     return parts | {name: value for name, value in more.items() if value}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import mean_interval
+from genrec_bench.core import registry
 from genrec_bench.reporting.groups import CHOSEN_BY
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.material import Material
@@ -118,8 +119,10 @@ def _rank(block: Block) -> int:
 
 
 def _thinned(block: Block) -> bool:
-    split = block.config.get("split", {})
-    return bool(split.get("train_targets_per_user") or split.get("max_users"))
+    """Whether a block is not split as its data set is by default, or not whole."""
+    split, dataset = block.config.get("split", {}), block.config["dataset"]["name"]
+    return bool(split.get("name") != registry.datasets.get(dataset).default_split or split.get("train_targets_per_user")
+                or split.get("max_users"))
 
 
 def _beside(material: Material, block: Block, printed: Best) -> Beside | None:

@@ -299,13 +299,13 @@ def _left_out(pairs: Sequence[Pair]) -> str:
 
 def _method(blocks: Blocks, notes: Sequence[str], num_permutations: int) -> str:
     compared = tested(p for _, pairs in blocks for p in pairs)
-    lines = [f"- Data: {_title(m)}: {m.first.data.get('test', 'unknown number of')} test users, split "
+    lines = [f"- Data: {_title(m)}: {m.first.data.get('test', 'unknown number of')} test rows, split "
              f"`{m.first.identity.get('split_fingerprint', 'unknown')[:12]}`, {'files' if m.outside else 'seeds'} "
              f"{', '.join(map(str, m.runs))}." for m, _ in blocks]
     lines += [f"- {note}" for note in notes]
-    lines.append("- Values: NDCG@10 of each user's one test target is the primary metric; a target that shares its "
-                 "semantic ID or score with others is worth the mean over the places of its group. Recall@10 is shown "
-                 "without a test.")
+    lines.append("- Values: NDCG@10 of each user's test target (the mean over them of a user with several) is the "
+                 "primary metric; a target that shares its semantic ID or score with others is worth the mean over the "
+                 "places of its group. Recall@10 is shown without a test.")
     interval = f"- Interval: the middle 95% of {NUM_RESAMPLES:,} means over resampled seeds and users"
     if not compared:
         return "\n".join([*lines, f"{interval}. Nothing was tested."])

@@ -98,7 +98,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     for key, (paper, made, by) in tables.items():
         if suite.includes or key in _papers_of(suite):
             pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, shown))
-    for material in (m for m in wanted if m.suite.page):
+    for material in (m for m in wanted if m.suite.page and not m.overrides):
         if text := _page(material, source, shown):
             pages.text(f"{material.suite.page}.md", text)
     links = {f"{name}.md": training_free.TITLE for name in PAGES}

@@ -24,9 +24,12 @@ def results(material: Material, pages: Pages, folder: str) -> list[str]:
     blocks = material.blocks
     pages.text(f"{folder}/tables/results.csv", tables.results_csv(blocks))
     pages.text(f"{folder}/tables/runs.csv", tables.runs_csv(blocks))
-    parts = ["Test targets, one a user; fractions, item-level (a semantic ID that c items share takes c places, and a "
+    several = any(order.get("targets", 0) > order.get("users", 0) for b in blocks for g in b.groups
+                  for r in g.records if (order := r.data.get("order")))
+    rows = ("Test rows; of a user with several the mean over them counts" if several else "Test targets, one a user")
+    parts = [f"{rows}; fractions, item-level (a semantic ID that c items share takes c places, and a "
              "hit counts its expected value). Mean ± sample standard deviation over n seeds; the best of each table's "
-             "column in bold. With one target a user, HR@K is the same number as Recall@K. All numbers, unrounded: "
+             "column in bold. With one target a row, HR@K is the same number as Recall@K. All numbers, unrounded: "
              "[tables/results.csv](tables/results.csv); a line for each run of each table: "
              "[tables/runs.csv](tables/runs.csv)."]
     if len({b.profile for b in blocks}) > 1:

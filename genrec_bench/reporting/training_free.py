@@ -17,7 +17,7 @@ from genrec_bench.reporting.best_printed import (
     papers_data,
     training_free,
 )
-from genrec_bench.reporting.groups import DAYS, FEW, WARM, check_rows, parts
+from genrec_bench.reporting.groups import CHOSEN_BY, DAYS, FEW, WARM, check_rows, parts
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.tables import DASH, MARK, pipe
 from genrec_bench.results.records import RunRecord
@@ -136,16 +136,24 @@ def _by_group(material: Material, found: Sequence[Beside]) -> list[str]:
 
 
 def tuning(found: Sequence[Beside], records: Sequence[RunRecord]) -> str:
-    """How many trials each row had on each data set."""
-    trials = Counter(((r.config.get("baseline") or {}).get("name"), r.dataset) for r in records
-                     if r.is_trial)
+    """How many trials each row had on each data set, where its settings are those that they chose."""
     rows = {g.row.baseline: g.label for one in found for g in training_free(one.block)}
-    told = {label: [trials[name, one.dataset] for one in found] for name, label in rows.items()}
+    told = {label: [_trials(one, name, records) for one in found] for name, label in rows.items()}
     if not any(any(numbers) for numbers in told.values()):
         return "Untuned, as they come."
     cells = [[label, *map(str, numbers)] for label, numbers in told.items()]
     return ("By validation NDCG@10 alone, on each data set by itself. Trials (0: untuned, as it comes):\n\n"
             + pipe(["Row", *(one.dataset for one in found)], cells))
+
+
+def _trials(one: Beside, baseline: str, records: Sequence[RunRecord]) -> int:
+    """The trials of a row under the block's profile; 0 where the row does not have the settings of the best."""
+    own = [g.records[0] for g in training_free(one.block) if g.row.baseline == baseline]
+    tried = [r for r in records if r.is_trial and (r.dataset, r.profile) == (one.dataset, one.block.profile)
+             and (r.config.get("baseline") or {}).get("name") == baseline]
+    best = max((r.metrics[CHOSEN_BY] for r in tried), default=None)
+    chosen = {r.method for r in tried if r.metrics[CHOSEN_BY] == best}
+    return len(tried) if own and own[0].method in chosen else 0
 
 
 def _labels(one: Beside) -> list[str]:

@@ -72,8 +72,8 @@ def snippet(found: Sequence[Searched], command: str) -> str:
     for dataset in dict.fromkeys(s.dataset for s in found):
         same = [s for s in found if s.dataset == dataset and s.best is not None]
         for search in same:
-            lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number} of "
-                          f"{len(search.trials)}: {words(search.best.changes)}"]
+            lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
+                          f"{words(search.best.changes)} ({len(search.trials)} tried)"]
         for part, values in _parts(same).items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
         lines += [f"# not here: {text}" for text in _left(same)]
@@ -81,11 +81,17 @@ def snippet(found: Sequence[Searched], command: str) -> str:
 
 
 def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[Searched]]]:
-    """What each setting was chosen as, by which rows."""
+    """What each setting was chosen as, by which rows; "as it stands" by a row that tried others and kept its own."""
+    found = list(found)
     chosen: dict[tuple[str, str], dict[str, list[Searched]]] = {}
     for search in found:
         for part, key, value in flat(search.best.changes):
             chosen.setdefault((part, key), {}).setdefault(json.dumps(value), []).append(search)
+    for search in found:
+        tried, own = ({(part, key) for trial in trials for part, key, _ in flat(trial.changes)}
+                      for trials in (search.trials, (search.best,)))
+        for place in (tried - own) & set(chosen):
+            chosen[place].setdefault("as it stands", []).append(search)
     return chosen
 
 

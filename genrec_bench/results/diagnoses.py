@@ -26,7 +26,7 @@ SETTINGS = ("schema", "beams", "normalisers", "top", "cap", "sample")  # what tw
 
 @dataclass(frozen=True)
 class Sample:
-    """The test rows that a diagnosis looks at: `rows` (U,) int32, ascending, of `of` rows of a split."""
+    """The test rows that a diagnosis looks at: `rows` (U,) int32, ascending, one each of U of a split's `of` users."""
 
     rows: np.ndarray
     of: int
@@ -50,7 +50,7 @@ def sample_rows(fingerprint: str, num_rows: int, limit: int = LIMIT, drawn: int 
     if users is not None:
         order = order[np.sort(np.unique(users[order], return_index=True)[1])]
     rows = np.sort(order if len(order) <= limit else order[:drawn])
-    return Sample(rows.astype(np.int32), num_rows, fingerprint)
+    return Sample(rows.astype(np.int32), len(order), fingerprint)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from genrec_bench.results.test_users import ARRAYS, UserFacts, find_users
 RUN = {"run_id": str, "dataset": str, "profile": str, "method": str, "backbone": str, "objectives": str, "seed": int}
 METRICS = {**RUN, "part": str, "level": str, "metric": str, "k": int, "value": float}
 RANKED = ("rank", "ties", "id_rank", "unseen_rank", "unseen_ties", "unseen_id_rank")
-FACTS = tuple(name for name in ARRAYS if name != "user")  # which the ranks say themselves
+FACTS = tuple(name for name in ARRAYS if name != "user")  # a column of its own
 USERS = {"run_id": str, "row": int, **dict.fromkeys(("user", *RANKED, *FACTS), int)}
 KEY = re.compile(r"(?:(valid|unseen)_)?(id_)?(.+?)(?:@(\d+))?")
 
@@ -125,7 +125,8 @@ def user_lines(store: RecordStore, record: RunRecord, facts: UserFacts | None) -
     """
     ranks, unseen = store.read_ranks(record), store.read_ranks(record, unseen=True)
     count = len(ranks.ranks)
-    users = range(count) if ranks.users is None else ranks.users.tolist()
+    known = ranks.users if facts is None else facts.user
+    users = [None] * count if known is None else known.tolist()
     if facts is not None and facts.num_rows != count:
         raise UserError(f"run {record.run_id} has ranks of {count} rows, the facts about its split of "
                         f"{facts.num_rows}. One of the two files is not of this split: delete it.")

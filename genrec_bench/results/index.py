@@ -33,10 +33,11 @@ def described(record: RunRecord) -> dict[str, Any]:
 def index_text(store: RecordStore) -> str:
     """The index as CSV, sorted by dataset, profile, method, seed and name; equal records give equal bytes.
 
-    split: first 16 digits of its fingerprint. users: test rows. dirty: whether the code differed from its commit.
-    diagnosis: whether there is one. ranks_sha256: of the file of ranks. What a record does not state is an empty cell.
+    Trials are left out. split: first 16 digits of its fingerprint. users: of the test rows. dirty: whether the code
+    differed from its commit. diagnosis: whether there is one. ranks_sha256: of the file of ranks. What a record does
+    not state is an empty cell.
     """
-    rows = [_row(record, store) for record in store.read_all()]
+    rows = [_row(record, store) for record in store.read_all() if not record.is_trial]
     rows.sort(key=lambda row: [row[name] for name in ("dataset", "profile", "method", "seed", "run_id")])
     return csv_text(HEADER, [list(row.values()) for row in rows])
 
@@ -55,11 +56,15 @@ def write_index(store: RecordStore) -> Path:
 def _row(record: RunRecord, store: RecordStore) -> dict[str, Any]:
     about: Mapping[str, Any] = record.provenance
     row = {**described(record), "split": record.split_fingerprint[:16] or None,
-           **{name: record.metrics.get(name) for name in METRICS}, "users": record.data.get("test"),
+           **{name: record.metrics.get(name) for name in METRICS}, "users": _users(record),
            **{name: about.get(name) for name in ("device", "threads", "commit")}, "dirty": _word(about.get("dirty")),
            "diagnosis": _word(diagnoses.path_of(store, record).exists()),
            "ranks_sha256": hashlib.sha256(store.ranks_bytes(record)).hexdigest()}
     return {name: row[name] for name in HEADER}
+
+
+def _users(record: RunRecord) -> int | None:
+    return (record.data.get("order") or {}).get("users", record.data.get("test"))
 
 
 def _word(value: bool | None) -> str | None:

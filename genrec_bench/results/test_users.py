@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from genrec_bench.contracts import Split
+from genrec_bench.contracts import Split, digest
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import DAMAGED, write_arrays
 from genrec_bench.results.records import RecordStore
@@ -119,15 +119,30 @@ def find_users(store: RecordStore, dataset: str, fingerprint: str) -> UserFacts 
 
 
 def keep_users(store: RecordStore, dataset: str, split: Split) -> None:
-    """Write the facts of a split where they are missing; a file that is there stays."""
+    """Write the facts of a split where they are missing; a file that is there stays, if it was made of the same."""
     path = path_of(store, dataset, split.fingerprint)
-    if not path.exists():
-        write_users(path, facts_of(split))
+    if not path.exists() or _made_of(path) != _sources(split):
+        write_users(path, facts_of(split), _sources(split))
 
 
-def write_users(path: Path, facts: UserFacts) -> None:
-    """One npz file, atomically; equal splits give equal bytes."""
-    about = {"schema": SCHEMA, "split_fingerprint": facts.fingerprint, "rows": facts.num_rows}
+def _sources(split: Split) -> str:
+    """A digest of what the facts are made of beside the split's rows: texts and days."""
+    days = np.empty(0) if split.test.same_day is None else split.test.same_day
+    return digest(*split.interactions.item_texts or (), days)
+
+
+def _made_of(path: Path) -> str | None:
+    try:
+        with np.load(path) as file:
+            return json.loads(str(file["about"][()])).get("made_of")
+    except DAMAGED:
+        return None
+
+
+def write_users(path: Path, facts: UserFacts, made_of: str | None = None) -> None:
+    """One npz file, atomically; equal splits give equal bytes. made_of: digest of what the facts come from."""
+    about = {"schema": SCHEMA, "split_fingerprint": facts.fingerprint, "rows": facts.num_rows,
+             **({"made_of": made_of} if made_of else {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, about=np.array(json.dumps(about, sort_keys=True)),
                  **{name: getattr(facts, name).astype(np.int32) for name in ARRAYS})
@@ -143,7 +158,7 @@ def read_users(path: Path) -> UserFacts:
             raise ValueError(f"its schema is {about['schema']}, this version reads {SCHEMA}")
         for name in ARRAYS:
             if arrays[name].shape != (about["rows"],) or not np.issubdtype(arrays[name].dtype, np.integer):
-                raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected ({about['users']},)")
+                raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected ({about['rows']},)")
         return UserFacts(about["split_fingerprint"], *(arrays[name].astype(np.int64) for name in ARRAYS))
     except DAMAGED as error:
         raise UserError(f"{path} is not a file of users ({str(error) or type(error).__name__}). {REMEDY}") from None

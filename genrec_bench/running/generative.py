@@ -206,7 +206,7 @@ def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device:
     with deterministic(threads):
         rankings, unseen = ranker.rank(model), ranker.rank_unseen(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
-    return {"dataset": config.dataset.title, "users": len(rankings.ranks), "epoch": about["epoch"],
+    return {"dataset": config.dataset.title, "users": len(np.unique(split.test.users)), "epoch": about["epoch"],
             "metrics": {**score(rankings, ks=ks), **{f"unseen_{k}": v for k, v in score(unseen, ks=ks).items()}}}
 
 

@@ -101,6 +101,8 @@ def _cuts(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> No
     for part in PARTS:
         rows, before = getattr(made, part), getattr(split(), part)
         expect((rows.lengths <= 2).all(), "2 items of history for max_history = 2", rows.lengths.max())
+        expect(part == "train" or all(map(np.array_equal, rows.seen or (), before.seen or ())),
+               f"{part}.seen to hold what it holds for any other max_history", "others")
         expect(np.array_equal(rows.targets, before.targets), f"{part}: the same targets for another max_history",
                "others")
     few = dataclasses.replace(rule, max_users=FEW).split(data)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.contracts import Interactions, SemanticIds, Split
+from genrec_bench.contracts import Interactions, SemanticIds, Split, digest
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import RecordStore
@@ -36,6 +36,13 @@ class Prepared:
     def before(self) -> list[Prepared]:
         """The runs that it uses, each once."""
         return list({used.run_id: used for used in self.uses.values()}.values())
+
+
+def _texts(config: RunConfig, split: Split) -> str | None:
+    """A fingerprint of the item texts, where they name a run; see `identity.identity_parts`."""
+    own = config.dataset.needs_path or getattr(config.dataset, "source_digest", None)
+    read = own and config.baseline is not None and config.baseline.reads_texts
+    return digest(*split.interactions.item_texts or ()) if read else None
 
 
 @dataclass
@@ -82,7 +89,7 @@ class Workspace:
         ids = self._semantic_ids(config, keep) if config.tokenizer else None
         uses = {used.take: self.prepare(used.run, keep=keep) for used in config.uses}
         parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
-                                        {take: used.run_id for take, used in uses.items()})
+                                        {take: used.run_id for take, used in uses.items()}, _texts(config, split))
         return Prepared(config, split, ids, parts, identity.run_id(parts), uses)
 
     def _semantic_ids(self, config: RunConfig, keep: bool) -> SemanticIds:

@@ -19,7 +19,8 @@ def order_facts(split: Split) -> dict[str, Any]:
 
     rule: BY_TIME, AS_GIVEN (no times) or MERGED (no times, and windows that the data bring). users, targets,
     neighbours: users with a test row, test rows, and pairs of interactions that follow each other. newest_again: test
-    targets that equal the newest item of their history; repeated: that are anywhere in it. Of data with times also:
+    targets that equal the newest item of their history; repeated: that are anywhere in it; trained_validate: whether
+    training rows validate, as the data bring no others. Of data with times also:
     equal_times, neighbours of equal time; tied_targets, test targets whose time is that of the interaction before,
     where all rows have `seen` from the user's first interaction on, which tells it; repeats, what repeats user, item
     and time of another; dropped, such repeats that were left out; units, how many times are of the size of which unit.
@@ -29,6 +30,7 @@ def order_facts(split: Split) -> dict[str, Any]:
         "rule": AS_GIVEN if interactions.rows is None else MERGED, "users": len(np.unique(test.users)),
         "targets": len(test), "neighbours": interactions.num_interactions - interactions.num_users,
         "newest_again": int((test.items[test.offsets[1:] - 1] == test.targets).sum()),
+        "trained_validate": interactions.rows is not None and "valid" not in interactions.rows,
         "repeated": sum(int(target in had) for had, target in zip(test.seen, test.targets, strict=True))}
     if interactions.times is None:
         return facts
@@ -88,7 +90,9 @@ def order_sentences(facts: Mapping[str, Any]) -> list[str]:
     if facts["rule"] == AS_GIVEN:
         return [f"The data have no times: {AS_GIVEN}.", again]
     if facts["rule"] == MERGED:
-        return [f"A user's sequence is {MERGED}, which are in the order of their times, {BY_TIME}.", again]
+        last = ["The data bring no validation rows: the last of their training rows in time validate, and do not "
+                "train."] if facts["trained_validate"] else []
+        return [f"A user's sequence is {MERGED}, which are in the order of their times, {BY_TIME}.", *last, again]
     tied = (f", and the file's order alone picks {_share(facts['tied_targets'], targets)} test targets"
             if "tied_targets" in facts else "")
     told = [f"Interactions are in the order of their times, {BY_TIME}: {_share(facts['equal_times'], neighbours)} "

@@ -159,6 +159,6 @@ def _caption(block: Block, xlabel: str, found: Sequence[Band], nothing: bool) ->
     pale = ("; pale: no target of the band is found, and the interval is Wilson's for a share of none of its users"
             if nothing else "")
     return (f"{block.name}: NDCG@10 with 95 % interval over {seeds_text(block)} and the users of each band, by "
-            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test users, joined where counts coincide"
+            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test rows, joined where counts coincide"
             f"{some}{note}{pale}; the baselines, cross-entropy, and of the other rows those that are best in "
             "validation. Descriptive: no test")
