@@ -100,7 +100,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     store, split = RecordStore(tmp_path), LeaveOneOut().split(toy())
     assert find_users(store, "toy", split.fingerprint) is None
     path = path_of(store, "toy", split.fingerprint)
-    test_users.write_users(path, replace(FACTS, fingerprint=split.fingerprint), test_users._sources(split))
+    test_users.write_users(path, replace(FACTS, fingerprint=split.fingerprint, made_of=test_users._sources(split)))
     keep_users(store, "toy", split)
     assert path.name == f"{split.fingerprint[:16]}.users.npz"
     assert same(find_users(store, "toy", split.fingerprint), replace(FACTS, fingerprint=split.fingerprint))

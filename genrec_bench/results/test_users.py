@@ -29,7 +29,7 @@ class UserFacts:
     user: whose row it is. history_length: items of history that a method reads, at most the split's `max_history`.
     target_count, user_count: interactions of the row's target and of its user in the training sequences, 0 where
     training has none. reach: position in REACHES. same_day: 1 = the target has the day of the newest item before it,
-    0 = another, -1 = not known. fingerprint: the split's.
+    0 = another, -1 = not known. fingerprint: the split's. made_of: digest of the texts and days that they come from.
     """
 
     fingerprint: str
@@ -39,6 +39,7 @@ class UserFacts:
     user_count: np.ndarray
     reach: np.ndarray
     same_day: np.ndarray
+    made_of: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -46,7 +47,7 @@ class UserFacts:
         return len(self.history_length)
 
 
-ARRAYS = tuple(field.name for field in fields(UserFacts) if field.name != "fingerprint")
+ARRAYS = tuple(field.name for field in fields(UserFacts) if field.name not in ("fingerprint", "made_of"))
 
 
 def facts_of(split: Split) -> UserFacts:
@@ -56,7 +57,7 @@ def facts_of(split: Split) -> UserFacts:
     lengths = np.array([len(s) for s in sequences], dtype=np.int64)
     same_day = np.full(len(test), -1) if test.same_day is None else test.same_day.astype(np.int64)
     return UserFacts(split.fingerprint, test.users, test.lengths, popularity[test.targets], lengths[test.users],
-                     reaches(split), same_day)
+                     reaches(split), same_day, _sources(split))
 
 
 def reaches(split: Split) -> np.ndarray:
@@ -122,7 +123,7 @@ def keep_users(store: RecordStore, dataset: str, split: Split) -> None:
     """Write the facts of a split where they are missing; a file that is there stays, if it was made of the same."""
     path = path_of(store, dataset, split.fingerprint)
     if not path.exists() or _made_of(path) != _sources(split):
-        write_users(path, facts_of(split), _sources(split))
+        write_users(path, facts_of(split))
 
 
 def _sources(split: Split) -> str:
@@ -139,10 +140,10 @@ def _made_of(path: Path) -> str | None:
         return None
 
 
-def write_users(path: Path, facts: UserFacts, made_of: str | None = None) -> None:
-    """One npz file, atomically; equal splits give equal bytes. made_of: digest of what the facts come from."""
+def write_users(path: Path, facts: UserFacts) -> None:
+    """One npz file, atomically; equal splits give equal bytes."""
     about = {"schema": SCHEMA, "split_fingerprint": facts.fingerprint, "rows": facts.num_rows,
-             **({"made_of": made_of} if made_of else {})}
+             **({"made_of": facts.made_of} if facts.made_of else {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, about=np.array(json.dumps(about, sort_keys=True)),
                  **{name: getattr(facts, name).astype(np.int32) for name in ARRAYS})
@@ -159,6 +160,7 @@ def read_users(path: Path) -> UserFacts:
         for name in ARRAYS:
             if arrays[name].shape != (about["rows"],) or not np.issubdtype(arrays[name].dtype, np.integer):
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected ({about['rows']},)")
-        return UserFacts(about["split_fingerprint"], *(arrays[name].astype(np.int64) for name in ARRAYS))
+        return UserFacts(about["split_fingerprint"], *(arrays[name].astype(np.int64) for name in ARRAYS),
+                         about.get("made_of"))
     except DAMAGED as error:
         raise UserError(f"{path} is not a file of users ({str(error) or type(error).__name__}). {REMEDY}") from None
