@@ -93,8 +93,8 @@ def test_one_target_of_each_is_leave_one_out(toy_interactions) -> None:
 
 
 def test_users_who_are_too_short_for_the_rule_are_named() -> None:
-    with pytest.raises(UserError, match="user 'u1' has 5 interactions; split last_n with test_targets = 4 and "
-                                        "valid_targets = 1 needs at least 6"):
+    with pytest.raises(UserError, match="user 'u1' has 5 interactions; split last_n with 4 test and 1 "
+                                        "validation rows a user needs at least 6"):
         LastN(test_targets=4).split(made_of([[0] * 9, [0] * 5], 2))
 
 

@@ -13,7 +13,7 @@ import pytest
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.provenance import provenance
+from genrec_bench.core.provenance import portable, provenance
 from genrec_bench.results import diagnoses, test_users
 from genrec_bench.results.records import Damaged, OtherEngine, RecordStore, RunRecord, read_ranks, read_record
 from tests.test_diagnoses import diagnosis
@@ -207,3 +207,11 @@ def test_a_file_that_is_no_record_is_named(text: str, store: RecordStore) -> Non
     store.path(RECORD).write_text(text)
     with pytest.raises(Damaged, match=f"{NAME}.json is not a run record"):
         read_record(store.path(RECORD))
+
+
+def test_a_command_names_no_folder_of_one_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = (f"python x.py --suite {tmp_path}/mine.toml --data-dir /data/of mine/sets --results=/a/b/ --set "
+             "c.d=/e/f,/g h/i")
+    assert portable(given) == ("python x.py --suite mine.toml --data-dir .../of mine/sets --results=.../b --set "
+                               "c.d=.../f,.../g h/i")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import tomllib
 from importlib import metadata
@@ -11,6 +12,7 @@ from typing import Any
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "recbole", "safetensors")
 CODE = ("genrec_bench", "baselines")
+ABSOLUTE = re.compile(r"""(?<![^\s=,'"])/(?:[^\s,'"/]+/)*([^\s,'"/]+)/?""")
 
 
 def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
@@ -22,8 +24,9 @@ def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
 
 
 def portable(command: str) -> str:
-    """A command whose paths inside the current folder are relative to it: a record names no folder of one machine."""
-    return command.replace(f"{Path.cwd()}/", "")
+    """A command that names no folder of one machine: paths inside the current folder are relative to it, and of any
+    other only the last name is left, as in `.../datasets`."""
+    return ABSOLUTE.sub(r".../\1", command.replace(f"{Path.cwd()}/", ""))
 
 
 def _version(package: str) -> str | None:

@@ -150,7 +150,8 @@ def page(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overr
         return ""
     parts = [f"# {suite.title}: trials", "What `python benchmark.py tune` tried of each row, at a seed that no result "
              f"has ({TUNING_SEED}), and what validation NDCG@10 alone chose, of equals the earlier trial. Trial 1 is "
-             "the row as it stands. Trials are no rows of any report, and their test numbers are not shown."]
+             "the row as the profile has it now: where the profile has taken what was chosen, that is trial 1, and the "
+             "others differ from it. Trials are no rows of any report, and their test numbers are not shown."]
     for one in found:
         parts += [f"## {one.label}, {one.dataset}, profile {one.profile}",
                   f"{len(one.trials)} of the {one.size} trials that the search space has.", one.table()]

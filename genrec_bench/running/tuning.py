@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.files import write_atomically
+from genrec_bench.core.provenance import portable
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
@@ -55,7 +56,8 @@ def tune(selection: Selection, trials: int, workspace: Workspace, means: Means, 
     done = tuple(_searched(search, prepared, workspace) for search in found)
     pages = trial_pages(selection.suite, Source(workspace.store.read_all(), overrides=selection.overrides))
     pages.write(reports)
-    return Tuning(done, snippet(done, workspace.command), ended, tuple(reports / name for name in pages.files))
+    chosen = snippet(done, portable(workspace.command))
+    return Tuning(done, chosen, ended, tuple(reports / name for name in pages.files))
 
 
 def check_target(path: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from genrec_bench.contracts import Instances, Interactions, Split
+from genrec_bench.core.errors import UserError
 from genrec_bench.core.settings import setting
 from genrec_bench.splits.order import days
 
@@ -60,9 +61,19 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     the first a training target; a history holds the newest `rule.max_history` items before its target.
 
     Rows are ordered by user, then time. `train_sequences` holds the items that occur in a kept training row, in order;
-    none for a user without one. Every user must have valid + test + 1 items.
+    none for a user without one. Raises: UserError for a user with fewer than valid + test + 1 items, or where nobody
+    has a training row.
     """
     lengths = np.array([len(s) for s in interactions.sequences], dtype=np.int64)
+    needed = valid + test + 1
+    short = np.flatnonzero(lengths < needed)
+    if len(short):
+        raise UserError(f"dataset {interactions.name}: user {interactions.user_ids[short[0]]!r} has "
+                        f"{lengths[short[0]]} interactions; split {rule.name} with {test} test and {valid} validation "
+                        f"rows a user needs at least {needed}.")
+    if lengths.max(initial=0) <= needed:
+        raise UserError(f"dataset {interactions.name}: no user has a training row; it takes a user with at least "
+                        f"{needed + 1} interactions.")
     flat = np.concatenate(interactions.sequences)
     begin = np.cumsum(lengths) - lengths
     end = begin + lengths - test - valid
