@@ -182,6 +182,28 @@ def test_groups_by_a_loop(store: RecordStore, suite: str) -> None:
             assert rows[name][column] == f"{inside.sum()} ({inside.mean():.0%}): {mean:.4f}{mark}", name
 
 
+def test_trained_models_stand_beside_it(store: RecordStore, suite: str) -> None:
+    """Two seeds of SASRec, which several suites have; means of rows by hand, and who cannot be found."""
+    assert "## Trained models" not in page_of(store, suite)
+    random = np.random.default_rng(3)
+    for seed in (0, 1):
+        store.write(record_of("bear_office", "sasrec", seed, profile="paper"), ranks_of(random, BEAR, BEAR_USERS),
+                    ranks_of(random, BEAR, BEAR_USERS))
+    store.write(record_of("apao_office", "sasrec", 0, profile="smoke"), ranks_of(random, OFFICE, None),
+                ranks_of(random, OFFICE, None))
+    text = page_of(store, suite)
+    part = text.split("## Trained models over item ids")[1].split("## Where")[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines()
+             if line.startswith("|") and "_office" in line]
+    assert [line[:3] for line in cells] == [["bear_office", "Popularity", "–"],
+                                                ["bear_office", "SASRec (RecBole, CE)", "2"]]
+    own = [r for r in store.read_all() if r.dataset == "bear_office" and r.seed in (0, 1) and "SASRec" in r.label]
+    ndcg = np.mean([[gain(rank) for rank in store.read_ranks(r).ranks] for r in own])
+    assert cells[1][3].startswith(f"{ndcg:.4f} [") and cells[0][3] == table_rows("\n" + text, "")["bear_office"][4]
+    facts = test_users.find_users(store, "bear_office", own[0].split_fingerprint)
+    assert f"a target that no training row has: {(facts.target_count == 0).mean():.0%} on bear_office." in text
+
+
 def test_data_sets_that_are_missing(store: RecordStore, suite: str) -> None:
     every = store.read_all()
     text = page_of(store, suite, [r for r in every if r.dataset == "apao_office"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.core import registry
 from genrec_bench.reporting.groups import CHOSEN_BY
-from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.load import Block, Group, data_of
 from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import Paper, Reported, load_paper, paper_names
 
@@ -133,12 +134,28 @@ def _beside(material: Material, block: Block, printed: Best) -> Beside | None:
     group = max(rows, key=lambda g: g.metric(CHOSEN_BY).mean)
     if material.row_values(group) is None:
         return None
-    users = material.row_users(group)
-    ndcg, recall = (tuple(mean_interval(shares(material.row_values(group, metric, unseen=unseen), users))
-                          for unseen in (False, True)) for metric in ("ndcg", "recall"))
-    first = ndcg if users is None else tuple(mean_interval(material.values(group, unseen=unseen))
-                                             for unseen in (False, True))
+    ndcg, recall = (row_means(material, group, metric) for metric in ("ndcg", "recall"))
+    first = ndcg if material.row_users(group) is None else tuple(
+        mean_interval(material.values(group, unseen=unseen)) for unseen in (False, True))
     return Beside(block, group, printed, ndcg, recall, first)
+
+
+def row_means(material: Material, group: Group, metric: str) -> tuple[Estimate, Estimate]:
+    """A metric of a row at 10 with interval over users, the history kept and taken out; its ranks are at hand."""
+    kept, unseen = (np.concatenate([shares(values[None], material.row_users(group)) for values in
+                                    material.row_values(group, metric, unseen=unseen)]) for unseen in (False, True))
+    return mean_interval(kept), mean_interval(unseen)
+
+
+def trained_beside(one: Beside, others: Sequence[Material]) -> list[tuple[Material, Group]]:
+    """The baselines that learn by chance on the same data and rows, from whatever suite, whose ranks are at hand."""
+    data, found = data_of(one.group.records[0]), {}
+    for material, block in ((m, b) for m in others for b in m.blocks if b.profile == one.block.profile):
+        for group in (g for g in block.groups if g.row.baseline and g.row.seeded):
+            first = group.records[0]
+            if data_of(first) == data and material.row_values(group) is not None:
+                found.setdefault(first.method, (material, group))  # several suites may have the row
+    return list(found.values())
 
 
 def shares(values: np.ndarray, users: np.ndarray | None) -> np.ndarray:

@@ -99,7 +99,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
         if suite.includes or key in _papers_of(suite):
             pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, shown))
     for material in (m for m in wanted if m.suite.page and not m.overrides):
-        if text := _page(material, source, shown):
+        if text := _page(material, source, shown, every):
             pages.text(f"{material.suite.page}.md", text)
     links = {f"{name}.md": training_free.TITLE for name in PAGES}
     links |= {f"{m.suite.name}/report.md": m.suite.title for m in every}
@@ -200,11 +200,12 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
     return shown
 
 
-def _page(material: Material, source: Source, shown: Mapping[str, Drawn]) -> str | None:
+def _page(material: Material, source: Source, shown: Mapping[str, Drawn], every: Sequence[Material]) -> str | None:
     """The page that a suite names, with its figure from the suite's folder; None where its records make none."""
     name = material.suite.name
     pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].name == beside_printed.NAME]
-    return training_free.page(material, source.records, "".join(pictures).replace("(figures/", f"({name}/figures/"))
+    picture = "".join(pictures).replace("(figures/", f"({name}/figures/")
+    return training_free.page(material, source.records, picture, every)
 
 
 def _answer(material: Material) -> list[str]:

@@ -15,6 +15,8 @@ from genrec_bench.reporting.best_printed import (
     best_printed,
     main_table,
     papers_data,
+    row_means,
+    trained_beside,
     training_free,
 )
 from genrec_bench.reporting.groups import CHOSEN_BY, DAYS, FEW, WARM, check_rows, parts
@@ -27,21 +29,25 @@ TITLE = "Training-free rows beside the papers' best rows"
 HEADER = ("Data set", "Best printed row", "NDCG@10", "Recall@10", "Training-free row", "NDCG@10, history kept",
           "Recall@10, history kept", "NDCG@10, unseen", "Recall@10, unseen", "To the printed NDCG@10, history kept",
           "To the printed NDCG@10, unseen")
+TRAINED_HEADER = ("Data set", "Row", "Seeds", *HEADER[5:9])
 LIKE = ("[arXiv 2605.07125](https://arxiv.org/abs/2605.07125) reports that a graph heuristic without training matches "
         "or beats many trained models on 10 of 14 other data sets.")
 TEXT_READERS = ("content_knn", "transition_graph")
 
 
-def page(material: Material, records: Sequence[RunRecord], picture: str) -> str | None:
+def page(material: Material, records: Sequence[RunRecord], picture: str,
+         others: Sequence[Material] = ()) -> str | None:
     """The page as Markdown, or None where no data set can be compared.
 
-    records: all, of which trials say how the rows were tuned. picture: the figure's Markdown.
+    records: all, of which trials say how the rows were tuned. picture: the figure's Markdown. others: of all suites,
+    whose trained baselines stand beside the row without training.
     """
     found = beside_printed(material)
     if not found:
         return None
     told = [f"# {TITLE}", f"**{sentence(found)}** {_otherwise(found)} {LIKE}", absent(material, found),
-            table(found), _reading(found), picture, "## Where the hits are", *_by_group(material, found),
+            table(found), _reading(found), picture, trained(material, found, others),
+            "## Where the hits are", *_by_group(material, found),
             "## How the rows were tuned", tuning(found, records),
             "## What this does not show", "\n".join(f"- {text}" for text in _limits(found))]
     return "\n\n".join(text for text in told if text) + "\n"
@@ -87,6 +93,28 @@ def table(found: Sequence[Beside]) -> str:
                      _interval(one.ndcg[0]), _interval(one.recall[0]), _interval(one.ndcg[1]), _interval(one.recall[1]),
                      *(f"{one.change(unseen):+.1%}: {one.outcome(unseen)}" for unseen in (False, True))])
     return pipe(HEADER, rows, numeric_from=len(HEADER))
+
+
+def trained(material: Material, found: Sequence[Beside], others: Sequence[Material]) -> str:
+    """The trained models over item ids that were run on some of the data sets, or ""."""
+    rows, cold, networks = [], [], set()
+    for one in found:
+        runs = trained_beside(one, others)
+        if not runs:
+            continue
+        for where, group in ((material, one.group), *runs):
+            ndcg, recall = (row_means(where, group, metric) for metric in ("ndcg", "recall"))
+            rows.append([one.dataset, group.label, str(len(group.records)) if group.row.seeded else DASH,
+                         *map(_interval, (ndcg[0], recall[0], ndcg[1], recall[1]))])
+        networks |= {group.label for _, group in runs}
+        if (facts := material.users(one.block)) is not None:
+            cold.append(f"{(facts.target_count == 0).mean():.0%} on {one.dataset}")
+    if not rows:
+        return ""
+    hopeless = f" They cannot find a target that no training row has: {', '.join(cold)}." if cold else ""
+    return (f"## Trained models over item ids\n\n{len(networks)} models with the settings of their files, **untuned**, "
+            f"so these are no best values of theirs.{hopeless} First the row of the table above.\n\n"
+            + pipe(TRAINED_HEADER, rows, numeric_from=len(TRAINED_HEADER)))
 
 
 def _interval(one: Estimate) -> str:
