@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
+from genrec_bench.core.devices import on_device
 
 
 class TokenisedInstances:
@@ -37,6 +38,14 @@ class TokenisedInstances:
 
     def histories(self, rows: np.ndarray) -> Tensor:
         """(B, S) token ids of some rows' histories, PAD at the end."""
+        return on_device(self.device, self.host_histories(rows))
+
+    def targets(self, rows: np.ndarray) -> Tensor:
+        """(B, T) token ids of some rows' targets."""
+        return on_device(self.device, self.host_targets(rows))
+
+    def host_histories(self, rows: np.ndarray) -> Tensor:
+        """`histories` in the host's memory."""
         starts, lengths = self.instances.offsets[rows], self.instances.lengths[rows]
         column = np.arange(int(lengths.max(initial=0)))
         inside = column < lengths[:, None]
@@ -49,11 +58,11 @@ class TokenisedInstances:
         tokens = np.pad(tokens, ((0, 0), (0, len(self.suffix))), constant_values=PAD)
         for position, token in enumerate(self.suffix):
             tokens[np.arange(len(rows)), ends + position] = token
-        return on_device(self.device, tokens[:, :int(ends.max(initial=0)) + len(self.suffix)])
+        return torch.from_numpy(tokens[:, :int(ends.max(initial=0)) + len(self.suffix)])
 
-    def targets(self, rows: np.ndarray) -> Tensor:
-        """(B, T) token ids of some rows' targets."""
-        return on_device(self.device, self.table[self.instances.targets[rows]])
+    def host_targets(self, rows: np.ndarray) -> Tensor:
+        """`targets` in the host's memory."""
+        return torch.from_numpy(self.table[self.instances.targets[rows]])
 
     @cached_property
     def users(self) -> np.ndarray:
@@ -110,11 +119,6 @@ def decoding_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """All rows once, sorted by history length so that little is padded."""
     order = np.argsort(lengths, kind="stable")
     return [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def on_device(device: str | torch.device, array: np.ndarray) -> Tensor:
-    """Non-blocking copy to the device."""
-    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def append_eos(tokens: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genrec_bench.backbones.dropout import dropout as drop
 from genrec_bench.contracts import PAD
+from genrec_bench.core.devices import on_device
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,16 @@ class PrefixTree:
     def depths(self) -> Tensor:
         """(P,) length of each column's prefix, ascending."""
         levels = [torch.full((width,), level) for level, width in enumerate(self.widths)]
-        return torch.cat(levels).to(self.tokens.device, non_blocking=True)
+        return on_device(self.tokens.device, torch.cat(levels))
+
+    def to(self, device: str | torch.device) -> PrefixTree:
+        """The same tree on a device, with a copy of each part that nobody waits for."""
+        parts = (on_device(device, part) for part in (self.tokens, self.parents, self.nodes))
+        return PrefixTree(*parts, self.widths)
+
+    def of(self, users: slice) -> PrefixTree:
+        """The tree of some of the users, with columns for all of them."""
+        return PrefixTree(self.tokens[users], self.parents[users], self.nodes[users], self.widths)
 
     @property
     def is_chain(self) -> bool:
@@ -105,7 +115,8 @@ def prefix_tree(candidates: Tensor, *, skip_pad: bool = True) -> PrefixTree:
     candidates: (B, C, T) token ids, at least one candidate and one level. With `skip_pad` a prefix has a node only
     where a candidate goes on behind it, so that neither shorter semantic IDs nor the one candidate that has an EOS
     level cost anything for the others; nothing is predicted behind a PAD. Without it PAD is a token like any other.
-    One candidate is the plain chain of T columns. Else the widths are asked of the device, once.
+    One candidate is the plain chain of T columns. Else the widths are asked of the candidates' device, once: who has
+    the candidates in the host's memory folds them there and moves the tree.
     """
     users, count, depth = candidates.shape
     if count == 1:

@@ -81,7 +81,8 @@ def fused_weight(*matrices: Tensor, norm: Tensor | None = None) -> Tensor:
     matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
     matrix = (matrix if norm is None else matrix * norm).detach()
     kind = matrix.device.type
-    return matrix.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else matrix
+    lower = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return matrix.to(torch.get_autocast_dtype(kind)) if lower else matrix
 
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:

@@ -8,6 +8,7 @@ Differs from the paper: no user token, one flat vocabulary (as APAO); the decode
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from genrec_bench.backbones.inference import search_floats
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.backbones.tiger_state import TigerState
 from genrec_bench.contracts import EOS, PAD
+from genrec_bench.core.devices import on_device
 from genrec_bench.core.errors import UserError
 
 
@@ -47,6 +49,15 @@ def relative_buckets(queries: int, keys: int, *, bidirectional: bool, num_bucket
     ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (ratio * (num_buckets - exact)).long()).clamp(max=num_buckets - 1)
     return base + torch.where(distance < exact, distance, far)
+
+
+@lru_cache(maxsize=64)
+def buckets_on(device: torch.device, queries: int, keys: int, bidirectional: bool, num_buckets: int,
+               max_distance: int) -> Tensor:
+    """`relative_buckets` on a device, computed on the host and kept there: shapes of histories come again and again."""
+    with torch.inference_mode(False):  # else what a search has left could not be trained with
+        return on_device(device, relative_buckets(queries, keys, bidirectional=bidirectional, num_buckets=num_buckets,
+                                                  max_distance=max_distance))
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, rate: float) -> Tensor:
@@ -77,10 +88,9 @@ class Attention(nn.Module):
 
     def position_bias(self, queries: int, keys: int) -> Tensor:
         """(1, heads, queries, keys) additive bias."""
-        buckets = relative_buckets(queries, keys, bidirectional=self.bidirectional, num_buckets=self.buckets,
-                                   max_distance=self.max_distance)
-        device = self.relative_attention_bias.weight.device
-        return self.relative_attention_bias(buckets.to(device, non_blocking=True)).permute(2, 0, 1)[None]
+        buckets = buckets_on(self.relative_attention_bias.weight.device, queries, keys, self.bidirectional,
+                             self.buckets, self.max_distance)
+        return self.relative_attention_bias(buckets).permute(2, 0, 1)[None]
 
     def split(self, x: Tensor) -> Tensor:
         """(B, S, heads * d) -> (B, heads, S, d)"""

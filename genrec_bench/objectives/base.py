@@ -118,6 +118,12 @@ class ObjectiveInputs:
         own.whole = self
         return own
 
+    def part(self, rows: slice) -> ObjectiveInputs:
+        """The same of some of the rows, as views: one of several forward passes that the network read together."""
+        own = {f.name: tensor[rows] for f in dataclasses.fields(self) if f.init
+               and isinstance(tensor := getattr(self, f.name), torch.Tensor)}
+        return dataclasses.replace(self, **own)
+
     @shared
     def is_token(self) -> Tensor:
         """(B, T) bool: the target has a code at this level."""

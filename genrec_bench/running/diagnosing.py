@@ -171,7 +171,7 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
         raise UserError(_strangers(item, workspace, "they were trained on other semantic IDs"))
     trie = Trie.from_codes(ids.tokens)
     data = TokenisedInstances(item.split.test, ids, model.history_suffix, workspace.device)
-    with deterministic(workspace.threads):
+    with deterministic(workspace.threads, workspace.device):
         arrays = diagnose_rows(model, data, sample.rows, trie, beams=searched, normalisers=NORMALISERS, top=TOP,
                                cap=CAP, temperature=decoding.temperature, eos=decoding.eos)
     inner = np.unique(trie.parent[trie.token != PAD])

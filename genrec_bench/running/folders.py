@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from genrec_bench.core.devices import before_cuda
 from genrec_bench.core.errors import UserError
 from genrec_bench.running.workspace import Workspace
 
@@ -60,12 +61,16 @@ def reports_folder(results: Path, reports: Path | None = None, *, writes: bool =
 
 
 def check_devices(names: Sequence[str]) -> None:
-    """Raises: UserError for a device that is not there."""
+    """Make ready for the devices, before CUDA starts in this process.
+
+    Raises: UserError for a device that is not there, and where CUDA cannot be deterministic (see `before_cuda`).
+    """
     for name in names:
         kind, _, index = name.partition(":")
         if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
             raise UserError(f"--device takes cpu, cuda or cuda:N, got {name!r}.")
         if kind == "cuda":
+            before_cuda()
             import torch
 
             if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():

@@ -18,6 +18,7 @@ from scipy import sparse
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.batches import TokenisedInstances, decoding_batches
 from genrec_bench.contracts import PREFIX_REMEDY, Job, Outcome, Rankings, SemanticIds, Split, prefix_pair
+from genrec_bench.core.devices import before_cuda, is_cuda, on_device
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.evaluate import KS, items_by_id, misses, rankings_from_lists, score
@@ -55,7 +56,7 @@ class Ranker:
                                 normaliser=decoding.normaliser, temperature=decoding.temperature,
                                 precision=decoding.precision, eos=decoding.eos,
                                 without=[self.data.instances.seen[row] for row in rows] if unseen else None)
-            found[torch.from_numpy(rows).to(found.device)] = beams.ids
+            found[on_device(found.device, rows)] = beams.ids
         return found.cpu().numpy()
 
     def _passes(self, model: Backbone) -> Iterator[np.ndarray]:
@@ -97,7 +98,7 @@ def warm_up() -> None:
 
 def run(job: Job) -> Outcome:
     """Train and rank one generative run, going on from the checkpoint in `job.folder` where there is one."""
-    with deterministic(job.threads):
+    with deterministic(job.threads, job.device):
         return _run(job)
 
 
@@ -203,7 +204,7 @@ def score_checkpoint(path: Path, split_of: Callable[[RunConfig], Split], device:
     split = split_of(config)
     _check_split(path, split, ids, about)
     ranker = Ranker(split, "test", ids, Trie.from_codes(ids.tokens), config, model.history_suffix, device)
-    with deterministic(threads):
+    with deterministic(threads, device):
         rankings, unseen = ranker.rank(model), ranker.rank_unseen(model)
     ks = [k for k in KS if k <= config.evaluation.max_k]
     return {"dataset": config.dataset.title, "users": len(np.unique(split.test.users)), "epoch": about["epoch"],
@@ -228,12 +229,14 @@ def _check_split(path: Path, split: Split, ids: SemanticIds, about: dict[str, An
 
 
 @contextmanager
-def deterministic(threads: int) -> Iterator[None]:
-    """Fix the thread count and choose algorithms that give the same bits every time."""
+def deterministic(threads: int, device: str) -> Iterator[None]:
+    """Fix the thread count and, on a GPU, choose algorithms that give the same bits every time. Raises: UserError."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
+    if is_cuda(device):
+        before_cuda()
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it, and filling it takes time
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.contracts import PAD
+from genrec_bench.core.devices import autocast, on_device
 from genrec_bench.search.exact import exact_ranks, exact_top_k
 from genrec_bench.search.steps import Beam, Beams, TrieTensors, check_normaliser, child_scores
 from genrec_bench.trie import Trie
@@ -24,7 +26,7 @@ CACHED_ROWS = 640  # rows of a matrix product beyond which a processor's caches 
 @torch.inference_mode()
 def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int, normaliser: str = "flat",
                 temperature: float = 1.0, precision: str = "float32", eos: bool = False,
-                without: Sequence[np.ndarray] | None = None) -> Beams:
+                without: Sequence[np.ndarray] | None = None, asks: bool = True) -> Beams:
     """The `num_beams` best semantic IDs found by beam search that only walks along valid prefixes.
 
     backbone: anything with `token_logits`; its `start` is used where it has one. histories: (B, S) token ids.
@@ -35,7 +37,8 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     ranked in one more step, a shorter one costs EOS at the level where it ends. without: of each user items that the
     search leaves out: it enters no prefix all of whose items are among them. Equal scores keep the order of their
     parents and, within a parent, of the token ids. With fewer than `num_beams` IDs there are fewer columns. A prefix
-    whose children all have probability 0 leaves rows unused.
+    whose children all have probability 0 leaves rows unused. asks: put the one question to the device, when all is
+    computed, whether any user's logits were wrong; without it the search waits for nothing, and `Beams.wrong` says so.
     Raises: UserError for an unknown normaliser; ValueError for fewer than one beam, or logits of a user's beams that
     are NaN or +inf.
     """
@@ -45,9 +48,9 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
     device = histories.device
     searched = trie.with_eos if eos else trie
     tree = TrieTensors(searched, device)
-    closed = None if without is None else torch.as_tensor(searched.closed(without), device=device)
+    closed = None if without is None else on_device(device, searched.closed(without))
     beam = Beam(tree, len(histories), num_beams, closed)
-    network = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    network = partial(autocast, device, precision)
     with network():
         state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
         logits = state.first()
@@ -64,9 +67,9 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
             with network():
                 logits = state.advance(newest + parents, tree.token[beam.nodes[-1]])
             newest += read
-    if wrong.any():  # the one question to the device, when all is computed
+    if asks and wrong.any():
         raise ValueError(f"the logits of user row {int(wrong.nonzero()[0])} are NaN or +inf")
-    beams = _beams(beam)
+    beams = replace(_beams(beam), wrong=wrong)
     return beams.without_eos() if eos else beams
 
 

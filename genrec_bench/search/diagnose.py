@@ -89,8 +89,10 @@ def diagnose_users(backbone: Any, histories: Tensor, trie: Trie, targets: Tensor
         facts |= {f"{name}/{fact}": values for fact, values in own.items()}
     highest = {"rank": cap, "prefix_rank": cap, "survived": trie.depth, "beam_rank": max(beams), "retained": top,
                "top_size": top, "needed": first_leaf(table), "flat": ranks.vocab_size, "trie": ranks.vocab_size}
-    return {fact: values.cpu().numpy().astype(np.min_scalar_type(highest[fact.split("/")[1]]))
-            for fact, values in facts.items()}
+    on_host = torch.cat([values.flatten() for values in facts.values()]).cpu().numpy()  # one question for all
+    parts = np.split(on_host, np.cumsum([values.numel() for values in facts.values()])[:-1])
+    return {fact: part.reshape(values.shape).astype(np.min_scalar_type(highest[fact.split("/")[1]]))
+            for (fact, values), part in zip(facts.items(), parts, strict=True)}
 
 
 def diagnose_rows(model: Any, data: TokenisedInstances, rows: np.ndarray, trie: Trie, *, memory_gib: float = 2.0,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genrec_bench.batches import append_eos
 from genrec_bench.contracts import PAD
+from genrec_bench.core.devices import on_device
 from genrec_bench.search.prefix_scores import PrefixScores
 from genrec_bench.search.steps import Beams, TrieTensors, best
 from genrec_bench.trie import Trie
@@ -74,7 +75,7 @@ def expand_until_closed(table: PrefixScores, open_nodes: Open) -> None:
     """
     while rows := table.expand(*open_nodes(table)):
         if 2 * len(rows) <= len(table.users):
-            chosen = torch.tensor(rows, device=table.users.device)
+            chosen = on_device(table.users.device, torch.tensor(rows))
             part = table.select(chosen)
             expand_until_closed(part, open_nodes)
             table.accept(chosen, part)
@@ -167,7 +168,7 @@ def paths_of(trie: Trie, targets: Tensor, *, eos: bool = False) -> Tensor:
         match = exists & (tree.token[children] == tokens[:, level:level + 1, None])
         known &= match.any(dim=2)[:, 0]
         path.append(children.gather(2, match.int().argmax(dim=2, keepdim=True))[:, :, 0])
-    if not known.all():
+    if (~known).any():
         row = int((~known).nonzero()[0])
         raise ValueError(f"row {row} of targets, {targets[row].tolist()}, is no semantic ID of the trie")
     return torch.cat(path, dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genrec_bench.backbones.base import PrefixState
 from genrec_bench.contracts import PAD
+from genrec_bench.core.devices import on_device
 from genrec_bench.search.steps import TrieTensors, check_normaliser, child_scores
 from genrec_bench.trie import Trie
 
@@ -42,7 +43,7 @@ class PrefixScores:
         users, nodes, device = len(histories), len(trie.token), histories.device
         self.trie, self.temperature, self.seen = trie, temperature, seen
         ended = _ended(trie)
-        self.tree, self.ended = TrieTensors(trie, device), torch.as_tensor(ended, device=device)
+        self.tree, self.ended = TrieTensors(trie, device), on_device(device, ended)
         self.ends_early = bool(ended.any())
         self.widest = max((trie.max_children(level) for level in range(1, trie.depth)), default=0)
         self.state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genrec_bench.contracts import EOS, PAD
+from genrec_bench.core.devices import on_device
 from genrec_bench.core.errors import unknown
 from genrec_bench.trie import Trie
 
@@ -21,7 +22,7 @@ class Beams:
     codes: (B, K, T) token ids, best first, distinct. scores: (B, K) summed log-probabilities in nats, of the T tokens
     or, searched with EOS, of EOS as well. ids: (B, K) numbers of the semantic IDs in the trie, -1 = unused. trace: T
     entries, the prefixes kept after each level, (B, K_m, m + 1). trace_scores: their scores, (B, K_m). Unused rows hold
-    PAD and score -inf.
+    PAD and score -inf. wrong: (B,) bool, users whose logits were NaN or +inf; None where the search raises for them.
     """
 
     codes: Tensor
@@ -29,11 +30,12 @@ class Beams:
     ids: Tensor
     trace: tuple[Tensor, ...]
     trace_scores: tuple[Tensor, ...] = ()
+    wrong: Tensor | None = None
 
     def without_eos(self) -> Beams:
         """Of a search over `Trie.with_eos`: the same lists, in the same order and with the same scores, in T tokens."""
         codes, *trace = (t.masked_fill(t == EOS, PAD) for t in (self.codes[:, :, :-1], *self.trace[:-1]))
-        return Beams(codes, self.scores, self.ids, tuple(trace), self.trace_scores[:-1])
+        return Beams(codes, self.scores, self.ids, tuple(trace), self.trace_scores[:-1], self.wrong)
 
 
 class TrieTensors:
@@ -42,7 +44,7 @@ class TrieTensors:
     def __init__(self, trie: Trie, device: torch.device) -> None:
         self.trie = trie
         self.token, self.parent, self.child_start = (
-            torch.as_tensor(array, device=device) for array in (trie.token, trie.parent, trie.child_start))
+            on_device(device, array) for array in (trie.token, trie.parent, trie.child_start))
 
     def children(self, nodes: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """(B, K, most) children of (B, K) nodes, ascending, and which of them exist; the others are 0."""

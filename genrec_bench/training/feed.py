@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones.folding import PrefixTree, prefix_tree
-from genrec_bench.batches import TokenisedInstances, append_eos, on_device
+from genrec_bench.backbones.folding import prefix_tree
+from genrec_bench.batches import TokenisedInstances, append_eos
 from genrec_bench.contracts import EOS, PAD
+from genrec_bench.core.devices import is_cuda
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.experiments.config import NegativesConfig
@@ -24,9 +25,11 @@ from genrec_bench.objectives.base import (
 )
 from genrec_bench.objectives.catalogue import Catalogue
 from genrec_bench.search.beam import beam_search
-from genrec_bench.training.micro_batches import in_parts, kept_bytes, users_at_once
+from genrec_bench.training.micro_batches import GIB, in_parts, kept_bytes, users_at_once, users_within
+from genrec_bench.training.passes import Batch, Pass, ahead, joined
 from genrec_bench.trie import Trie
 
+GPU_SHARE = 0.5  # of a GPU's memory that one pass may take: the rest is for what was not counted
 States = list[dict[str, Tensor]]  # run state, one dict an objective
 PASSES = tuple(f"{what}_{how}_gradient" for what in ("histories", "positions") for how in ("with", "without"))
 
@@ -54,6 +57,7 @@ class InputFeed:
         self.catalogue = None
         if self.needs & {"trie", "negatives"}:
             self.catalogue = Catalogue.from_trie(trie, data.vocab_size, data.device)
+            self.codes = torch.from_numpy(trie.codes)  # of the negatives, which the host folds
 
     def begin(self, epoch: int) -> None:
         """Draw the negatives of an epoch (counted from 1)."""
@@ -67,38 +71,95 @@ class InputFeed:
         drawn = random.integers(0, ids, size=(self.num_negatives, len(self.data)), dtype=np.int32)
         return drawn if self.pool.pool == "ids" else self.trie.id_of_item[drawn].astype(np.int32)
 
-    def inputs(self, rows: np.ndarray) -> ObjectiveInputs:
-        """One forward pass for some rows, with all that the objectives named."""
-        targets, more = self.data.targets(rows), {}
+    def each_pass(self, steps: Iterable[list[np.ndarray]], at_once: int) -> Iterator[tuple[Pass, np.ndarray | Batch]]:
+        """The passes of an epoch's steps with what `inputs` takes: rows on a CPU, elsewhere batches prepared ahead."""
+        passes = joined(steps, at_once)
+        if self.data.device == "cpu":
+            return ((one, one.rows) for one in passes)
+        return ahead(self.prepare, passes)
+
+    def joins(self, batch_size: int, accumulation: int) -> int:
+        """How many forward passes of an optimiser step the network reads together, by the memory of the device.
+
+        On a CPU one: small passes fit its caches. On a GPU all that fit into `training.memory_gib` or, where that is
+        0, into `GPU_SHARE` of its memory, as the longest history says, so that a model of GPU always joins the same.
+        """
+        if not is_cuda(self.data.device) or accumulation == 1:
+            return 1 if self.data.device == "cpu" else accumulation
+        total = torch.cuda.get_device_properties(self.data.device).total_memory
+        fit = self.rows_within(self.memory_gib or GPU_SHARE * total / GIB)
+        return max(1, min(accumulation, fit // batch_size))
+
+    def rows_within(self, memory_gib: float) -> int:
+        """Rows whose pass, forward and backward, takes so much memory, if all were like the longest history.
+
+        Its negatives, where there are any, are taken from all over the catalogue, so that they share few prefixes.
+        """
+        longest = np.array([self.data.instances.lengths.argmax()])
+        spread = np.linspace(0, self.trie.num_ids - 1, self.num_negatives)[None] if self.num_negatives else None
+        batch = self.prepare(longest, spread).to(self.data.device)
+        forward, (_, positions) = self._forward(batch)
+        kept = kept_bytes(lambda: forward(slice(1)), self.model)
+        return users_within(memory_gib, kept=kept, logits=positions * self.data.vocab_size * torch.float32.itemsize)
+
+    def prepare(self, rows: np.ndarray, drawn: np.ndarray | None = None) -> Batch:
+        """What some rows' pass reads, in the host's memory: nothing here asks or needs the device.
+
+        drawn: (B, N) numbers of the negatives, those of the epoch where None.
+        """
+        data, targets, more = self.data, self.data.host_targets(rows), {}
         if self.catalogue is not None:
-            ids = self.trie.id_of_item[self.data.instances.targets[rows]]
-            more = {"catalogue": self.catalogue, "target_ids": on_device(targets.device, ids)}
-        histories = None if self.packs and not self.needs & {"reference", "beam"} else self.data.histories(rows)
+            more["target_ids"] = torch.from_numpy(self.trie.id_of_item[data.instances.targets[rows]])
+        if self.packs:
+            more |= self._sequences(rows)
+        if not self.packs or self.needs & {"reference", "beam"}:
+            more["histories"] = data.host_histories(rows)
         candidates = targets[:, None]
-        if not self.needs & {"negatives", "eos"}:
-            logits = self._packed(rows, targets) if self.packs else self._plain(histories, targets)
-            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(histories, candidates, len(rows)))
         if self.num_negatives:
-            drawn = on_device(targets.device, self.drawn[:, rows].T.astype(np.int64))
-            more["negative_ids"] = drawn
-            candidates = torch.cat([candidates, self.catalogue.tokens[drawn]], dim=1)
-        tree = prefix_tree(_with_eos(candidates) if "eos" in self.needs else candidates)
-        self._count("with", targets.shape[0], tree.tokens.numel())
-        node_logits, at_once = self._bounded(
-            lambda users: self.model.node_logits(histories[users], _of_users(tree, users)), *tree.tokens.shape)
-        depth, own = targets.shape[1], tree.nodes[:, 0]
+            drawn = self.drawn[:, rows].T if drawn is None else drawn
+            more["negative_ids"] = torch.from_numpy(drawn.astype(np.int64))
+            candidates = torch.cat([candidates, self.codes[more["negative_ids"]]], dim=1)
+        if self.needs & {"negatives", "eos"}:
+            more["tree"] = prefix_tree(_with_eos(candidates) if "eos" in self.needs else candidates)
+        if "reference" in self.needs:
+            same = "tree" in more and "eos" not in self.needs
+            more |= {"candidates": candidates, "reference_tree": more["tree"] if same else prefix_tree(candidates)}
+        return Batch(targets, **more)
+
+    def inputs(self, rows: np.ndarray | Batch) -> ObjectiveInputs:
+        """One pass of the network for some rows, or what was prepared for them, with all that objectives named."""
+        batch = (rows if isinstance(rows, Batch) else self.prepare(rows)).to(self.data.device)
+        targets, more = batch.targets, {}
+        if self.catalogue is not None:
+            more = {"catalogue": self.catalogue, "target_ids": batch.target_ids}
+        forward, (users, positions) = self._forward(batch)
+        self._count("with", users if batch.sequences is None else len(batch.sequences), users * positions)
+        if batch.tree is None:
+            logits = forward(slice(None)) if self.packs else self._bounded(forward, users, positions)[0]
+            return ObjectiveInputs(targets, logits, **more, **self._without_gradient(batch, users))
+        node_logits, at_once = self._bounded(forward, users, positions)
+        tree, depth, own = batch.tree, targets.shape[1], batch.tree.nodes[:, 0]
         logits = node_logits.gather(1, own[:, :, None].expand(-1, -1, node_logits.shape[2]))
         if "eos" in self.needs:
             more["eos_logps"] = _eos_logps(logits, targets)
         if self.num_negatives:
-            more |= {"node_logits": node_logits, "negative_nodes": tree.nodes[:, 1:, :depth]}
-        more |= self._without_gradient(histories, candidates, at_once)
+            more |= {"negative_ids": batch.negative_ids, "node_logits": node_logits,
+                     "negative_nodes": tree.nodes[:, 1:, :depth]}
+        more |= self._without_gradient(batch, at_once)
         return ObjectiveInputs(targets, logits[:, :depth], **more)
 
-    def _plain(self, histories: Tensor, targets: Tensor) -> Tensor:
-        self._count("with", targets.shape[0], targets.numel())
-        return self._bounded(lambda users: self.model.token_logits(histories[users], targets[users, None])[:, 0],
-                             *targets.shape)[0]
+    def _forward(self, batch: Batch) -> tuple[Callable[[slice], Tensor], tuple[int, int]]:
+        """The logits of some users of a batch, and how many users and positions of each there are.
+
+        Packed sequences are read whole, whatever the slice.
+        """
+        targets, histories, tree = batch.targets, batch.histories, batch.tree
+        if tree is not None:
+            return lambda users: self.model.node_logits(histories[users], tree.of(users)), tuple(tree.tokens.shape)
+        if self.packs:
+            packed = batch.sequences, batch.sequence, batch.lengths, targets.shape[1]
+            return lambda _: self.model.packed_logits(*packed), tuple(targets.shape)
+        return lambda users: self.model.token_logits(histories[users], targets[users, None])[:, 0], tuple(targets.shape)
 
     def _bounded(self, forward: Callable[[slice], Tensor], users: int, positions: int) -> tuple[Tensor, int]:
         """`forward` of all users of a batch, in as many parts as `memory_gib` asks for, and the users of a part."""
@@ -109,33 +170,32 @@ class InputFeed:
             at_once = users_at_once(users, kept=kept, logits=logits, memory_gib=self.memory_gib)
         return in_parts(forward, users, at_once), at_once
 
-    def _packed(self, rows: np.ndarray, targets: Tensor) -> Tensor:
-        """Logits of rows of one chain from one causal pass over the longest; the rows come in any order."""
+    def _sequences(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """For one causal pass over the longest row of each chain; the rows come in any order."""
         chains, which = np.unique(self.data.chains[rows], return_inverse=True)
         longest = np.full(len(chains), -1)
         order = np.argsort(self.data.instances.lengths[rows], kind="stable")
         longest[which[order]] = rows[order]  # the last writer is the longest
-        last = self.data.targets(longest)
-        histories = self.data.histories(longest)
+        last = self.data.host_targets(longest)
+        histories = self.data.host_histories(longest)
         ends = (histories != PAD).sum(dim=1, keepdim=True)
         sequences = F.pad(histories, (0, last.shape[1]), value=PAD)
-        sequences = sequences.scatter(1, ends + torch.arange(last.shape[1], device=ends.device), last)
-        lengths = on_device(targets.device, self.data.history_tokens[rows])
-        self._count("with", len(longest), targets.numel())
-        return self.model.packed_logits(sequences, on_device(targets.device, which), lengths, targets.shape[1])
+        sequences = sequences.scatter(1, ends + torch.arange(last.shape[1]), last)
+        return {"sequences": sequences, "sequence": torch.from_numpy(which),
+                "lengths": torch.from_numpy(self.data.history_tokens[rows])}
 
     @torch.no_grad()
-    def _without_gradient(self, histories: Tensor | None, candidates: Tensor, at_once: int) -> dict[str, Tensor]:
+    def _without_gradient(self, batch: Batch, at_once: int) -> dict[str, Tensor]:
         """What the reference says of the candidates, `at_once` users a pass, and the thresholds of a beam search."""
-        result = {}
+        result, histories = {}, batch.histories
         if "reference" in self.needs:
-            tree = prefix_tree(candidates)
+            tree = batch.reference_tree
             self._count("without", len(histories), tree.tokens.numel())
 
             def score(users: slice) -> Tensor:
-                part = _of_users(tree, users)
+                part = tree.of(users)
                 return node_token_logps(self.reference.node_logits(histories[users], part), part.nodes,
-                                        candidates[users])
+                                        batch.candidates[users])
 
             logps = in_parts(score, len(histories), at_once)
             result = {"reference_target_token_logps": logps[:, 0], "reference_negative_token_logps": logps[:, 1:]}
@@ -144,24 +204,24 @@ class InputFeed:
         return result
 
     def _thresholds(self, histories: Tensor) -> Tensor:
-        """(B, T) score of the B-th kept prefix after each level, -inf where fewer exist; searched in eval mode."""
+        """(B, T) score of the B-th kept prefix after each level, -inf where fewer exist; searched in eval mode.
+
+        NaN where the logits are NaN or +inf: the loss tells of it at the end of the epoch, and nothing waits here.
+        """
         asks = next(o for o in self.objectives if "beam" in o.needs)
         training = self.model.training
         self.model.eval()
-        beams = beam_search(self.model, histories, self.trie, num_beams=asks.num_beams, normaliser=asks.normaliser)
+        beams = beam_search(self.model, histories, self.trie, num_beams=asks.num_beams, normaliser=asks.normaliser,
+                            asks=False)
         self.model.train(training)
         self._count("without", len(histories), len(histories) * (1 + sum(s.shape[1] for s in beams.trace_scores[:-1])))
         found = [s[:, asks.num_beams - 1] if s.shape[1] >= asks.num_beams else s.new_full(s.shape[:1], -torch.inf)
                  for s in beams.trace_scores]
-        return torch.stack(found, dim=1)
+        return torch.stack(found, dim=1).masked_fill(beams.wrong[:, None], torch.nan)
 
     def _count(self, which: str, histories: int, positions: int) -> None:
         self.passes[f"histories_{which}_gradient"] += histories
         self.passes[f"positions_{which}_gradient"] += positions
-
-
-def _of_users(tree: PrefixTree, users: slice) -> PrefixTree:
-    return PrefixTree(tree.tokens[users], tree.parents[users], tree.nodes[users], tree.widths)
 
 
 def _with_eos(candidates: Tensor) -> Tensor:

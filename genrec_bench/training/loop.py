@@ -22,6 +22,7 @@ from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.base import Objective
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed, States, row_losses
+from genrec_bench.training.passes import Batch, Pass
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 
@@ -144,10 +145,10 @@ def adamw(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
 
 def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
               optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
-              steps: int) -> float:
+              num_steps: int) -> float:
     """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end.
 
-    state: "epoch" and "step" that are done; "step" is counted on. steps: of the whole training.
+    state: "epoch" and "step" that are done; "step" is counted on. num_steps: of the whole training.
     Raises: FloatingPointError where the loss is not finite.
     """
     model.train()
@@ -156,28 +157,40 @@ def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Ob
     order = np.random.default_rng(stream_seed(seed, "batches", epoch))
     feed.begin(epoch)
     total = torch.zeros((), dtype=torch.float64, device=data.device)
-    for micro_batches in training_batches(data.instances.lengths, batch_size=config.batch_size,
-                                          accumulation=config.accumulation, bucket_steps=config.bucket_steps,
-                                          generator=order, groups=data.users if config.group_users else None):
-        size = sum(len(rows) for rows in micro_batches)
-        for number, rows in enumerate(micro_batches, 1):
-            inputs = feed.inputs(rows)
-            inputs.closes_step = number == len(micro_batches)
-            losses = row_losses(objectives, states, inputs)
-            share = size if config.accumulation_reduction == "mean" else len(rows)
-            (losses.sum() / share).backward()
-            total += losses.detach().sum()
-        if config.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(state["step"], steps, config)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        state["step"] += 1
+    steps = training_batches(data.instances.lengths, batch_size=config.batch_size, accumulation=config.accumulation,
+                             bucket_steps=config.bucket_steps, generator=order,
+                             groups=data.users if config.group_users else None)
+    for one, rows in feed.each_pass(steps, feed.joins(config.batch_size, config.accumulation)):
+        total += add_gradient(feed, objectives, states, one, rows, config.accumulation_reduction)
+        if one.closes_step:
+            if config.clip_norm > 0:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(state["step"], num_steps, config)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            state["step"] += 1
     mean = float(total) / len(data)
     if not math.isfinite(mean):
         raise FloatingPointError(f"the training loss of epoch {epoch} is {mean}")
     return mean
+
+
+def add_gradient(feed: InputFeed, objectives: list[tuple[float, Objective]], states: States, one: Pass,
+                 rows: np.ndarray | Batch, reduction: str) -> torch.Tensor:
+    """Forward and backward of one pass, whose forward passes of the step count as if they came one by one.
+
+    rows: those of the pass, or what the feed has prepared for them. reduction: `training.accumulation_reduction`.
+    Returns the sum of the losses, () float64 without gradient.
+    """
+    inputs, losses, shares = feed.inputs(rows), [], []
+    for number, part in enumerate(one.slices, 1):
+        seen = inputs if len(one.parts) == 1 else inputs.part(part)
+        seen.closes_step = one.closes_step and number == len(one.parts)
+        losses.append(row_losses(objectives, states, seen).sum())
+        shares.append(losses[-1] / (one.step_rows if reduction == "mean" else part.stop - part.start))
+    sum(shares).backward()
+    return sum(loss.detach().double() for loss in losses)
 
 
 def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int) -> None:

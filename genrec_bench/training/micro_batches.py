@@ -56,6 +56,11 @@ def users_at_once(users: int, *, kept: int, logits: int, memory_gib: float) -> i
     return math.ceil(users / parts)
 
 
+def users_within(memory_gib: float, *, kept: int, logits: int) -> int:
+    """How many users like one whose pass keeps so many bytes and has so many of logits fit into a bound; at least 0."""
+    return int(memory_gib * GIB // (LOGITS_AT_ONCE * logits + PART_OVER_KEPT * kept))
+
+
 def in_parts(forward: Callable[[slice], Tensor], users: int, at_once: int) -> Tensor:
     """`forward` of all users, part after part, joined, so that the activations of one part live at a time.
 
