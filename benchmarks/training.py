@@ -84,7 +84,7 @@ class Step:
                          np.concatenate(items))
         feed = InputFeed(model, TokenisedInstances(part, ids, model.history_suffix, "cpu"),
                          [objective for _, objective in self.objectives], trie=self.corpus.trie,
-                         group_users=self.training.group_users)
+                         group_users=self.training.group_users, precision=self.training.precision)
         feed.begin(1)
         return feed
 

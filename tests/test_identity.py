@@ -33,7 +33,7 @@ from tests import defaults
 from tests.small_jobs import write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
-PINNED_NAME = "80dd47bfa81db8e2"
+PINNED_NAME = "e25c51465bd99eba"
 
 
 def built(kind: registry.Registry, name: str, **values: Any) -> Any:
@@ -91,7 +91,7 @@ def test_what_has_its_default_is_not_in_the_name() -> None:
         "engine": 3, "split": {"name": "leave_one_out", "version": 1}, "tokenizer": {"name": "rq_kmeans", "version": 1},
         "backbone": {"name": "tiger", "version": 1, "width": 64},
         "objectives": [{"name": "cross_entropy", "version": 1}, {"name": "cross_entropy", "version": 1, "weight": 0.5}],
-        "decoding": {"num_beams": 30}}
+        "training": {"version": 2}, "decoding": {"num_beams": 30}}
     assert identity.method_parts(baseline(decay=0.5)) == {
         "engine": 3, "split": {"name": "leave_one_out", "version": 1},
         "baseline": {"name": "item_knn", "version": 2, "decay": 0.5}}

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones import tiger_network
-from genrec_bench.backbones.dropout import noise
+from genrec_bench.backbones.layers import TOKENS
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.backbones.tiger_network import Tiger, from_huggingface, relative_buckets, to_huggingface
 from genrec_bench.contracts import EOS, PAD
@@ -254,10 +252,10 @@ def test_attention_covers_every_id_but_pad() -> None:
         plain = model.token_logits(history, codes)
         longer = model.token_logits(torch.nn.functional.pad(history, (0, 9)), codes)
         other = model.token_logits(torch.tensor([[5, 6, 7, EOS, 2]]), codes)
-        states, mask = model.encode(torch.tensor([[5, PAD, 7, EOS]]))
+        states, (group,) = model.encode(torch.tensor([[5, PAD, 7, EOS]]))
     torch.testing.assert_close(plain, longer, atol=1e-6, rtol=0)
     assert (plain - other).abs().max() > 1e-3
-    assert mask.flatten().tolist() == [0.0, float("-inf"), 0.0, 0.0] and states.shape == (1, 4, 16)
+    assert group.mask.flatten().tolist() == [0.0, float("-inf"), 0.0, 0.0] and states.shape == (TOKENS, 16)
 
 
 def test_a_row_depends_on_the_tokens_before_it_only() -> None:
@@ -346,47 +344,3 @@ def test_gradients_reach_every_parameter() -> None:
 
 def test_histories_end_with_eos() -> None:
     assert Tiger.history_suffix == (EOS,)
-
-
-def heads_apart(queries: int, keys: int, seed: int) -> tuple[Tensor, ...]:
-    """Query, key, value (2, 3, S, 5) laid out as the network makes them, and a bias (2, 3, queries, keys) with PAD."""
-    random = torch.Generator().manual_seed(seed)
-    parts = [torch.randn(2, length, 3, 5, generator=random).transpose(1, 2) for length in (queries, keys, keys)]
-    bias = torch.randn(2, 3, queries, keys, generator=random)
-    bias[1, :, :, keys - 1:] = -torch.inf if keys > 1 else 0.0
-    return tuple(part.requires_grad_() for part in (*parts, bias))
-
-
-@pytest.mark.parametrize(("queries", "keys"), [(6, 6), (4, 7), (1, 1), (1, 9)])
-def test_attention_written_out_is_torchs(queries: int, keys: int) -> None:
-    """Without dropout: results and gradients, to rounding."""
-    parts, upstream = heads_apart(queries, keys, seed=queries), torch.ones(2, 3, queries, 5).cumsum(2)
-    *inputs, bias = parts
-    fused = F.scaled_dot_product_attention(*inputs, attn_mask=bias, scale=1.0)
-    written = tiger_network.attention(*parts, 0.0)
-    torch.testing.assert_close(written, fused, atol=1e-6, rtol=1e-6)
-    for ours, theirs in zip(*(torch.autograd.grad(x, parts, upstream) for x in (written, fused)), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
-def test_attention_drops_weights_after_the_softmax() -> None:
-    query, key, value, bias = heads_apart(5, 6, seed=1)
-    torch.manual_seed(7)
-    result = tiger_network.attention(query, key, value, bias, 0.4)
-    torch.manual_seed(7)
-    mask = noise(torch.empty(2, 3, 5, 6), 0.4)
-    for user, head, row in np.ndindex(2, 3, 5):
-        weights = (key[user, head] @ query[user, head, row] + bias[user, head, row]).softmax(0) * mask[user, head, row]
-        torch.testing.assert_close(result[user, head, row], weights @ value[user, head], atol=1e-5, rtol=1e-5)
-
-
-def test_written_out_attention_is_for_training_with_dropout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights trained without dropout have the bits of torch's attention, as has everything in eval mode."""
-    calls, written = [], tiger_network.attention
-    monkeypatch.setattr(tiger_network, "attention", lambda *parts: calls.append(parts[-1]) or written(*parts))
-    small().build(VOCAB, 0).train().token_logits(histories(), candidates())
-    dropping = small(dropout=0.3).build(VOCAB, 0)
-    dropping.eval().token_logits(histories(), candidates())
-    assert not calls
-    dropping.train().token_logits(histories(), candidates())
-    assert calls == [0.3] * 4  # self-attention of two encoder layers, cross-attention of two decoder layers

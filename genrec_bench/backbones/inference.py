@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_bench.backbones.layers import scaled_attention
+
 ROOM = 64  # rows that are made room for at first: what a beam search of width 20 reads over three levels
 
 
@@ -72,24 +74,6 @@ class Rows:
         return chosen
 
 
-def fused_weight(*matrices: Tensor, norm: Tensor | None = None) -> Tensor:
-    """Weights of linear layers as one matrix, (outputs, inputs), with those of the norm before them multiplied in.
-
-    In the precision of autocast where that is on, so that they are converted once. Fused anew for every search, since
-    training changes the weights.
-    """
-    matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
-    matrix = (matrix if norm is None else matrix * norm).detach()
-    kind = matrix.device.type
-    lower = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return matrix.to(torch.get_autocast_dtype(kind)) if lower else matrix
-
-
-def rms_norm(x: Tensor, eps: float) -> Tensor:
-    """The RMS norm without its weights."""
-    return F.rms_norm(x, x.shape[-1:], None, eps)
-
-
 def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
     """(B, S, parts * heads * d) -> (parts, B, heads, S, d), a view."""
     return x.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
@@ -101,9 +85,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale
     query: (B, heads, K, d). key, value: (B, heads, S, d). bias: broadcast to (B, heads, K, S). Returns (B, K,
     heads * d).
     """
-    bias = bias if bias is None else bias.to(query.dtype)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, scale=scale)
-    return mixed.transpose(1, 2).flatten(2)
+    return scaled_attention(query, key, value, bias, scale).transpose(1, 2).flatten(2)
 
 
 def search_floats(history: int, beams: int, depth: int, *, width: int, inner: int, heads: int, feed_forward: int,

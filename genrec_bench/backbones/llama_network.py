@@ -25,11 +25,10 @@ from genrec_bench.backbones.inference import (
     AncestorMask,
     Rows,
     attend,
-    fused_weight,
-    rms_norm,
     search_floats,
     split_heads,
 )
+from genrec_bench.backbones.layers import fused_weight, rms_norm, scaled_attention
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.contracts import EOS, PAD
 from genrec_bench.core.errors import UserError
@@ -105,7 +104,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, sees: Tensor | None) -> Tensor:
         """sees: (B, queries, keys) bool, None = each sees itself and what is before it."""
         mask = None if sees is None else sees[:, None]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=sees is None)
+        mixed = scaled_attention(query, key, value, mask)
         x = x + self.self_attn.o_proj(mixed.transpose(1, 2).flatten(2))
         return x + self.mlp(self.post_attention_layernorm(x))
 

@@ -8,6 +8,7 @@ Differs from the paper: no user token, one flat vocabulary (as APAO); the decode
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genrec_bench.backbones.base import Backbone
-from genrec_bench.backbones.dropout import Dropout, dropout, is_cheap, relu_dropout
+from genrec_bench.backbones.dropout import Dropout, relu_dropout
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
 from genrec_bench.backbones.huggingface import check_class, check_logits, check_settings, copy_weights
 from genrec_bench.backbones.inference import search_floats
+from genrec_bench.backbones.layers import TOKENS, Group, attention, fused_weight, like_length, rms_norm
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.backbones.tiger_state import TigerState
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.core.devices import on_device
+from genrec_bench.core.devices import compute_dtype, on_device
 from genrec_bench.core.errors import UserError
 
 
@@ -60,17 +62,6 @@ def buckets_on(device: torch.device, queries: int, keys: int, bidirectional: boo
                                                   max_distance=max_distance))
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, rate: float) -> Tensor:
-    """Unscaled softmax attention with dropout of its weights, (B, heads, Q, d) out.
-
-    query: (B, heads, Q, d). key, value: (B, heads, S, d). bias: broadcasts to the scores (B, heads, Q, S).
-    Written out, as torch's fused attention has no fast path on a CPU for a bias and dropout together.
-    """
-    query, key, value = (x.contiguous() for x in (query, key, value))  # the transposed one is far dearer to copy
-    weights = (query @ key.transpose(2, 3)).add_(bias).softmax(3)
-    return dropout(weights, rate) @ value
-
-
 class Attention(nn.Module):
     """T5 attention: no scaling by sqrt(d), an additive position bias."""
 
@@ -86,33 +77,39 @@ class Attention(nn.Module):
         if has_bias:
             self.relative_attention_bias = nn.Embedding(settings.num_buckets, settings.num_heads)
 
+    @property
+    def rate(self) -> float:
+        """At which weights are dropped now."""
+        return self.dropout if self.training else 0.0
+
     def position_bias(self, queries: int, keys: int) -> Tensor:
         """(1, heads, queries, keys) additive bias."""
         buckets = buckets_on(self.relative_attention_bias.weight.device, queries, keys, self.bidirectional,
                              self.buckets, self.max_distance)
         return self.relative_attention_bias(buckets).permute(2, 0, 1)[None]
 
-    def split(self, x: Tensor) -> Tensor:
-        """(B, S, heads * d) -> (B, heads, S, d)"""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def split(self, x: Tensor, *layers: nn.Linear, norm: Tensor) -> Tensor:
+        """What linear layers make of (..., D): (..., layers, heads, d). norm: weights of the norm before them."""
+        mixed = F.linear(x, fused_weight(*(layer.weight for layer in layers), norm=norm))
+        return mixed.unflatten(-1, (len(layers), self.heads, -1))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Separate heads in, (B, S, width) out."""
-        rate = self.dropout if self.training else 0.0
-        if is_cheap(query, rate):
-            mixed = attention(query, key, value, bias, rate)
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=1.0)
-        return self.o(mixed.transpose(1, 2).flatten(2))
+    def join(self, mixed: Tensor) -> Tensor:
+        """(..., heads * d) -> (..., D)"""
+        return F.linear(mixed, fused_weight(self.o.weight))
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        return self.attend(self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x)), bias)
+    def forward(self, x: Tensor, norm: Tensor, groups: Sequence[Group]) -> Tensor:
+        """Of (rows, D) to themselves."""
+        return self.join(attention(self.split(x, self.q, self.k, self.v, norm=norm), None, groups, self.rate))
 
-    def along_paths(self, x: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
-        """Attention of (B, P, width) nodes over their own paths; bias: (heads, levels)."""
-        query, key, value = (f(x).unflatten(2, (self.heads, -1)) for f in (self.q, self.k, self.v))
-        rate = self.dropout if self.training else 0.0
-        return self.o(attend_along_paths(query, key, value, tree, bias, rate).flatten(2))
+    def to_history(self, x: Tensor, norm: Tensor, memory: Tensor, groups: Sequence[Group]) -> Tensor:
+        """Of (rows, D) to keys and values that are at hand."""
+        return self.join(attention(self.split(x, self.q, norm=norm), memory, groups, self.rate))
+
+    def along_paths(self, x: Tensor, norm: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
+        """Of (B * P, D) nodes to their own paths; bias: (heads, levels)."""
+        query, key, value = self.split(x.unflatten(0, tree.tokens.shape), self.q, self.k, self.v, norm=norm).unbind(2)
+        mixed = attend_along_paths(query, key, value, tree, bias.to(query.dtype), self.rate)
+        return self.join(mixed.flatten(2).flatten(0, 1))
 
 
 class FeedForward(nn.Module):
@@ -124,12 +121,16 @@ class FeedForward(nn.Module):
         self.wo = nn.Linear(settings.feed_forward_width, settings.width, bias=False)
         self.dropout = settings.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.wo(relu_dropout(self.wi(x), self.dropout if self.training else 0.0))
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        inner = F.linear(x, fused_weight(self.wi.weight, norm=norm))
+        return F.linear(relu_dropout(inner, self.dropout if self.training else 0.0), fused_weight(self.wo.weight))
 
 
 class SubLayer(nn.Module):
-    """Norm, inner module, dropout, residual; the inner module carries Hugging Face's name for it."""
+    """Norm, inner module, dropout, residual; the inner module carries Hugging Face's name for it.
+
+    The inner module multiplies the weights of the norm into its own: one pass less over what it reads.
+    """
 
     def __init__(self, settings: TigerSettings, name: str, inner: nn.Module) -> None:
         super().__init__()
@@ -141,18 +142,10 @@ class SubLayer(nn.Module):
     def inner(self) -> Any:
         return next(m for name, m in self.named_children() if name not in ("layer_norm", "dropout"))
 
-    def forward(self, x: Tensor, *args: Tensor) -> Tensor:
-        return x + self.dropout(self.inner(self.layer_norm(x), *args))
-
-    def attend(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """The residual step for attention whose queries, keys and values are at hand."""
-        return x + self.dropout(self.inner.attend(query, key, value, bias))
-
-    def along_paths(self, x: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
-        return x + self.dropout(self.inner.along_paths(self.layer_norm(x), tree, bias))
-
-    def query(self, x: Tensor) -> Tensor:
-        return self.inner.split(self.inner.q(self.layer_norm(x)))
+    def forward(self, x: Tensor, *args: Any, through: str = "forward") -> Tensor:
+        """The residual step. through: which of the inner module's ways it takes."""
+        plain = rms_norm(x, self.layer_norm.eps)
+        return x + self.dropout(getattr(self.inner, through)(plain, self.layer_norm.weight, *args))
 
 
 class Block(nn.Module):
@@ -179,6 +172,10 @@ class Stack(nn.Module):
 
     def position_bias(self, queries: int, keys: int) -> Tensor:
         return self.block[0].layer[0].inner.position_bias(queries, keys)
+
+    def last(self, x: Tensor) -> Tensor:
+        """The final norm without its weights, and dropout."""
+        return self.dropout(rms_norm(x, self.final_layer_norm.eps))
 
 
 class Tiger(Backbone):
@@ -207,38 +204,51 @@ class Tiger(Backbone):
                 if kind in spread:
                     parameter.normal_(0.0, spread[kind], generator=generator)
 
-    def encode(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S) token ids -> hidden states (B, S, D) and the additive mask of PAD (B, 1, 1, S)."""
-        mask = torch.zeros(histories.shape, device=histories.device).masked_fill(histories == PAD, -torch.inf)
-        mask = mask[:, None, None, :]
-        bias = self.encoder.position_bias(histories.shape[1], histories.shape[1]) + mask
-        x = self.encoder.dropout(self.shared(histories))
-        for block in self.encoder.block:
-            x = block.layer[1](block.layer[0](x, bias))
-        return self.encoder.dropout(self.encoder.final_layer_norm(x)), mask
+    def embed(self, tokens: Tensor, stack: Stack) -> Tensor:
+        """(rows,) token ids -> what the first block of a stack reads, (rows, D), in the precision of autocast."""
+        x = self.shared(tokens)
+        return stack.dropout(x.to(compute_dtype(x)))
 
-    def cross_keys_values(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of every decoder layer's cross-attention, each (B, heads, S, d)."""
-        attentions = [block.layer[1].inner for block in self.decoder.block]
-        return [(a.split(a.k(states)), a.split(a.v(states))) for a in attentions]
+    def encode(self, histories: Tensor) -> tuple[Tensor, list[Group]]:
+        """(B, S) token ids -> hidden states (rows, D) before the weights of the final norm, and whose rows they are.
+
+        On a CPU histories of like length are padded together, and not all to the longest.
+        """
+        on_cpu = histories.device.type == "cpu"
+        read = histories != PAD
+        ends = (read * torch.arange(1, histories.shape[1] + 1, device=read.device)).amax(1)  # PAD may be in the middle
+        parts = like_length(ends) if on_cpu else [(slice(None), histories.shape[1])]
+        tokens = [histories[users, :longest] for users, longest in parts]
+        groups = []
+        for part in tokens:
+            mask = torch.zeros(part.shape, device=part.device).masked_fill(part == PAD, -torch.inf)
+            bias = self.encoder.position_bias(part.shape[1], part.shape[1])
+            groups.append(Group(len(part), part.shape[1], part.shape[1], mask[:, None, None], bias))
+        flat = torch.cat([part.flatten() for part in tokens])
+        x = self.embed(F.pad(flat, (0, -len(flat) % TOKENS if on_cpu else 0), value=PAD), self.encoder)
+        for block in self.encoder.block:
+            x = block.layer[1](block.layer[0](x, groups))
+        return self.encoder.last(x), groups
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) decoder outputs -> (..., V) logits, float32."""
-        x = self.decoder.dropout(self.decoder.final_layer_norm(x)) * self.output_scale
-        return F.linear(x, self.shared.weight).float()
+        norm = self.decoder.final_layer_norm.weight * self.output_scale
+        return F.linear(self.decoder.last(x), fused_weight(self.shared.weight, norm=norm)).float()
 
     def node_logits(self, histories: Tensor, tree: PrefixTree) -> Tensor:
-        states, mask = self.encode(histories)
-        levels = len(tree.widths)
+        states, groups = self.encode(histories)
+        (users, columns), levels, final = tree.tokens.shape, len(tree.widths), self.encoder.final_layer_norm.weight
+        histories_of = [Group(group.users, columns, group.keys, group.mask) for group in groups]
         bias = self.decoder.position_bias(levels, levels)
-        chain = bias + torch.full((levels, levels), -torch.inf, device=bias.device).triu(1)
+        before = torch.full((levels, levels), -torch.inf, device=bias.device).triu(1)
+        chain = [Group(users, levels, levels, before, bias)]
         up = bias[0, :, -1].flip(1)  # (heads, levels): of the key so many levels up
-        x = self.decoder.dropout(self.shared(tree.tokens))
-        for block, (key, value) in zip(self.decoder.block, self.cross_keys_values(states), strict=True):
-            x = block.layer[0](x, chain) if tree.is_chain else block.layer[0].along_paths(x, tree, up)
-            x = block.layer[1].attend(x, block.layer[1].query(x), key, value, mask)
-            x = block.layer[2](x)
-        return self.logits(x)
+        x = self.embed(tree.tokens.flatten(), self.decoder)
+        for own, cross, feed in (block.layer for block in self.decoder.block):
+            memory = cross.inner.split(states, cross.inner.k, cross.inner.v, norm=final)
+            x = own(x, chain) if tree.is_chain else own(x, tree, up, through="along_paths")
+            x = feed(cross(x, memory, histories_of, through="to_history"))
+        return self.logits(x).unflatten(0, (users, columns))
 
     def start(self, histories: Tensor) -> TigerState:
         return TigerState(self, histories)

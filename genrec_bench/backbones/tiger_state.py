@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones.inference import ROOM, AncestorMask, Rows, attend, fused_weight, rms_norm, split_heads
+from genrec_bench.backbones.inference import ROOM, AncestorMask, Rows, attend, split_heads
+from genrec_bench.backbones.layers import fused_weight, rms_norm
 from genrec_bench.contracts import PAD
 
 

@@ -55,3 +55,10 @@ def autocast(device: str | torch.device, precision: str) -> AbstractContextManag
     if not torch.amp.is_autocast_available(kind) or wanted == torch.is_autocast_enabled(kind):
         return nullcontext()
     return torch.autocast(kind, torch.bfloat16, enabled=wanted)
+
+
+def compute_dtype(like: Tensor) -> torch.dtype:
+    """The precision that autocast asks for on a tensor's device, or where it is off the tensor's own."""
+    kind = like.device.type
+    lower = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if lower else like.dtype

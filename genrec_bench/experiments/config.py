@@ -41,6 +41,8 @@ class TrainingConfig:
         0.0, "most memory of a forward pass and its backward pass beside the network, in GiB: users go through them in "
         "as many parts as that takes, all but one computed twice; 0 = all at once, as always where a user's rows are "
         "packed (group_users). With dropout other parts draw other masks", low=0.0)
+    precision: str = setting("float32", "what the network computes in; weights, optimiser, sums of norms, softmax and "
+                                        "loss stay in float32", choices=("float32", "bfloat16"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from genrec_bench.core import registry, settings
 from genrec_bench.core.files import canonical
 from genrec_bench.experiments.config import RunConfig
 
-ENGINE_VERSION = 3  # raise it when numbers of unchanged settings move: split, training, decoding, evaluation
+ENGINE_VERSION = 3  # raise it when numbers of unchanged settings move: split, decoding, evaluation
+TRAINING_VERSION = 2  # and this when only what our own loop and networks learn moves
 
 
 def short_hash(data: Any) -> str:
@@ -35,6 +36,7 @@ def method_parts(config: RunConfig) -> dict[str, Any]:
                                  for w in config.objectives]}
         sections = {"training": config.training, "decoding": config.decoding, "negatives": config.negatives}
         parts |= {name: settings.differing(section) for name, section in sections.items() if section is not None}
+        parts["training"]["version"] = TRAINING_VERSION
     return {name: part for name, part in parts.items() if part}
 
 

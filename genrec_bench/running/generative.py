@@ -116,7 +116,8 @@ def _run(job: Job) -> Outcome:
         return InputFeed(model, data, [o for _, o in objectives], trie=trie, negatives=config.negatives,
                          reference=reference, seed=job.seed,
                          stream="negatives" if part == "train" else "validation negatives",
-                         group_users=config.training.group_users, memory_gib=config.training.memory_gib)
+                         group_users=config.training.group_users, memory_gib=config.training.memory_gib,
+                         precision=config.training.precision)
 
     valid_feed = feed("valid") if config.training.selection != "ndcg@10" else None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from genrec_bench.backbones.folding import prefix_tree
 from genrec_bench.batches import TokenisedInstances, append_eos
 from genrec_bench.contracts import EOS, PAD
-from genrec_bench.core.devices import is_cuda
+from genrec_bench.core.devices import autocast, is_cuda
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.experiments.config import NegativesConfig
@@ -38,15 +38,16 @@ class InputFeed:
     """THE place that prepares what objectives see: forward passes, negatives, reference, thresholds.
 
     trie: needed where an objective names anything in `needs`. reference: the frozen network, where one is needed.
-    stream: the seed stream of the negatives. memory_gib: bound of `training.memory_gib`, 0 = none. `passes` counts rows
+    stream: the seed stream of the negatives. memory_gib, precision: see `TrainingConfig`. `passes` counts rows
     ("histories") and decoder positions, with and without gradient, over the feed's life.
     """
 
     def __init__(self, model: Any, data: TokenisedInstances, objectives: Iterable[Objective] = (), *,
                  trie: Trie | None = None, negatives: NegativesConfig | None = None, reference: Any = None,
-                 seed: int = 0, stream: str = "negatives", group_users: bool = False, memory_gib: float = 0.0) -> None:
+                 seed: int = 0, stream: str = "negatives", group_users: bool = False, memory_gib: float = 0.0,
+                 precision: str = "float32") -> None:
         self.model, self.data, self.trie, self.reference = model, data, trie, reference
-        self.seed, self.stream, self.memory_gib = seed, stream, memory_gib
+        self.seed, self.stream, self.memory_gib, self.precision = seed, stream, memory_gib, precision
         self.objectives = list(objectives)
         self.needs = frozenset().union(*(o.needs for o in self.objectives))
         self.pool = negatives or NegativesConfig()
@@ -154,12 +155,17 @@ class InputFeed:
         Packed sequences are read whole, whatever the slice.
         """
         targets, histories, tree = batch.targets, batch.histories, batch.tree
-        if tree is not None:
-            return lambda users: self.model.node_logits(histories[users], tree.of(users)), tuple(tree.tokens.shape)
-        if self.packs:
-            packed = batch.sequences, batch.sequence, batch.lengths, targets.shape[1]
-            return lambda _: self.model.packed_logits(*packed), tuple(targets.shape)
-        return lambda users: self.model.token_logits(histories[users], targets[users, None])[:, 0], tuple(targets.shape)
+        packed = batch.sequences, batch.sequence, batch.lengths, targets.shape[1]
+
+        def forward(users: slice) -> Tensor:
+            with autocast(self.data.device, self.precision):
+                if tree is not None:
+                    return self.model.node_logits(histories[users], tree.of(users))
+                if self.packs:
+                    return self.model.packed_logits(*packed)
+                return self.model.token_logits(histories[users], targets[users, None])[:, 0]
+
+        return forward, tuple(targets.shape if tree is None else tree.tokens.shape)
 
     def _bounded(self, forward: Callable[[slice], Tensor], users: int, positions: int) -> tuple[Tensor, int]:
         """`forward` of all users of a batch, in as many parts as `memory_gib` asks for, and the users of a part."""
@@ -194,8 +200,9 @@ class InputFeed:
 
             def score(users: slice) -> Tensor:
                 part = tree.of(users)
-                return node_token_logps(self.reference.node_logits(histories[users], part), part.nodes,
-                                        batch.candidates[users])
+                with autocast(self.data.device, self.precision):
+                    logits = self.reference.node_logits(histories[users], part)
+                return node_token_logps(logits, part.nodes, batch.candidates[users])
 
             logps = in_parts(score, len(histories), at_once)
             result = {"reference_target_token_logps": logps[:, 0], "reference_negative_token_logps": logps[:, 1:]}
@@ -212,7 +219,7 @@ class InputFeed:
         training = self.model.training
         self.model.eval()
         beams = beam_search(self.model, histories, self.trie, num_beams=asks.num_beams, normaliser=asks.normaliser,
-                            asks=False)
+                            precision=self.precision, asks=False)
         self.model.train(training)
         self._count("without", len(histories), len(histories) * (1 + sum(s.shape[1] for s in beams.trace_scores[:-1])))
         found = [s[:, asks.num_beams - 1] if s.shape[1] >= asks.num_beams else s.new_full(s.shape[:1], -torch.inf)
