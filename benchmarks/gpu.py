@@ -1,9 +1,9 @@
 """`python -m benchmarks.gpu --minutes 8 --out DIR`: what is run where a machine with a card is lent for some minutes.
 
-Every part is a process of its own with a share of the time that is left, so that one that raises, dies or hangs costs
-the others nothing. What it finds is on disk line by line; DIR/report.json and DIR/report.md are written after each.
-Needed are torch, numpy, scipy, tqdm and safetensors, of which transformers brings the last two: nothing that draws
-reports or runs RecBole is imported.
+Every part has a share of the time that is left, and after one that raises, dies or hangs the next has a new process, so
+that it costs the others nothing. What a part finds is on disk line by line; DIR/report.json and DIR/report.md are
+written after each. Needed are torch, numpy, scipy, tqdm and safetensors, of which transformers brings the last two;
+nothing that draws reports or runs RecBole is imported.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import tempfile
 import time
 import traceback
 from importlib.util import find_spec
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def options(words: list[str]) -> argparse.Namespace:
     args.threads = 1
     args.jobs = args.jobs if args.jobs is not None or args.device == "cpu" else JOBS
     means = common.means(args)  # which checks jobs, minutes and devices
-    args.devices, args.jobs = means.devices, args.jobs or 1
+    args.devices, args.jobs = tuple("cuda:0" if name == "cuda" else name for name in means.devices), args.jobs or 1
     return args
 
 
@@ -95,57 +97,91 @@ def direct(args: argparse.Namespace, words: str, end: float) -> int:
     with tempfile.TemporaryDirectory(prefix="genrec-bench-") as folder:
         scratch = Path(folder)
         made_up(scratch, args.tiny)
-        left = [name for name in PARTS if name in args.only]
+        left, worker = [name for name in PARTS if name in args.only], Worker()
         try:
             while left:
                 now, shares = time.time(), sum(PARTS[name][1] for name in left)
                 name = left.pop(0)
                 until = now + max(end - PACKING_SECONDS - now, 0.0) * PARTS[name][1] / shares
-                part = Part(name, args.devices, args.out, scratch, args.data_dir, args.runs, args.jobs, args.tiny,
-                            until - GRACE_SECONDS, words)
-                report["parts"][name] = carried_out(part)
+                part = Part(name, PARTS[name][0], args.devices, args.out, scratch, args.data_dir, args.runs, args.jobs,
+                            args.tiny, until - GRACE_SECONDS, words)
+                report["parts"][name] = worker.carry_out(part)
                 write(report, args.out)
         except KeyboardInterrupt as stopped:
             broken_off = exit_code(stopped)
+        finally:
+            worker.end()
         report["parts"]["records"] = packed(args.out)
         write(report, args.out)
     print(f"report: {args.out / 'report.md'}")
     return broken_off or int(any(failed(found) for found in report["parts"].values()))
 
 
-def carried_out(part: Part) -> dict[str, Any]:
-    """What a part found in a process of its own, which is broken off when its time is over."""
-    began = time.time()
-    process = start_child("spawn", work, part)
-    try:
-        process.join(max(part.seconds_left(), 0.0))
-        if process.is_alive():
-            process.terminate()
-            process.join(GRACE_SECONDS)
-    finally:
-        if hangs := process.is_alive():
-            process.kill()
-            process.join()
-    found = part.read()
-    if found["state"] == "died":
-        why = "it did not stop in time" if hangs else f"its process ended with code {process.exitcode}"
-        found["notes"].append(f"the part died: {why}")
-    return {**found, "seconds": round(time.time() - began, 1)}
+class Worker:
+    """A process that carries out one part after another; after one that did not end well the next has a new one."""
+
+    def __init__(self) -> None:
+        self.process: Any = None
+
+    def carry_out(self, part: Part) -> dict[str, Any]:
+        """What a part found; it is broken off when its time is over."""
+        began, why = time.time(), ""
+        if self.process is None:
+            self.pipe, theirs = Pipe()
+            self.process = start_child("spawn", live, theirs)
+            theirs.close()
+        try:
+            self.pipe.send(part)
+            wait([self.pipe, self.process.sentinel], max(part.seconds_left(), 0.0))
+            if not (self.pipe.poll() and self.pipe.recv()):  # it is not over, or did not end well
+                why = self.end()
+        except (EOFError, OSError):
+            why = self.end()
+        found = part.read()
+        if found["state"] == "died":
+            found["notes"].append(f"the part died: {why}")
+        return {**found, "seconds": round(time.time() - began, 1)}
+
+    def end(self) -> str:
+        """End the process: by a signal, which it has time to answer, then by force. Returns how it ended."""
+        if self.process is None:
+            return ""
+        self.process.terminate()
+        self.process.join(GRACE_SECONDS)
+        hangs = self.process.is_alive()
+        self.process.kill()
+        self.process.join()
+        code, self.process = self.process.exitcode, None
+        return "it did not stop in time" if hangs else f"its process ended with code {code}"
 
 
-def work(part: Part) -> None:
-    """A part's life, in its own process."""
-    module, _ = PARTS[part.name]
+def live(pipe: Connection) -> None:
+    """A worker's life: it ends after a part that did not end well, whose CUDA context may be of no use any more."""
+    while True:
+        try:
+            part = pipe.recv()
+        except EOFError:
+            return
+        done = carried_out(part)
+        pipe.send(done)
+        if not done:
+            return
+
+
+def carried_out(part: Part) -> bool:
+    """Whether a part ended well; how it ended is on disk."""
     try:
-        getattr(importlib.import_module(module), part.name)(part)
+        getattr(importlib.import_module(part.module), part.name)(part)
         part.write("done")
+        return True
     except (KeyboardInterrupt, SystemExit):  # SIGTERM, which the scheduler passes on as an exit
-        part.note("broken off: its share of the time was over; what is below was finished before")
+        part.found["notes"].append("broken off, for its share of the time was over; what is here was finished before")
         part.write("broken off")
     except Exception:  # noqa: BLE001  the next part has its turn
         part.found["notes"].append(f"the part failed:\n{traceback.format_exc()}")
         part.write("failed")
         traceback.print_exc()
+    return False
 
 
 def packed(out: Path) -> dict[str, Any]:

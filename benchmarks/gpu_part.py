@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.core.files import dump_json, write_atomically
+from genrec_bench.core.files import dump_json
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.running.workspace import Prepared, Workspace
@@ -27,11 +27,12 @@ TINY = {"width": 16, "num_layers": 1, "num_heads": 2, "head_width": 8, "feed_for
 class Part:
     """One part under way: what it may use, and what it has found, which is on disk after every line.
 
-    devices: the first is what all parts but `runs` work on. scratch: a folder that is deleted in the end. until: the
-    time at which it is broken off. words: the command, for records.
+    module: where its function is, which has its name. devices: the first is what all parts but `runs` work on. scratch:
+    a folder that is deleted in the end. until: the time at which it is broken off. words: the command, for records.
     """
 
     name: str
+    module: str
     devices: tuple[str, ...]
     out: Path
     scratch: Path
@@ -79,7 +80,9 @@ class Part:
     def write(self, state: str | None = None) -> None:
         """To disk, with how it ended where it has."""
         self.found["state"] = state or self.found["state"]
-        write_atomically(self.file, dump_json(self.found).encode())
+        fresh = self.file.with_suffix(".new")  # not synced to disk, which would take longer than what it tells of
+        fresh.write_text(dump_json(self.found), encoding="utf-8")
+        fresh.replace(self.file)
 
     def read(self) -> dict[str, Any]:
         """What was written, by another process perhaps."""

@@ -1,17 +1,20 @@
-"""What is run on a lent card, rehearsed on the CPU where only torch, numpy, scipy and what transformers brings exist."""
+"""What is run on a lent card, rehearsed on the CPU without the packages that such a machine may lack."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import gpu, gpu_part
+from benchmarks import gpu
+from benchmarks.gpu_part import Part
 from genrec_bench.core.errors import UserError
 from genrec_bench.results.merge import merge
 
@@ -58,18 +61,56 @@ def test_every_part_works_without_packages_that_a_lent_machine_lacks(tmp_path: P
     assert "| repeat | done | 0 |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_part_that_dies_hangs_or_raises_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "GRACE_SECONDS", 0.2)
-    monkeypatch.setitem(gpu.PARTS, "dies", ("tests.test_gpu_rehearsal", 1))
-    found = {}
-    for name, seconds in (("outputs", 60.0), ("repeat", 60.0), ("speed", 2.5), ("runs", 2.5)):
-        part = gpu_part.Part(name, ("cpu",), tmp_path, tmp_path, None, None, 1, True, gpu.time.time() + seconds, "")
-        found[name] = gpu.carried_out(part)
-    assert found
+def part_of(name: str, folder: Path, seconds: float = 60.0) -> Part:
+    return Part(name, "tests.test_gpu_rehearsal", ("cpu",), folder, folder, None, None, 1, True, time.time() + seconds,
+                "")
+
+
+def works(part: Part) -> None:
+    part.row("process", os.getpid())
+
+
+def raises(part: Part) -> None:
+    part.row("before", 1)
+    raise RuntimeError("the reason")
+
+
+def dies(part: Part) -> None:
+    part.row("before", 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def waits(part: Part) -> None:
+    part.row("before", 1)
+    time.sleep(60)
+
+
+def hangs(part: Part) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    waits(part)
+
+
+def test_after_a_part_that_raises_dies_waits_or_hangs_comes_the_next(tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "GRACE_SECONDS", 1.0)
+    worker, found, processes = gpu.Worker(), {}, []
+    try:
+        for name in ("works", "works", "raises", "works", "dies", "works", "waits", "works", "hangs"):
+            found[name] = worker.carry_out(part_of(name, tmp_path, 1.0 if name in ("waits", "hangs") else 60.0))
+            processes += [row["value"] for row in found[name]["rows"] if row["what"] == "process"]
+    finally:
+        worker.end()
+    assert {name: part["state"] for name, part in found.items()} == {
+        "works": "done", "raises": "failed", "dies": "died", "waits": "broken off", "hangs": "died"}
+    assert all([row["what"] for row in part["rows"]] == ["before"] for name, part in found.items() if name != "works")
+    assert processes[0] == processes[1] and len(set(processes)) == 4  # one goes on until a part does not end well
+    for name, note in (("raises", "RuntimeError: the reason"), ("dies", "code -9"), ("hangs", "did not stop in time")):
+        assert note in found[name]["notes"][-1]
+    assert {name for name, part in found.items() if gpu.failed(part)} == {"raises", "dies", "hangs"}
 
 
 def test_a_row_above_its_limit_or_without_a_number_is_a_failure(tmp_path: Path) -> None:
-    part = gpu_part.Part("outputs", ("cpu",), tmp_path, tmp_path, None, None, 1, True, 0.0, "")
+    part = part_of("outputs", tmp_path)
     for value, limit in ((2.0, None), (0.5, 0.5), (0.6, 0.5), (float("nan"), 0.5)):
         part.row("x", value, limit=limit)
     with part.going_on("y"):
