@@ -73,8 +73,9 @@ def selected_rows(selection: Selection) -> list[dict[str, Any]]:
 
     Raises: UserError for a wrong name, and where no row is left.
     """
-    rows = [{**row, "paper": load_suite(part)["suite"].get("paper"), "suite": part}
-            for part in parts_of(selection.suite) for row in load_suite(part).get("row", [])]
+    suites = {part: load_suite(part) for part in parts_of(selection.suite)}
+    rows = [{**row, "paper": suite["suite"].get("paper"), "suite": part}
+            for part, suite in suites.items() for row in suite.get("row", [])]
     _check_names(selection, rows)
     named = [row.get("baseline") for row in rows]
     rows += [{"baseline": name} for name in selection.baselines or () if name not in named]
