@@ -71,7 +71,7 @@ def options(words: list[str]) -> argparse.Namespace:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     args.threads = 1
     args.jobs = args.jobs if args.jobs is not None or args.device == "cpu" else JOBS
-    means = common.means(args)  # which checks jobs, minutes and devices
+    means = common.means(args)  # which checks jobs, minutes and devices, and makes ready for CUDA
     args.devices, args.jobs = tuple("cuda:0" if name == "cuda" else name for name in means.devices), args.jobs or 1
     return args
 
@@ -79,7 +79,6 @@ def options(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     """Exit code 0 done, 1 where something failed, 2 for a mistake of the user's, 130 and 143 where it was ended."""
     end = time.time()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts: equal bits need it
     try:
         with signals_as_ctrl_c():
             args = options(words)
@@ -169,11 +168,11 @@ def live(pipe: Connection) -> None:
 
 
 def carried_out(part: Part) -> bool:
-    """Whether a part ended well; how it ended is on disk."""
+    """Whether a part ended well, so that its process may go on; how it ended is on disk."""
     try:
         getattr(importlib.import_module(part.module), part.name)(part)
         part.write("done")
-        return True
+        return not part.spoilt
     except (KeyboardInterrupt, SystemExit):  # SIGTERM, which the scheduler passes on as an exit
         part.found["notes"].append("broken off, for its share of the time was over; what is here was finished before")
         part.write("broken off")

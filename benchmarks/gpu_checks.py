@@ -37,7 +37,7 @@ SEARCHES = ({"normaliser": "flat"}, {"normaliser": "trie"}, {"eos": True})
 def outputs(part: Part) -> None:
     """Logits, losses, gradients and beam lists of both backbones on the device beside those on the CPU."""
     torch.set_float32_matmul_precision("highest")
-    with deterministic(torch.get_num_threads()):  # as in runs: it chooses the kernels
+    with deterministic(torch.get_num_threads(), part.device):  # as in runs: it chooses the kernels
         for name, label in BACKBONES.items():
             prepared, _ = part.prepared(label, "outputs", {name: {"dropout": 0.0}} if name == "tiger" else {})
             problem = Problem(prepared, torch.Generator().manual_seed(0))

@@ -29,6 +29,7 @@ class Part:
 
     module: where its function is, which has its name. devices: the first is what all parts but `runs` work on. scratch:
     a folder that is deleted in the end. until: the time at which it is broken off. words: the command, for records.
+    spoilt: the next part must have another process.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     tiny: bool
     until: float
     words: str
+    spoilt: bool = False
     found: dict[str, Any] = field(default_factory=lambda: {"state": "died", "rows": [], "notes": []})
 
     @property

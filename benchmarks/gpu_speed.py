@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,12 +17,16 @@ from torch import Tensor
 from benchmarks.gpu_part import BACKBONES, Part
 from genrec_bench.backbones.folding import prefix_tree
 from genrec_bench.batches import TokenisedInstances
+from genrec_bench.core.devices import autocast, is_cuda
 from genrec_bench.core.errors import first_line
 from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.running.generative import deterministic
 from genrec_bench.running.runner import run_one
 from genrec_bench.running.workspace import Prepared
+from genrec_bench.search import beam
+from genrec_bench.search.steps import TrieTensors
+from genrec_bench.trie import Trie
 
 PRECISIONS = ("float32", "bfloat16")
 GRAPHED = {"float32": 1e-3, "bfloat16": 2e-2}  # a graph's products may be added up in another order
@@ -38,13 +43,13 @@ def speed(part: Part) -> None:
         for precision in PRECISIONS:
             with part.going_on(f"{name}, {precision}: a run"):
                 whole_run(part, name, precision, trains)
-    if part.device == "cpu":
+    if not is_cuda(part.device):
         part.note("CUDA graphs: a CPU has none, so their steps run eagerly twice")
-    part.note(f"steps: {ROWS} rows at fixed shapes, without dropout. A beam search is not graphed as a whole, for it "
-              f"asks the device once at its end; the network's share is, the history and every step of {BEAMS} beams")
-    if part.device != "cpu":
+    part.note(f"steps: {ROWS} rows at fixed shapes, {BEAMS} beams, without dropout and optimiser. The network reads in "
+              "a beam search the history and every prefix; the tensors of the trie are made before")
+    if is_cuda(part.device):
         torch.cuda.set_device(part.device)  # where graphs are captured
-    with deterministic(torch.get_num_threads()):  # as in runs: it chooses the kernels
+    with deterministic(torch.get_num_threads(), part.device):  # as in runs: it chooses the kernels
         for name, label in BACKBONES.items():
             prepared, _ = part.prepared(label, "speed")
             for precision in PRECISIONS:
@@ -59,7 +64,7 @@ def whole_run(part: Part, name: str, precision: str, trains: bool) -> None:
     if trains:
         changes["training"] = {"precision": precision}
     prepared, workspace = part.prepared(BACKBONES[name].split(" + ")[0] + " + cross-entropy", "speed", changes)
-    cuda = part.device.startswith("cuda")
+    cuda = is_cuda(part.device)
     if cuda:
         torch.cuda.reset_peak_memory_stats(part.device)
     record = run_one(prepared, workspace, Quiet())
@@ -83,15 +88,13 @@ def steps(prepared: Prepared, device: str, precision: str) -> dict[str, Callable
     histories, targets = data.histories(rows), data.targets(rows)
     tree = prefix_tree(targets[:, None], skip_pad=False)
     codes = torch.from_numpy(ids.tokens[:BEAMS]).to(device)  # any tokens do: the work does not depend on them
+    trie = Trie.from_codes(ids.tokens)
+    tensors = TrieTensors(trie, torch.device(device))
     parents = torch.arange(len(codes), device=device).expand(len(rows), -1)
-
-    def network() -> Any:
-        return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16",
-                              cache_enabled=False)
 
     def train() -> Made:
         model.zero_grad(set_to_none=True)
-        with network():
+        with autocast(device, precision):
             logits = model.node_logits(histories, tree)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()
@@ -99,7 +102,7 @@ def steps(prepared: Prepared, device: str, precision: str) -> dict[str, Callable
 
     @torch.inference_mode()
     def decode() -> Made:
-        with network():
+        with autocast(device, precision):
             state = model.start(histories)
             logits, newest = state.first(), 0
             for level in range(codes.shape[1] - 1):
@@ -108,7 +111,12 @@ def steps(prepared: Prepared, device: str, precision: str) -> dict[str, Callable
                 logits = state.advance(chosen, codes[:, level].expand(len(rows), -1))
         return (logits,)
 
-    return {"forward and backward": train, "the network in a beam search": decode}
+    def search() -> Made:
+        # which makes the trie's tensors anew, copies from the host that no graph can hold
+        with mock.patch.object(beam, "TrieTensors", lambda *_: tensors):
+            return (beam.beam_search(model, histories, trie, num_beams=BEAMS, precision=precision, asks=False).scores,)
+
+    return {"forward and backward": train, "the network in a beam search": decode, "a beam search": search}
 
 
 def beside_graph(part: Part, what: str, step: Callable[[], Made], limit: float) -> None:
@@ -121,7 +129,11 @@ def beside_graph(part: Part, what: str, step: Callable[[], Made], limit: float) 
         replay()
         gap = float((together(results()) - expected).norm() / expected.norm())
     except RuntimeError as error:
-        part.note(f"{what}: no CUDA graph: {first_line(error)}")
+        first: BaseException = error
+        while first.__context__ is not None:  # what comes of ending a capture that failed says nothing
+            first = first.__context__
+        part.note(f"{what}: no CUDA graph: {first_line(first)}")
+        part.spoilt = True
         return
     part.row(f"{what}, graph beside eager", gap, "length of the difference over the length", limit)
     graphed = milliseconds(replay, part)
@@ -135,7 +147,7 @@ def together(results: Made) -> Tensor:
 
 def captured(step: Callable[[], Made], device: str) -> tuple[Callable[[], Any], Callable[[], Made]]:
     """What replays a step, and what gives its results; on a CPU the step itself. Raises: RuntimeError."""
-    if device == "cpu":
+    if not is_cuda(device):
         kept: list[Made] = []
         return lambda: kept.__setitem__(slice(None), [step()]), lambda: kept[0]
     side = torch.cuda.Stream(device)
@@ -157,7 +169,7 @@ def milliseconds(step: Callable[[], Any], part: Part, least_seconds: float = 0.5
     while len(taken) < (2 if part.tiny else 5) or (not part.tiny and sum(taken) < least_seconds and len(taken) < most):
         began = time.perf_counter()
         step()
-        if part.device.startswith("cuda"):
+        if is_cuda(part.device):
             torch.cuda.synchronize(part.device)
         taken.append(time.perf_counter() - began)
     return 1e3 * statistics.median(taken)

@@ -122,6 +122,26 @@ def test_a_row_above_its_limit_or_without_a_number_is_a_failure(tmp_path: Path) 
     assert "RuntimeError: the reason" in found["notes"][0] and gpu.failed({**found, "state": "done"})
 
 
+def test_a_step_that_is_no_graph_is_noted_with_the_first_reason(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch  # not above: the processes of the test before would load it too
+
+    from benchmarks import gpu_speed
+
+    def captured(*_: Any) -> Any:
+        try:
+            raise RuntimeError("a copy from the host")
+        finally:
+            raise RuntimeError("the capture failed before")  # as its end has it
+
+    monkeypatch.setattr(gpu_speed, "captured", captured)
+    part = part_of("speed", tmp_path)
+    gpu_speed.beside_graph(part, "x", lambda: (torch.ones(2),), 1e-3)
+    found = part.read()
+    assert [row["what"] for row in found["rows"]] == ["x, eager"] and part.spoilt
+    assert found["notes"] == ["x: no CUDA graph: a copy from the host"]
+
+
 @pytest.mark.parametrize("words, message", [
     (["--only", "speeed"], "speed"), (["--minutes", "0"], "minutes must be above 0"), (["--runs", "no"], "no file no"),
     (["--device", "cpu,cuda"], "cpu or GPUs"), (["--jobs", "0"], "jobs must be at least 1")])
