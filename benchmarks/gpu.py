@@ -12,6 +12,7 @@ import argparse
 import importlib
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ from genrec_bench.running.folders import check_writable
 PARTS = {"outputs": ("benchmarks.gpu_checks", 2), "repeat": ("benchmarks.gpu_checks", 2),
          "speed": ("benchmarks.gpu_speed", 3), "runs": ("benchmarks.gpu_runs", 5)}
 PACKING_SECONDS, GRACE_SECONDS = 5.0, 5.0  # kept for packing the records; for a part to stop in
+EARLY = "its time was over before its process had begun"
 JOBS = 4  # side by side on a card, which one small network does not fill
 OPTIONAL = {"recbole": "baselines of RecBole and ml-100k", "sklearn": "semantic IDs by rq_kmeans, words of titles in "
             "the facts about test rows", "matplotlib": "reports, drawn elsewhere from the records"}
@@ -125,20 +127,23 @@ class Worker:
     def carry_out(self, part: Part) -> dict[str, Any]:
         """What a part found; it is broken off when its time is over."""
         began, why = time.time(), ""
+        if part.seconds_left() <= 0:
+            return {**part.found, "state": "not begun, for no time was left", "seconds": 0.0}
         if self.process is None:
             self.pipe, theirs = Pipe()
             self.process = start_child("spawn", live, theirs)
             theirs.close()
         try:
             self.pipe.send(part)
-            wait([self.pipe, self.process.sentinel], max(part.seconds_left(), 0.0))
+            wait([self.pipe, self.process.sentinel], part.seconds_left())
             if not (self.pipe.poll() and self.pipe.recv()):  # it is not over, or did not end well
                 why = self.end()
         except (EOFError, OSError):
             why = self.end()
         found = part.read()
         if found["state"] == "died":
-            found["notes"].append(f"the part died: {why}")
+            found["state"] = "broken off" if why == EARLY else "died"
+            found["notes"].append(why)
         return {**found, "seconds": round(time.time() - began, 1)}
 
     def end(self) -> str:
@@ -151,7 +156,7 @@ class Worker:
         self.process.kill()
         self.process.join()
         code, self.process = self.process.exitcode, None
-        return "it did not stop in time" if hangs else f"its process ended with code {code}"
+        return "it did not stop in time" if hangs else EARLY if code == -signal.SIGTERM else f"it ended with code {code}"
 
 
 def live(pipe: Connection) -> None:

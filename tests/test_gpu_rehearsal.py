@@ -102,6 +102,8 @@ def test_after_a_part_that_raises_dies_waits_or_hangs_comes_the_next(tmp_path: P
             processes += [row["value"] for row in found[name]["rows"] if row["what"] == "process"]
     finally:
         worker.end()
+    late = worker.carry_out(part_of("works", tmp_path / "late", -1.0))
+    assert late["state"].startswith("not begun") and not gpu.failed(late)
     assert {name: part["state"] for name, part in found.items()} == {
         "works": "done", "raises": "failed", "dies": "died", "waits": "broken off", "hangs": "died"}
     assert all([row["what"] for row in part["rows"]] == ["before"] for name, part in found.items() if name != "works")
