@@ -156,7 +156,9 @@ class Worker:
         self.process.kill()
         self.process.join()
         code, self.process = self.process.exitcode, None
-        return "it did not stop in time" if hangs else EARLY if code == -signal.SIGTERM else f"it ended with code {code}"
+        if hangs:
+            return "it did not stop in time"
+        return EARLY if code == -signal.SIGTERM else f"its process ended with code {code}"
 
 
 def live(pipe: Connection) -> None:
