@@ -266,6 +266,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(toy_folder: Path, tmp_path: P
     assert not (workspace.folder(resumed.run_id) / STATE).exists()
 
 
+def test_a_run_in_bfloat16_goes_on_too(toy_folder: Path, tmp_path: Path) -> None:
+    """Bit for bit, with weights in float32, and with a name of its own."""
+    changes = "training.epochs=2", "training.precision=bfloat16"
+    exact, _ = run(toy_folder, tmp_path / "exact", 0, *changes[:1])
+    whole, files = run(toy_folder, tmp_path / "whole", 0, *changes)
+    prepared, workspace = generative_run(toy_folder, tmp_path / "cut", 0, *changes)
+    with pytest.raises(KeyboardInterrupt):
+        run_one(prepared, workspace, StopAfter(1))
+    tensors, _ = checkpoints.read(workspace.folder(prepared.run_id) / STATE)
+    assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32, torch.float64}
+    resumed = run_one(*generative_run(toy_folder, tmp_path / "cut", 0, *changes), Quiet())
+    assert resumed.training == whole.training and left_behind(workspace, resumed) == files
+    losses = [[entry["loss"] for entry in record.training["curve"]] for record in (whole, exact)]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert whole.run_id != exact.run_id
+
+
 @pytest.mark.parametrize("change", [{"threads": 2}, {"device": "meta"}])
 def test_a_run_is_not_resumed_elsewhere(toy_interactions: Interactions, tmp_path: Path, change: dict[str, Any]) -> None:
     """As if the state had been made with another thread count or on another device."""
