@@ -14,6 +14,7 @@ import torch
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import Progress
+from genrec_bench.core.devices import on_device
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
 from genrec_bench.core.provenance import device_name
@@ -109,7 +110,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
 
 def initial_states(objectives: list[tuple[float, Objective]], data: TokenisedInstances) -> States:
     """The run state of each objective before the first step."""
-    return [{name: tensor.to(data.device) for name, tensor in o.initial_state(data.table.shape[1]).items()}
+    return [{name: on_device(data.device, tensor) for name, tensor in o.initial_state(data.table.shape[1]).items()}
             for _, o in objectives]
 
 
