@@ -70,7 +70,8 @@ def exact_ranks(backbone: Any, histories: Tensor, trie: Trie, targets: Tensor, *
 def expand_until_closed(table: PrefixScores, open_nodes: Open) -> None:
     """Expand the open nodes, round by round, until no node is open.
 
-    As soon as at most half of the users have open nodes, the search goes on with these users alone.
+    As soon as at most half of the users have open nodes, the search goes on with these users alone. A round asks the
+    device one question, that of `PrefixScores.expand`, and so does the one that finds nothing open.
     open_nodes: what it says of a user may change only by what is read for this user.
     """
     while rows := table.expand(*open_nodes(table)):
