@@ -75,7 +75,7 @@ class InputFeed:
     def each_pass(self, steps: Iterable[list[np.ndarray]], at_once: int) -> Iterator[tuple[Pass, np.ndarray | Batch]]:
         """The passes of an epoch's steps with what `inputs` takes: rows on a CPU, elsewhere batches prepared ahead."""
         passes = joined(steps, at_once)
-        if self.data.device == "cpu":
+        if str(self.data.device) == "cpu":
             return ((one, one.rows) for one in passes)
         return ahead(self.prepare, passes)
 
@@ -86,7 +86,7 @@ class InputFeed:
         0, into `GPU_SHARE` of its memory, as the longest history says, so that a model of GPU always joins the same.
         """
         if not is_cuda(self.data.device) or accumulation == 1:
-            return 1 if self.data.device == "cpu" else accumulation
+            return 1 if str(self.data.device) == "cpu" else accumulation
         total = torch.cuda.get_device_properties(self.data.device).total_memory
         fit = self.rows_within(self.memory_gib or GPU_SHARE * total / GIB)
         return max(1, min(accumulation, fit // batch_size))
