@@ -34,8 +34,8 @@ from genrec_bench.search.beam import beam_search, exact_ranks, exact_top_k
 from genrec_bench.search.diagnose import diagnose_users
 from genrec_bench.search.prefix_scores import PrefixScores
 from genrec_bench.splits.leave_one_out import LeaveOneOut
-from genrec_bench.training.feed import InputFeed
-from genrec_bench.training.loop import adamw, add_gradient, initial_states, one_epoch
+from genrec_bench.training.feed import InputFeed, add_gradient
+from genrec_bench.training.loop import adamw, initial_states, one_epoch
 from genrec_bench.training.micro_batches import GIB, kept_bytes
 from genrec_bench.training.passes import Pass, ahead, joined
 from genrec_bench.trie import Trie

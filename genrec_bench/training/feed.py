@@ -245,6 +245,23 @@ def _eos_logps(logits: Tensor, targets: Tensor) -> Tensor:
     return last[:, EOS] - last.logsumexp(dim=1)
 
 
+def add_gradient(feed: InputFeed, objectives: list[tuple[float, Objective]], states: States, one: Pass,
+                 rows: np.ndarray | Batch, reduction: str) -> Tensor:
+    """Forward and backward of one pass, whose forward passes of the step count as if they came one by one.
+
+    rows: those of the pass, or what the feed has prepared for them. reduction: `training.accumulation_reduction`.
+    Returns the sum of the losses, () float64 without gradient.
+    """
+    inputs, losses, shares = feed.inputs(rows), [], []
+    for number, part in enumerate(one.slices, 1):
+        seen = inputs if len(one.parts) == 1 else inputs.part(part)
+        seen.closes_step = one.closes_step and number == len(one.parts)
+        losses.append(row_losses(objectives, states, seen).sum())
+        shares.append(losses[-1] / (one.step_rows if reduction == "mean" else part.stop - part.start))
+    sum(shares).backward()
+    return sum(loss.detach().double() for loss in losses)
+
+
 def row_losses(objectives: list[tuple[float, Objective]], states: States, inputs: ObjectiveInputs) -> Tensor:
     """(B,) weighted sum of the objectives; each sees its own negatives and run state, whose entries it may replace.
 

@@ -22,8 +22,7 @@ from genrec_bench.core.seeds import stream_seed
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.base import Objective
 from genrec_bench.training import checkpoints
-from genrec_bench.training.feed import InputFeed, States, row_losses
-from genrec_bench.training.passes import Batch, Pass
+from genrec_bench.training.feed import InputFeed, States, add_gradient
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 
@@ -178,23 +177,6 @@ def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Ob
     return mean
 
 
-def add_gradient(feed: InputFeed, objectives: list[tuple[float, Objective]], states: States, one: Pass,
-                 rows: np.ndarray | Batch, reduction: str) -> torch.Tensor:
-    """Forward and backward of one pass, whose forward passes of the step count as if they came one by one.
-
-    rows: those of the pass, or what the feed has prepared for them. reduction: `training.accumulation_reduction`.
-    Returns the sum of the losses, () float64 without gradient.
-    """
-    inputs, losses, shares = feed.inputs(rows), [], []
-    for number, part in enumerate(one.slices, 1):
-        seen = inputs if len(one.parts) == 1 else inputs.part(part)
-        seen.closes_step = one.closes_step and number == len(one.parts)
-        losses.append(row_losses(objectives, states, seen).sum())
-        shares.append(losses[-1] / (one.step_rows if reduction == "mean" else part.stop - part.start))
-    sum(shares).backward()
-    return sum(loss.detach().double() for loss in losses)
-
-
 def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int) -> None:
     if scalars is not None:
         for name in ("loss", "valid_ndcg@10"):
@@ -206,5 +188,3 @@ def _tell(entry: dict[str, float], scalars: Any, progress: Progress, epochs: int
     value = entry.get("valid_ndcg@10")
     progress.step(entry["epoch"], epochs, f"loss {entry['loss']:.4f}"
                   + (f", validation NDCG@10 {value:.4f}" if value is not None else ""))
-
-
