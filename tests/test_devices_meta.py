@@ -375,7 +375,10 @@ def test_a_gpu_joins_what_its_memory_holds(toy_interactions: Interactions, monke
 
 @pytest.mark.parametrize("name", ["cross_entropy", "s_dpo"])
 def test_rows_within_a_bound_stay_within_it(toy_interactions: Interactions, name: str) -> None:
-    """All of them like the longest history: what autograd keeps and the logits, with the factors of a bound."""
+    """All of them like the longest history: what autograd keeps and the logits, with the factors of a bound.
+
+    A third of it at least: the pass of one row alone, from which is judged, has rows of padding on a CPU.
+    """
     world, objective = World(toy_interactions, "tiger", "cpu"), build(name, 0)
     feed = world.feed(objective)
     rows = feed.rows_within(0.01)
@@ -383,7 +386,7 @@ def test_rows_within_a_bound_stay_within_it(toy_interactions: Interactions, name
     forward, (users, positions) = feed._forward(batch)
     logits = 4 * users * positions * world.ids.vocab_size
     assert users == rows > 10
-    assert 0.4 < (1.5 * kept_bytes(lambda: forward(slice(None)), world.model) + 6 * logits) / (0.01 * GIB) <= 1.0
+    assert 0.3 < (1.5 * kept_bytes(lambda: forward(slice(None)), world.model) + 6 * logits) / (0.01 * GIB) <= 1.0
 
 
 # Batches ahead

@@ -100,7 +100,7 @@ class InputFeed:
         spread = np.linspace(0, self.trie.num_ids - 1, self.num_negatives)[None] if self.num_negatives else None
         batch = self.prepare(longest, spread).to(self.data.device)
         forward, (_, positions) = self._forward(batch)
-        kept = kept_bytes(lambda: forward(slice(1)), self.model)
+        kept = self._kept_of_one(forward, batch)
         return users_within(memory_gib, kept=kept, logits=positions * self.data.vocab_size * torch.float32.itemsize)
 
     def prepare(self, rows: np.ndarray, drawn: np.ndarray | None = None) -> Batch:
@@ -136,9 +136,9 @@ class InputFeed:
         forward, (users, positions) = self._forward(batch)
         self._count("with", users if batch.sequences is None else len(batch.sequences), users * positions)
         if batch.tree is None:
-            logits = forward(slice(None)) if self.packs else self._bounded(forward, users, positions)[0]
+            logits = forward(slice(None)) if self.packs else self._bounded(forward, batch, positions)[0]
             return ObjectiveInputs(targets, logits, **more, **self._without_gradient(batch, users))
-        node_logits, at_once = self._bounded(forward, users, positions)
+        node_logits, at_once = self._bounded(forward, batch, positions)
         tree, depth, own = batch.tree, targets.shape[1], batch.tree.nodes[:, 0]
         logits = node_logits.gather(1, own[:, :, None].expand(-1, -1, node_logits.shape[2]))
         if "eos" in self.needs:
@@ -167,14 +167,23 @@ class InputFeed:
 
         return forward, tuple(targets.shape if tree is None else tree.tokens.shape)
 
-    def _bounded(self, forward: Callable[[slice], Tensor], users: int, positions: int) -> tuple[Tensor, int]:
+    def _bounded(self, forward: Callable[[slice], Tensor], batch: Batch, positions: int) -> tuple[Tensor, int]:
         """`forward` of all users of a batch, in as many parts as `memory_gib` asks for, and the users of a part."""
-        at_once = users
+        at_once = users = len(batch.targets)
         if self.memory_gib:
-            kept = kept_bytes(lambda: forward(slice(1)), self.model)
+            kept = self._kept_of_one(forward, batch)
             logits = users * positions * self.data.vocab_size * torch.float32.itemsize
             at_once = users_at_once(users, kept=kept, logits=logits, memory_gib=self.memory_gib)
         return in_parts(forward, users, at_once), at_once
+
+    def _kept_of_one(self, forward: Callable[[slice], Tensor], batch: Batch) -> int:
+        """Bytes that autograd keeps of the user with the longest history alone.
+
+        Only a CPU, where others are padded less, is asked which one that is.
+        """
+        asks = batch.histories is not None and batch.histories.device.type == "cpu"
+        longest = int((batch.histories != PAD).sum(dim=1).argmax()) if asks else 0
+        return kept_bytes(lambda: forward(slice(longest, longest + 1)), self.model)
 
     def _sequences(self, rows: np.ndarray) -> dict[str, Tensor]:
         """For one causal pass over the longest row of each chain; the rows come in any order."""
