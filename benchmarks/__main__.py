@@ -1,7 +1,8 @@
 """`python -m benchmarks`: measure, write results.csv and results.md.
 
-Processor time on 1 thread is taken in one process, wall time on 2 threads in a second one, so that neither pool of
-threads disturbs the other. OMP_WAIT_POLICY=PASSIVE: a waiting thread gives its core away instead of spinning.
+Every place, a number of threads with an allocator, has a process of its own: pools of threads disturb each other, and
+the allocator is set before a process starts. OMP_WAIT_POLICY=PASSIVE: a waiting thread gives its core away instead of
+spinning.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import tables
 from benchmarks.harness import Case, Row, Unequal, measure
-from benchmarks.machine import describe, is_quiet
+from benchmarks.machine import KEEPS, describe, is_quiet, precisions
 from genrec_bench.cli import Parser
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError, unknown
@@ -25,7 +27,8 @@ from genrec_bench.running.folders import LOCAL, check_folder
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = ("decoding", "exact", "training", "reports")
-THREADS = (1, 2)
+ALLOCATORS = {"keeps": KEEPS, "default": dict.fromkeys(KEEPS)}
+PLACES = ((1, "keeps"), (2, "keeps"), (1, "default"))
 
 
 def options(words: list[str]) -> argparse.Namespace:
@@ -42,8 +45,9 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="where the tables go")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="times every arm is timed (default: 3)")
     parser.add_argument("--users", type=int, default=0, metavar="N", help="at most so many users an arm, for a try")
-    parser.add_argument("--threads", type=int, default=0, choices=(0, *THREADS), metavar="N",
+    parser.add_argument("--threads", type=int, default=0, choices=(0, 1, 2), metavar="N",
                         help="only 1 (processor time) or only 2 (wall time)")
+    parser.add_argument("--allocator", default="keeps", choices=ALLOCATORS, help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=Path, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     for name in args.only:
@@ -77,18 +81,24 @@ def main(words: list[str]) -> int:
 
 
 def direct(args: argparse.Namespace, words: list[str]) -> int:
-    """One process for each number of threads, then the tables. The tables of what was not run stay."""
+    """One process for each place, then the tables. The tables of what was not run stay."""
     about = describe()
     if not is_quiet(about["load"]):
         print(f"warning: the load average is {about['load']}: the machine is not quiet, so that the figures are not to "
               "be relied on.", file=sys.stderr)
+    if "bfloat16" not in precisions():
+        print("bfloat16 is left out: this processor has no instructions for it.", file=sys.stderr)
     path = args.out / "results.csv"
     old, new = tables.read(path), []
     with tempfile.TemporaryDirectory() as folder:
-        for threads in (args.threads,) if args.threads else THREADS:
-            part = Path(folder) / f"{threads}.csv"
-            command = [sys.executable, "-m", "benchmarks", *words, "--threads", str(threads), "--worker", str(part)]
-            code = run_worker(command, {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)})
+        for threads, allocator in PLACES:
+            if args.threads not in (0, threads):
+                continue
+            part = Path(folder) / f"{threads}-{allocator}.csv"
+            command = [sys.executable, "-m", "benchmarks", *words, "--threads", str(threads), "--allocator", allocator,
+                       "--worker", str(part)]
+            code = run_worker(command, {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads),
+                                        **ALLOCATORS[allocator]})
             if code:
                 return code
             new += [tables.Line(line.row, about) for line in tables.read(part)]
@@ -101,24 +111,28 @@ def direct(args: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def run_worker(command: list[str], variables: dict[str, str]) -> int:
-    """The exit code of a process of its own."""
-    return subprocess.run(command, env={**os.environ, **variables}).returncode
+def run_worker(command: list[str], variables: dict[str, str | None]) -> int:
+    """The exit code of a process of its own; None = without that variable."""
+    wanted = {**os.environ, **variables}
+    return subprocess.run(command, env={name: text for name, text in wanted.items() if text is not None}).returncode
 
 
 def work(args: argparse.Namespace) -> int:
-    """Measure with one number of threads and leave the rows in a file."""
+    """Measure in one place and leave the rows in a file."""
     import torch
 
     from benchmarks.corpora import Setting
 
     torch.set_num_threads(args.threads)
-    setting = Setting(args.data_dir, args.results, tuple(args.checkpoint), args.users)
+    setting = Setting(args.data_dir, args.results, tuple(args.checkpoint), args.users, precisions())
     rows: list[Row] = []
     for name in args.only:
         for case in importlib.import_module(f"benchmarks.{name}").cases(setting):
+            if args.allocator == "default":  # speeds alone: goals are for both sides at their best
+                case = replace(case, equal=lambda *_: None, goal=None, after=None, products=None,
+                               threads=(1,) if case.plainly else ())
             if args.threads in case.threads:
-                rows += measured(case, args.threads, args.repeats)
+                rows += [replace(row, allocator=args.allocator) for row in measured(case, args.threads, args.repeats)]
     tables.write(args.worker, [tables.Line(row, dict.fromkeys(tables.ABOUT, "")) for row in rows])
     return 0
 

@@ -41,12 +41,14 @@ class Setting:
     """What the command line asks for, and the corpora read so far.
 
     users: test users of an arm, 0 = as the case says. checkpoints: trained networks for the cases that need some.
+    precisions: what networks are measured in.
     """
 
     data_dir: Path | None
     results: Path
     checkpoints: tuple[Path, ...] = ()
     users: int = 0
+    precisions: tuple[str, ...] = ("float32",)
     corpora: dict[str, Corpus] = field(default_factory=dict)
 
     def corpus(self, name: str) -> Corpus:

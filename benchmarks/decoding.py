@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from benchmarks import reference
 from benchmarks.corpora import Corpus, Setting, batches, sample
 from benchmarks.harness import Arm, Case, Goal, Row, check_close, check_lists
-from benchmarks.networks import network, to_huggingface
+from benchmarks.networks import computed_in, network, to_huggingface
 from benchmarks.work import products_of
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.llama import LlamaSettings
@@ -21,6 +23,7 @@ from genrec_bench.batches import TokenisedInstances
 from genrec_bench.search.beam import CACHED_ROWS, beam_search
 from genrec_bench.trie import Trie
 
+AT_ONCE = (1, 2, 4, 8, 16)  # users of like length that `generate` decodes together
 BEAMS = (5, 10, 20, 50, 100)
 CATALOGUES = ("apao_office", "apao_beauty", "apao_yelp")
 Lists = tuple[Tensor, Tensor]  # (U, K, T) codes and (U, K) scores
@@ -28,45 +31,80 @@ Lists = tuple[Tensor, Tensor]  # (U, K, T) codes and (U, K) scores
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Paper-size networks with random weights on real histories of Office: the work does not depend on the weights."""
-    yield beside_generate(setting, "TIGER, beam 20, EOS step", TigerSettings(), Goal(12, 20), eos=True)
-    yield beside_generate(setting, "TIGER, beam 20", TigerSettings(), Goal(12, 20))
-    yield beside_generate(setting, "Llama, beam 20", LlamaSettings(), Goal(30, 50), users=24)
-    yield beside_generate(setting, "TIGER, beam 20, generate tuned", TigerSettings(), None, at_once=8)
-    yield beside_generate(setting, "Llama, beam 20, generate tuned", LlamaSettings(), None, users=24, at_once=8)
+    yield beside_generate(setting, "TIGER, beam 20, EOS step", TigerSettings(), "float32", eos=True)
+    for precision in setting.precisions:
+        yield beside_generate(setting, "TIGER, beam 20", TigerSettings(), precision, Goal(8))
+        yield beside_generate(setting, "Llama, beam 20", LlamaSettings(), precision, Goal(15), users=24)
     yield over_beams(setting)
     yield over_catalogues(setting)
 
 
-def beside_generate(setting: Setting, name: str, settings: Any, goal: Goal | None, *,
-                    users: int = 48, eos: bool = False, at_once: int = 0) -> Case:
+def beside_generate(setting: Setting, name: str, settings: Any, precision: str, goal: Goal | None = None, *,
+                    users: int = 48, eos: bool = False) -> Case:
     """Our beam search and `generate` with the same weights; the reference decodes every fourth of our users.
 
-    eos: the log-probability of EOS behind the last code counts, as in APAO's scripts for T5. at_once: users of like
-    length that `generate` decodes together, which no script of the papers does but suits a CPU's caches; 0 = all in
-    the order they come.
+    Users of like length are decoded together by both. `generate` does so with several numbers of users, and in bfloat16
+    both with all weights converted and under autocast; what it is measured against is its fastest. In float32 lists
+    have to be equal, and `generate` is also used as the papers' scripts do. goal: in bfloat16. eos: the log-probability
+    of EOS behind the last code counts, as in APAO's scripts for T5.
     """
     corpus = setting.corpus("apao_office")
     model = network(settings, corpus.ids.vocab_size)
     theirs = to_huggingface(model)
     data, rows = some_rows(corpus, model, setting.some(4 * users))
     places = sample(data.instances.lengths[rows], setting.some(users))
-    if at_once:
-        places = places[np.argsort(data.instances.lengths[rows][places], kind="stable")]
-    histories = [data.histories(rows[[place]])[0].numpy() for place in places]
+    by_length = places[np.argsort(data.instances.lengths[rows][places], kind="stable")]
+
+    def generate(order: np.ndarray, at_once: int, used: Any = theirs, autocast: bool = False) -> Lists:
+        histories = [data.histories(rows[[place]])[0].numpy() for place in order]
+        with computed_in("bfloat16" if autocast else "float32"):
+            found = reference.generate(used, histories, corpus.ids.tokens, num_beams=20, eos=eos, batch_size=at_once)
+        back = torch.from_numpy(np.argsort(order))
+        return found[0][back], found[1][back]
+
+    def ours(precision: str = precision) -> Lists:
+        return decode(model, data, rows, corpus.trie, 20, eos=eos, precision=precision)
+
+    if precision == "float32":
+        released = [Arm("generate as released", lambda: generate(places, len(places)), len(places))]
+        ways = {"": {}}
+    else:
+        released = []
+        ways = {" converted": {"used": copy.deepcopy(theirs).bfloat16()}, " autocast": {"autocast": True}}
+    tuned = [Arm(f"generate{way}, by length, {at_once} at a time", partial(generate, by_length, at_once, **how),
+                 len(places)) for way, how in ways.items() for at_once in AT_ONCE]
+
+    def equal(found: Lists, *others: Lists) -> list[Row]:
+        exact = found if precision == "float32" else ours("float32")
+        some = [part[torch.from_numpy(np.sort(places))] for part in exact]
+        if precision == "float32":
+            for lists in others:
+                check_lists(some, lists)
+            return []
+        return differences(case, [("ours", found, exact), *((f"generate{way}", lists, some) for way, lists in
+                                                            zip(ways, others[::len(AT_ONCE)], strict=True))])
+
     tokens = data.history_tokens[rows]
-    how = f"sorted by length, {at_once} at a time" if at_once else "in one batch padded to the longest"
     note = (f"ours on {len(rows)} users of Office (histories of {tokens.mean():.0f} tokens in the mean, {tokens.max()} "
-            f"at most), sorted by length, in passes as the suite makes them; generate on {len(places)} of them "
-            f"{how}; vocabulary {corpus.ids.vocab_size}; random weights")
-    arms = (Arm("ours", lambda: decode(model, data, rows, corpus.trie, 20, eos=eos), len(rows)),
-            Arm("generate", lambda: reference.generate(theirs, histories, corpus.ids.tokens, num_beams=20, eos=eos,
-                                                       batch_size=at_once or len(histories)), len(places)))
+            f"at most), sorted by length, in passes as the suite makes them; generate on {len(places)} of them, as "
+            f"released in one batch padded to the longest; vocabulary {corpus.ids.vocab_size}; random weights")
+    low = precision == "bfloat16"
+    case = Case("decoding", f"{name}, {precision}", (Arm("ours", ours, len(rows)), *released, *tuned), equal,
+                goal=goal if low else None, note=note, threads=(1, 2), plainly=True,
+                products=products_of(settings, CACHED_ROWS, precision, 55.0 if low else None))
+    return case
 
-    def equal(ours: Lists, others: Lists) -> None:
-        check_lists([part[torch.from_numpy(places)] for part in ours], others)
 
-    return Case("decoding", name, arms, equal, goal=goal, note=note, threads=(1, 2),
-                products=products_of(settings, CACHED_ROWS))
+def differences(case: Case, sides: list[tuple[str, Lists, Lists]]) -> list[Row]:
+    """For how many users a side's lists are other than float32's: (name, lists, lists in float32) each."""
+    rows = []
+    for name, (codes, _), (exact, _) in sides:
+        other = (codes != exact).any(dim=2)  # (U, K)
+        rows += [case.fact(f"{name}: users with another top {codes.shape[1]} than in float32",
+                           100 * float(other.any(dim=1).float().mean()), "%"),
+                 case.fact(f"{name}: users with another top 1 than in float32", 100 * float(other[:, 0].float().mean()),
+                           "%")]
+    return rows
 
 
 def over_beams(setting: Setting) -> Case:
@@ -115,10 +153,10 @@ def some_rows(corpus: Corpus, model: Backbone, users: int) -> tuple[TokenisedIns
 
 
 def decode(model: Backbone, data: TokenisedInstances, rows: np.ndarray, trie: Trie, num_beams: int, *,
-           eos: bool = False) -> Lists:
+           eos: bool = False, precision: str = "float32") -> Lists:
     """What beam search finds for some rows, in their order."""
-    return in_order(data, rows, num_beams,
-                    lambda histories: beam_search(model, histories, trie, num_beams=num_beams, eos=eos))
+    return in_order(data, rows, num_beams, lambda histories: beam_search(model, histories, trie, num_beams=num_beams,
+                                                                         eos=eos, precision=precision))
 
 
 def in_order(data: TokenisedInstances, rows: np.ndarray, num_beams: int, search: Callable[[Tensor], Any]) -> Lists:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.corpora import Setting, batches, sample
-from benchmarks.decoding import CATALOGUES, Lists, in_order, some_rows
+from benchmarks.decoding import CATALOGUES, Lists, differences, in_order, some_rows
 from benchmarks.full_sort import full_sort, leaf_scores
 from benchmarks.harness import Arm, Case, Goal, Row, check_close, check_lists
-from benchmarks.networks import default_checkpoint, network, to_huggingface, trained
+from benchmarks.networks import computed_in, default_checkpoint, network, to_huggingface, trained
 from benchmarks.surrogate import Surrogate, probabilities
 from benchmarks.watched import watched_rows
 from benchmarks.work import products_of
@@ -33,29 +33,36 @@ CHECKED = 8  # users whose lists are compared with a full sort
 def cases(setting: Setting) -> Iterator[Case]:
     """Trained networks first, then random weights and surrogates."""
     for path in setting.checkpoints or (default_checkpoint(setting),):
-        yield beside_beam(setting, path)
+        for precision in setting.precisions:
+            yield beside_beam(setting, path, precision)
     yield full_sort_beside_items(setting)
     yield over_catalogues(setting)
 
 
-def beside_beam(setting: Setting, path: Path) -> Case:
-    """Exact top 20 in times of beam 20, on a trained network; its lists are those of a full sort."""
+def beside_beam(setting: Setting, path: Path, precision: str = "float32") -> Case:
+    """Exact top 20 in times of beam 20, on a trained network; in float32 its lists are those of a full sort."""
     model, corpus, epoch = trained(setting, path)
     data, rows = some_rows(corpus, model, setting.some(128))
     trie = corpus.trie
     settings = model.settings
 
-    def exact(searched: Any = model) -> Lists:
-        return in_order(data, rows, K, lambda histories: exact_top_k(searched, histories, trie, k=K))
+    def exact(searched: Any = model, precision: str = precision) -> Lists:
+        with computed_in(precision):
+            return in_order(data, rows, K, lambda histories: exact_top_k(searched, histories, trie, k=K))
 
-    def beam(searched: Any = model) -> Lists:
-        return in_order(data, rows, K, lambda histories: beam_search(searched, histories, trie, num_beams=K))
+    def beam(searched: Any = model, precision: str = precision) -> Lists:
+        return in_order(data, rows, K, lambda histories: beam_search(searched, histories, trie, num_beams=K,
+                                                                     precision=precision))
 
-    def equal(found: Lists, beams: Lists) -> None:
+    def equal(found: Lists, beams: Lists) -> list[Row] | None:
+        if precision == "bfloat16":
+            return differences(case, [("exact top 20", found, exact(precision="float32")),
+                                      ("beam 20", beams, beam(precision="float32"))])
         sorted_lists = in_order(data, rows[:CHECKED], K, lambda histories: full_sort(model, histories, trie, K))
         check_lists([part[:CHECKED] for part in found], sorted_lists)
         check_close((beams[1] - found[1]).clamp(min=0), torch.zeros_like(found[1]), tolerance=1e-4,
                     what="scores of beam search above the exact ones")
+        return None
 
     def after(seconds: list[float]) -> list[Row]:
         same = (exact()[0][:, :, None] == beam()[0][:, None]).all(dim=3).any(dim=2)
@@ -65,10 +72,10 @@ def beside_beam(setting: Setting, path: Path) -> Case:
                 case.fact("of the exact top 20, in the list of beam 20", 100 * float(same.float().mean()), "%")]
 
     name = (f"{corpus.name}, {type(model).__name__} of width {settings.width}, {settings.num_layers} layers, run "
-            f"{path.resolve().parent.name[:8]}")
+            f"{path.resolve().parent.name[:8]}, {precision}")
     case = Case("exact", name, (Arm("exact top 20", exact, len(rows)), Arm("beam 20", beam, len(rows))), equal,
-                goal=Goal(5, 3, at_most=True), after=after, threads=(1, 2),
-                products=products_of(settings, CACHED_ROWS),
+                goal=Goal(3 if precision == "bfloat16" else None, at_most=True), threads=(1, 2),
+                after=after if precision == "float32" else None, products=products_of(settings, CACHED_ROWS, precision),
                 note=f"weights of epoch {epoch} of a training run; {len(rows)} test users; {trie.num_ids:,} IDs")
     return case
 

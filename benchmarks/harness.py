@@ -32,13 +32,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the ratio of the first arm to the second has to reach (target), and what would be better still (aim).
+    """What the ratio of our fastest arm to the other side's fastest has to reach (target), and what would be better.
 
-    at_most: the ratio is then a cost, the time of the first arm in times of the second, and must not be above.
+    at_most: the ratio is then a cost, the time of our arm in times of the other, and must not be above.
     """
 
-    target: float
-    aim: float
+    target: float | None = None
+    aim: float | None = None
     at_most: bool = False
 
 
@@ -58,45 +58,55 @@ class Row:
     aim: float | None = None
     at_most: bool = False
     note: str = ""
+    allocator: str = "keeps"
 
     @property
     def verdict(self) -> str:
-        """"MISSED", "target reached" or "aim reached"; empty where nothing was aimed at."""
-        if self.target is None or self.aim is None:
-            return ""
+        """"MISSED" (a target), "target reached", "aim missed" or "aim reached"; empty where nothing was aimed at."""
         sign = -1.0 if self.at_most else 1.0
-        if sign * self.value < sign * self.target:
-            return "MISSED"
-        return "aim reached" if sign * self.value >= sign * self.aim else "target reached"
+        if self.aim is not None and sign * self.value >= sign * self.aim:
+            return "aim reached"
+        if self.target is None:
+            return "" if self.aim is None else "aim missed"
+        return "target reached" if sign * self.value >= sign * self.target else "MISSED"
 
 
 @dataclass(frozen=True)
 class Products:
-    """Matrix products (rows, n) x (n, m) that a network is made of: how many rows at a time, and its (n, m)."""
+    """Matrix products (rows, n) x (n, m) that a network is made of: how many rows at a time, and its (n, m).
+
+    precision: what they compute in. aim: the percentage of their rate that the network should reach.
+    """
 
     rows: int
     shapes: tuple[tuple[int, int], ...]
+    precision: str = "float32"
+    aim: float | None = None
 
 
 @dataclass(frozen=True)
 class Case:
-    """Arms that do the same work, and what is wanted of the first beside each of the others.
+    """Arms that do the same work, the first of them ours, and what is wanted of our fastest beside each of the others.
 
-    equal: given every arm's output in order, raises `Unequal` where they differ. goal: of the first arm's ratio to the
-    second. after: more rows from the median seconds a unit of every arm. threads: the numbers of threads it is
-    measured with. products: the matrix products of the first arm's network; where they are given, its multiply-adds are
-    counted, set beside what such products reach, and its time is split by kind.
+    equal: given every arm's output in order, raises `Unequal` where they differ; may return rows about differences that
+    are allowed. own: how many arms are ours. goal: of our fastest arm's ratio to the fastest of the others. after: more
+    rows from the median seconds a unit of every arm. threads: the numbers of threads it is measured with. plainly: it
+    is also measured on one thread with the allocator as it is, without the goal. products: the matrix products of the
+    first arm's network; where they are given, its multiply-adds are counted, set beside what such products reach, and
+    its time is split by kind.
     """
 
     benchmark: str
     name: str
     arms: tuple[Arm, ...]
-    equal: Callable[..., None]
+    equal: Callable[..., list[Row] | None]
+    own: int = 1
     unit: str = "users"
     goal: Goal | None = None
     note: str = ""
     after: Callable[[list[float]], list[Row]] | None = None
     threads: tuple[int, ...] = (1,)
+    plainly: bool = False
     products: Products | None = None
 
     def fact(self, quantity: str, value: float, unit: str, *, threads: int = 1, note: str = "") -> Row:
@@ -117,37 +127,38 @@ def seconds_per_unit(arms: Sequence[Arm], clock: Clock, repeats: int) -> np.ndar
 
 
 def measure(case: Case, clock: Clock, *, repeats: int, threads: int) -> list[Row]:
-    """Compare the outputs of all arms, then time them: a row for every arm's speed and for every ratio to the first.
+    """Compare the outputs of all arms, then time them: a row for every arm's speed, and the ratios of our fastest.
 
-    The comparison is the warm-up. A ratio is taken within each repeat, then the median over the repeats.
+    These are to the first and the fastest of the others. The comparison is the warm-up. A ratio is taken
+    within each repeat, then the median over the repeats.
     Raises: Unequal, before any time counts.
     """
     try:
-        case.equal(*[arm.run() for arm in case.arms])
+        differences = case.equal(*[arm.run() for arm in case.arms]) or []
     except Unequal as error:
         raise Unequal(f"{case.benchmark}, {case.name}: {error}") from None
     taken = seconds_per_unit(case.arms, clock, repeats)
     clocked = "CPU second" if threads == 1 else "second"
     rows = [_row(case, arm.name, 1.0 / taken[:, column], f"{case.unit} a {clocked}", threads)
             for column, arm in enumerate(case.arms)]
-    rows += [_ratio(case, column, taken, threads) for column in range(1, len(case.arms))]
-    if case.after is not None and threads == case.threads[0]:
-        rows += case.after([float(m) for m in np.median(taken, axis=0)])
+    medians = np.median(taken, axis=0)
+    first, fastest = int(medians[:case.own].argmin()), case.own + int(medians[case.own:].argmin())
+    rows += [_ratio(case, first, column, taken, threads, case.goal if column == fastest else None)
+             for column in sorted({case.own, fastest})]
+    if threads == case.threads[0]:
+        rows += differences + (case.after([float(m) for m in medians]) if case.after else [])
     return rows
 
 
-def _ratio(case: Case, column: int, taken: np.ndarray, threads: int) -> Row:
-    goal = case.goal if column == 1 else None
-    first, other = case.arms[0].name, case.arms[column].name
+def _ratio(case: Case, first: int, column: int, taken: np.ndarray, threads: int, goal: Goal | None) -> Row:
+    name, unit = case.arms[first].name, f"times {case.arms[column].name}"
     if case.goal is not None and case.goal.at_most:
-        ratios, quantity, unit = taken[:, 0] / taken[:, column], f"cost of {first}", f"times {other}"
-    else:
-        ratios, quantity, unit = taken[:, column] / taken[:, 0], f"speed of {first}", f"times {other}"
-    return _row(case, quantity, ratios, unit, threads, goal)
+        return _row(case, f"cost of {name}", taken[:, first] / taken[:, column], unit, threads, goal)
+    return _row(case, f"speed of {name}", taken[:, column] / taken[:, first], unit, threads, goal)
 
 
 def _row(case: Case, quantity: str, values: np.ndarray, unit: str, threads: int, goal: Goal | None = None) -> Row:
-    wanted = {} if goal is None else {"target": goal.target, "aim": goal.aim, "at_most": goal.at_most}
+    wanted = {} if goal is None else vars(goal)
     return Row(case.benchmark, case.name, quantity, statistics.median(values.tolist()), float(values.min()),
                float(values.max()), unit, threads, note=case.note, **wanted)
 

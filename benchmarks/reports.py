@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 
 from benchmarks.corpora import Setting
 from benchmarks.harness import Arm, Case, Row, Unequal
+from benchmarks.machine import KEEPS
 from genrec_bench.commands.common import ROOT
 from genrec_bench.core.files import APART
 from genrec_bench.results.records import RecordStore, write_ranks
@@ -75,7 +77,8 @@ def many_records(source: Path, results: Path) -> int:
 def rendered(results: Path, reports: Path, jobs: int) -> dict[str, bytes]:
     """Run the command and return what it wrote."""
     subprocess.run([sys.executable, "benchmark.py", "report", "--results", str(results), "--reports", str(reports),
-                    "--jobs", str(jobs)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+                    "--jobs", str(jobs)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
+                   env={name: text for name, text in os.environ.items() if name not in KEEPS})
     return {str(p.relative_to(reports)): p.read_bytes() for p in sorted(reports.rglob("*")) if p.is_file()}
 
 

@@ -74,14 +74,33 @@ def merged(old: list[Line], new: list[Line]) -> list[Line]:
 
 def render(lines: list[Line]) -> str:
     """The page: what was aimed at, then one table a benchmark; missed targets are in bold."""
-    goals = [line for line in lines if line.row.target is not None]
-    parts = [TITLE, *(["## Targets\n\n" + _table(goals)] if goals else [])]
+    goals = [line for line in lines if line.row.verdict]
+    parts = [TITLE, *(["## Targets\n\n" + _table(goals)] if goals else []), *_gains(lines)]
     for benchmark in dict.fromkeys(line.row.benchmark for line in lines):
         own = [line for line in lines if line.row.benchmark == benchmark]
         parts.append(f"## {benchmark.capitalize()}\n\n" + "\n".join(_machines(own)) + "\n\n" + _table(own))
         notes = dict.fromkeys((x.row.case, x.row.note) for x in own if x.row.note)
         parts.append("\n".join(f"- {case}: {note}" for case, note in notes) + "\n" if notes else "")
     return "\n".join(part for part in parts if part)
+
+
+def _gains(lines: list[Line]) -> list[str]:
+    """What settings gain: every arm that was timed with both allocators, beside the first row of its side.
+
+    Cases that differ in precision alone are one work, and the first word of an arm names its side.
+    """
+    speeds = {(x.row.case, x.row.quantity, x.row.allocator): x.row.value for x in lines
+              if x.row.threads == 1 and x.row.unit.endswith(" a CPU second")}
+    cells = [("case", "arm", "default allocator", "keeps memory", "gain", "times the side's first row")]
+    cells.append(("---",) * 2 + ("---:",) * 4)
+    first: dict[tuple[str, str], float] = {}
+    for (case, arm, allocator), speed in speeds.items():
+        plain = speeds.get((case, arm, "default"))
+        if allocator == "keeps" and plain is not None:
+            base = first.setdefault((case.rpartition(",")[0], arm.partition(" ")[0].strip(",")), plain)
+            cells.append((case, arm, *map(number, (plain, speed, speed / plain, max(plain, speed) / base))))
+    page = "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+    return ["## What settings gain\n\nUsers or rows a CPU second on 1 thread.\n\n" + page] if cells[2:] else []
 
 
 def _machines(lines: list[Line]) -> list[str]:
@@ -103,7 +122,8 @@ def _table(lines: list[Line]) -> str:
         sign = "≤ " if row.at_most else "≥ "
         goals = ["" if goal is None else f"{sign}{goal:g}" for goal in (row.target, row.aim)]
         verdict = f"**{row.verdict}**" if row.verdict == "MISSED" else row.verdict
-        cells.append(("" if row.case == before else row.case, row.quantity, str(row.threads), number(row.value), spread,
+        place = str(row.threads) + (", default allocator" if row.allocator == "default" else "")
+        cells.append(("" if row.case == before else row.case, row.quantity, place, number(row.value), spread,
                       row.unit, *goals, verdict))
         before = row.case
     return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"

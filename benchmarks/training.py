@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks import training_reference as reference
 from benchmarks.corpora import Corpus, Setting
 from benchmarks.harness import Arm, Case, Goal, check_close
-from benchmarks.networks import network, to_huggingface
+from benchmarks.networks import computed_in, network, to_huggingface
 from benchmarks.work import products_of
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
@@ -30,27 +30,32 @@ from genrec_bench.training.loop import adamw, initial_states, one_epoch
 
 STEP = 1024  # rows of an optimiser step (APAO 5.1.3: 128 x 8)
 BETA = 0.3
+QUICK = TigerSettings(width=64, num_layers=2, num_heads=4, head_width=16, feed_forward_width=256, dropout=0.0)
 LossAndGradients = tuple[float, dict[str, Tensor]]
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Paper-size networks on real training rows of Office.
-
-    Of TIGER's step two cases have the paper's 8 passes of 128 rows, one the same 1,024 rows in 32 passes of 32, whose
-    activations fit into a cache, on both sides.
-    """
+    """Networks on real training rows of Office: beside the usual way to train them, and bfloat16 beside float32."""
     corpus = setting.corpus("apao_office")
-    released, plain = [(1.0, CrossEntropy(eos=True))], [(1.0, CrossEntropy())]
-    yield beside(setting, "TIGER, cross-entropy with EOS", Step(corpus, TigerSettings(), released), goal=Goal(2.5, 4))
-    yield beside(setting, "TIGER, cross-entropy", Step(corpus, TigerSettings(), plain), goal=Goal(2.5, 4))
-    yield beside(setting, "TIGER, cross-entropy, 32 rows a pass on both sides", Step(corpus, TigerSettings(), plain,
-                 TrainingConfig(batch_size=32, accumulation=32)), batch=32, batches=8, goal=None)
-    yield beside(setting, "Llama, cross-entropy", Step(corpus, LlamaSettings(), plain,
-                                                       TrainingConfig(group_users=True)), goal=Goal(4, 6))
-    pairwise = [*plain, (BETA, Apao(form="pairwise", weights="uniform"))]
-    step = Step(corpus, TigerSettings(), pairwise, TrainingConfig(batch_size=16))
-    yield beside(setting, "TIGER, APAO-Pairwise with 100 negatives", step, rows=128, batch=16, batches=1,
-                 goal=Goal(5, 8))
+    plain = [(1.0, CrossEntropy())]
+    tiger = Step(corpus, TigerSettings(), plain)
+    llama = Step(corpus, LlamaSettings(), plain, TrainingConfig(group_users=True))
+    pairwise = Step(corpus, TigerSettings(), [*plain, (BETA, Apao(form="pairwise", weights="uniform"))])
+    released = replace(tiger, objectives=[(1.0, CrossEntropy(eos=True))])
+    yield beside(setting, "TIGER, cross-entropy with EOS", released, "float32")
+    for precision in setting.precisions:
+        yield beside(setting, "TIGER, cross-entropy", tiger, precision, Goal(4))
+        yield beside(setting, "Llama, cross-entropy", llama, precision, Goal(6))
+        yield beside(setting, "TIGER, APAO-Pairwise with 100 negatives", pairwise, precision, Goal(8), rows=128,
+                     some=16, sizes=(16, 4))
+    if "bfloat16" in setting.precisions:
+        yield beside_float32(setting, "TIGER of paper size", tiger, 2.5)
+        for width, settings in ((128, TigerSettings(num_layers=2)), (64, QUICK)):
+            yield beside_float32(setting, f"TIGER of width {width}, 2 layers", replace(tiger, settings=settings),
+                                 {128: 2.2, 64: 2.0}[width])
+        yield beside_float32(setting, "Llama of paper size", llama, 2.0)
+        yield beside_float32(setting, "TIGER of paper size, APAO-Pairwise with 100 negatives", pairwise, 2.0, rows=128,
+                             size=16)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Step:
     def network(self, *, dropout: bool) -> Any:
         """In eval mode, random weights (seed 0)."""
         drops = dropout or not hasattr(self.settings, "dropout")
-        settings = self.settings if drops else dataclasses.replace(self.settings, dropout=0.0)
+        settings = self.settings if drops else replace(self.settings, dropout=0.0)
         return network(settings, self.corpus.ids.vocab_size)
 
     def rows(self, count: int) -> np.ndarray:
@@ -89,42 +94,74 @@ class Step:
         return feed
 
 
-def beside(setting: Setting, name: str, step: Step, *, goal: Goal | None, rows: int = STEP, batch: int = 128,
-           batches: int = 2) -> Case:
-    """An optimiser step of our loop, and `batches` shuffled batches of the same rows through Hugging Face's model.
+def beside(setting: Setting, name: str, step: Step, precision: str, goal: Goal | None = None, *, rows: int = STEP,
+           some: int = 256, sizes: tuple[int, ...] = (128, 32)) -> Case:
+    """An optimiser step of our loop, and shuffled batches of some of its rows through Hugging Face's model.
 
-    The reference makes no optimiser step. Losses and gradients are compared on its rows, without dropout and in
-    float64: in float32 some ReLU whose input is all but 0 falls to the other side, no small step for a gradient.
+    Both in passes of several sizes, of which the fastest counts; the first is the paper's. The reference makes no
+    optimiser step. In float32 losses and gradients are compared on its rows, without dropout and in float64: in float32
+    some ReLU whose input is all but 0 falls to the other side, no small step for a gradient. goal: in bfloat16.
     """
     chosen = step.rows(setting.some(rows))
-    some = np.sort(np.random.default_rng(1).permutation(chosen)[:batches * batch])
-    order = np.random.default_rng(2).permutation(len(some))
-    parts = [order[first:first + batch] for first in range(0, len(some), batch)]
+    fewer = np.sort(np.random.default_rng(1).permutation(chosen)[:some])
+    order = np.random.default_rng(2).permutation(len(fewer))
     model = step.network(dropout=True)
-    theirs, feed, fewer = to_huggingface(model).train(), step.feed(model, chosen), step.feed(model, some)
+    theirs, feed, their_feed = to_huggingface(model).train(), step.feed(model, chosen), step.feed(model, fewer)
     optimiser, tokens = adamw(model, step.training), feed.data.history_tokens
     note = (f"ours: {len(chosen)} training rows of Office (histories of {tokens.mean():.0f} tokens in the mean, "
-            f"{tokens.max()} at most), {step.training.batch_size} a pass, clipping and AdamW included; reference: "
-            f"{len(some)} of them, {len(parts[0])} a pass, forward and backward from token ids (no tokenizer, no "
-            "optimiser)")
+            f"{tokens.max()} at most), clipping and AdamW included; reference: {len(fewer)} of them, forward and "
+            "backward from token ids (no tokenizer, no optimiser)")
+
+    def parts(size: int) -> list[np.ndarray]:
+        return [order[first:first + size] for first in range(0, len(order), size)]
 
     def equal(*_: Any) -> None:
+        if precision != "float32":
+            return
         with in_float64():
-            ours, others = our_gradients(step, some), their_gradients(step, some, parts)
+            ours, others = our_gradients(step, fewer), their_gradients(step, fewer, parts(sizes[0]))
         check_close(ours[0], others[0], tolerance=1e-5, what="losses")
         for parameter, gradient in ours[1].items():
             check_close(gradient, others[1][parameter], tolerance=1e-5, what=f"gradients of {parameter}")
 
-    arms = (Arm("ours", lambda: run(step, feed, optimiser, step.training), len(chosen)),
-            Arm("Hugging Face", lambda: their_loss(theirs, fewer, parts), len(some)))
-    return Case("training", name, arms, equal, unit="rows", goal=goal, note=note, threads=(1, 2),
-                products=products_of(step.settings, 4096))
+    arms = [Arm(f"ours, {size} a pass", partial(run, step, feed, optimiser, passes(step, len(chosen), size), precision),
+                len(chosen)) for size in sizes]
+    arms += [Arm(f"Hugging Face, {size} a batch", partial(their_loss, theirs, their_feed, parts(size), precision),
+                 len(fewer)) for size in sizes]
+    return Case("training", f"{name}, {precision}", tuple(arms), equal, own=len(sizes), unit="rows", note=note,
+                goal=None if precision == "float32" else goal, threads=(1, 2), plainly=True,
+                products=products_of(step.settings, 4096, precision))
 
 
-def run(step: Step, feed: InputFeed, optimiser: Any, training: TrainingConfig) -> float:
-    """One epoch of the training loop over the rows of a feed: the mean loss."""
-    return one_epoch(feed.model, feed, step.objectives, initial_states(step.objectives, feed.data), optimiser, training,
-                     0, {"epoch": 0, "step": 0}, 1)
+def beside_float32(setting: Setting, name: str, step: Step, aim: float, *, rows: int = STEP, size: int = 128) -> Case:
+    """Our optimiser step in bfloat16 beside the same one in float32, each with a network of its own."""
+    chosen = step.rows(setting.some(rows))
+    arms = []
+    for precision in ("bfloat16", "float32"):
+        feed = step.feed(step.network(dropout=True), chosen)
+        arms.append(Arm(f"ours in {precision}", partial(run, step, feed, adamw(feed.model, step.training),
+                                                        passes(step, len(chosen), size), precision), len(chosen)))
+
+    def equal(half: float, whole: float) -> None:
+        check_close(half, whole, tolerance=0.05 * whole, what="losses")
+
+    return Case("training", f"{name}, bfloat16 beside float32", tuple(arms), equal, unit="rows", goal=Goal(aim=aim),
+                note=f"{len(chosen)} rows in passes of {size}, clipping and AdamW included")
+
+
+def passes(step: Step, rows: int, size: int) -> TrainingConfig:
+    """One optimiser step over so many rows, so many a pass."""
+    return replace(step.training, batch_size=size, accumulation=max(1, rows // size))
+
+
+def run(step: Step, feed: InputFeed, optimiser: Any, training: TrainingConfig, precision: str = "float32") -> float:
+    """One epoch of the training loop over the rows of a feed: the mean loss.
+
+    Weights are converted in every pass anew, since a step changes them.
+    """
+    with computed_in(precision, cache_enabled=False):
+        return one_epoch(feed.model, feed, step.objectives, initial_states(step.objectives, feed.data), optimiser,
+                         training, 0, {"epoch": 0, "step": 0}, 1)
 
 
 @contextmanager
@@ -150,7 +187,7 @@ def our_gradients(step: Step, rows: np.ndarray) -> LossAndGradients:
     feed = step.feed(step.network(dropout=False).double(), rows)
     names, parameters = zip(*feed.model.named_parameters(), strict=True)
     optimiser = Keeps(parameters, lr=0.0)
-    training = dataclasses.replace(step.training, clip_norm=0.0, accumulation=8, batch_size=-(-len(rows) // 8))
+    training = replace(step.training, clip_norm=0.0, accumulation=8, batch_size=-(-len(rows) // 8))
     loss = run(step, feed, optimiser, training)
     return loss, dict(zip(names, optimiser.kept, strict=True))
 
@@ -163,12 +200,13 @@ def their_gradients(step: Step, rows: np.ndarray, parts: list[np.ndarray]) -> Lo
     return loss, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def their_loss(model: Any, feed: InputFeed, parts: list[np.ndarray]) -> float:
+def their_loss(model: Any, feed: InputFeed, parts: list[np.ndarray], precision: str = "float32") -> float:
     """The mean loss over the rows of a feed, batch after batch; gradients are added up from nothing."""
     model.zero_grad()
     total = 0.0
     for part in parts:
-        loss = batch_loss(model, feed, part) * len(part) / len(feed.data)
+        with computed_in(precision):
+            loss = batch_loss(model, feed, part) * len(part) / len(feed.data)
         loss.backward()
         total += loss.item()
     return total

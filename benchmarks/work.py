@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,16 +24,17 @@ KINDS = {
 }
 
 
-def products_of(settings: Any, rows: int) -> Products:
+def products_of(settings: Any, rows: int, precision: str = "float32", aim: float | None = None) -> Products:
     """The matrix products of a layer of TIGER or Llama, from its settings: attention in and out, feed-forward."""
     inner, hidden = settings.num_heads * settings.head_width, settings.feed_forward_width
     return Products(rows, ((settings.width, inner), (inner, settings.width), (settings.width, hidden),
-                           (hidden, settings.width)))
+                           (hidden, settings.width)), precision, aim)
 
 
 def gemm_rate(products: Products, clock: Clock, *, repeats: int = 15, calls: int = 20) -> float:
-    """Multiply-adds a second of float32 matrix products, all shapes together; median of the repeats."""
-    pairs = [(torch.randn(products.rows, n), torch.randn(m, n)) for n, m in products.shapes]
+    """Multiply-adds a second of matrix products, all shapes together; median of the repeats."""
+    dtype = getattr(torch, products.precision)
+    pairs = [(torch.randn(products.rows, n, dtype=dtype), torch.randn(m, n, dtype=dtype)) for n, m in products.shapes]
     work = calls * products.rows * sum(n * m for n, m in products.shapes)
     rates = []
     with torch.inference_mode():
@@ -73,7 +75,6 @@ def shares(run: Callable[[], Any]) -> dict[str, float]:
 
 
 
-
 def profiled(case: Case, speed: float, clock: Clock) -> list[Row]:
     """Rows about the first arm of a case on one thread: multiply-adds a unit, share of the GEMM rate, kinds of work.
 
@@ -84,5 +85,6 @@ def profiled(case: Case, speed: float, clock: Clock) -> list[Row]:
     rate = gemm_rate(case.products, clock)
     rows = [case.fact(f"multiply-adds of {arm.name}", needed / 1e6, f"million a {unit}"),
             case.fact("matrix products of these shapes alone", rate / 1e9, "billion multiply-adds a CPU second"),
-            case.fact(f"{arm.name} beside them", 100 * needed * speed / rate, "%")]
+            replace(case.fact(f"{arm.name} beside them", 100 * needed * speed / rate, "%"),
+                    aim=case.products.aim)]
     return rows + [case.fact(f"time in {kind}", 100 * share, "%") for kind, share in shares(arm.run).items()]
