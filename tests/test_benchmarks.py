@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import decoding, exact, full_sort, networks, reference, surrogate, tables, watched
 from benchmarks.corpora import Corpus, Setting, batches, sample
-from benchmarks.harness import Arm, Case, Unequal, check_close, check_lists, measure
+from benchmarks.harness import Arm, Case, Goal, Unequal, check_close, check_lists, measure
 from benchmarks.networks import to_huggingface
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
@@ -50,7 +51,8 @@ def tiny_corpus(seed: int = 0, *, users: int = 24, items: int = 60, levels: int 
 
 
 def tiny_setting(tmp_path: Path, *names: str) -> Setting:
-    return Setting(None, tmp_path, users=6, corpora={name: tiny_corpus(seed) for seed, name in enumerate(names)})
+    return Setting(None, tmp_path, users=6, precisions=("float32", "bfloat16"),
+                   corpora={name: tiny_corpus(seed) for seed, name in enumerate(names)})
 
 
 def test_batches_hold_every_row_once_and_results_come_back_in_order() -> None:
@@ -162,10 +164,14 @@ def test_a_watched_search_counts_its_positions() -> None:
 def test_every_case_of_decoding_runs_on_a_tiny_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "TigerSettings", lambda: TINY_TIGER)
     monkeypatch.setattr(decoding, "LlamaSettings", lambda: TINY_LLAMA)
+    monkeypatch.setattr(decoding, "AT_ONCE", (2, 4))
     setting = tiny_setting(tmp_path, *decoding.CATALOGUES)
     rows = [row for case in decoding.cases(setting) for row in command.measured(case, 1, 1)]
-    assert [row.quantity for row in rows if row.target] == ["speed of ours"] * 3
+    assert [(row.case, row.quantity) for row in rows if row.target] == [
+        (f"{name}, beam 20, bfloat16", "speed of ours") for name in ("TIGER", "Llama")]
     assert sum(row.quantity == "multiply-adds of ours" for row in rows) == 5
+    shares = [row.value for row in rows if row.quantity.endswith("than in float32")]
+    assert len(shares) == 12 and all(0 <= share <= 100 for share in shares)  # ours, converted, autocast; 2 networks
     assert {f"beam {width}" for width in decoding.BEAMS} <= {row.quantity for row in rows}
     assert sum(row.value for row in rows if row.quantity.startswith("time in")) == pytest.approx(500.0)
 
@@ -179,7 +185,7 @@ def test_every_case_of_exact_search_runs_on_a_tiny_catalogue(tmp_path: Path, mon
     monkeypatch.setattr(exact, "trained", lambda setting, path: (model, corpus, 3))
     rows = [row for case in exact.cases(setting) for row in measure(case, FakeSeconds(), repeats=1, threads=1)]
     assert [(row.quantity, row.target, row.at_most) for row in rows if row.target] == [
-        ("cost of exact top 20", 5, True)]
+        ("cost of exact top 20", 3, True)]
     found = {row.quantity: row.value for row in rows if row.case.startswith("tiny")}
     assert 0 < found["prefixes that any exact search reads, median"] <= found["exact top 20: decoder positions"]
 
@@ -285,14 +291,14 @@ def agree(*outputs: Any) -> None:
 
 def one_case(equal: Callable[..., None] = agree) -> Callable[[Setting], list[Case]]:
     return lambda setting: [Case("decoding", "toy", (Arm("a", lambda: 1, 1), Arm("b", lambda: 2, 1)), equal,
-                                 threads=(1, 2))]
+                                 threads=(1, 2), plainly=True, goal=Goal(2))]
 
 
-def run_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+def run_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str | None]]:
     """Let the command call its workers in this process; returns the environments it gave them."""
     environments = []
 
-    def worker(words: list[str], variables: dict[str, str]) -> int:
+    def worker(words: list[str], variables: dict[str, str | None]) -> int:
         environments.append(variables)
         return command.main(words[3:])
 
@@ -300,16 +306,25 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return environments
 
 
-def test_the_command_measures_with_one_and_with_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_measures_in_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environments = run_here(monkeypatch)
     monkeypatch.setattr(decoding, "cases", one_case())
     words = ["--only", "decoding", "--repeats", "2", "--out", str(tmp_path)]
     assert command.main(words) == 0
     rows = [line.row for line in tables.read(tmp_path / "results.csv")]
-    assert [(row.quantity, row.threads) for row in rows] == [(q, t) for t in (1, 2) for q in ("a", "b", "speed of a")]
-    assert [(env["OMP_NUM_THREADS"], env["OMP_WAIT_POLICY"]) for env in environments] == [("1", "PASSIVE"),
-                                                                                          ("2", "PASSIVE")]
+    places = [(1, "keeps", 2), (2, "keeps", 2), (1, "default", None)]
+    assert [(row.quantity, row.threads, row.allocator, row.target) for row in rows] == [
+        (q, threads, allocator, goal if q == "speed of a" else None) for threads, allocator, goal in places
+        for q in ("a", "b", "speed of a")]
+    assert [(env["OMP_NUM_THREADS"], env["OMP_WAIT_POLICY"], env["MALLOC_TOP_PAD_"]) for env in environments] == [
+        ("1", "PASSIVE", "268435456"), ("2", "PASSIVE", "268435456"), ("1", "PASSIVE", None)]
     assert (tmp_path / "results.md").read_text() == tables.render(tables.read(tmp_path / "results.csv"))
+
+
+def test_a_worker_has_the_allocator_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
+    asked = [sys.executable, "-c", "import os, sys; sys.exit(int(os.environ.get('MALLOC_TOP_PAD_', 0)) % 100)"]
+    assert [command.run_worker(asked, variables) for variables in command.ALLOCATORS.values()] == [56, 0]
 
 
 def test_nothing_is_written_where_arms_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -11,7 +11,7 @@ import torch
 from benchmarks import training
 from benchmarks.corpora import Corpus, Setting
 from benchmarks.harness import Goal, Unequal
-from benchmarks.training import BETA, Step, beside
+from benchmarks.training import BETA, Step, beside, beside_float32
 from benchmarks.training_reference import first_of_their_kind
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
@@ -45,8 +45,8 @@ def step_of(which: str) -> Step:
 @pytest.mark.parametrize("which", sorted(STEPS))
 def test_losses_and_gradients_are_those_of_the_reference(tmp_path: Path, which: str,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    found = beside(Setting(None, tmp_path), which, step_of(which), goal=Goal(1, 2), rows=24, batch=7)
-    assert [arm.units for arm in found.arms] == [24, 14]
+    found = beside(Setting(None, tmp_path), which, step_of(which), "float32", Goal(1), rows=24, some=14, sizes=(7, 3))
+    assert [arm.units for arm in found.arms] == [24, 24, 14, 14] and found.goal is None
     assert all(np.isfinite(arm.run()) for arm in found.arms)
     found.equal()
     assert torch.get_default_dtype() == torch.float32
@@ -55,6 +55,16 @@ def test_losses_and_gradients_are_those_of_the_reference(tmp_path: Path, which: 
     monkeypatch.setattr(training, "batch_loss", lambda *args: 1.001 * compute(*args))
     with pytest.raises(Unequal, match="losses differ by"):
         found.equal()
+
+
+@pytest.mark.parametrize("which", sorted(STEPS))
+def test_bfloat16_trains_beside_float32(tmp_path: Path, which: str) -> None:
+    found = beside_float32(Setting(None, tmp_path), which, step_of(which), 2.0, rows=24, size=6)
+    losses = [arm.run() for arm in found.arms]
+    assert losses[0] != losses[1]
+    found.equal(*losses)
+    with pytest.raises(Unequal, match="losses differ"):
+        found.equal(2.0, 1.0)
 
 
 def test_the_loops_keep_the_first_of_equal_prefixes() -> None:
