@@ -50,49 +50,58 @@ def beside_generate(setting: Setting, name: str, settings: Any, precision: str, 
     """
     corpus = setting.corpus("apao_office")
     model = network(settings, corpus.ids.vocab_size)
-    theirs = to_huggingface(model)
     data, rows = some_rows(corpus, model, setting.some(4 * users))
     places = sample(data.instances.lengths[rows], setting.some(users))
-    by_length = places[np.argsort(data.instances.lengths[rows][places], kind="stable")]
-
-    def generate(order: np.ndarray, at_once: int, used: Any = theirs, autocast: bool = False) -> Lists:
-        histories = [data.histories(rows[[place]])[0].numpy() for place in order]
-        with computed_in("bfloat16" if autocast else "float32"):
-            found = reference.generate(used, histories, corpus.ids.tokens, num_beams=20, eos=eos, batch_size=at_once)
-        back = torch.from_numpy(np.argsort(order))
-        return found[0][back], found[1][back]
+    found_by = generate_arms(to_huggingface(model), [data.histories(rows[[place]])[0].numpy() for place in places],
+                             corpus.ids.tokens, precision, eos=eos)
 
     def ours(precision: str = precision) -> Lists:
         return decode(model, data, rows, corpus.trie, 20, eos=eos, precision=precision)
 
-    if precision == "float32":
-        released = [Arm("generate as released", lambda: generate(places, len(places)), len(places))]
-        ways = {"": {}}
-    else:
-        released = []
-        ways = {" converted": {"used": copy.deepcopy(theirs).bfloat16()}, " autocast": {"autocast": True}}
-    tuned = [Arm(f"generate{way}, by length, {at_once} at a time", partial(generate, by_length, at_once, **how),
-                 len(places)) for way, how in ways.items() for at_once in AT_ONCE]
-
     def equal(found: Lists, *others: Lists) -> list[Row]:
         exact = found if precision == "float32" else ours("float32")
-        some = [part[torch.from_numpy(np.sort(places))] for part in exact]
-        if precision == "float32":
-            for lists in others:
-                check_lists(some, lists)
-            return []
-        return differences(case, [("ours", found, exact), *((f"generate{way}", lists, some) for way, lists in
-                                                            zip(ways, others[::len(AT_ONCE)], strict=True))])
+        some = [part[torch.from_numpy(places)] for part in exact]
+        if precision == "bfloat16":
+            ways = others[::len(AT_ONCE)]
+            return differences(case, [("ours", found, exact), ("generate converted", ways[0], some),
+                                      ("generate autocast", ways[1], some)])
+        for lists in others:
+            check_lists(some, lists)
+        return []
 
     tokens = data.history_tokens[rows]
     note = (f"ours on {len(rows)} users of Office (histories of {tokens.mean():.0f} tokens in the mean, {tokens.max()} "
             f"at most), sorted by length, in passes as the suite makes them; generate on {len(places)} of them, as "
             f"released in one batch padded to the longest; vocabulary {corpus.ids.vocab_size}; random weights")
     low = precision == "bfloat16"
-    case = Case("decoding", f"{name}, {precision}", (Arm("ours", ours, len(rows)), *released, *tuned), equal,
-                goal=goal if low else None, note=note, threads=(1, 2), plainly=True,
+    case = Case("decoding", f"{name}, {precision}", (Arm("ours", ours, len(rows)), *found_by), equal, note=note,
+                goal=goal if low else None, threads=(1, 2), plainly=True,
                 products=products_of(settings, CACHED_ROWS, precision, 55.0 if low else None))
     return case
+
+
+def generate_arms(model: Any, histories: list[np.ndarray], codes: np.ndarray, precision: str, *,
+                  eos: bool) -> list[Arm]:
+    """`generate` in every way that is tried, its lists in the order of the histories."""
+    given = np.arange(len(histories))
+    by_length = np.argsort([len(history) for history in histories], kind="stable")
+
+    def lists(model: Any, order: np.ndarray, at_once: int, autocast: str = "float32") -> Lists:
+        back = torch.from_numpy(np.argsort(order))
+        with computed_in(autocast):
+            codes_found, scores = reference.generate(model, [histories[place] for place in order], codes, num_beams=20,
+                                                     eos=eos, batch_size=at_once)
+        return codes_found[back], scores[back]
+
+    if precision == "float32":
+        arms = [Arm("generate as released", partial(lists, model, given, len(given)), len(given))]
+        ways = {"": (model, "float32")}
+    else:
+        arms = []
+        ways = {" converted": (copy.deepcopy(model).bfloat16(), "float32"), " autocast": (model, "bfloat16")}
+    return arms + [Arm(f"generate{way}, by length, {at_once} at a time",
+                       partial(lists, used, by_length, at_once, autocast), len(given))
+                   for way, (used, autocast) in ways.items() for at_once in AT_ONCE]
 
 
 def differences(case: Case, sides: list[tuple[str, Lists, Lists]]) -> list[Row]:
