@@ -23,7 +23,7 @@ from genrec_bench.batches import TokenisedInstances
 from genrec_bench.search.beam import CACHED_ROWS, beam_search
 from genrec_bench.trie import Trie
 
-AT_ONCE = (1, 2, 4, 8, 16)  # users of like length that `generate` decodes together
+AT_ONCE = (2, 4, 8, 16, 32)  # users of like length that `generate` decodes together
 BEAMS = (5, 10, 20, 50, 100)
 CATALOGUES = ("apao_office", "apao_beauty", "apao_yelp")
 Lists = tuple[Tensor, Tensor]  # (U, K, T) codes and (U, K) scores
