@@ -14,12 +14,13 @@ from torch import Tensor
 from benchmarks import reference
 from benchmarks.corpora import Corpus, Setting, batches, sample
 from benchmarks.harness import Arm, Case, Goal, Row, check_close, check_lists
-from benchmarks.networks import computed_in, network, to_huggingface
+from benchmarks.networks import network, to_huggingface
 from benchmarks.work import products_of
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.batches import TokenisedInstances
+from genrec_bench.core.devices import autocast
 from genrec_bench.search.beam import CACHED_ROWS, beam_search
 from genrec_bench.trie import Trie
 
@@ -86,9 +87,9 @@ def generate_arms(model: Any, histories: list[np.ndarray], codes: np.ndarray, pr
     given = np.arange(len(histories))
     by_length = np.argsort([len(history) for history in histories], kind="stable")
 
-    def lists(model: Any, order: np.ndarray, at_once: int, autocast: str = "float32") -> Lists:
+    def lists(model: Any, order: np.ndarray, at_once: int, precision: str = "float32") -> Lists:
         back = torch.from_numpy(np.argsort(order))
-        with computed_in(autocast):
+        with autocast("cpu", precision):
             codes_found, scores = reference.generate(model, [histories[place] for place in order], codes, num_beams=20,
                                                      eos=eos, batch_size=at_once)
         return codes_found[back], scores[back]
@@ -100,8 +101,8 @@ def generate_arms(model: Any, histories: list[np.ndarray], codes: np.ndarray, pr
         arms = []
         ways = {" converted": (copy.deepcopy(model).bfloat16(), "float32"), " autocast": (model, "bfloat16")}
     return arms + [Arm(f"generate{way}, by length, {at_once} at a time",
-                       partial(lists, used, by_length, at_once, autocast), len(given))
-                   for way, (used, autocast) in ways.items() for at_once in AT_ONCE]
+                       partial(lists, used, by_length, at_once, inside), len(given))
+                   for way, (used, inside) in ways.items() for at_once in AT_ONCE]
 
 
 def differences(case: Case, sides: list[tuple[str, Lists, Lists]]) -> list[Row]:

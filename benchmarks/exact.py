@@ -15,13 +15,14 @@ from benchmarks.corpora import Setting, batches, sample
 from benchmarks.decoding import CATALOGUES, Lists, differences, in_order, some_rows
 from benchmarks.full_sort import full_sort, leaf_scores
 from benchmarks.harness import Arm, Case, Goal, Row, check_close, check_lists
-from benchmarks.networks import computed_in, default_checkpoint, network, to_huggingface, trained
+from benchmarks.networks import default_checkpoint, network, to_huggingface, trained
 from benchmarks.surrogate import Surrogate, probabilities
 from benchmarks.watched import watched_rows
 from benchmarks.work import products_of
 from genrec_bench.backbones.base import Backbone
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.batches import TokenisedInstances
+from genrec_bench.core.devices import autocast
 from genrec_bench.search.beam import CACHED_ROWS, beam_search
 from genrec_bench.search.exact import exact_top_k
 from genrec_bench.trie import Trie
@@ -47,7 +48,7 @@ def beside_beam(setting: Setting, path: Path, precision: str = "float32") -> Cas
     settings = model.settings
 
     def exact(searched: Any = model, precision: str = precision) -> Lists:
-        with computed_in(precision):
+        with autocast("cpu", precision):
             return in_order(data, rows, K, lambda histories: exact_top_k(searched, histories, trie, k=K))
 
     def beam(searched: Any = model, precision: str = precision) -> Lists:

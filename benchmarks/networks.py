@@ -38,11 +38,6 @@ def network(settings: Any, vocab_size: int) -> Backbone:
     return model
 
 
-def computed_in(precision: str, **options: Any) -> Any:
-    """A context for networks whose weights stay in float32."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16", **options)
-
-
 def to_huggingface(model: Backbone) -> Any:
     """The same weights as a model of transformers."""
     return (tiger_network if isinstance(model, tiger_network.Tiger) else llama_network).to_huggingface(model)

@@ -15,12 +15,13 @@ from torch import Tensor
 from benchmarks import training_reference as reference
 from benchmarks.corpora import Corpus, Setting
 from benchmarks.harness import Arm, Case, Goal, check_close
-from benchmarks.networks import computed_in, network, to_huggingface
+from benchmarks.networks import network, to_huggingface
 from benchmarks.work import products_of
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import Instances
+from genrec_bench.core.devices import autocast
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.base import Objective
@@ -67,6 +68,10 @@ class Step:
     objectives: list[tuple[float, Objective]]
     training: TrainingConfig = TrainingConfig()
 
+    def computing_in(self, precision: str) -> Step:
+        """The same step in float32 or bfloat16."""
+        return replace(self, training=replace(self.training, precision=precision))
+
     def network(self, *, dropout: bool) -> Any:
         """In eval mode, random weights (seed 0)."""
         drops = dropout or not hasattr(self.settings, "dropout")
@@ -102,6 +107,7 @@ def beside(setting: Setting, name: str, step: Step, precision: str, goal: Goal |
     optimiser step. In float32 losses and gradients are compared on its rows, without dropout and in float64: in float32
     some ReLU whose input is all but 0 falls to the other side, no small step for a gradient. goal: in bfloat16.
     """
+    step = step.computing_in(precision)
     chosen = step.rows(setting.some(rows))
     fewer = np.sort(np.random.default_rng(1).permutation(chosen)[:some])
     order = np.random.default_rng(2).permutation(len(fewer))
@@ -124,7 +130,7 @@ def beside(setting: Setting, name: str, step: Step, precision: str, goal: Goal |
         for parameter, gradient in ours[1].items():
             check_close(gradient, others[1][parameter], tolerance=1e-5, what=f"gradients of {parameter}")
 
-    arms = [Arm(f"ours, {size} a pass", partial(run, step, feed, optimiser, passes(step, len(chosen), size), precision),
+    arms = [Arm(f"ours, {size} a pass", partial(run, step, feed, optimiser, passes(step, len(chosen), size)),
                 len(chosen)) for size in sizes]
     arms += [Arm(f"Hugging Face, {size} a batch", partial(their_loss, theirs, their_feed, parts(size), precision),
                  len(fewer)) for size in sizes]
@@ -138,9 +144,9 @@ def beside_float32(setting: Setting, name: str, step: Step, aim: float, *, rows:
     chosen = step.rows(setting.some(rows))
     arms = []
     for precision in ("bfloat16", "float32"):
-        feed = step.feed(step.network(dropout=True), chosen)
+        feed = step.computing_in(precision).feed(step.network(dropout=True), chosen)
         arms.append(Arm(f"ours in {precision}", partial(run, step, feed, adamw(feed.model, step.training),
-                                                        passes(step, len(chosen), size), precision), len(chosen)))
+                                                        passes(step, len(chosen), size)), len(chosen)))
 
     def equal(half: float, whole: float) -> None:
         check_close(half, whole, tolerance=0.05 * whole, what="losses")
@@ -154,14 +160,10 @@ def passes(step: Step, rows: int, size: int) -> TrainingConfig:
     return replace(step.training, batch_size=size, accumulation=max(1, rows // size))
 
 
-def run(step: Step, feed: InputFeed, optimiser: Any, training: TrainingConfig, precision: str = "float32") -> float:
-    """One epoch of the training loop over the rows of a feed: the mean loss.
-
-    Weights are converted in every pass anew, since a step changes them.
-    """
-    with computed_in(precision, cache_enabled=False):
-        return one_epoch(feed.model, feed, step.objectives, initial_states(step.objectives, feed.data), optimiser,
-                         training, 0, {"epoch": 0, "step": 0}, 1)
+def run(step: Step, feed: InputFeed, optimiser: Any, training: TrainingConfig) -> float:
+    """One epoch of the training loop over the rows of a feed: the mean loss."""
+    return one_epoch(feed.model, feed, step.objectives, initial_states(step.objectives, feed.data), optimiser,
+                     training, 0, {"epoch": 0, "step": 0}, 1)
 
 
 @contextmanager
@@ -205,7 +207,7 @@ def their_loss(model: Any, feed: InputFeed, parts: list[np.ndarray], precision: 
     model.zero_grad()
     total = 0.0
     for part in parts:
-        with computed_in(precision):
+        with autocast("cpu", precision):
             loss = batch_loss(model, feed, part) * len(part) / len(feed.data)
         loss.backward()
         total += loss.item()
