@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from genrec_bench.batches import TokenisedInstances
 from genrec_bench.core.devices import autocast, is_cuda
 from genrec_bench.core.errors import first_line
 from genrec_bench.core.progress import Quiet
-from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.running.generative import deterministic
 from genrec_bench.running.runner import run_one
 from genrec_bench.running.workspace import Prepared
@@ -36,13 +34,10 @@ Made = tuple[Tensor, ...]
 
 def speed(part: Part) -> None:
     """Whole runs as records state their times, then single steps at fixed shapes, eager and as CUDA graphs."""
-    trains = any(f.name == "precision" for f in dataclasses.fields(TrainingConfig))
-    if not trains:
-        part.note("training in bfloat16: not measured, there is no training.precision")
     for name in BACKBONES:
         for precision in PRECISIONS:
             with part.going_on(f"{name}, {precision}: a run"):
-                whole_run(part, name, precision, trains)
+                whole_run(part, name, precision)
     if not is_cuda(part.device):
         part.note("CUDA graphs: a CPU has none, so their steps run eagerly twice")
     part.note(f"steps: {ROWS} rows at fixed shapes, {BEAMS} beams, without dropout and optimiser. The network reads in "
@@ -58,11 +53,9 @@ def speed(part: Part) -> None:
                         beside_graph(part, f"{name}, {precision}: {kind}", step, GRAPHED[precision])
 
 
-def whole_run(part: Part, name: str, precision: str, trains: bool) -> None:
+def whole_run(part: Part, name: str, precision: str) -> None:
     """Two epochs, the second timed, and a decoded test set."""
-    changes = {"decoding": {"precision": precision}}
-    if trains:
-        changes["training"] = {"precision": precision}
+    changes = {"decoding": {"precision": precision}, "training": {"precision": precision}}
     prepared, workspace = part.prepared(BACKBONES[name].split(" + ")[0] + " + cross-entropy", "speed", changes)
     cuda = is_cuda(part.device)
     if cuda:
@@ -70,9 +63,8 @@ def whole_run(part: Part, name: str, precision: str, trains: bool) -> None:
     record = run_one(prepared, workspace, Quiet())
     rows, seconds = len(prepared.split.train), record.timings["seconds_per_epoch"]
     unit = "of the clock" if cuda else "of the processor"
-    if trains or precision == "float32":
-        part.row(f"{name}, {precision}: an epoch of {rows} rows", seconds, f"seconds {unit}")
-        part.row(f"{name}, {precision}: training", rows / seconds, "rows a second")
+    part.row(f"{name}, {precision}: an epoch of {rows} rows", seconds, f"seconds {unit}")
+    part.row(f"{name}, {precision}: training", rows / seconds, "rows a second")
     part.row(f"{name}, {precision}: beam search of {prepared.config.decoding.num_beams}",
              record.timings["decode_users_per_second"], "users a second")
     if cuda:

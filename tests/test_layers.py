@@ -12,10 +12,11 @@ from torch import Tensor
 
 from genrec_bench.backbones.dropout import noise
 from genrec_bench.backbones.layers import (
-    EVEN,
+    LONG,
     PART,
     ROWS,
     Group,
+    Shape,
     attention,
     like_length,
     rms_norm,
@@ -37,7 +38,7 @@ def groups(shapes: tuple[tuple[int, int, int], ...], *, learned: bool = True) ->
         mask = torch.zeros(users, 1, 1, keys)
         mask[0, ..., keys - 1:] = -torch.inf if keys > 1 else 0.0
         bias = torch.randn(1, HEADS, queries, keys, requires_grad=True) if learned else None
-        made.append(Group(users, queries, keys, mask, bias))
+        made.append(Group(Shape(users, queries, keys), mask, bias))
     return made
 
 
@@ -45,9 +46,10 @@ def by_group(source: Tensor, memory: Tensor, every: list[Group]) -> Iterator[tup
     """Queries, keys and values of each group, (users, heads, rows, d)."""
     first = begin = 0
     for group in every:
-        last, end = first + group.users * group.queries, begin + group.users * group.keys
+        (users, queries, keys) = group.shape
+        last, end = first + users * queries, begin + users * keys
         views = source[first:last, 0], memory[begin:end, 0], memory[begin:end, 1]
-        yield group, *(x.unflatten(0, (group.users, -1)).transpose(1, 2) for x in views)
+        yield group, *(x.unflatten(0, (users, -1)).transpose(1, 2) for x in views)
         first, begin = last, end
 
 
@@ -102,14 +104,58 @@ def test_the_norm_is_torchs() -> None:
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(rms_norm(x, 1e-6), F.rms_norm(x, (6,), None, 1e-6))
     assert torch.autograd.gradcheck(lambda y: rms_norm(y, 0.1), (x,))
-    low = x.detach().bfloat16()
-    assert rms_norm(low.requires_grad_(), 1e-6).dtype == torch.bfloat16
+
+
+def relative(near: Tensor, exact: Tensor) -> float:
+    """Root mean square of the error as a share of the exact values."""
+    return float(((near.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt()).detach())
+
+
+def test_bfloat16_rounds_little_more_than_it_must() -> None:
+    """Results and gradients against float64; a number of bfloat16 is off by up to 0.4 %, by 0.17 % in the mean."""
+    torch.manual_seed(4)
+    x, upstream = torch.randn(300, 64, dtype=torch.float64), torch.randn(300, 64, dtype=torch.float64)
+    x, upstream = (y.bfloat16().double() for y in (x, upstream))
+    found = []
+    for dtype in (torch.float64, torch.bfloat16):
+        given = x.to(dtype).requires_grad_()
+        result = rms_norm(given, 1e-6)
+        assert result.dtype == dtype
+        found.append((result.detach(), *torch.autograd.grad(result, given, upstream.to(dtype))))
+    (exact, slope), (near, near_slope) = found
+    assert relative(near, exact) < 0.002 and relative(near_slope, slope) < 0.004
+    assert torch.equal(near, F.rms_norm(x.bfloat16(), (64,), None, 1e-6)), "training and scoring see the same"
+    source, every = torch.randn(8, 3, HEADS, WIDTH).bfloat16(), groups(SHAPES[:1])
+    exact_every = [Group(g.shape, g.mask.double(), g.learned.detach().double().requires_grad_()) for g in every]
+    results = [attention(given.requires_grad_(), None, some, 0.0)
+               for given, some in ((source.double(), exact_every), (source, every))]
+    assert relative(results[1], results[0]) < 0.01
+    slopes = [torch.autograd.grad(r.square().sum(), g[0].learned)[0] for r, g in
+              zip(results, (exact_every, every), strict=True)]
+    assert slopes[1].dtype == torch.float32 and relative(slopes[1], slopes[0]) < 0.02
+
+
+def test_histories_without_a_token_are_as_in_a_search() -> None:
+    """Alone, among others and without a column; what others see does not change, and gradients are finite."""
+    model = TigerSettings(width=16, num_layers=1, num_heads=2, head_width=8, feed_forward_width=32,
+                          dropout=0.0).build(40, 0)
+    targets = torch.full((9, 1, 2), 5)
+    histories = torch.full((9, 3), PAD)
+    histories[8] = torch.tensor([4, 5, 6])
+    logits = model.token_logits(histories, targets)
+    logits.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        for some in (histories, histories[:8], histories[:8, :0]):
+            first = model.start(some if some.shape[1] else histories[:8]).first()[:, 0]
+            torch.testing.assert_close(model.token_logits(some, targets[:len(some)])[:, 0, 0], first, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.token_logits(histories[8:], targets[8:]), logits[8:], atol=1e-5, rtol=0)
 
 
 def cost(tokens: list[int], ends: tuple[int, ...]) -> float:
     edges = (0, *ends, len(tokens))
     most = [max(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-    return sum(PART + (b - a) * m * (1 + m / EVEN) for a, b, m in zip(edges, edges[1:], most, strict=False))
+    return sum(PART + (b - a) * m * (1 + m / LONG) for a, b, m in zip(edges, edges[1:], most, strict=False))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -41,6 +41,10 @@ class PrefixTree:
         parts = (on_device(device, part) for part in (self.tokens, self.parents, self.nodes))
         return PrefixTree(*parts, self.widths)
 
+    def pinned(self) -> PrefixTree:
+        """The same tree in pinned memory, from which a GPU copies while others compute."""
+        return PrefixTree(self.tokens.pin_memory(), self.parents.pin_memory(), self.nodes.pin_memory(), self.widths)
+
     def of(self, users: slice) -> PrefixTree:
         """The tree of some of the users, with columns for all of them."""
         return PrefixTree(self.tokens[users], self.parents[users], self.nodes[users], self.widths)
@@ -103,7 +107,7 @@ def attend_along_paths(query: Tensor, key: Tensor, value: Tensor, tree: PrefixTr
     for level, (q, keys, values) in enumerate(zip(query.split(tree.widths, dim=1), tree.paths(key), tree.paths(value),
                                                   strict=True)):
         scores = torch.cat([(q[:, :, None] * k).sum(4) for k in keys], dim=2) + bias[:, :level + 1].T
-        weights = drop(scores.softmax(dim=2), dropout)[..., None]
+        weights = drop(scores.softmax(dim=2).to(query.dtype), dropout)[..., None]
         shares = weights.split([v.shape[2] for v in values], dim=2)
         mixed.append(sum((w * v).sum(2) for w, v in zip(shares, values, strict=True)))
     return torch.cat(mixed, dim=1)

@@ -21,7 +21,15 @@ from genrec_bench.backbones.dropout import Dropout, relu_dropout
 from genrec_bench.backbones.folding import PrefixTree, attend_along_paths
 from genrec_bench.backbones.huggingface import check_class, check_logits, check_settings, copy_weights
 from genrec_bench.backbones.inference import search_floats
-from genrec_bench.backbones.layers import TOKENS, Group, attention, fused_weight, like_length, rms_norm
+from genrec_bench.backbones.layers import (
+    TOKENS,
+    Group,
+    Shape,
+    attention,
+    fused_weight,
+    like_length,
+    rms_norm,
+)
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.backbones.tiger_state import TigerState
 from genrec_bench.contracts import EOS, PAD
@@ -108,7 +116,7 @@ class Attention(nn.Module):
     def along_paths(self, x: Tensor, norm: Tensor, tree: PrefixTree, bias: Tensor) -> Tensor:
         """Of (B * P, D) nodes to their own paths; bias: (heads, levels)."""
         query, key, value = self.split(x.unflatten(0, tree.tokens.shape), self.q, self.k, self.v, norm=norm).unbind(2)
-        mixed = attend_along_paths(query, key, value, tree, bias.to(query.dtype), self.rate)
+        mixed = attend_along_paths(query, key, value, tree, bias, self.rate)
         return self.join(mixed.flatten(2).flatten(0, 1))
 
 
@@ -215,20 +223,27 @@ class Tiger(Backbone):
         On a CPU histories of like length are padded together, and not all to the longest.
         """
         on_cpu = histories.device.type == "cpu"
-        read = histories != PAD
-        ends = (read * torch.arange(1, histories.shape[1] + 1, device=read.device)).amax(1)  # PAD may be in the middle
-        parts = like_length(ends) if on_cpu else [(slice(None), histories.shape[1])]
+        histories = histories if histories.shape[1] else F.pad(histories, (0, 1), value=PAD)
+        ends = ((histories != PAD) * torch.arange(1, histories.shape[1] + 1, device=histories.device)).amax(1)
+        parts = like_length(ends) if on_cpu else [(slice(None), histories.shape[1])]  # PAD may be in the middle
         tokens = [histories[users, :longest] for users, longest in parts]
+        empty = ends == 0 if on_cpu else torch.zeros_like(ends, dtype=torch.bool)  # elsewhere torch knows such rows
         groups = []
-        for part in tokens:
-            mask = torch.zeros(part.shape, device=part.device).masked_fill(part == PAD, -torch.inf)
+        for (users, _), part in zip(parts, tokens, strict=True):
+            unread = (part == PAD) & ~empty[users, None]
+            mask = torch.zeros(part.shape, device=part.device).masked_fill(unread, -torch.inf)
             bias = self.encoder.position_bias(part.shape[1], part.shape[1])
-            groups.append(Group(len(part), part.shape[1], part.shape[1], mask[:, None, None], bias))
+            groups.append(Group(Shape(*part.shape, part.shape[1]), mask[:, None, None], bias))
         flat = torch.cat([part.flatten() for part in tokens])
         x = self.embed(F.pad(flat, (0, -len(flat) % TOKENS if on_cpu else 0), value=PAD), self.encoder)
         for block in self.encoder.block:
             x = block.layer[1](block.layer[0](x, groups))
-        return self.encoder.last(x), groups
+        states = self.encoder.last(x)
+        if on_cpu and empty.any():  # nothing comes from a history without a token, as in a search
+            rows = torch.cat([empty[users, None].expand(part.shape).flatten()
+                              for (users, _), part in zip(parts, tokens, strict=True)])
+            states = states.masked_fill(F.pad(rows, (0, len(states) - len(rows)))[:, None], 0.0)
+        return states, groups
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) decoder outputs -> (..., V) logits, float32."""
@@ -238,10 +253,10 @@ class Tiger(Backbone):
     def node_logits(self, histories: Tensor, tree: PrefixTree) -> Tensor:
         states, groups = self.encode(histories)
         (users, columns), levels, final = tree.tokens.shape, len(tree.widths), self.encoder.final_layer_norm.weight
-        histories_of = [Group(group.users, columns, group.keys, group.mask) for group in groups]
+        histories_of = [Group(Shape(group.shape.users, columns, group.shape.keys), group.mask) for group in groups]
         bias = self.decoder.position_bias(levels, levels)
         before = torch.full((levels, levels), -torch.inf, device=bias.device).triu(1)
-        chain = [Group(users, levels, levels, before, bias)]
+        chain = [Group(Shape(users, levels, levels), before, bias)]
         up = bias[0, :, -1].flip(1)  # (heads, levels): of the key so many levels up
         x = self.embed(tree.tokens.flatten(), self.decoder)
         for own, cross, feed in (block.layer for block in self.decoder.block):

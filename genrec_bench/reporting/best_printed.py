@@ -148,7 +148,8 @@ def row_means(material: Material, group: Group, metric: str) -> tuple[Estimate, 
 
 
 def trained_beside(one: Beside, others: Sequence[Material]) -> list[tuple[Material, Group]]:
-    """The baselines that learn by chance on the same data and rows, from whatever suite, whose ranks are at hand."""
+    """The baselines whose training draws random numbers, on the same data and rows, from whatever suite, with ranks at
+    hand."""
     data, found = data_of(one.group.records[0]), {}
     for material, block in ((m, b) for m in others for b in m.blocks if b.profile == one.block.profile):
         for group in (g for g in block.groups if g.row.baseline and g.row.seeded):

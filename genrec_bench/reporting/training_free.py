@@ -111,9 +111,9 @@ def trained(material: Material, found: Sequence[Beside], others: Sequence[Materi
             cold.append(f"{(facts.target_count == 0).mean():.0%} on {one.dataset}")
     if not rows:
         return ""
-    hopeless = f" They cannot find a target that no training row has: {', '.join(cold)}." if cold else ""
+    unseen = f" They cannot find a target that no training row has: {', '.join(cold)}." if cold else ""
     return (f"## Trained models over item ids\n\n{len(networks)} models with the settings of their files, **untuned**, "
-            f"so these are no best values of theirs.{hopeless} First the row of the table above.\n\n"
+            f"so these are no best values of theirs.{unseen} First, tuned, the row of the table above.\n\n"
             + pipe(TRAINED_HEADER, rows, numeric_from=len(TRAINED_HEADER)))
 
 

@@ -22,7 +22,7 @@ class Beams:
     codes: (B, K, T) token ids, best first, distinct. scores: (B, K) summed log-probabilities in nats, of the T tokens
     or, searched with EOS, of EOS as well. ids: (B, K) numbers of the semantic IDs in the trie, -1 = unused. trace: T
     entries, the prefixes kept after each level, (B, K_m, m + 1). trace_scores: their scores, (B, K_m). Unused rows hold
-    PAD and score -inf. wrong: (B,) bool, users whose logits were NaN or +inf; None where the search raises for them.
+    PAD and score -inf. wrong: (B,) bool, users whose logits were NaN or +inf; None from an exact search, which raises.
     """
 
     codes: Tensor

@@ -77,13 +77,13 @@ class InputFeed:
         passes = joined(steps, at_once)
         if str(self.data.device) == "cpu":
             return ((one, one.rows) for one in passes)
-        return ahead(self.prepare, passes)
+        return ahead(lambda rows: self.prepare(rows).pinned(self.data.device), passes)
 
     def joins(self, batch_size: int, accumulation: int) -> int:
         """How many forward passes of an optimiser step the network reads together, by the memory of the device.
 
         On a CPU one: small passes fit its caches. On a GPU all that fit into `training.memory_gib` or, where that is
-        0, into `GPU_SHARE` of its memory, as the longest history says, so that a model of GPU always joins the same.
+        0, into `GPU_SHARE` of its memory, as the longest history says, so that GPUs of one model join alike.
         """
         if not is_cuda(self.data.device) or accumulation == 1:
             return 1 if str(self.data.device) == "cpu" else accumulation
@@ -100,8 +100,8 @@ class InputFeed:
         spread = np.linspace(0, self.trie.num_ids - 1, self.num_negatives)[None] if self.num_negatives else None
         batch = self.prepare(longest, spread).to(self.data.device)
         forward, (_, positions) = self._forward(batch)
-        kept = self._kept_of_one(forward, batch)
-        return users_within(memory_gib, kept=kept, logits=positions * self.data.vocab_size * torch.float32.itemsize)
+        logits = positions * self.data.vocab_size * torch.float32.itemsize
+        return users_within(memory_gib, **self._kept(forward, batch), logits=logits)
 
     def prepare(self, rows: np.ndarray, drawn: np.ndarray | None = None) -> Batch:
         """What some rows' pass reads, in the host's memory: nothing here asks or needs the device.
@@ -171,19 +171,23 @@ class InputFeed:
         """`forward` of all users of a batch, in as many parts as `memory_gib` asks for, and the users of a part."""
         at_once = users = len(batch.targets)
         if self.memory_gib:
-            kept = self._kept_of_one(forward, batch)
             logits = users * positions * self.data.vocab_size * torch.float32.itemsize
-            at_once = users_at_once(users, kept=kept, logits=logits, memory_gib=self.memory_gib)
+            at_once = users_at_once(users, **self._kept(forward, batch), logits=logits,
+                                    memory_gib=self.memory_gib)
         return in_parts(forward, users, at_once), at_once
 
-    def _kept_of_one(self, forward: Callable[[slice], Tensor], batch: Batch) -> int:
-        """Bytes that autograd keeps of the user with the longest history alone.
+    def _kept(self, forward: Callable[[slice], Tensor], batch: Batch) -> dict[str, int]:
+        """Bytes that autograd keeps of the user with the longest history, and of a pass without users: fused weights.
 
-        Only a CPU, where others are padded less, is asked which one that is.
+        Only a CPU, where others are padded less, is asked which user that is.
         """
-        asks = batch.histories is not None and batch.histories.device.type == "cpu"
-        longest = int((batch.histories != PAD).sum(dim=1).argmax()) if asks else 0
-        return kept_bytes(lambda: forward(slice(longest, longest + 1)), self.model)
+        if batch.histories is None:  # packed sequences are read whole
+            return {"kept": kept_bytes(lambda: forward(slice(None)), self.model)}
+        on_cpu = batch.histories.device.type == "cpu"
+        longest = int((batch.histories != PAD).sum(dim=1).argmax()) if on_cpu else 0
+        once, one = (kept_bytes(lambda count=count: forward(slice(longest, longest + count)), self.model)
+                     for count in (0, 1))
+        return {"kept": one - once, "once": once}
 
     def _sequences(self, rows: np.ndarray) -> dict[str, Tensor]:
         """For one causal pass over the longest row of each chain; the rows come in any order."""

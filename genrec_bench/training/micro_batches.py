@@ -39,13 +39,14 @@ def kept_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
     return sum(size for address, size in kept.items() if address not in weights)
 
 
-def users_at_once(users: int, *, kept: int, logits: int, memory_gib: float) -> int:
+def users_at_once(users: int, *, kept: int, logits: int, memory_gib: float, once: int = 0) -> int:
     """How many of a batch's users go through the network together.
 
-    kept: bytes that autograd keeps of one user. logits: bytes of the whole batch's logits, which objectives see at
-    once. Parts are of like size. Raises: UserError where the bound is too small for one user at a time.
+    kept: bytes that autograd keeps of one user; once: whatever their number. logits: bytes of the whole batch's logits,
+    which objectives see at once. Parts are of like size. Raises: UserError where the bound is too small for one user at
+    a time.
     """
-    fixed, each = LOGITS_AT_ONCE * logits, PART_OVER_KEPT * kept
+    fixed, each = LOGITS_AT_ONCE * logits + PART_OVER_KEPT * once, PART_OVER_KEPT * kept
     bound = memory_gib * GIB
     if fixed + each > bound:
         least = math.ceil((fixed + each) / GIB * 100) / 100
@@ -56,9 +57,9 @@ def users_at_once(users: int, *, kept: int, logits: int, memory_gib: float) -> i
     return math.ceil(users / parts)
 
 
-def users_within(memory_gib: float, *, kept: int, logits: int) -> int:
+def users_within(memory_gib: float, *, kept: int, logits: int, once: int = 0) -> int:
     """How many users like one whose pass keeps so many bytes and has so many of logits fit into a bound; at least 0."""
-    return int(memory_gib * GIB // (LOGITS_AT_ONCE * logits + PART_OVER_KEPT * kept))
+    return max(0, int((memory_gib * GIB - PART_OVER_KEPT * once) // (LOGITS_AT_ONCE * logits + PART_OVER_KEPT * kept)))
 
 
 def in_parts(forward: Callable[[slice], Tensor], users: int, at_once: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genrec_bench.backbones.folding import PrefixTree
-from genrec_bench.core.devices import on_device
+from genrec_bench.core.devices import is_cuda, on_device
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,19 @@ class Batch:
     lengths: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
-        """The same on a device: a copy of each tensor that nobody waits for, of a tree used twice one copy."""
+        """The same on a device: a copy of each tensor that nobody waits for."""
+        return self._each(lambda value: value.to(device) if isinstance(value, PrefixTree) else on_device(device, value))
+
+    def pinned(self, device: str | torch.device) -> Batch:
+        """The same in pinned memory where the device is a GPU, so that `to` has nothing left to do in the host."""
+        return self._each(lambda value: value.pinned() if isinstance(value, PrefixTree) else value.pin_memory()) \
+            if is_cuda(device) else self
+
+    def _each(self, change: Callable[[Tensor | PrefixTree], Tensor | PrefixTree]) -> Batch:
+        """Every part changed; a tree that is used twice once."""
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        moved = {id(value): value.to(device) if isinstance(value, PrefixTree) else on_device(device, value)
-                 for value in given.values()}
-        return replace(self, **{name: moved[id(value)] for name, value in given.items()})
+        changed = {id(value): change(value) for value in given.values()}
+        return replace(self, **{name: changed[id(value)] for name, value in given.items()})
 
 
 def ahead(prepare: Callable[[np.ndarray], Batch], passes: Iterable[Pass]) -> Iterator[tuple[Pass, Batch]]:
