@@ -195,7 +195,7 @@ def zero_state(self, depth):
     (broken(lambda self, inputs: 1.0), SHAPE, "saw float"),
     (broken(lambda self, inputs: plain(self, inputs) / 0.0), SHAPE, "finite losses; saw .inf"),
     (broken(first_rows_only), GRADIENT, "a gradient for every row"),
-    (broken(lambda self, inputs: plain(self, inputs).detach()), GRADIENT, "raised RuntimeError"),
+    (broken(lambda self, inputs: plain(self, inputs).detach()), SHAPE, "saw a loss without gradient, as .detach()"),
     (broken(unmasked), PADDING, "no gradient on logits at PAD"),
     (broken(noisy), DETERMINISTIC, "the same bits again"),
     (broken(numpy_noise), DETERMINISTIC, "those of numpy, random were drawn"),
@@ -216,6 +216,12 @@ def test_each_fault_is_found(objective: type[Objective], check: str, words: str)
     found = {f.name: f for f in check_objective(objective)}
     assert not found[check].passed
     assert re.search(words, found[check].detail) and "\n" not in found[check].detail
+
+
+def test_a_detached_loss_is_said_once() -> None:
+    """What the checks after it would say of it again is not asked."""
+    found = check_objective(broken(lambda self, inputs: plain(self, inputs).detach()))
+    assert [f.name for f in found if not f.passed] == [SHAPE] == [found[-1].name]
 
 
 def masks_in_place(self, inputs):

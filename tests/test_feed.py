@@ -273,6 +273,17 @@ def test_training_stops_at_a_loss_that_is_not_one_a_row(toy_interactions: Intera
         row_losses([(1.0, objective)], [{}], Toy(toy_interactions).inputs(objective))
 
 
+def test_training_stops_at_a_loss_without_gradient(toy_interactions: Interactions) -> None:
+    """Beside another one too, whose gradient would hide it; where nothing is trained it may be so."""
+    pair = [(1.0, Does(lambda i: i.target_token_logps.sum(1))),
+            (1.0, Does(lambda i: i.target_token_logps.sum(1).detach()))]
+    inputs = Toy(toy_interactions).inputs(*(objective for _, objective in pair))
+    with pytest.raises(UserError, match="the loss of objective does has no gradient"):
+        row_losses(pair, [{}, {}], inputs)
+    with torch.no_grad():
+        row_losses(pair, [{}, {}], Toy(toy_interactions).inputs(*(objective for _, objective in pair)))
+
+
 def test_two_objectives_must_ask_for_the_same_reference_and_beam() -> None:
     one, other = Asks("reference"), Asks("reference")
     other.name, other.reference = "other", "first_stage"

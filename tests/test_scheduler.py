@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from genrec_bench.cli import main
-from genrec_bench.core.walk import TOLD, Board, Busy, _death, _gives_up, alone, is_held, told, walk
+from genrec_bench.core.walk import TOLD, Board, Busy, _death, _gives_up, alone, cores, is_held, told, walk
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.results.records import RecordStore
 from genrec_bench.running.scheduler import Means, RunTask, run_all
@@ -131,6 +131,20 @@ def test_a_lock_that_was_deleted_meanwhile_is_none(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(module, "fcntl", type("f", (), {"flock": staticmethod(late), "LOCK_EX": 2, "LOCK_NB": 4}))
     with pytest.raises(Busy), alone(tmp_path / "x"):
         pass
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({}, 8), ({"cpu.max": "max 100000"}, 8), ({"cpu.max": "250000 100000"}, 2), ({"cpu.max": "50000 100000"}, 1),
+    ({"cpu.max": "1600000 100000"}, 8), ({"cpu.max": "?"}, 8), ({"cpu/cpu.cfs_quota_us": "-1",
+                                                                "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3)])
+def test_cores_are_those_of_the_mask_or_of_a_container_s_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              files: dict[str, str], expected: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert cores(tmp_path) == expected
 
 
 def test_nothing_begins_that_would_end_too_late(tmp_path: Path, board: Board) -> None:

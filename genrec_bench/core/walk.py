@@ -269,6 +269,17 @@ def _death(code: int) -> str:
     return f"it ended with code {code}; what it had to say is above"
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors that this process may use: those of its mask or, where a container has a quota, as many whole ones.
+
+    cgroup: where the quota is told, in the second or the first form of Linux.
+    """
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        if quota.isdecimal() and period.isdecimal():  # "max" and -1: no quota
+            return max(1, min(mask, int(quota) // max(1, int(period))))
+    return mask

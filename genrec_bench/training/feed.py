@@ -305,4 +305,7 @@ def _row_loss(objective: Objective, inputs: ObjectiveInputs, state: dict[str, Te
         seen = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(losses)
         raise UserError(f"objective {name_of(objective)} must return a loss a row, a tensor of shape {(rows,)} for "
                         f"this batch, but returned {seen[:200]}. Do not reduce over rows.")
+    if inputs.logits.requires_grad and not losses.requires_grad:
+        raise UserError(f"the loss of objective {name_of(objective)} has no gradient, so it teaches nothing. Look "
+                        "for .detach(), .item(), numpy or torch.no_grad() between the logits and the loss.")
     return losses

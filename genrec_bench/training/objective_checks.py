@@ -78,6 +78,8 @@ def _has_a_shape(objective: Objective, problem: Planted) -> None:
     shape = (len(LENGTHS),)
     expect(isinstance(losses, Tensor) and losses.shape == shape, f"a tensor of shape {shape}, a loss a row",
            f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__, Unusable)
+    expect(losses.requires_grad, "a loss that leads back to the logits",
+           "a loss without gradient, as .detach(), .item() and numpy make them", Unusable)
     expect(losses.dtype == torch.float64, "the dtype of the logits, torch.float64", losses.dtype)
     expect(torch.isfinite(losses).all(), "finite losses", _list(losses))
 
