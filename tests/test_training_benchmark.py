@@ -46,7 +46,7 @@ def step_of(which: str) -> Step:
 def test_losses_and_gradients_are_those_of_the_reference(tmp_path: Path, which: str,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     found = beside(Setting(None, tmp_path), which, step_of(which), "float32", Goal(1), rows=24, some=14, sizes=(7, 3))
-    assert [arm.units for arm in found.arms] == [24, 24, 14, 14] and found.goal is None
+    assert [arm.units for arm in found.arms] == [24, 14, 14] and found.goal is None
     assert all(np.isfinite(arm.run()) for arm in found.arms)
     found.equal()
     assert torch.get_default_dtype() == torch.float32
