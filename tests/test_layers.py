@@ -228,3 +228,13 @@ def test_torchs_attention_keeps_float32_under_autocast() -> None:
     with autocast("cpu", "bfloat16"):
         result = scaled_attention(query, key, value, None)
     assert torch.equal(result, exact.bfloat16())
+
+
+@pytest.mark.parametrize("name", ["tiger", "llama"])
+def test_a_search_in_float64_is_what_training_computes(name: str) -> None:
+    """Masks are made in float32 and have to follow the network: torch reads others wrongly and does not say so."""
+    model, histories, targets = network_and_batch(name)
+    model = model.double().eval()
+    with torch.no_grad():
+        first = model.start(histories).first()[:, 0]
+        torch.testing.assert_close(first, model.token_logits(histories, targets)[:, 0, 0], atol=1e-5, rtol=0)

@@ -72,6 +72,8 @@ def scaled_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
         query, key, value = (x.float() for x in (query, key, value))
         with torch.autocast("cpu", enabled=False):
             return scaled_attention(query, key, value, mask, scale).to(reduced)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(query.dtype)  # torch does not refuse another precision: it reads it wrongly
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale)
 
 
