@@ -32,8 +32,10 @@ from genrec_bench.core.ending import begin_child
 from genrec_bench.core.files import dump_json, write_atomically
 from genrec_bench.core.meter import Meter
 from genrec_bench.evaluate import Ranked, rank_rows
+from genrec_bench.experiments.config import gives_up
 
 NUMPY_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}  # gone in numpy 2
+OURS = ("model", "protocol", "batch_size", "patience", "give_up_after", "give_up_below")  # not RecBole's settings
 NEGATIVES = {"CE": None, "BPR": {"distribution": "uniform", "sample_num": 1}}
 
 
@@ -136,7 +138,7 @@ def recbole_config(spec: dict[str, Any], folder: Path) -> Config:
     for name, kind in NUMPY_ALIASES.items():
         if not hasattr(np, name):
             setattr(np, name, kind)
-    values = {k: v for k, v in spec["settings"].items() if k not in ("model", "protocol", "batch_size", "patience")}
+    values = {k: v for k, v in spec["settings"].items() if k not in OURS}
     settings = spec["settings"]
     fixed = {
         "data_path": str(folder), "checkpoint_dir": str(folder), "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id",
@@ -233,7 +235,7 @@ def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str],
         meter: Meter) -> tuple[Best, dict[str, Any], Clock]:
     """RecBole's epochs under the suite's stopping rule. Returns the best epoch, `training` and the times."""
     best, curve, clock = Best(), [], Clock()
-    while len(curve) < settings["epochs"] and len(curve) - best.epoch < settings["patience"]:
+    while (stopped := _stopped(curve, best, settings)) is None:
         epoch, started = len(curve) + 1, meter.seconds()
         loss = setup.trainer._train_epoch(setup.train_data, epoch - 1, show_progress=False)
         trained = meter.seconds()
@@ -249,9 +251,17 @@ def fit(setup: Setup, valid: Scorer, settings: dict[str, Any], lines: IO[str],
             best = Best(point["valid_ndcg@10"], epoch, ranks, weights)
     training = {"epochs": len(curve), "best_epoch": best.epoch, "curve": curve,
                 "parameters": sum(p.numel() for p in setup.model.parameters() if p.requires_grad),
-                "steps": len(curve) * len(setup.train_data),
-                "stopped": "patience" if len(curve) < settings["epochs"] else "epochs"}
+                "steps": len(curve) * len(setup.train_data), "stopped": stopped}
     return best, training, clock
+
+
+def _stopped(curve: list[dict[str, Any]], best: Best, settings: dict[str, Any]) -> str | None:
+    """Why training ends here; None = it goes on."""
+    if len(curve) >= settings["epochs"]:
+        return "epochs"
+    if len(curve) - best.epoch >= settings["patience"]:
+        return "patience"
+    return "gave up" if gives_up(curve, settings["give_up_after"], settings["give_up_below"]) else None
 
 
 def run(folder: Path, lines: IO[str]) -> None:

@@ -26,7 +26,7 @@ from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.files import dump_json
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.core.settings import setting
-from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.config import GivesUp, RunConfig
 
 # JSON under other names: below --results every *.json is a record
 LOG, SPEC, DATA, RESULT, RANKS, WEIGHTS = (
@@ -39,7 +39,7 @@ GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class RecBole(Baseline):
+class RecBole(GivesUp, Baseline):
     """Base of RecBole's sequential models (Zhao et al. 2021, arXiv 2011.01731): RecBole's training epoch and loaders.
 
     Ours are the split, the epoch at which to stop and every number of the evaluation: training stops when our

@@ -176,10 +176,12 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         tables.read(path)
 
 
-def test_new_lines_replace_their_benchmark_and_stand_by_case() -> None:
-    old = some_lines()
-    new = [tables.Line(Row("decoding", case, "q", 1.0, 1.0, 1.0, "u", threads), NO_MACHINE)
-           for threads in (1, 2) for case in ("b", "a")]
+def test_new_lines_replace_their_benchmark_and_place_and_stand_by_case() -> None:
+    def line(case: str, threads: int) -> tables.Line:
+        return tables.Line(Row("decoding", case, "q", 1.0, 1.0, 1.0, "u", threads), NO_MACHINE)
+
+    old = [*some_lines(), line("b", 2), line("a", 2)]
+    new = [line("b", 1), line("a", 1)]
     merged = [(x.row.benchmark, x.row.case, x.row.threads) for x in tables.merged(old, new)]
     assert merged == [("decoding", "b", 1), ("decoding", "b", 2), ("decoding", "a", 1), ("decoding", "a", 2),
                       ("exact", "Office", 2)]

@@ -16,7 +16,7 @@ from genrec_bench.reporting import markdown
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.records import RecordStore
-from genrec_bench.running import diagnosing
+from genrec_bench.running import diagnosis
 from genrec_bench.training import checkpoints
 from tests.small_jobs import write_toy
 from tests.test_cli import TINY, files
@@ -100,7 +100,7 @@ def test_a_second_call_finds_nothing_to_do(world: World, capsys: Any, monkeypatc
     assert world.call("--beams", "5,20") == 0
     assert all(d.beams == (5, 20) for d in world.found())
     before = files(world.results / "toy")
-    monkeypatch.setattr(diagnosing, "diagnose_run", None)
+    monkeypatch.setattr(diagnosis, "diagnose_run", None)
     capsys.readouterr()
     assert world.call("--beams", "20") == 0
     assert "2 of 2 runs are diagnosed already" in capsys.readouterr().err and files(world.results / "toy") == before
@@ -204,7 +204,7 @@ def test_other_semantic_ids_are_refused(world: World, capsys: Any) -> None:
 
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(world: World, capsys: Any,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    done, real = [], diagnosing.diagnose_run
+    done, real = [], diagnosis.diagnose_run
 
     def interrupted(item: Any, *more: Any) -> Diagnosis:
         if done:
@@ -212,26 +212,26 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(world: World, ca
         done.append(item.run_id)
         return real(item, *more)
 
-    monkeypatch.setattr(diagnosing, "diagnose_run", interrupted)
+    monkeypatch.setattr(diagnosis, "diagnose_run", interrupted)
     with pytest.raises(SystemExit) as caught:
         world.call("--beams", "20")
     assert caught.value.code == 130 and "1 of 2 runs are diagnosed" in capsys.readouterr().err
     assert [f is not None for f in world.found()] == [True, False]
     assert not list(world.results.rglob("*.tmp")) and not list(world.results.rglob(".*.npz"))
-    monkeypatch.setattr(diagnosing, "diagnose_run", real)
+    monkeypatch.setattr(diagnosis, "diagnose_run", real)
     assert world.call("--beams", "20") == 0
     assert "1 of 2 runs are diagnosed already" in capsys.readouterr().err and None not in world.found()
 
 
 def test_a_run_that_fails_does_not_stop_the_others(world: World, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = diagnosing.diagnose_run
+    real = diagnosis.diagnose_run
 
     def failing(item: Any, *more: Any) -> Diagnosis:
         if item.config.seed == 0:
             raise ValueError("the logits of user row 3 are NaN or +inf\nmore")
         return real(item, *more)
 
-    monkeypatch.setattr(diagnosing, "diagnose_run", failing)
+    monkeypatch.setattr(diagnosis, "diagnose_run", failing)
     assert world.call("--beams", "20") == 1
     assert f"FAILED  {ROW}, toy, seed 0: the logits of user row 3 are NaN or +inf\n" in capsys.readouterr().err
     assert [f is not None for f in world.found()] == [False, True]

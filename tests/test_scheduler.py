@@ -364,7 +364,7 @@ def test_every_walker_has_its_device(toy_folder: Path, tmp_path: Path, monkeypat
 
     given: list[str] = []
 
-    def start(method: str, target: Any, kind: type, plain: list, board: Any, workspace: Workspace, until: float) -> Any:
+    def start(method: str, target: Any, plain: list, board: Any, workspace: Workspace, until: float) -> Any:
         given.append(workspace.device)
         process = multiprocessing.get_context("fork").Process(target=int)
         process.start()

@@ -14,6 +14,7 @@ from genrec_bench import api
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import TUNING_SEED, check_seeds
 from genrec_bench.experiments import grid, suite_files, trials
+from genrec_bench.experiments.config import gives_up
 from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.rows import load_suite
@@ -59,8 +60,8 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def searched(suite: Path, number: int, *pairs: str, datasets: tuple[str, ...] = ("ml-100k",),
              **more: Any) -> dict[str, trials.Search]:
     selection = Selection(str(suite), "smoke", datasets, overrides=parse_overrides(pairs), **more)
-    return {f"{s.label}, {s.dataset}" if len(datasets) > 1 else s.label: s
-            for s in trials.searches(selection, number)}
+    return {f"{s.label}, {s.dataset}" if len(datasets) > 1 else s.label:
+            dataclasses.replace(s, trials=s.trials[:number]) for s in trials.searches(selection)}
 
 
 def changes(search: trials.Search) -> list[dict[str, Any]]:
@@ -77,7 +78,6 @@ def test_the_space_by_hand(suite: Path) -> None:
         {"item_knn": {"decay": 0.3}}, {"item_knn": {"shrink": 5.0}}, {"item_knn": {"decay": 0.3, "shrink": 5.0}}]))
     assert changes(found["TIGER + cross-entropy"]) == [{}, {"training": {"learning_rate": 1e-3}}]
     assert changes(found["Popularity"]) == [{}]
-    assert {label: s.size for label, s in found.items()} == {"Popularity": 1, "Item-kNN": 4, "TIGER + cross-entropy": 2}
     assert {t.config.seed for s in found.values() for t in s.trials} == {TUNING_SEED}
     assert [t.number for t in found["Item-kNN"].trials] == [1, 2, 3, 4]
 
@@ -119,7 +119,7 @@ weight = [1.0, 0.5]
 """).replace('objective = [{ name = "cross_entropy" }]', """objective = [{ name = "dpo" }]
 first_stage = { objective = [{ name = "cross_entropy" }] }"""))
     found = searched(suite, 10)["TIGER + cross-entropy"]
-    assert found.size == 4 and found.trials[0].config.training.epochs == 1
+    assert len(found.trials) == 4 and found.trials[0].config.training.epochs == 1
     assert {(t.config.training.epochs, t.config.objectives[0].weight) for t in found.trials} == {
         (1, 1.0), (3, 1.0), (1, 0.5), (3, 0.5)}
     assert {t.config.uses[0].run.seed for t in found.trials} == {TUNING_SEED}
@@ -129,8 +129,8 @@ first_stage = { objective = [{ name = "cross_entropy" }] }"""))
 @pytest.mark.parametrize("name", [n for n in suite_files.suite_names() if suite_files.load_suite(n).get("tune")])
 def test_the_spaces_of_our_suites(name: str) -> None:
     """Every combination can be made, and every part that is listed is a row's."""
-    found = trials.searches(Selection(name, "standard", ("apao_office", "bear_office")), 8)
-    assert {len(s.trials) for s in found if s.size > 1} == {8}
+    found = trials.searches(Selection(name, "standard", ("apao_office", "bear_office")))
+    assert all(len(s.trials) >= 8 for s in found if len(s.trials) > 1)
     used = set().union(*(grid.parts_used(s.trials[0].config) for s in found))
     assert set(suite_files.load_suite(name)["tune"]) <= used
 
@@ -221,7 +221,8 @@ def test_validation_alone_chooses_and_a_second_call_runs_nothing(suite: Path, to
     before = files(results / "toy")
     assert call(*tune(suite, toy_folder, results, "--save", saved)) == 0
     printed = capsys.readouterr()
-    assert "5 of 5 runs are done already" in printed.err and files(results / "toy") == before
+    assert "2 of 2 runs are done" in printed.err and "3 of 3 runs are done" in printed.err
+    assert files(results / "toy") == before
     assert "chosen: trial 2  --set item_knn." in printed.out and trials.words(found.trials[1].changes) in printed.out
     told = (results / "reports/mine/trials.md").read_text()
     assert "3 of the 4 trials" in told and told.count("| chosen |") == 2
@@ -254,7 +255,7 @@ def test_trials_alone_are_a_report_of_their_own(suite: Path, toy_folder: Path, t
     done = api.tune(str(suite), 2, profile="smoke", datasets=[toy_folder], baselines=["item_knn"], objectives=[],
                     results=tmp_path / "results")
     (one,) = done.searches
-    assert (one.label, one.size, [t.number for t in one.trials]) == ("Item-kNN", 4, [1, 2])
+    assert (one.label, [t.number for t in one.trials]) == ("Item-kNN", [1, 2])
     assert call("report", "--suite", suite, "--results", tmp_path / "results") == 0
     assert capsys.readouterr().out.strip().endswith("reports/mine/trials.md")
 
@@ -265,6 +266,51 @@ def test_nothing_is_chosen_before_all_trials_are_there(suite: Path, toy_folder: 
     assert call(*words) == 0
     printed = capsys.readouterr()
     assert "time is up" in printed.err and "nothing chosen" in printed.out and "not finished" in printed.out
+
+
+# Hopeless trials
+
+def test_a_hopeless_trial_ends_at_a_third_by_hand(suite: Path) -> None:
+    """Trial 1 had 0.3 after a third of its epochs, so others need 0.225 after a third of theirs."""
+    suite.write_text(SUITE.replace("learning_rate = [1e-3, 3e-3]", "epochs = [15, 25]"))
+    one, other = searched(suite, 2, "training.patience=99")["TIGER + cross-entropy"].trials
+    first = dataclasses.replace(one.config, training=dataclasses.replace(one.config.training, epochs=15))
+    curve = [{"epoch": n, "valid_ndcg@10": 0.3 if n == 4 else 0.1 if n < 6 else 0.9} for n in range(1, 16)]
+
+    def point(trial: trials.Trial, epochs: int) -> tuple[int, float]:
+        trial = dataclasses.replace(trial, config=dataclasses.replace(
+            trial.config, training=dataclasses.replace(trial.config.training, epochs=25)))
+        made = trials.hopeless(trial, first, {"epochs": epochs, "curve": curve[:epochs]}).config
+        assert trials.undisturbed(made) == trial.config != made
+        return made.training.give_up_after, made.training.give_up_below
+
+    assert point(other, 15) == (9, 0.225)
+    assert point(other, 6) == (4, 0.075), "trial 1 ended by patience after 6 of 15, so the other has 10 of 25 to go by"
+    knn = searched(suite, 2)["Item-kNN"].trials
+    assert trials.hopeless(knn[1], knn[0].config, {}) == knn[1], "nothing to end"
+
+
+def test_a_run_gives_up_once_and_stays_so() -> None:
+    curve = [{"valid_ndcg@10": value} for value in (0.1, 0.2, 0.5)] + [{"epoch": 4}]
+    assert [gives_up(curve[:n], 2, 0.3) for n in range(5)] == [False, False, True, True, True]
+    assert not gives_up(curve, 2, 0.2) and not gives_up(curve, 3, 0.5) and not gives_up(curve, 0, 1.0)
+    assert gives_up([{"epoch": 1}], 1, 0.1), "an epoch without validation has reached nothing"
+
+
+def test_a_trial_is_given_up_and_shown_so(suite: Path, toy_folder: Path, tmp_path: Path, capsys: Any,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "LEAST", 1.8)  # hardly to be reached
+    suite.write_text(SUITE.replace("learning_rate = [1e-3, 3e-3]", 'learning_rate = [1e-6, 3e-3]'))
+    words = ["tune", "--suite", suite, "--profile", "smoke", "--datasets", toy_folder, "--trials", "2", *TINY, "--set",
+             "training.epochs=3", "--jobs", "1", "--results", tmp_path / "results", "--baselines", "none"]
+    assert call(*words) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("given up after epoch 1") == 1 and "chosen: trial 1" in printed
+    made = {r["training"]["stopped"]: r for r in records(tmp_path / "results").values()}
+    assert set(made) == {"epochs", "gave up"} and made["gave up"]["training"]["epochs"] == 1
+    assert made["gave up"]["config"]["training"]["give_up_after"] == 1
+    page = (tmp_path / "results/reports/mine/trials.md").read_text()
+    assert page.count("given up after epoch 1") == 1 and "2 of the 2 trials" in page
 
 
 # Records and tables
@@ -293,12 +339,12 @@ def test_the_page_of_planted_records(suite: Path) -> None:
 
 def test_the_snippet_is_part_of_a_profile() -> None:
     def one(label: str, changes: dict[str, Any], **more: Any) -> Searched:
-        return Searched(label, "ml-100k", "quick", (Tried(1, {}, 0.1), Tried(2, changes, 0.2)), 5, **more)
+        return Searched(label, "ml-100k", "quick", (Tried(1, {}, 0.1), Tried(2, changes, 0.2)), **more)
 
     found = [one("A", {"item_knn": {"decay": 0.3, "neighbours": 50}, "training": {"learning_rate": 1e-05}}),
              one("B", {"training": {"learning_rate": 0.001, "epochs": 4}}),
              one("C", {"apao": {"eta": 0.1, "weight": 0.5}}, stated=frozenset({("apao", "weight")})),
-             Searched("D", "ml-100k", "quick", (Tried(1, {}, 0.1), Tried(2, {"tiger": {"width": 8}}, None)), 2)]
+             Searched("D", "ml-100k", "quick", (Tried(1, {}, 0.1), Tried(2, {"tiger": {"width": 8}}, None)))]
     text = snippet(found, "python benchmark.py tune --suite mine")
     assert tomllib.loads(text) == {"datasets_settings": {"ml-100k": {
         "item_knn": {"decay": 0.3, "neighbours": 50}, "training": {"epochs": 4}, "apao": {"eta": 0.1}}}}

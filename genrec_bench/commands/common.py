@@ -13,6 +13,7 @@ from genrec_bench.core.seeds import check_seeds
 from genrec_bench.core.walk import cores
 from genrec_bench.datasets.base import dataset_specs as specs_of
 from genrec_bench.experiments.grid import Selection, parse_overrides
+from genrec_bench.experiments.queue import DEFAULT_PROFILE, profile_of
 from genrec_bench.experiments.suite_files import GRIDS
 from genrec_bench.running.folders import LOCAL, check_devices, data_folder, open_workspace, reports_folder
 from genrec_bench.running.scheduler import Means
@@ -67,7 +68,8 @@ def add_selection(parser: argparse.ArgumentParser, *, seeds: bool = True) -> Non
     """Which runs: suite, profile, datasets, rows, single settings, and seeds where the user chooses them."""
     parser.add_argument("--suite", required=True, metavar="NAME",
                         help="suite to run (see `list suites`), or a file of your own, FILE.toml")
-    parser.add_argument("--profile", default="quick", metavar="NAME", help="smoke, quick (default), standard or paper")
+    parser.add_argument("--profile", default=None, metavar="NAME",
+                        help=f"smoke, {DEFAULT_PROFILE} (default; a queue has its own), standard or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
                         help="only generative rows with these objectives, or none")
@@ -86,9 +88,9 @@ def add_selection(parser: argparse.ArgumentParser, *, seeds: bool = True) -> Non
 
 def selection(args: argparse.Namespace) -> Selection:
     """The selection that the options of `add_selection` describe. Raises: UserError."""
-    return Selection(args.suite, args.profile, _tuple(args.datasets), _tuple(args.objectives, none="none"),
-                     _tuple(args.baselines, none="none"), seeds(args.seeds), parse_overrides(args.overrides),
-                     args.grid, None if args.rows is None else tuple(args.rows))
+    return Selection(args.suite, profile_of(args.suite, args.profile), _tuple(args.datasets),
+                     _tuple(args.objectives, none="none"), _tuple(args.baselines, none="none"), seeds(args.seeds),
+                     parse_overrides(args.overrides), args.grid, None if args.rows is None else tuple(args.rows))
 
 
 def _tuple(values: list[str] | None, none: str = "") -> tuple[str, ...] | None:

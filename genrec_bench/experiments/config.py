@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,32 @@ from genrec_bench.core.settings import setting
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class GivesUp:
+    """When a trial of `tune` ends early; no other run sets these. See `experiments.trials.hopeless`."""
+
+    give_up_after: int = setting(0, "epochs after which training ends if they have not reached give_up_below; 0 = "
+                                    "never", low=0)
+    give_up_below: float = setting(0.0, "the best validation NDCG@10 that they must have reached", low=0.0, high=1.0)
+
+
+def gives_up(curve: Sequence[Mapping[str, Any]], after: int, below: float) -> bool:
+    """Whether a run ends now, by the validations that it has had; the answer stays what it was when training goes on.
+
+    curve: an entry an epoch, with "valid_ndcg@10" where the epoch was validated.
+    """
+    return bool(after) and len(curve) >= after and max(
+        (entry.get("valid_ndcg@10", 0.0) for entry in curve[:after]), default=0.0) < below
+
+
+@dataclass(frozen=True)
+class TrainingConfig(GivesUp):
     """The training loop. Defaults are APAO's (5.1.3), with gradients averaged over accumulation steps."""
 
     learning_rate: float = setting(5e-4, "peak learning rate of AdamW", low=0.0)
     weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0)
     warmup_ratio: float = setting(0.01, "share of all steps with linear warm-up", low=0.0, high=1.0)
-    epochs: int = setting(200, "most epochs; the cosine schedule runs over all of them", low=1)
+    epochs: int = setting(200, "most epochs; the cosine schedule runs over all of them; 0 = the weights that the run "
+                               "starts from are ranked as they are", low=0)
     patience: int = setting(20, "validations without improvement before stopping", low=1)
     batch_size: int = setting(128, "instances in one forward pass", low=1)
     accumulation: int = setting(8, "forward passes in one optimiser step, gradients averaged", low=1)

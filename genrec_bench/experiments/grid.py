@@ -292,18 +292,21 @@ def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: 
     decoding = _section("decoding", [*layers[:2], {"decoding": row.get("decoding", {})}, layers[2]])
     _check_beam(decoding, shared["evaluation"])
     stage = row.get("first_stage")
-    own = [*layers[:2], {"training": row.get("training", {})}, layers[2]]
-    training = _section("training", own)
+    row_says = {"training": row.get("training", {})}
+    training = _section("training", [*layers[:2], row_says, layers[2]])
     if stage and stage.get("continues", True):  # what second_stage says overrides all that training says
-        training = _section("training", [*own, *({"training": layer.get("second_stage", {})} for layer in layers)])
+        second = [{"training": layer.get("second_stage", {})} for layer in layers]
+        training = _section("training", [*layers, *second[:2], row_says, second[2]])
     shared |= {"tokenizer": registry.tokenizers.build(_values(tokenizer, layers)),
                "backbone": registry.backbones.build(_values(row["backbone"], layers)), "decoding": decoding}
     own_parts = {**_objectives(_best(row, dataset.name), layers), "training": training}
     before = {**_objectives(stage["objective"], layers), "training": _section("training", layers)} if stage else {}
+    if stage and "decoding" in stage:
+        before["decoding"] = _section("decoding", [*layers[:2], {"decoding": stage["decoding"]}, layers[2]])
     runs = []
     for seed in seeds:
         run = RunConfig(label=row["label"], seed=seed, **shared, **own_parts)
-        first = RunConfig(label=f"{row['label']}: first stage", seed=seed, **shared, **before) if stage else None
+        first = RunConfig(label=f"{row['label']}: first stage", seed=seed, **{**shared, **before}) if stage else None
         runs.append(dataclasses.replace(run, uses=_uses(run, first, continues=(stage or {}).get("continues", True))))
     runs[0].backbone.check()
     return runs

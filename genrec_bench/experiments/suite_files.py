@@ -22,7 +22,8 @@ _HERE = Path(__file__).resolve().parent
 FOLDERS = {**{kind: _HERE / f"{kind}s" for kind in ("suite", "profile", "preset", "paper")},
            "baseline": _HERE.parents[1] / "baselines" / "configs"}
 REQUIRED: Any = dataclasses.MISSING
-LISTS = ("row", "sweep", "family")  # tables of a suite file that are written [[...]]
+LISTS = ("row", "sweep", "family", "block")  # tables of a suite file that are written [[...]]
+STAGE = ("objective", "continues", "decoding")  # what a first stage may say
 PAGES = ("training-free",)  # of `reporting.training_free`
 GRIDS = ("core", "backbones", "full")  # each holds those before it
 Data = dict[str, Any]
@@ -39,6 +40,7 @@ class SuiteHead:
     page: str | None = setting(None, "page of the reports that is made from its records", choices=PAGES)
     datasets: tuple[str, ...] = setting((), "datasets where the user names none, those whose files are there; absent = "
                                             "the profile's")
+    diagnose: int = setting(0, "test users of a run that are diagnosed when it ends; 0 = no run is", low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,8 @@ class SuiteRow:
     objective: tuple[dict, ...] = setting((), "[{ name = ..., <setting> = ... }, ...], each with an optional weight")
     tokenizer: dict | None = setting(None, "{ name = ..., <setting> = ... }; absent = the dataset's own")
     paper_row: PaperRow | None = setting(None, "where the paper prints it")
-    first_stage: dict | None = setting(None, "{ objective = [...], continues = true }: what is trained before")
+    first_stage: dict | None = setting(None, "{ objective = [...], continues = true }: what is trained before; "
+                                             "decoding = { ... } where it is searched otherwise than the row")
     decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row")
     training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row")
     best: int | None = setting(None, "table of the paper with the best weight and eta for each dataset")
@@ -95,6 +98,7 @@ class SuiteFile:
     row: tuple[SuiteRow, ...] = setting((), "its methods")
     sweep: tuple[SweepRow, ...] = setting((), "methods with settings that are varied")
     family: tuple[FamilyRow, ...] = setting((), "comparisons that are declared in advance")
+    block: tuple[dict, ...] = setting((), "of a suite with includes: what is run of them, in order (see `queue.Block`)")
     tune: dict = setting(None, "{ <section, component or baseline> = { <setting> = [values that `tune` tries] } }; "
                                "settings that go together: { \"a+b\" = [[value of a, value of b], ...] }")
 
@@ -342,8 +346,8 @@ def _check_space(space: Mapping[str, Any], where: str, has_rows: bool) -> None:
 
 def _check_stage(stage: Data, given: bool, where: str) -> None:
     for key in stage:
-        if key not in ("objective", "continues"):
-            raise unknown("setting", key, ("objective", "continues"), f"{where}, first_stage")
+        if key not in STAGE:
+            raise unknown("setting", key, STAGE, f"{where}, first_stage")
     listed = isinstance(stage.get("objective"), list) and stage["objective"]
     if given and not (listed and isinstance(stage.get("continues", True), bool)):
         raise UserError(f'{where}, first_stage: write {{ objective = [{{ name = "..." }}], continues = true }}.')

@@ -4,12 +4,16 @@ The first trial is the row as it stands. The others are all combinations of the 
 tables list for the parts the row uses, in the order of a hash of the seed of trials and their values: it looks drawn,
 is the same for everyone and on all data, and a value that is added moves no trial before another. Combinations that
 make the same method are one trial.
+
+The row as it stands is tried first. Another trial ends after a third of its epochs where it has not reached three
+quarters of what the row as it stands had reached after a third of its own (`hopeless`): one rule for every row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +22,14 @@ from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.core.seeds import TUNING_SEED
 from genrec_bench.experiments import grid
-from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
 from genrec_bench.experiments.suite_files import load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
 FIXED = ("split", "evaluation")
+THIRD, LEAST = 3, 0.75  # a hopeless trial ends after 1 / THIRD of its epochs, below LEAST of the first trial's value
 Make = Callable[[Overrides], RunConfig]  # a row with what `--set` would change of it
 
 
@@ -39,18 +44,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """The trials of a row on a dataset. size: how many its space has. stated: (part, setting) that the row itself says,
-    so that no profile can."""
+    """All trials of a row on a dataset, in order. stated: (part, setting) that the row itself says, so that no profile
+    can."""
 
     label: str
     dataset: str
     trials: tuple[Trial, ...]
-    size: int
     stated: frozenset[tuple[str, str]] = frozenset()
 
 
-def searches(selection: Selection, number: int) -> list[Search]:
-    """The first trials of every row and dataset of a selection; a row whose suite declares nothing for it has one.
+def searches(selection: Selection) -> list[Search]:
+    """The trials of every row and dataset of a selection; a row whose suite declares nothing for it has one.
 
     Raises: UserError for a wrong name in a suite's search space, and where no row has one.
     """
@@ -65,9 +69,9 @@ def searches(selection: Selection, number: int) -> list[Search]:
         every = trials_of(row["suite"], make, selection.overrides)
         first = every[0].config
         key = method(first), first.dataset.title
-        if key not in found or found[key].size == 1:  # a baseline may be a row of several suites
-            found[key] = Search(first.label, first.dataset.title, tuple(every[:number]), len(every), stated(row))
-    if all(search.size == 1 for search in found.values()):
+        if key not in found or len(found[key].trials) == 1:  # a baseline may be a row of several suites
+            found[key] = Search(first.label, first.dataset.title, tuple(every), stated(row))
+    if all(len(search.trials) == 1 for search in found.values()):
         labels = ", ".join(dict.fromkeys(search.label for search in found.values()))
         raise UserError(f"{suite_path(selection.suite)} declares no search space for {labels}. Give it a table "
                         "[tune.<part>], or choose other rows.")
@@ -97,6 +101,38 @@ def trials_of(suite: str, make: Make, fixed: Overrides) -> list[Trial]:
         found.setdefault(method(config), Trial(len(found) + 1, changes,
                                                dataclasses.replace(config, label=label)))
     return list(found.values())
+
+
+def hopeless(trial: Trial, first: RunConfig, training: Mapping[str, Any]) -> Trial:
+    """The trial with the point at which it ends where it is hopeless.
+
+    first: the row as it stands; training: what its record says of its training. A run without epochs never ends early.
+    """
+    ours, theirs = budget(trial.config), budget(first)
+    if ours is None or theirs is None:
+        return trial
+    third = math.ceil(training["epochs"] / THIRD)
+    after = math.ceil(ours.epochs * training["epochs"] / theirs.epochs / THIRD)  # the first may have ended by patience
+    best = max((entry.get("valid_ndcg@10", 0.0) for entry in training["curve"][:third]), default=0.0)
+    return dataclasses.replace(trial, config=_with_budget(trial.config, dataclasses.replace(
+        ours, give_up_after=after, give_up_below=round(LEAST * best, 6))))
+
+
+def undisturbed(config: RunConfig) -> RunConfig:
+    """The run of a trial without the point at which it ends where it is hopeless."""
+    own = budget(config)
+    return config if own is None else _with_budget(config, dataclasses.replace(
+        own, give_up_after=GivesUp.give_up_after, give_up_below=GivesUp.give_up_below))
+
+
+def budget(config: RunConfig) -> GivesUp | None:
+    """The settings of a run that say how long it trains, None where it does not train by epochs."""
+    own = config.training or config.baseline
+    return own if isinstance(own, GivesUp) else None
+
+
+def _with_budget(config: RunConfig, own: GivesUp) -> RunConfig:
+    return dataclasses.replace(config, **{"baseline" if config.training is None else "training": own})
 
 
 def check_space(space: Mapping[str, Mapping[str, Any]], where: str) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from genrec_bench.core.seeds import TUNING_SEED
 from genrec_bench.experiments import identity
+from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import Overrides, row_config
-from genrec_bench.experiments.trials import flat, merged, trials_of, words
+from genrec_bench.experiments.trials import LEAST, Trial, flat, merged, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
 from genrec_bench.reporting.rows import Suite
 from genrec_bench.reporting.tables import pipe
@@ -22,25 +23,45 @@ HEADER = "# Chosen by validation NDCG@10 alone"  # how a file of chosen settings
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial: what it changes of the row as it stands, and its validation NDCG@10, None where it is not finished."""
+    """A trial: what it changes of the row as it stands, and its validation NDCG@10, None where it is not finished.
+
+    ended: the epoch after which it was given up as hopeless, 0 where it was not.
+    """
 
     number: int
     changes: Overrides
     value: float | None
+    ended: int = 0
+
+    @classmethod
+    def of(cls, trial: Trial, record: RunRecord | None) -> Tried:
+        """A trial with its record, None where it is not finished."""
+        if record is None:
+            return cls(trial.number, trial.changes, None)
+        ended = record.training["epochs"] if record.training.get("stopped") == "gave up" else 0
+        return cls(trial.number, trial.changes, record.metrics[METRIC], ended)
+
+    @property
+    def told(self) -> str:
+        """Its value as tables show it."""
+        if self.value is None:
+            return "not finished"
+        return f"{self.value:.4f}" + (f", given up after epoch {self.ended}" if self.ended else "")
 
 
 @dataclass(frozen=True)
 class Searched:
-    """The trials of a row on a data set, in order. size: how many the space has. stated: (part, setting) that the
-    row itself says; named: whether a profile may hold settings of the data set, which it may not of a folder."""
+    """The trials of a row on a data set, in order. stated: (part, setting) that the row itself says; named: whether a
+    profile may hold settings of the data set, which it may not of a folder. size: how many the space has, where known.
+    """
 
     label: str
     dataset: str
     profile: str
     trials: tuple[Tried, ...]
-    size: int
     stated: frozenset[tuple[str, str]] = frozenset()
     named: bool = True
+    size: int = 0
 
     @property
     def best(self) -> Tried | None:
@@ -51,8 +72,7 @@ class Searched:
 
     def table(self) -> str:
         """A row a trial, as Markdown."""
-        rows = [[str(t.number), words(t.changes), "not finished" if t.value is None else f"{t.value:.4f}",
-                 "chosen" if t is self.best else ""] for t in self.trials]
+        rows = [[str(t.number), words(t.changes), t.told, "chosen" if t is self.best else ""] for t in self.trials]
         return pipe(["Trial", "Settings that differ", "Validation NDCG@10", ""], rows, numeric_from=2)
 
     def options(self) -> str:
@@ -124,7 +144,7 @@ def _left(found: Sequence[Searched]) -> list[str]:
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:
     """What was tried of a suite's rows, from the records of trials. name: of the suite, or its file."""
     found = []
-    trials = {(r.profile, dataset_title(r), r.method): r for r in records if r.is_trial}
+    trials = {(r.profile, dataset_title(r), _method(r)): r for r in records if r.is_trial}
     places = {(r.profile, dataset_title(r), r.config["dataset"]["name"],
                (r.config.get("tokenizer") or {}).get("name", "")): None for r in trials.values()}
     for profile, title, dataset, tokenizer in sorted(places):
@@ -136,11 +156,17 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
                 return row_config(row, *where, merged(overrides, changes))
 
             every = trials_of(name, make, overrides)
-            tried = [Tried(t.number, t.changes, record.metrics[METRIC]) for t in every
+            tried = [Tried.of(t, record) for t in every
                      if (record := trials.get((profile, title, identity.method(t.config))))]
             if tried:
-                found.append(Searched(first.label, title, profile, tuple(tried), len(every)))
+                found.append(Searched(first.label, title, profile, tuple(tried), size=len(every)))
     return found
+
+
+def _method(record: RunRecord) -> str:
+    """The method of a trial's record, whether or not it could have been given up."""
+    given_up = record.training.get("stopped") == "gave up" or "give_up" in json.dumps(record.identity)
+    return identity.method(undisturbed(from_dict(record.config))) if given_up else record.method
 
 
 def page(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> str:
@@ -151,7 +177,9 @@ def page(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overr
     parts = [f"# {suite.title}: trials", "What `python benchmark.py tune` tried of each row, at a seed that no result "
              f"has ({TUNING_SEED}), and what validation NDCG@10 alone chose, of equals the earlier trial. Trial 1 is "
              "the row as the profile has it now: where the profile has taken what was chosen, that is trial 1, and the "
-             "others differ from it. Trials are no rows of any report, and their test numbers are not shown."]
+             "others differ from it. A trial is given up after a third of its epochs where its best validation is then "
+             f"below {LEAST:.0%} of what trial 1 had after a third of its own. Trials are no rows of any report, and "
+             "their test numbers are not shown."]
     for one in found:
         parts += [f"## {one.label}, {one.dataset}, profile {one.profile}",
                   f"{len(one.trials)} of the {one.size} trials that the search space has.", one.table()]

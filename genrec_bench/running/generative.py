@@ -247,5 +247,5 @@ def deterministic(threads: int, device: str) -> Iterator[None]:
 
 
 def median_seconds(seconds: list[float]) -> float:
-    """Median over epochs, leaving out the first (warm-up) where there are more."""
-    return statistics.median(seconds[1:] or seconds)
+    """Median over epochs, leaving out the first (warm-up) where there are more; 0 where there was none."""
+    return statistics.median(seconds[1:] or seconds or [0.0])

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import inf
@@ -131,9 +131,11 @@ def name_of(item: Prepared) -> str:
     return f"{item.config.label}, {item.dataset}, seed {item.config.seed}"
 
 
-def run_all(prepared: Sequence[Prepared], workspace: Workspace, means: Means = Means()) -> Ended:
+def run_all(prepared: Sequence[Prepared], workspace: Workspace, means: Means = Means(),
+            then: Callable[[Prepared], Any] = lambda _: None) -> Ended:
     """Make what is not done; a failed run does not stop the others, and a first stage is made once for all.
 
+    then: the task that follows a run, which may be done already; None = nothing does.
     Raises: SystemExit with the exit code of the signal that broke it off.
     """
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
@@ -149,20 +151,28 @@ def run_all(prepared: Sequence[Prepared], workspace: Workspace, means: Means = M
     notes += [f"{name_of(p)}: {workspace.store.damage(p.run_id)}" for p in missing if status[p.run_id] == "damaged"]
     if remade := sum(workspace.store.find(p.run_id) is not None for p in again):
         notes.append(f"{remade} first stages are made again: their records are there, their weights are not.")
-    tasks = [RunTask.of(p, workspace, uses=tuple(used.run_id for used in p.before),
-                        weights=p.run_id in firsts)
-             for p in (*again, *missing)]
-    return work(tasks, workspace, means, done=done, notes=notes)
+    todo, tasks = {p.run_id for p in (*again, *missing)}, {}
+    for item in prepared:
+        for run in (*item.before, item):  # a first stage that is made again comes before its first user
+            if run.run_id in todo and (run is item or item.run_id in todo):
+                tasks.setdefault(run.run_id, RunTask.of(run, workspace, uses=tuple(u.run_id for u in run.before),
+                                                        weights=run.run_id in firsts))
+        if (more := then(item)) is not None:
+            tasks[more.key] = more
+    return work(list(tasks.values()), workspace, means, done=done, notes=notes)
 
 
 def work(tasks: Sequence[Any], workspace: Workspace, means: Means, *, done: int = 0,
          notes: Iterable[str] = ()) -> Ended:
-    """Let this process or several do some tasks of one class, all of a workspace, and show how far they are.
+    """Let this process or several do some tasks, all of a workspace, and show how far they are.
 
     done: how many more were done before; notes: lines to begin with. Raises: SystemExit where it is broken off.
     """
     until = inf if means.minutes is None else time.time() + 60.0 * means.minutes
     total, jobs = done + len(tasks), min(means.jobs, len(tasks))
+    kinds = list(dict.fromkeys(map(type, tasks)))
+    noun, word = ("runs", kinds[0].WORD) if len(kinds) == 1 else ("runs and diagnoses", "done")
+    on = "".join(kind.ON for kind in kinds)
     with tempfile.TemporaryDirectory(prefix="genrec-bench-") as folder:
         show = _Show(tasks, Board(Path(folder)), Bars(total, done))
         for note in notes:
@@ -175,8 +185,8 @@ def work(tasks: Sequence[Any], workspace: Workspace, means: Means, *, done: int 
                 walk(tasks, show.board, show.look, until)
         except KeyboardInterrupt as stopped:
             show.bars.close()
-            print(f"\ninterrupted: {done + show.count()} of {total} runs are {tasks[0].WORD}, which stays. To go on"
-                  f"{tasks[0].ON}:\n  {workspace.command}", file=sys.stderr)
+            print(f"\ninterrupted: {done + show.count()} of {total} {noun} are {word}, which stays. To go on{on}:\n"
+                  f"  {workspace.command}", file=sys.stderr)
             raise SystemExit(exit_code(stopped)) from None
         finally:
             show.bars.close()
@@ -185,8 +195,8 @@ def work(tasks: Sequence[Any], workspace: Workspace, means: Means, *, done: int 
         if left:
             begun = [task for task in left if told(task.folder)]
             others = sum(is_held(task.folder) for task in begun)
-            print(f"time is up: {done + show.count()} of {total} runs are {tasks[0].WORD}, {len(begun) - others} "
-                  f"stopped, {others} under way in another command, {len(left) - len(begun)} not begun. To go on:\n  "
+            print(f"time is up: {done + show.count()} of {total} {noun} are {word}, {len(begun) - others} stopped, "
+                  f"{others} under way in another command, {len(left) - len(begun)} not begun. To go on:\n  "
                   f"{workspace.command}", file=sys.stderr)
         return Ended(tuple(filter(None, ended.values())), len(left))
 
@@ -195,19 +205,19 @@ def _start(tasks: Sequence[Any], board: Board, workspace: Workspace, means: Mean
     """Start a walker. It gets plain data and reads data sets itself, so that numbers are those a run has alone."""
     device = means.devices[number % len(means.devices)] if means.devices else workspace.device
     bare = dataclasses.replace(workspace, device=device, _interactions={}, _splits={}, _ids={})
-    plain = [{f.name: getattr(task, f.name) for f in dataclasses.fields(task) if f.name != "workspace"}
+    plain = [(type(task), {f.name: getattr(task, f.name) for f in dataclasses.fields(task) if f.name != "workspace"})
              for task in tasks]
-    return start_child("spawn", _walker, type(tasks[0]), plain, dataclasses.replace(board), bare, until)
+    return start_child("spawn", _walker, plain, dataclasses.replace(board), bare, until)
 
 
-def _walker(kind: type, plain: Sequence[dict[str, Any]], board: Board, workspace: Workspace, until: float) -> None:
+def _walker(plain: Sequence[tuple[type, dict[str, Any]]], board: Board, workspace: Workspace, until: float) -> None:
     """A walker's life."""
     os.environ.update(dict.fromkeys(SUMMED, str(workspace.threads)))
     if workspace.plugins:
         from genrec_bench.running.plugin_file import load_plugins  # which imports torch
 
         load_plugins(workspace.plugins)
-    tasks = [kind(workspace=workspace, **data) for data in plain]
+    tasks = [kind(workspace=workspace, **data) for kind, data in plain]
     if any("backbone" in task.config for task in tasks):
         from genrec_bench.running import generative
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import DoesNotFit, UserError
@@ -12,9 +14,11 @@ from genrec_bench.core.walk import cores
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.queue import blocks, selections
 from genrec_bench.experiments.suite_files import load_suite
-from genrec_bench.running.runner import check_fit
-from genrec_bench.running.scheduler import Ended, Means, run_all
+from genrec_bench.running.diagnosis import DiagnoseTask, Question, answered
+from genrec_bench.running.runner import check_fit, has_weights
+from genrec_bench.running.scheduler import Ended, Means, name_of, run_all
 from genrec_bench.running.workspace import Prepared, Workspace
 
 
@@ -30,7 +34,7 @@ class SuiteRun:
 def run_suite(selection: Selection, workspace: Workspace, means: Means, reports: Path) -> SuiteRun:
     """Check everything, make what is missing, and render the report of all that is there. Raises: UserError."""
     prepared = prepare_all(selection, workspace, keep=True)
-    ended, report = run_all(prepared, workspace, means), None
+    ended, report = run_all(prepared, workspace, means, _diagnosed(selection, workspace)), None
     if any(workspace.store.find(p.run_id) for p in prepared):
         from genrec_bench.reporting.markdown import render_suite  # matplotlib takes a second, and plans draw nothing
 
@@ -41,9 +45,18 @@ def run_suite(selection: Selection, workspace: Workspace, means: Means, reports:
 
 def prepare_all(selection: Selection, workspace: Workspace, *, keep: bool) -> list[Prepared]:
     """All runs of a selection with data read and names made, before anything is trained. Raises: UserError."""
-    configs = grid.expand(with_datasets(selection, workspace))
-    grid.check_overrides(selection.overrides, configs)
-    return prepare_configs(configs, workspace, keep=keep)
+    return list({item.run_id: item for items in prepare_blocks(selection, workspace, keep=keep)
+                 for item in items}.values())
+
+
+def prepare_blocks(selection: Selection, workspace: Workspace, *, keep: bool) -> list[list[Prepared]]:
+    """The same block by block of a queue, where a run may be in several; another suite is one block."""
+    parts = _with_files(selection, workspace)
+    configs = [grid.expand(part) if part.datasets else [] for part in parts]
+    grid.check_overrides(selection.overrides, [config for some in configs for config in some])
+    items = iter(prepare_configs([config for some in configs for config in some], workspace, keep=keep))
+    kept = {id(item.config): item for item in items}
+    return [[kept[id(config)] for config in some if id(config) in kept] for some in configs]
 
 
 def with_datasets(selection: Selection, workspace: Workspace) -> Selection:
@@ -51,17 +64,43 @@ def with_datasets(selection: Selection, workspace: Workspace) -> Selection:
 
     Raises: UserError where none is.
     """
-    names = grid.datasets_of(selection)
-    if selection.datasets or not load_suite(selection.suite)["suite"].get("datasets"):
-        return replace(selection, datasets=names)
-    there = tuple(n for n in names if not registry.datasets.build({"name": n}).missing_files(workspace.data_dir))
+    return _with_files(selection, workspace)[0]
+
+
+def _with_files(selection: Selection, workspace: Workspace) -> list[Selection]:
+    """The parts of a selection with their datasets named: all that the user names, or the profile; of those that a
+    suite's file names, the ones whose files are there, which may be none of a part.
+
+    Raises: UserError where none at all is.
+    """
+    parts = [replace(part, datasets=grid.datasets_of(part)) for part in selections(selection)]
+    if selection.datasets or not (blocks(selection.suite) or load_suite(selection.suite)["suite"].get("datasets")):
+        return parts
+    names = dict.fromkeys(name for part in parts for name in part.datasets)
+    there = [n for n in names if not registry.datasets.build({"name": n}).missing_files(workspace.data_dir)]
     left = ", ".join(name for name in names if name not in there)
     if not there:
         raise UserError(f"suite {selection.suite}: no files of its datasets are there: {left}. Give --data-dir, or "
                         "name others with --datasets; `data fetch` says where to get them.")
     if left:
         print(f"left out: {left}: no files there (--data-dir, GENREC_BENCH_DATA)", file=sys.stderr)
-    return replace(selection, datasets=there)
+    return [replace(part, datasets=tuple(n for n in part.datasets if n in there)) for part in parts]
+
+
+def _diagnosed(selection: Selection, workspace: Workspace) -> Callable[[Prepared], Any]:
+    """What makes the task that follows a run: its diagnosis, where the suite asks for that and it can be made."""
+    users = load_suite(selection.suite)["suite"].get("diagnose", 0)
+    question = Question(users=users)
+
+    def then(item: Prepared) -> DiagnoseTask | None:
+        if not users or item.config.baseline is not None or answered(item, workspace, question):
+            return None
+        if workspace.store.find(item.run_id) and not has_weights(item, workspace):
+            print(f"{name_of(item)}: not diagnosed, for its weights are not here", file=sys.stderr)
+            return None
+        return DiagnoseTask.of(item, workspace, question, uses=(item.run_id,))
+
+    return then
 
 
 def prepare_configs(configs: list[RunConfig], workspace: Workspace, *, keep: bool) -> list[Prepared]:

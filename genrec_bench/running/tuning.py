@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.files import write_atomically
 from genrec_bench.core.provenance import portable
 from genrec_bench.experiments import grid
-from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.queue import blocks
 from genrec_bench.experiments.suite_files import FOLDERS
-from genrec_bench.experiments.trials import Search, searches
-from genrec_bench.reporting.trials import HEADER, METRIC, Searched, Tried, snippet
+from genrec_bench.experiments.trials import Search, hopeless, searches
+from genrec_bench.reporting.trials import HEADER, Searched, Tried, snippet
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Ended, Means, run_all
 from genrec_bench.running.suites import with_datasets
@@ -42,22 +44,43 @@ def tune(selection: Selection, trials: int, workspace: Workspace, means: Means, 
 
     if trials < 1:
         raise UserError(f"--trials must be at least 1, got {trials}.")
+    if parts := blocks(selection.suite):
+        raise UserError(f"suite {selection.suite} is a queue and has no rows of its own to tune. Name one of its "
+                        f"suites: {', '.join(dict.fromkeys(block.suite for block in parts))}.")
     selection = with_datasets(selection, workspace)
-    found = searches(selection, trials)
+    found = searches(selection)
     grid.check_overrides(selection.overrides, [t.config for s in found for t in s.trials])
-    if without := dict.fromkeys(s.label for s in found if s.size == 1):
+    if without := dict.fromkeys(s.label for s in found if len(s.trials) == 1):
         print(f"left out: {', '.join(without)}: {selection.suite} declares nothing to try", file=sys.stderr)
-    found, prepared = _fitting([s for s in found if s.size > 1], workspace)
-    for search in found:
-        if search.size < trials:
-            print(f"{search.label}, {search.dataset}: {search.size} trials, not {trials}: its space has no more",
-                  file=sys.stderr)
-    ended = run_all(list({p.run_id: p for p in prepared.values()}.values()), workspace, means)
-    done = tuple(_searched(search, prepared, workspace) for search in found)
+    found = _fitting([s for s in found if len(s.trials) > 1], trials, workspace)
+    ended, done = _made(found, workspace, means)
     pages = trial_pages(selection.suite, Source(workspace.store.read_all(), overrides=selection.overrides))
     pages.write(reports)
     chosen = snippet(done, portable(workspace.command))
     return Tuning(done, chosen, ended, tuple(reports / name for name in pages.files))
+
+
+def _made(found: Sequence[Search], workspace: Workspace, means: Means) -> tuple[Ended, tuple[Searched, ...]]:
+    """Make the trials: the first of every search, then the others, which end early where they are hopeless beside it.
+    """
+    until = None if means.minutes is None else time.monotonic() + 60 * means.minutes
+    firsts = [workspace.prepare(search.trials[0].config) for search in found]
+    ended = run_all(_once(firsts), workspace, means)
+    every: list[list[Prepared]] = []
+    for search, first in zip(found, firsts, strict=True):
+        training = workspace.store.read(first.run_id).training if workspace.store.find(first.run_id) else None
+        others = [] if training is None else search.trials[1:]
+        every.append([first, *(workspace.prepare(hopeless(t, first.config, training).config) for t in others)])
+    rest = _once(item for items in every for item in items[1:])
+    if rest and not ended.left:
+        minutes = None if until is None else max(0.0, until - time.monotonic()) / 60  # with 0 nothing more is begun
+        more = run_all(rest, workspace, replace(means, minutes=minutes))
+        ended = Ended((*ended.failed, *more.failed), more.left)
+    return ended, tuple(_searched(search, items, workspace) for search, items in zip(found, every, strict=True))
+
+
+def _once(items: Iterable[Prepared]) -> list[Prepared]:
+    return list({item.run_id: item for item in items}.values())
 
 
 def check_target(path: Path | None) -> None:
@@ -78,43 +101,44 @@ def save(tuning: Tuning, path: Path) -> None:
     write_atomically(path, tuning.snippet.encode())
 
 
-def _fitting(found: Sequence[Search], workspace: Workspace) -> tuple[list[Search], dict[RunConfig, Prepared]]:
-    """The searches without the trials that their data rule out, which are named, and the runs of the others.
+def _fitting(found: Sequence[Search], number: int, workspace: Workspace) -> list[Search]:
+    """The searches with their first trials that fit their data, `number` of them or as many as there are.
 
-    Raises: DoesNotFit where none is left.
+    Those that their data rule out are named. Raises: DoesNotFit where no trial is left.
     """
     for search in found:  # a bad dataset must be found before a tokenizer of another one is fitted and cached
         workspace.split(search.trials[0].config)
-    kept, prepared, first = [], {}, None
+    kept, first = [], None
     for search in found:
-        unfit: dict[str, list[str]] = {}
+        fit, unfit = [], {}
         for trial in search.trials:
-            item = workspace.prepare(trial.config)
+            if len(fit) == number:
+                break
             try:
-                check_fit(item)
-                prepared[trial.config] = item
+                check_fit(workspace.prepare(trial.config))
+                fit.append(trial)
             except DoesNotFit as error:
                 first = first or error
                 unfit.setdefault(str(error), []).append(str(trial.number))
         for error, numbers in unfit.items():
-            which = "" if len(numbers) == len(search.trials) else f", trial {', '.join(numbers)}"
+            which = "" if not fit else f", trial {', '.join(numbers)}"
             print(f"left out: {search.label}, {search.dataset}{which}: {error}", file=sys.stderr)
-        if any(trial.config in prepared for trial in search.trials):
-            kept.append(search)
+        if 0 < len(fit) < number:
+            print(f"{search.label}, {search.dataset}: {len(fit)} trials, not {number}: its space has no more",
+                  file=sys.stderr)
+        if fit:
+            kept.append(replace(search, trials=tuple(fit)))
     if not kept:
         raise first
-    return kept, prepared
+    return kept
 
 
-def _searched(search: Search, prepared: dict[RunConfig, Prepared], workspace: Workspace) -> Searched:
-    """A search with what its trials gave."""
+def _searched(search: Search, items: Sequence[Prepared], workspace: Workspace) -> Searched:
+    """A search with what its trials gave. items: their runs, of the first alone where it is not done."""
     tried = []
-    for trial in search.trials:
-        if trial.config in prepared:
-            run_id = prepared[trial.config].run_id
-            found = workspace.store.find(run_id) is not None
-            tried.append(Tried(trial.number, trial.changes,
-                               workspace.store.read(run_id).metrics[METRIC] if found else None))
+    for trial, item in itertools.zip_longest(search.trials, items):
+        record = workspace.store.read(item.run_id) if item and workspace.store.find(item.run_id) else None
+        tried.append(Tried.of(trial, record))
     config = search.trials[0].config
-    return Searched(search.label, search.dataset, config.profile, tuple(tried), search.size, search.stated,
+    return Searched(search.label, search.dataset, config.profile, tuple(tried), search.stated,
                     not config.dataset.needs_path)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import write_atomically
+from genrec_bench.core.provenance import device_name
 
 
 def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -91,3 +92,21 @@ def load_training(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch
             _, number, key = name.split("/")
             moments.setdefault(int(number), {})[key] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+
+
+def place(device: Any) -> dict[str, Any]:
+    """Where training computes: numbers are equal only where this is."""
+    return {"device": device_name(str(device)), "threads": torch.get_num_threads()}
+
+
+def check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on elsewhere than a state was made; an older one does not say where, and may go on.
+
+    Raises: UserError.
+    """
+    other = {name: state[name] for name, value in here.items() if state.get(name, value) != value}
+    if other:
+        began = ", ".join(f"{name}={value}" for name, value in other.items())
+        options = " ".join(f"--{name} {str(value).partition(' ')[0]}" for name, value in other.items())
+        raise UserError(f"run {folder.name} was begun with {began}; go on with {options}, or delete {folder} to start "
+                        "again.")

@@ -15,11 +15,9 @@ from genrec_bench.backbones.base import Backbone
 from genrec_bench.batches import TokenisedInstances, training_batches
 from genrec_bench.contracts import Progress
 from genrec_bench.core.devices import on_device
-from genrec_bench.core.errors import UserError
 from genrec_bench.core.meter import Meter
-from genrec_bench.core.provenance import device_name
 from genrec_bench.core.seeds import stream_seed
-from genrec_bench.experiments.config import TrainingConfig
+from genrec_bench.experiments.config import TrainingConfig, gives_up
 from genrec_bench.objectives.base import Objective
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed, States, add_gradient
@@ -65,16 +63,34 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     optimiser = adamw(model, config)
     states = initial_states(objectives, feed.data)
     state = {"epoch": 0, "step": 0, "best": None, "best_epoch": 0, "waited": 0, "curve": [],
-             "seconds": [], "validation_seconds": [], "passes": feed.passes, **_place(feed.data)}
+             "seconds": [], "validation_seconds": [], "passes": feed.passes, **checkpoints.place(feed.data.device)}
     if (folder / STATE).exists():
         tensors, state = checkpoints.read(folder / STATE)
-        _check_place(state, _place(feed.data), folder)
+        checkpoints.check_place(state, checkpoints.place(feed.data.device), folder)
         checkpoints.load_training(tensors, model, optimiser)
         states = checkpoints.unnumbered("run_state", tensors, len(objectives), feed.data.device)
         feed.passes.update(state.get("passes", {}))
         meter.go_on(state.get("cost", {}))
     steps = math.ceil(len(feed.data) / (config.batch_size * config.accumulation)) * config.epochs
-    while state["epoch"] < config.epochs and state["waited"] < config.patience:
+
+    def validated() -> dict[str, float]:
+        """What validation says of the epochs so far; the weights are kept where they are the best."""
+        began = meter.seconds()
+        model.eval()
+        found = validate(states)
+        value = found["valid_ndcg@10"] if config.selection == "ndcg@10" else -found["valid_loss"]
+        state["validation_seconds"].append(meter.seconds() - began)
+        state["waited"] += 1
+        if state["best"] is None or value > state["best"]:
+            state.update(best=value, best_epoch=epoch, waited=0)
+            checkpoints.write(folder / BEST, checkpoints.named("model", model.state_dict()) | attached,
+                              {**about, "epoch": epoch, "valid_ndcg@10": found["valid_ndcg@10"]})
+        return found
+
+    epoch = 0
+    if config.epochs == 0:
+        validated()
+    while (stopped := _stopped(state, config)) is None:
         epoch = state["epoch"] + 1
         began = meter.seconds()
         loss = one_epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)
@@ -82,16 +98,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
         entry |= _logged(objectives, states)
         state["seconds"].append(meter.seconds() - began)
         if epoch % config.valid_every == 0 or epoch == config.epochs:
-            began = meter.seconds()
-            model.eval()
-            entry |= validate(states)
-            value = entry["valid_ndcg@10"] if config.selection == "ndcg@10" else -entry["valid_loss"]
-            state["validation_seconds"].append(meter.seconds() - began)
-            state["waited"] += 1
-            if state["best"] is None or value > state["best"]:
-                state |= {"best": value, "best_epoch": epoch, "waited": 0}
-                checkpoints.write(folder / BEST, checkpoints.named("model", model.state_dict()) | attached,
-                                  {**about, "epoch": epoch, "valid_ndcg@10": entry["valid_ndcg@10"]})
+            entry |= validated()
         state["curve"].append(entry)
         state |= {"epoch": epoch, "passes": dict(feed.passes), "cost": meter.state()}
         tensors = checkpoints.training_tensors(model, optimiser) | checkpoints.numbered("run_state", states)
@@ -100,11 +107,19 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     tensors, _ = checkpoints.read(folder / BEST)
     model.load_state_dict(checkpoints.unnamed("model", tensors))
     model.eval()
-    stopped = "patience" if state["epoch"] < config.epochs else "epochs"
     history = {"epochs": state["epoch"], "best_epoch": state["best_epoch"], "curve": state["curve"],
                "parameters": model.num_parameters(), "stopped": stopped, "steps": state["step"],
                "passes": dict(feed.passes)}
     return Trained(history, state["seconds"], state["validation_seconds"])
+
+
+def _stopped(state: dict[str, Any], config: TrainingConfig) -> str | None:
+    """Why training ends here; None = it goes on."""
+    if state["epoch"] >= config.epochs:
+        return "epochs"
+    if state["waited"] >= config.patience:
+        return "patience"
+    return "gave up" if gives_up(state["curve"], config.give_up_after, config.give_up_below) else None
 
 
 def initial_states(objectives: list[tuple[float, Objective]], data: TokenisedInstances) -> States:
@@ -118,21 +133,6 @@ def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[s
     values = {f"{objective.name}.{name}": tensor.tolist()
               for (_, objective), state in zip(objectives, states, strict=True) for name, tensor in state.items()}
     return {"state": values} if values else {}
-
-
-def _place(data: TokenisedInstances) -> dict[str, Any]:
-    """Where training computes: numbers are equal only where this is."""
-    return {"device": device_name(str(data.device)), "threads": torch.get_num_threads()}
-
-
-def _check_place(state: dict[str, Any], here: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on elsewhere than a state was made; an older one does not say where, and may go on."""
-    other = {name: state[name] for name, value in here.items() if state.get(name, value) != value}
-    if other:
-        began = ", ".join(f"{name}={value}" for name, value in other.items())
-        options = " ".join(f"--{name} {str(value).partition(' ')[0]}" for name, value in other.items())
-        raise UserError(f"run {folder.name} was begun with {began}; go on with {options}, or delete {folder} to start "
-                        "again.")
 
 
 def adamw(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
