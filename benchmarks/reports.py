@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.corpora import Setting
 from benchmarks.harness import Arm, Case, Row, Unequal
 from benchmarks.machine import KEEPS
-from genrec_bench.commands.common import ROOT
 from genrec_bench.core.files import APART
 from genrec_bench.results.records import RecordStore, write_ranks
+from genrec_bench.running.folders import ROOT
 
 LEAST = 1_000  # records
 SECONDS = (10.0, 5.0)  # target and aim of the whole command
@@ -67,9 +67,10 @@ def many_records(source: Path, results: Path) -> int:
         if "seed" in data["identity"]:
             data["identity"]["seed"] = data["config"]["seed"]
         path = store.path(record).with_name(f"{data['run_id']}.json")
-        ranks = store.read_ranks(record)
-        write_ranks(path.with_name(f"{data['run_id']}.ranks.npz"), type(ranks)(*(
-            np.roll(getattr(ranks, name), turn) for name in ("ranks", "ties", "id_ranks"))))
+        ranks = [store.read_ranks(record, unseen=unseen) for unseen in (False, True)]
+        write_ranks(path.with_name(f"{data['run_id']}.ranks.npz"), *(
+            replace(one, **{name: np.roll(getattr(one, name), turn) for name in ("ranks", "ties", "id_ranks")})
+            for one in ranks))
         path.write_text(json.dumps(data), encoding="utf-8")
     return turns * len(known)
 

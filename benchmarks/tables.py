@@ -65,11 +65,16 @@ def _value(kind: str, text: str) -> Any:
 
 
 def merged(old: list[Line], new: list[Line]) -> list[Line]:
-    """The new lines, and the old ones of benchmarks that were not run; rows of a case stand together."""
-    again = {line.row.benchmark for line in new}
-    lines = [line for line in old if line.row.benchmark not in again] + new
+    """The new lines, and the old ones of benchmarks and places that were not run; rows of a case stand together."""
+    again = {_place(line.row) for line in new}
+    lines = [line for line in old if _place(line.row) not in again] + new
     cases = {case: n for n, case in enumerate(dict.fromkeys((x.row.benchmark, x.row.case) for x in lines))}
-    return sorted(lines, key=lambda x: (x.row.benchmark, cases[x.row.benchmark, x.row.case]))
+    return sorted(lines, key=lambda x: (x.row.benchmark, cases[x.row.benchmark, x.row.case], x.row.allocator != "keeps",
+                                        x.row.threads))
+
+
+def _place(row: Row) -> tuple[str, int, str]:
+    return row.benchmark, row.threads, row.allocator
 
 
 def render(lines: list[Line]) -> str:
