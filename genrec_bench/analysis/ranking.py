@@ -12,7 +12,7 @@ import numpy as np
 from genrec_bench.analysis.classical import LEVEL, ROUNDING
 from genrec_bench.analysis.draws import flipped, resampled
 from genrec_bench.analysis.pruning import Estimate, wilson
-from genrec_bench.analysis.significance import ALPHA, holm
+from genrec_bench.analysis.significance import holm, told_apart
 from genrec_bench.core.seeds import stream_seed
 
 NUM_PERMUTATIONS = 4_999  # the smallest p is 0.0002, which Holm over 91 pairs of 14 methods makes 0.0182
@@ -52,9 +52,8 @@ def all_pairs(values: Sequence[np.ndarray], *, num_permutations: int = NUM_PERMU
     drawn = resampled(whole, users, owners, num_resamples, _resampling(seed))
     matrix, apart = np.ones((len(values), len(values))), np.zeros((len(values), len(values)), dtype=bool)
     for (i, j), p in zip(pairs, p_holm, strict=True):
-        low, high = _middle(drawn[:, i] - drawn[:, j])
         matrix[i, j] = matrix[j, i] = p
-        apart[i, j] = apart[j, i] = p <= ALPHA and not low <= 0.0 <= high
+        apart[i, j] = apart[j, i] = told_apart(p, *_middle(drawn[:, i] - drawn[:, j]))
     return AllPairs(tuple(_estimate(whole[owner], users, drawn[:, m]) for m, owner in enumerate(owners)), matrix, apart)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -119,10 +120,14 @@ def verdict(comparison: Comparison, p_holm: float) -> str | None:
 
     Test and interval have to agree: the test asks about other users, the interval about other seeds too.
     """
-    low, high = comparison.interval
-    if p_holm > ALPHA or low <= 0.0 <= high:
+    if not told_apart(p_holm, *comparison.interval):
         return None
     return "better" if comparison.difference > 0 else "worse"
+
+
+def told_apart(p: Any, low: Any, high: Any) -> Any:
+    """Whether p is at most ALPHA and the interval leaves 0 out, of numbers or of arrays of them."""
+    return (p <= ALPHA) & ((low > 0.0) | (high < 0.0))
 
 
 def detectable(comparison: Comparison, num_tests: int = 1) -> float:

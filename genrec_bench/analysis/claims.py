@@ -1,0 +1,25 @@
+"""What the data say of a claim: the interval of our relative gain beside the gain that a paper prints."""
+
+from __future__ import annotations
+
+import math
+
+SEEN, SMALLER, NOT_SEEN, OPEN = "seen", "smaller than claimed", "not seen", "cannot tell"
+
+
+def answer(low: float, high: float, claimed: float) -> str:
+    """SEEN, SMALLER, NOT_SEEN or OPEN, from the 95% interval of a relative gain and the claimed one.
+
+    low, high: ends of the interval; claimed: the gain; all as parts of the reference's mean, 0.05 for 5%.
+    A gain is there where low > 0, and half of the claimed one is still possible where high >= claimed / 2: both are
+    SEEN, the first alone SMALLER, the second alone OPEN, neither NOT_SEEN. A claimed loss is asked about alike, as a
+    gain of the other side. Raises: ValueError for a claim of 0, numbers that are not finite, or low above high.
+    """
+    if not all(map(math.isfinite, (low, high, claimed))) or low > high or claimed == 0.0:
+        raise ValueError(f"an interval and a claim other than 0 are needed, got {low} to {high} and {claimed}")
+    if claimed < 0.0:
+        return answer(-high, -low, -claimed)
+    possible = high >= claimed / 2
+    if low > 0.0:
+        return SEEN if possible else SMALLER
+    return OPEN if possible else NOT_SEEN
