@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from genrec_bench.analysis.classical import McNemar, mcnemar
+from genrec_bench.analysis.noise import Components, components
 from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import Family, Suite
@@ -24,6 +25,7 @@ class Test:
     backbone: as the labels spell it. seeds: those that both rows have. metric: name@k. num_tests: how many were
     corrected together. p_holm: corrected within the family. hits: McNemar's exact test of
     who has the target within k, one a seed; a target that shares its place with others counts where its first place is.
+    parts: of the variance of the users' differences, None for one seed.
     """
 
     __test__ = False  # no test of pytest's
@@ -38,6 +40,7 @@ class Test:
     num_tests: int = 1
     p_holm: float = 1.0
     hits: tuple[McNemar, ...] = ()
+    parts: Components | None = None
 
     @property
     def verdict(self) -> str | None:
@@ -134,4 +137,5 @@ def _tested(family: Family, block: Block, group: Group, against: Group, values: 
     (a, b), hits = ([values(g, metric, family.k) for g in (group, against)] for metric in (family.measure, "recall"))
     found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
     seeds = next((g.seeds for g in (group, against) if g.row.seeded), ())
-    return Test(block, group.row.spelling, group, against, compare_values(a, b), seeds, family.metric, hits=found)
+    return Test(block, group.row.spelling, group, against, compare_values(a, b), seeds, family.metric, hits=found,
+                parts=components(a - b) if len(a) > 1 else None)

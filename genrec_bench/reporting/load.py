@@ -107,8 +107,8 @@ class Block:
 
     Baselines stand first, then the backbones one after the other, each in the order of the suite.
     Runs of a method that is not seeded may have been made by another profile, which changes nothing about them.
-    expected: the seeds that a whole row has, see `expected_seeds`; () = every seed that some row has. left_out: runs
-    with other seeds, in words.
+    expected: the seeds that a whole row has, see `expected_seeds`; () = every seed that some row has. extra: runs with
+    other seeds, which are in no group.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Block:
     profile: str
     groups: tuple[Group, ...]
     expected: tuple[int, ...] = ()
-    left_out: tuple[str, ...] = ()
+    extra: tuple[RunRecord, ...] = ()
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -126,6 +126,17 @@ class Block:
     def missing(self, group: Group) -> tuple[int, ...]:
         """Seeds that a whole row has and this group has not; none where nothing is random."""
         return tuple(s for s in self.seeds if s not in group.seeds) if group.row.seeded else ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The runs that are in no group, in words."""
+        return tuple(sorted(f"seed {r.seed} of {r.label}" for r in self.extra))
+
+    def with_extra(self, group: Group) -> Group:
+        """A group with all of its seeds, those too that most rows do not have."""
+        first = group.records[0]
+        more = [r for r in self.extra if _same_but_seed(r) == _same_but_seed(first)]
+        return replace(group, records=tuple(sorted((*group.records, *more), key=lambda r: r.seed)))
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -151,6 +162,10 @@ class Block:
     def _plainest(self, family: str, stages: tuple[tuple[str, ...], ...]) -> Group | None:
         """The first row with these objectives."""
         return next((g for g in self.families()[family] if g.row.stages == stages), None)
+
+
+def _same_but_seed(record: RunRecord) -> tuple[str, str]:
+    return record.method, record.identity.get("semantic_ids_fingerprint", "")
 
 
 def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | None = None) -> list[Block]:
@@ -228,8 +243,7 @@ def _block(data: str, profile: str, suite: Suite, placed: Sequence[tuple[int, Ru
         several = sum(n == number for n, _ in sets) > 1
         label = row.label or runs[0].label
         groups.append(Group(row, f"{label} (semantic IDs {ids[:8]})" if several else label, tuple(runs)))
-    return Block(data, dataset_title(groups[0].records[0]), profile, tuple(groups), expected,
-                 tuple(sorted(f"seed {r.seed} of {r.label}" for r in extra)))
+    return Block(data, dataset_title(groups[0].records[0]), profile, tuple(groups), expected, tuple(extra))
 
 
 def diagnoses_of(blocks: Sequence[Block], results: Path) -> dict[str, Diagnosis]:

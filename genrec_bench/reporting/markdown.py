@@ -15,7 +15,17 @@ from threadpoolctl import threadpool_limits
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.suite_files import PAGES
-from genrec_bench.reporting import about, grades, groups, printed_tables, sections, training_free, trials, verdicts
+from genrec_bench.reporting import (
+    about,
+    grades,
+    groups,
+    power,
+    printed_tables,
+    sections,
+    training_free,
+    trials,
+    verdicts,
+)
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures import beside_printed
 from genrec_bench.reporting.figures.base import Plate, plates
@@ -190,9 +200,10 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
             *sections.grids(folder, source.results, source.suites),
             "## Settings, data and machines", *sections.settings(material, pages, folder),
             *sections.not_covered(material), *sections.other_runs(source.runs, material)]
-    searched = sections.searched(material, pages, folder)
+    searched, noise = sections.searched(material, pages, folder), power.section(material, pages, folder)
     shown = drawn(material)
     parts = [*first, *sections.figures(shown, pages, folder, "tests"),
+             *noise, *sections.figures(shown, pages, folder, "power"),
              "## Figures", *sections.figures(shown, pages, folder, "figures"),
              *sections.beam(searched, pages, folder, shown), *last]
     pages.text(f"{folder}/report.md", "\n\n".join(part for part in parts if part) + "\n")

@@ -119,6 +119,17 @@ def reported_cell(dataset: str, row: Row, metric: str, paper: Paper) -> Reported
     return paper.find(table=row.table, dataset=dataset, backbone=backbone, method=method, metric=metric)
 
 
+def printed_gain(dataset: str, row: Row, against: Row, metric: str, paper: Paper) -> float | None:
+    """The gain of one row over another as a part of the other's value, from two cells of one table; None without one.
+    """
+    for table in dict.fromkeys((row.table, against.table)) if row.paper_row and against.paper_row else ():
+        ours, theirs = (paper.cell(table=table, dataset=dataset, backbone=backbone, method=method, metric=metric)
+                        for backbone, method in (row.paper_row, against.paper_row))
+        if ours is not None and theirs:
+            return ours / theirs - 1.0
+    return None
+
+
 @dataclass(frozen=True)
 class Standing:
     """The row of ours that is compared with a printed one.

@@ -58,7 +58,7 @@ class Plate:
         return [None] if self.whole else generative or material.blocks
 
 
-SECTIONS = ("tests", "figures", "pruning")
+SECTIONS = ("tests", "power", "figures", "pruning")
 _PLATES: dict[tuple[str | None, str], Plate] = {}
 
 
