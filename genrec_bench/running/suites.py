@@ -45,8 +45,11 @@ def run_suite(selection: Selection, workspace: Workspace, means: Means, reports:
 
 def prepare_all(selection: Selection, workspace: Workspace, *, keep: bool) -> list[Prepared]:
     """All runs of a selection with data read and names made, before anything is trained. Raises: UserError."""
-    return list({item.run_id: item for items in prepare_blocks(selection, workspace, keep=keep)
-                 for item in items}.values())
+    found: dict[str, Prepared] = {}
+    for items in prepare_blocks(selection, workspace, keep=keep):
+        for item in items:
+            found.setdefault(item.run_id, item)
+    return list(found.values())
 
 
 def prepare_blocks(selection: Selection, workspace: Workspace, *, keep: bool) -> list[list[Prepared]]:
