@@ -45,6 +45,25 @@ def done(config: RunConfig, results: Path) -> tuple[Any, Workspace, runner.Prepa
     return run_one(prepared, workspace, Quiet()), workspace, prepared
 
 
+@pytest.mark.parametrize(("label", "own"), [("TIGER + cross-entropy, trie decoding", "TIGER + cross-entropy"),
+                                            ("TIGER + MSL, flat decoding", "TIGER + MSL")])
+def test_a_row_without_epochs_ranks_the_weights_of_its_own_row(label: str, own: str, toy_folder: Path,
+                                                               tmp_path: Path) -> None:
+    """Same weights, the other normaliser; no setting of training counts for it."""
+    config = row(toy_folder, label)
+    record, workspace, prepared = done(config, tmp_path)
+    trained = workspace.prepare(row(toy_folder, own))
+    assert prepared.uses["weights"].run_id == trained.run_id
+    assert (record.training["epochs"], record.training["best_epoch"], record.training["curve"]) == (0, 0, [])
+    tensors, first = (checkpoints.read(workspace.folder(p.run_id) / BEST)[0] for p in (prepared, trained))
+    assert all(torch.equal(tensors[name], value) for name, value in first.items())
+    other = workspace.store.read(trained.run_id)
+    assert record.config["decoding"]["normaliser"] != other.config["decoding"]["normaliser"]
+    assert record.metrics["valid_ndcg@10"] != other.metrics["valid_ndcg@10"]
+    assert row(toy_folder, label, "second_stage.epochs=7").training == config.training
+    assert runner.has_weights(prepared, workspace)
+
+
 def test_the_first_stage_is_the_run_of_its_own_row(toy_folder: Path, tmp_path: Path) -> None:
     """Same name, same weights; the second stage starts from them and counts their cost."""
     second, alone = row(toy_folder, "TIGER + CE → S-DPO"), row(toy_folder, "TIGER + cross-entropy")

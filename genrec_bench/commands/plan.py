@@ -1,17 +1,19 @@
-"""`plan`: which runs are done, damaged, failed, interrupted or missing, and how long the rest takes."""
+"""`plan`: which runs are done, damaged, running, failed, interrupted or missing, and how long the rest takes."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
+from genrec_bench.experiments.queue import Block, blocks
 from genrec_bench.reporting.cost import PLAN
 from genrec_bench.running.planning import PlannedRun, plan, save_cost
 
-STATES = ("done", "damaged", "failed", "interrupted", "missing")
+STATES = ("done", "damaged", "running", "failed", "interrupted", "missing")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +33,40 @@ def run(args: argparse.Namespace) -> int:
         _check_whole(args)
     workspace, selection = common.workspace(args, writes=args.save), common.selection(args)
     planned = plan(selection, workspace, probe=args.probe, whole=args.save)
-    print(tabulate([[p.run.run_id, p.run.dataset, p.run.config.label, p.run.config.seed, p.status,
-                     _duration(p.left) if p.left else ""] for p in planned],
-                   headers=["run", "dataset", "method", "seed", "status", "about"]))
+    parts = blocks(args.suite)
+    print(_queue(planned, parts) if parts else _runs(planned))
     print(f"\n{_summary(planned)}")
     if args.save:
         print(f"saved: {save_cost(planned, selection, workspace)}")
     return 0
 
 
+def _runs(planned: list[PlannedRun]) -> str:
+    """A line a run."""
+    return tabulate([[p.run.run_id, p.run.dataset, p.run.config.label, p.run.config.seed, p.status,
+                      _duration(p.left) if p.left else ""] for p in planned],
+                    headers=["run", "dataset", "method", "seed", "status", "about"])
+
+
+def _queue(planned: list[PlannedRun], parts: Sequence[Block]) -> str:
+    """A line a block of a queue; a run counts for the first block that has it."""
+    lines = []
+    for number, block in enumerate(parts):
+        own = [p for p in planned if p.block == number]
+        done, running = (sum(p.status == state for p in own) for state in ("done", "running"))
+        todo = [p.left for p in own if p.status != "done"]
+        known = [seconds for seconds in todo if seconds is not None]
+        hours = "unknown" if todo and not known else f"{sum(known) / 3600:.1f}" + " and more" * (len(known) < len(todo))
+        lines.append([number + 1, block.why, ", ".join(block.datasets), block.profile, done, running,
+                      len(own) - done - running, hours])
+    return tabulate(lines, headers=["block", "why", "datasets", "profile", "done", "running", "left", "hours left"],
+                    maxcolwidths=[None, 60, 16, None, None, None, None, None])
+
+
 def _summary(planned: list[PlannedRun]) -> str:
     """How many runs are in each state, and how long the rest takes."""
     states = [p.status for p in planned]
-    counts = ", ".join(f"{states.count(s)} {s}" for s in STATES if s != "damaged" or s in states)
+    counts = ", ".join(f"{states.count(s)} {s}" for s in STATES if s not in ("damaged", "running") or s in states)
     parts, unknown = [], sum(p.left is None for p in planned)
     if unknown < len(planned):
         parts.append(f"about {_duration(sum(p.left or 0.0 for p in planned))} of processor time")
@@ -57,6 +80,8 @@ def _check_whole(args: argparse.Namespace) -> None:
     parts = {"--row": args.rows, "--objectives": args.objectives, "--baselines": args.baselines,
              "--seeds": args.seeds, "--set": args.overrides or None}
     given = [option for option, value in parts.items() if value is not None]
+    if blocks(args.suite):
+        raise UserError(f"--save keeps what a grid takes, and suite {args.suite} is a queue. Name one of its suites.")
     if given:
         raise UserError(f"--save keeps what a whole grid takes, but {' and '.join(given)} changes it. Leave "
                         f"{'it' if len(given) == 1 else 'them'} out; --grid, --profile and --datasets may stay.")

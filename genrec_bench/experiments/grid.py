@@ -294,7 +294,9 @@ def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: 
     stage = row.get("first_stage")
     row_says = {"training": row.get("training", {})}
     training = _section("training", [*layers[:2], row_says, layers[2]])
-    if stage and stage.get("continues", True):  # what second_stage says overrides all that training says
+    if row_says["training"].get("epochs") == 0:  # nothing is trained, so that nothing else of it counts
+        training = _section("training", [row_says])
+    elif stage and stage.get("continues", True):  # what second_stage says overrides all that training says
         second = [{"training": layer.get("second_stage", {})} for layer in layers]
         training = _section("training", [*layers, *second[:2], row_says, second[2]])
     shared |= {"tokenizer": registry.tokenizers.build(_values(tokenizer, layers)),

@@ -19,7 +19,7 @@ from genrec_bench.experiments.suite_files import GRIDS, load_profile, load_suite
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.reporting.tables import csv_text
 from genrec_bench.running.runner import run_one
-from genrec_bench.running.suites import prepare_all
+from genrec_bench.running.suites import prepare_blocks
 from genrec_bench.running.workspace import Prepared, Workspace
 
 PROBE_USERS = 50
@@ -28,14 +28,16 @@ COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, its state (done, damaged, failed, interrupted or missing), and what a whole run of its kind takes.
+    """A run, its state (see `Workspace.status`), and what a whole run of its kind takes.
 
-    seconds: of processor time from beginning to end, None where nothing is known.
+    seconds: of processor time from beginning to end, None where nothing is known. block: in a queue, the place of the
+    first block that has the run, from 0.
     """
 
     run: Prepared
     status: str
     seconds: float | None
+    block: int = 0
 
     @property
     def left(self) -> float | None:
@@ -49,11 +51,15 @@ def plan(selection: Selection, workspace: Workspace, *, probe: bool = False, who
     probe: train one epoch of each kind of run that nothing is known of, in a temporary folder. whole: estimate
     finished runs too. Raises: UserError for what `run` would refuse before it begins.
     """
-    prepared = prepare_all(selection, workspace, keep=False)
+    placed: dict[str, tuple[int, Prepared]] = {}
+    for block, items in enumerate(prepare_blocks(selection, workspace, keep=False)):
+        for item in items:
+            placed.setdefault(item.run_id, (block, item))
+    prepared = [item for _, item in placed.values()]
     status = {p.run_id: workspace.status(p.run_id) for p in prepared}
     wanted = [p for p in prepared if whole or status[p.run_id] != "done"]
     seconds = _estimates(wanted, workspace, probe=probe)
-    return [PlannedRun(p, status[p.run_id], seconds.get(_kind(p.identity))) for p in prepared]
+    return [PlannedRun(p, status[p.run_id], seconds.get(_kind(p.identity)), block) for block, p in placed.values()]
 
 
 def save_cost(planned: list[PlannedRun], selection: Selection, workspace: Workspace) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_bench.contracts import Interactions, SemanticIds, Split, digest
+from genrec_bench.core.walk import is_held
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import RecordStore
@@ -101,13 +102,15 @@ class Workspace:
         return self._ids[key]
 
     def status(self, run_id: str) -> str:
-        """done, damaged (finished once, its files cannot be read), failed, interrupted (begun, not finished) or
-        missing."""
+        """done, damaged (finished once, its files cannot be read), running (by some process), failed, interrupted
+        (begun, not finished) or missing."""
         if self.store.find(run_id):
             return "done"
         if self.store.damage(run_id):
             return "damaged"
         folder = self.folder(run_id)
+        if is_held(folder):
+            return "running"
         if (folder / FAILURE).exists():
             return "failed"
         return "interrupted" if folder.is_dir() else "missing"
