@@ -19,16 +19,9 @@ from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import SECTIONS, RunConfig, from_dict
+from genrec_bench.experiments.file_forms import BaselineFile, ProfileFile, SuiteHead, SuiteRow
 from genrec_bench.experiments.identity import identity_parts, method, run_id
-from genrec_bench.experiments.suite_files import (
-    FOLDERS,
-    BaselineFile,
-    ProfileFile,
-    SuiteHead,
-    SuiteRow,
-    load_baseline,
-    load_presets,
-)
+from genrec_bench.experiments.suite_files import FOLDERS, load_baseline, load_presets
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
 from genrec_bench.running.plugin_checks import check_plugin

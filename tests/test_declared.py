@@ -12,7 +12,7 @@ import pytest
 from genrec_bench.cli import main
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments import grid, suite_files
+from genrec_bench.experiments import file_forms, grid, suite_files
 
 SUITE = """
 [suite]
@@ -209,5 +209,5 @@ def test_a_backbone_may_refuse_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_classes_document_every_key() -> None:
     for name in ("SuiteFile", "SuiteHead", "SuiteRow", "PaperRow", "ProfileFile", "BaselineFile"):
-        cls = getattr(suite_files, name)
+        cls = getattr(file_forms, name)
         assert all(f.metadata["doc"] for f in dataclasses.fields(cls))

@@ -14,7 +14,7 @@ import pytest
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
-from genrec_bench.experiments import suite_files
+from genrec_bench.experiments import file_forms
 from genrec_bench.reporting import markdown, training_free
 from genrec_bench.reporting.best_printed import beside_printed, best_printed, shares
 from genrec_bench.reporting.groups import FEW
@@ -235,7 +235,7 @@ def test_how_rows_were_tuned_and_which_are_missing(store: RecordStore, suite: st
 
 def test_only_suites_that_name_it_have_the_page(store: RecordStore) -> None:
     assert "training-free.md" not in pages_of(store, "apao")
-    assert suite_files.PAGES == ("training-free",)
+    assert file_forms.PAGES == ("training-free",)
 
 
 def test_it_is_short_linked_and_the_same_twice(store: RecordStore, suite: str) -> None:

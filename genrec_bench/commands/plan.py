@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.queue import Block, blocks
+from genrec_bench.experiments.file_forms import BlockRow
+from genrec_bench.experiments.queue import blocks
 from genrec_bench.reporting.cost import PLAN
 from genrec_bench.running.planning import PlannedRun, plan, save_cost
 
@@ -48,7 +49,7 @@ def _runs(planned: list[PlannedRun]) -> str:
                     headers=["run", "dataset", "method", "seed", "status", "about"])
 
 
-def _queue(planned: list[PlannedRun], parts: Sequence[Block]) -> str:
+def _queue(planned: list[PlannedRun], parts: Sequence[BlockRow]) -> str:
     """A line a block of a queue; a run counts for the first block that has it."""
     lines = []
     for number, block in enumerate(parts):

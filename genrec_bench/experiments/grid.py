@@ -22,9 +22,9 @@ from genrec_bench.experiments.config import (
     Uses,
     weighted,
 )
+from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names and profile_names for those who plan)
     FOLDERS,
-    GRIDS,
     best_values,
     load_baseline,
     load_profile,

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError, unknown
-from genrec_bench.core.seeds import MAX_SEED
-from genrec_bench.core.settings import setting
+from genrec_bench.experiments.file_forms import BlockRow
 from genrec_bench.experiments.grid import Selection
-from genrec_bench.experiments.suite_files import REQUIRED, load_profile, load_suite, suite_path
+from genrec_bench.experiments.suite_files import load_profile, load_suite, suite_path
 
 DEFAULT_PROFILE = "quick"
 OWN = ""  # the profile of a selection that leaves it to the blocks
 
 
-@dataclass(frozen=True)
-class Block:
-    """`[[block]]`: rows of one suite that are run next to each other."""
-
-    why: str = setting(REQUIRED, "what it teaches, in a line for people")
-    suite: str = setting(REQUIRED, "one of the suites that the queue includes")
-    profile: str = setting(REQUIRED, "name of a profile")
-    datasets: tuple[str, ...] = setting(REQUIRED, "registered names")
-    rows: tuple[str, ...] = setting((), "labels of generative rows")
-    baselines: tuple[str, ...] = setting((), "registered names")
-    seeds: tuple[int, ...] = setting((), "absent = the profile's", low=0, high=MAX_SEED)
-
-    def selection(self, given: Selection) -> Selection:
-        """What is run of it; data sets, profile and seeds that are asked for take the place of its own."""
-        return Selection(self.suite, given.profile or self.profile, given.datasets or self.datasets, None,
-                         self.baselines, given.seeds or self.seeds or None, given.overrides, None, self.rows)
-
-
-def blocks(name: str) -> tuple[Block, ...]:
+def blocks(name: str) -> tuple[BlockRow, ...]:
     """The blocks of a queue, in order; () for a suite that is none. Raises: UserError naming what is wrong in its file.
     """
     data, found = load_suite(name), []
@@ -41,7 +20,7 @@ def blocks(name: str) -> tuple[Block, ...]:
         where = f"{suite_path(name)}, block {number}"
         if not isinstance(table, dict):
             raise UserError(f"{where} must be a table, got {table!r}.")
-        block = settings.build(Block, table, where)
+        block = settings.build(BlockRow, table, where)
         if block.suite not in data["suite"].get("includes", ()):
             raise unknown("suite", block.suite, data["suite"].get("includes", ()), f"{where}; the queue includes")
         if not block.rows and not block.baselines:
@@ -51,7 +30,7 @@ def blocks(name: str) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def _check_names(block: Block, where: str) -> None:
+def _check_names(block: BlockRow, where: str) -> None:
     """Refuse rows that the block's suite has not, and a wrong profile. Raises: UserError."""
     rows = load_suite(block.suite)["row"]
     for key, given in (("label", block.rows), ("baseline", block.baselines)):
@@ -70,6 +49,8 @@ def profile_of(suite: str, given: str | None) -> str:
 def selections(selection: Selection) -> list[Selection]:
     """What a selection runs, a part a block; a suite without blocks is the only part.
 
+    Data sets, profile and seeds that are asked for take the place of a block's own.
+
     Raises: UserError where rows of a queue are chosen, which its file does.
     """
     parts = blocks(selection.suite)
@@ -81,4 +62,6 @@ def selections(selection: Selection) -> list[Selection]:
         if value is not None:
             raise UserError(f"suite {selection.suite} is a queue, whose file says which rows are run. Leave {option} "
                             f"out, or name one of its suites: {', '.join(dict.fromkeys(b.suite for b in parts))}.")
-    return [block.selection(selection) for block in parts]
+    return [Selection(block.suite, selection.profile or block.profile, selection.datasets or block.datasets, None,
+                      block.baselines, selection.seeds or block.seeds or None, selection.overrides, None, block.rows)
+            for block in parts]

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
-from genrec_bench.experiments.suite_files import PAGES
+from genrec_bench.experiments.file_forms import PAGES
 from genrec_bench.reporting import (
     about,
     grades,

@@ -14,8 +14,9 @@ from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.provenance import device_name
 from genrec_bench.experiments.config import RunConfig
+from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.experiments.grid import Selection
-from genrec_bench.experiments.suite_files import GRIDS, load_profile, load_suite
+from genrec_bench.experiments.suite_files import load_profile, load_suite
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.reporting.tables import csv_text
 from genrec_bench.running.runner import run_one

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from genrec_bench.experiments.suite_files import GRIDS
+from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.results import principal, spread_text
 from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from genrec_bench.analysis.ranking import AllPairs, all_pairs
-from genrec_bench.experiments.suite_files import GRIDS
+from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.figures.base import Picture, missing, plate
 from genrec_bench.reporting.figures.results import principal, seeds_text
 from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from genrec_bench.experiments.suite_files import GRIDS
+from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.style import ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group, summarise
