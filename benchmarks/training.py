@@ -27,7 +27,8 @@ from genrec_bench.objectives.apao import Apao
 from genrec_bench.objectives.base import Objective
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.training.feed import InputFeed
-from genrec_bench.training.loop import adamw, initial_states, one_epoch
+from genrec_bench.training.loop import initial_states, one_epoch
+from genrec_bench.training.optimiser import adamw
 
 STEP = 1024  # rows of an optimiser step (APAO 5.1.3: 128 x 8)
 BETA = 0.3

@@ -29,7 +29,8 @@ from genrec_bench.running.folders import check_devices
 from genrec_bench.search.beam import beam_search, exact_ranks, exact_top_k
 from genrec_bench.search.diagnose import diagnose_users
 from genrec_bench.search.prefix_scores import PrefixScores
-from genrec_bench.training.loop import adamw, initial_states, one_epoch
+from genrec_bench.training.loop import initial_states, one_epoch
+from genrec_bench.training.optimiser import adamw
 from tests.toy_world import BACKBONES, OBJECTIVES, World, build, every_form
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

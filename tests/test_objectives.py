@@ -174,6 +174,17 @@ def test_msl_means_over_all_tokens_or_over_those_with_an_alternative() -> None:
         msl_loss(card.logits(), card.tokens(), card.valid(), tau=1, average="bach")
 
 
+def test_eos_in_msl_is_a_token_more_that_costs_nothing() -> None:
+    """i0 and i4 have three tokens each: with EOS the mean is over four, over the batch's eight tokens too."""
+    plain, with_eos = Msl().loss(card.inputs([0, 4])), Msl(eos=True).loss(card.inputs([0, 4]))
+    assert with_eos.tolist() == pytest.approx([0.75 * float(loss) for loss in plain], abs=1e-12)
+    together = Msl(eos=True, average="batch").loss(card.inputs([0, 4]))
+    assert together.tolist() == pytest.approx(with_eos.tolist(), abs=1e-12)
+    for other in ("skip_forced", "adaptive"):
+        with pytest.raises(UserError, match=f"eos = true has no effect with {other} = true"):
+            Msl(eos=True, **{other: True}).check()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_released_preset_of_msl_is_a_naive_mean_over_the_free_tokens_of_the_batch(seed: int) -> None:
     released = settings.build(Msl, load_presets("msl")["released"], "objective msl")

@@ -35,7 +35,8 @@ from genrec_bench.running.workspace import FAILURE, Workspace
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed
-from genrec_bench.training.loop import STATE, learning_rate, train
+from genrec_bench.training.loop import STATE, train
+from genrec_bench.training.optimiser import learning_rate
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other

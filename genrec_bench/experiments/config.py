@@ -53,6 +53,15 @@ class TrainingConfig(GivesUp):
         "ndcg@10", "what the best epoch is chosen by, on validation: NDCG@10 under the search used at test, the mean "
         "loss (APAO's released CE and MSL), or the loss of the last batch alone (its released APAO models)",
         choices=("ndcg@10", "loss", "last_batch_loss"))
+    schedule: str = setting(
+        "exact", "steps that the learning rate is planned over: all that are made or, as Hugging Face's Trainer has it "
+        "(transformers 4.51), in each epoch its passes over `accumulation`, rounded down; the first is then at rate 0, "
+        "and training ends with the last that was planned", choices=("exact", "released"))
+    decay_biases: bool = setting(
+        True, "matrices with `bias` in their name, which T5's tables of relative positions have, are decayed like "
+        "others; false as in Hugging Face's Trainer")
+    dropout: bool = setting(True, "false = the network is trained in eval mode, without its dropout, as policies of "
+                                  "preference objectives often are (second_stage.dropout for a second stage alone)")
     group_users: bool = setting(
         False, "shuffle users instead of rows, so that the rows of a user are trained together; a decoder-only network "
         "then reads them in one causal pass")

@@ -20,14 +20,15 @@ AVERAGES = ("item", "batch")
 
 
 def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Tensor, skip_forced: bool = False,
-             average: str = "item") -> Tensor:
+             average: str = "item", eos: bool = False) -> Tensor:
     """Mean negative log-probability over an item's tokens, normalised over the valid ones. MSL (SIGIR'25).
 
     logits: (B, T, V). targets: (B, T) token ids; a level does not count where the target is PAD and PAD is no valid
     token. valid: (B, T, V) bool, True at the target's own tokens. tau: temperature that divides the logits.
     skip_forced: average over the tokens that have an alternative only; forced ones (a single valid token) cost 0 and
-    have no gradient either way. average: "item" = over each item's tokens; "batch" = what an item's tokens cost, times
-    B by the tokens that count in the batch, so that the mean of the result is the mean over the batch's tokens.
+    have no gradient either way. eos: EOS behind an item counts as one more forced token. average: "item" = over each
+    item's tokens; "batch" = what an item's tokens cost, times B by the tokens that count in the batch, so that the mean
+    of the result is the mean over the batch's tokens.
     Returns (B,), unreduced; 0 where nothing counts.
     Raises: UserError for another average.
     Differs from the paper: none known; the formula is that of its released code, which has average = "batch".
@@ -42,9 +43,10 @@ def msl_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, tau: float | Ten
     if skip_forced:
         counts = counts & (valid.sum(dim=2) > 1)
     costs = losses.masked_fill(~counts, 0.0).sum(dim=1)
+    counted = counts.sum(dim=1) + int(eos and not skip_forced)
     if average == "batch":
-        return len(costs) * costs / counts.sum().clamp(min=1)
-    return costs / counts.sum(dim=1).clamp(min=1)
+        return len(costs) * costs / counted.sum().clamp(min=1)
+    return costs / counted.clamp(min=1)
 
 
 def adaptive_temperature(tau: Tensor, logits: Tensor, targets: Tensor, valid: Tensor, *, eta: float, rate: float,
@@ -79,6 +81,8 @@ class Msl(Objective):
     tau: float = setting(1.0, "temperature that divides the logits", low=0.01)
     skip_forced: bool = setting(False, "average over the tokens that have an alternative only; with `adaptive` always, "
                                        "as in MSL's released code")
+    # In the trie nothing but EOS can follow an item, so that it has a loss of 0 and no gradient.
+    eos: bool = setting(False, "EOS counts as one more token in the mean, as in APAO's released code")
     # The code takes the mean over all tokens of a forward pass, whose items have unequal numbers of them.
     average: str = setting("item", "over the tokens of each item and then over items, or over all tokens of a forward "
                                    "pass, as MSL's released code", choices=AVERAGES)
@@ -98,7 +102,11 @@ class Msl(Objective):
         return self.adaptive or self.average == "batch"
 
     def check(self) -> None:
-        """Refuse a temperature that nothing reads, and bounds in the wrong order. Raises: UserError."""
+        """Refuse what would have no effect, and bounds in the wrong order. Raises: UserError."""
+        if self.eos and (self.skip_forced or self.adaptive):
+            which = "adaptive" if self.adaptive else "skip_forced"
+            raise UserError(f"objective msl: eos = true has no effect with {which} = true: EOS is a token without an "
+                            "alternative, and those do not count then.")
         if self.adaptive and self.tau != Msl.tau:
             raise UserError(f"objective msl: tau = {self.tau} has no effect with adaptive = true; "
                             "initial_tau is the temperature to start with.")
@@ -113,7 +121,7 @@ class Msl(Objective):
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         batch = inputs.logits, inputs.targets, inputs.valid
         if not self.adaptive:
-            return msl_loss(*batch, tau=self.tau, skip_forced=self.skip_forced, average=self.average)
+            return msl_loss(*batch, tau=self.tau, skip_forced=self.skip_forced, average=self.average, eos=self.eos)
         tau = adaptive_temperature(inputs.state["tau"], *batch, eta=self.eta, rate=self.rate, low=self.lowest_tau,
                                    high=self.highest_tau)
         inputs.state["tau"] = tau

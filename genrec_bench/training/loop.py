@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from genrec_bench.experiments.config import TrainingConfig, gives_up
 from genrec_bench.objectives.base import Objective
 from genrec_bench.training import checkpoints
 from genrec_bench.training.feed import InputFeed, States, add_gradient
+from genrec_bench.training.optimiser import adamw, learning_rate, planned_steps
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 
@@ -32,18 +34,6 @@ class Trained:
     history: dict[str, Any]
     seconds: list[float]
     validation_seconds: list[float]
-
-
-def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine wave over the steps left; `step` counts from 0.
-
-    The wave reaches 0 at step `total`, one after the last: the last step's own rate is small, but not 0.
-    """
-    warmup = math.ceil(config.warmup_ratio * total)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - warmup)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], *,
@@ -71,7 +61,7 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
         states = checkpoints.unnumbered("run_state", tensors, len(objectives), feed.data.device)
         feed.passes.update(state.get("passes", {}))
         meter.go_on(state.get("cost", {}))
-    steps = math.ceil(len(feed.data) / (config.batch_size * config.accumulation)) * config.epochs
+    steps = planned_steps(len(feed.data), config)
 
     def validated() -> dict[str, float]:
         """What validation says of the epochs so far; the weights are kept where they are the best."""
@@ -90,17 +80,18 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     epoch = 0
     if config.epochs == 0:
         validated()
-    while (stopped := _stopped(state, config)) is None:
+    while (stopped := _stopped(state, config, steps)) is None:
         epoch = state["epoch"] + 1
         began = meter.seconds()
         loss = one_epoch(model, feed, objectives, states, optimiser, config, seed, state, steps)
         entry = {"epoch": epoch, "loss": loss}
         entry |= _logged(objectives, states)
         state["seconds"].append(meter.seconds() - began)
-        if epoch % config.valid_every == 0 or epoch == config.epochs:
+        state["epoch"] = epoch
+        if epoch % config.valid_every == 0 or _stopped(state, config, steps) == "epochs":
             entry |= validated()
         state["curve"].append(entry)
-        state |= {"epoch": epoch, "passes": dict(feed.passes), "cost": meter.state()}
+        state |= {"passes": dict(feed.passes), "cost": meter.state()}
         tensors = checkpoints.training_tensors(model, optimiser) | checkpoints.numbered("run_state", states)
         checkpoints.write(folder / STATE, tensors, state)
         _tell(entry, scalars, progress, config.epochs)
@@ -113,9 +104,9 @@ def train(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Object
     return Trained(history, state["seconds"], state["validation_seconds"])
 
 
-def _stopped(state: dict[str, Any], config: TrainingConfig) -> str | None:
-    """Why training ends here; None = it goes on."""
-    if state["epoch"] >= config.epochs:
+def _stopped(state: dict[str, Any], config: TrainingConfig, steps: int) -> str | None:
+    """Why training ends here; None = it goes on. steps: of the whole training, as planned."""
+    if state["epoch"] >= config.epochs or state["step"] >= steps:
         return "epochs"
     if state["waited"] >= config.patience:
         return "patience"
@@ -135,13 +126,6 @@ def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[s
     return {"state": values} if values else {}
 
 
-def adamw(model: Backbone, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; norm weights and other vectors are not decayed, as usual for transformers."""
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one pass over memory instead of a dozen
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
-                              {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate, fused=fused)
 
 
 def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
@@ -149,10 +133,11 @@ def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Ob
               num_steps: int) -> float:
     """One pass over the data; returns the mean loss. The device is asked for numbers once, at the end.
 
-    state: "epoch" and "step" that are done; "step" is counted on. num_steps: of the whole training.
+    state: "epoch" and "step" that are done; "step" is counted on. num_steps: of the whole training; with
+    `training.schedule` = "released" the pass breaks off where they are made.
     Raises: FloatingPointError where the loss is not finite.
     """
-    model.train()
+    model.train(config.dropout)
     epoch, data = state["epoch"] + 1, feed.data
     torch.manual_seed(stream_seed(seed, "dropout", epoch))
     order = np.random.default_rng(stream_seed(seed, "batches", epoch))
@@ -161,7 +146,8 @@ def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Ob
     steps = training_batches(data.instances.lengths, batch_size=config.batch_size, accumulation=config.accumulation,
                              bucket_steps=config.bucket_steps, generator=order,
                              groups=data.users if config.group_users else None)
-    for one, rows in feed.each_pass(steps, feed.joins(config.batch_size, config.accumulation)):
+    seen, left = 0, num_steps - state["step"] if config.schedule == "released" else None
+    for one, rows in feed.each_pass(islice(steps, left), feed.joins(config.batch_size, config.accumulation)):
         total += add_gradient(feed, objectives, states, one, rows, config.accumulation_reduction)
         if one.closes_step:
             if config.clip_norm > 0:
@@ -171,7 +157,8 @@ def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Ob
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             state["step"] += 1
-    mean = float(total) / len(data)
+            seen += one.step_rows
+    mean = float(total) / seen
     if not math.isfinite(mean):
         raise FloatingPointError(f"the training loss of epoch {epoch} is {mean}")
     return mean
