@@ -40,7 +40,8 @@ CLASSICS = {f"{baseline}.{k}": v for baseline in ("sasrec", "bert4rec") for k, v
     "n_layers": 1, "hidden_size": 16, "inner_size": 32, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1,
     "learning_rate": 0.01, "batch_size": 64, "epochs": 3, "patience": 3}.items()}
 SCRIPTS = {"tiger.dropout": 0.1, "training.accumulation": 2, "training.accumulation_reduction": "sum",
-           "training.selection": "last_batch_loss", "negatives.redraw": "never", "apao.num_negatives": 5}
+           "training.selection": "last_batch_loss", "negatives.redraw": "never", "apao.num_negatives": 5,
+           "cross_entropy.preset": "released", "apao.preset": "released", "apao.eta": 1e-4}
 REAL = {"split.train_targets_per_user": 5, "split.max_users": 200, "rq_kmeans.levels": 2, "rq_kmeans.codebook_size": 16}
 
 
@@ -69,7 +70,7 @@ GROUPS = {
     "packed": Group("made", {}, {"Llama + cross-entropy": "llama, cross-entropy, packed"},
                     {k: v for k, v in (SHARED | LLAMA).items() if not k.startswith("tiger")}
                     | {"training.group_users": True}),
-    "scripts": Group("made", {}, {"TIGER + APAO-Pairwise, released code": "tiger, APAO pairwise, like the scripts"},
+    "scripts": Group("made", {}, {"TIGER + APAO-Pairwise": "tiger, APAO pairwise, like the scripts"},
                      SHARED | SCRIPTS),
     "baselines": Group("made", {"popularity": "popularity", "item_knn": "item-kNN", "sasrec": "SASRec",
                                 "bert4rec": "BERT4Rec"}, {},

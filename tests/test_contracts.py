@@ -21,7 +21,7 @@ from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import SECTIONS, RunConfig, from_dict
 from genrec_bench.experiments.file_forms import BaselineFile, ProfileFile, SuiteHead, SuiteRow
 from genrec_bench.experiments.identity import identity_parts, method, run_id
-from genrec_bench.experiments.suite_files import FOLDERS, load_baseline, load_presets
+from genrec_bench.experiments.suite_files import FOLDERS, load_baseline, load_presets, preset_names
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
 from genrec_bench.running.plugin_checks import check_plugin
@@ -116,10 +116,12 @@ def objective_specs() -> list[Any]:
     return [pytest.param(values, id=key) for key, values in found.items()]
 
 
-@pytest.mark.parametrize("name", names("objective"))
+@pytest.mark.parametrize("name", sorted({*names("objective"), *preset_names()}))
 def test_the_paper_preset_is_the_defaults_and_undoes_every_other(name: str) -> None:
     presets = load_presets(name)
-    assert registry.objectives.build({"name": name, **presets["paper"]}) == registry.objectives.build({"name": name})
+    cls = SECTIONS[name] if name in SECTIONS else registry.objectives.get(name)
+    assert settings.build(cls, presets["paper"], name) == cls()
+    assert all(settings.build(cls, values, name) for values in presets.values())
     assert set().union(*presets.values()) == set(presets["paper"])
 
 

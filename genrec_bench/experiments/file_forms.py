@@ -48,10 +48,12 @@ class SuiteRow:
     paper_row: PaperRow | None = setting(None, "where the paper prints it")
     first_stage: dict | None = setting(None, "{ objective = [...], continues = true }: what is trained before; "
                                              "decoding = { ... } where it is searched otherwise than the row")
-    decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row")
-    training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row")
+    decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row, or a preset")
+    training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row, or a preset")
     best: int | None = setting(None, "table of the paper with the best weight and eta for each dataset")
     best_row: PaperRow | None = setting(None, "whose best values those are; absent = paper_row's")
+    best_only: str | None = setting(None, "the one of the two that is taken from there; absent = both",
+                                    choices=("weight", "eta"))
     grid: str = setting("core", "the smallest grid that the row is part of", choices=GRIDS)
 
 

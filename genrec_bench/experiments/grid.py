@@ -29,6 +29,7 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
     load_baseline,
     load_profile,
     load_suite,
+    preset_names,
     profile_names,
     suite_names,
     suite_path,
@@ -170,8 +171,8 @@ def parse_overrides(pairs: Iterable[str]) -> Overrides:
 def check_fields(target: str, keys: Iterable[str], where: str) -> None:
     """Refuse settings that a part has not. Raises: UserError."""
     fields = _fields_of(target)
-    if target in registry.objectives.names():
-        fields += ["weight", "preset"]
+    objective = target in registry.objectives.names()
+    fields += ["weight"] * objective + ["preset"] * (objective or target in preset_names())
     for key in keys:
         if key not in fields:
             raise unknown("setting", key, fields, where)
@@ -251,7 +252,8 @@ def _dataset(text: str, overrides: Overrides) -> Any:
 
 def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
     """dataset: the registered name, so that a folder of the user's own never takes another dataset's settings."""
-    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), overrides]
+    asked = {part: with_preset(part, values, "--set") for part, values in overrides.items()}
+    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), asked]
 
 
 def _section(name: str, layers: list[Overrides]) -> Any:
@@ -278,8 +280,7 @@ def _split(dataset: Any, layers: list[Overrides]) -> Any:
 def _values(spec: Mapping[str, Any], layers: list[Overrides]) -> dict[str, Any]:
     """The settings of a component: profile < profile's dataset part < the row < --set; the rest has its defaults."""
     name = spec["name"]
-    return {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec,
-            **with_preset({"name": name, **layers[2].get(name, {})}, "--set")}
+    return {**layers[0].get(name, {}), **layers[1].get(name, {}), **spec, **layers[2].get(name, {})}
 
 
 def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: tuple[int, ...],
@@ -335,11 +336,8 @@ def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> 
 
 def _best(row: Mapping[str, Any], dataset: str) -> list[dict[str, Any]]:
     """The row's objectives; where the paper says which settings are best for a dataset, the last one has them."""
-    specs = list(row["objective"])
-    if row.get("best") and row.get("paper"):
-        found = best_values(row["paper"], row["best"], dataset, row["best_row"])
-        specs[-1] = {**specs[-1], **{"weight" if k == "beta" else k: v for k, v in found.items()}}
-    return specs
+    *before, last = row["objective"]
+    return [*before, {**last, **(best_values(row["paper"], dataset, row) if row.get("paper") else {})}]
 
 
 def _check_beam(decoding: DecodingConfig, evaluation: EvaluationConfig) -> None:

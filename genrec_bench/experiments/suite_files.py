@@ -107,31 +107,45 @@ def load_suite(name: str, folder: Path | None = None) -> Data:
     return {**{k: v for k, v in data.items() if k != "sweep"}, **({"row": rows} if rows else {})}
 
 
-def load_presets(objective: str, folder: Path | None = None) -> Data:
-    """The presets of an objective, `{preset: {setting: value}}`; "paper", which undoes the others, is always there."""
-    data = _read("preset", objective, folder)[1] if objective in _names("preset", folder) else {}
+def preset_names(folder: Path | None = None) -> list[str]:
+    """The objectives and sections that have a file of presets, sorted."""
+    return _names("preset", folder)
+
+
+def load_presets(part: str, folder: Path | None = None) -> Data:
+    """The presets of an objective or a section, `{preset: {setting: value}}`; "paper", which undoes the others, is
+    always there."""
+    data = _read("preset", part, folder)[1] if part in preset_names(folder) else {}
     return {"paper": {}, **data}
 
 
-def with_preset(spec: Mapping[str, Any], where: str) -> Data:
-    """A spec with its preset written out; its own settings override it. Raises: UserError for an unknown preset."""
+def with_preset(part: str, spec: Mapping[str, Any], where: str) -> Data:
+    """The settings of an objective or a section with their preset written out; its own override it.
+
+    Raises: UserError for an unknown preset.
+    """
     values = dict(spec)
     preset = values.pop("preset", None)
     if preset is None:
         return values
-    presets = load_presets(spec["name"])
+    presets = load_presets(part)
     if preset not in presets:
-        raise unknown("preset", str(preset), presets, f"{where}, {spec['name']}")
+        raise unknown("preset", str(preset), presets, f"{where}, {part}")
     return {**presets[preset], **values}
 
 
-def best_values(paper: str, table: int, dataset: str, row: Mapping[str, Any]) -> dict[str, float]:
-    """What a paper's table of best settings says for a row on a dataset (our name): metric -> value, or {}."""
+def best_values(paper: str, dataset: str, row: Mapping[str, Any]) -> dict[str, float]:
+    """What the paper's table of best settings that a row names says of it on a dataset (our name): setting -> value.
+
+    Empty where the row names none, or the table says nothing of the dataset.
+    """
     data = _read("paper", paper, None)[1]
-    theirs = data["datasets"].get(dataset)
-    for block in data["reported"]:
-        if (block["table"], block["backbone"], block["method"]) == (str(table), row["backbone"], row["method"]):
-            return dict(zip(block["metrics"], block["values"].get(theirs, ()), strict=False))
+    theirs, best, only = data["datasets"].get(dataset), row.get("best_row"), row.get("best_only")
+    for block in data["reported"] if row.get("best") else ():
+        if (block["table"], block["backbone"], block["method"]) == (str(row["best"]), best["backbone"], best["method"]):
+            values = zip(block["metrics"], block["values"].get(theirs, ()), strict=False)
+            found = {"weight" if metric == "beta" else metric: value for metric, value in values}
+            return {name: value for name, value in found.items() if only in (None, name)}
     return {}
 
 
@@ -216,12 +230,18 @@ def _checked(row: Any, where: str, cls: type = SuiteRow) -> Data:
     for key, spec in specs if built.tokenizer is None else [*specs, ("tokenizer", built.tokenizer)]:
         if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
             raise UserError(f'{where}, {key}: needs a name, such as {{ name = "..." }}.')
-    whole = {**row, "objective": [with_preset(spec, where) for spec in row["objective"]]}
+    whole = {**row, "objective": _written_out(row["objective"], where)}
+    whole |= {part: with_preset(part, row[part], where) for part in ("training", "decoding") if part in row}
     if "best" in row:
         whole.setdefault("best_row", row.get("paper_row"))
     if stage:
-        whole["first_stage"] = {**stage, "objective": [with_preset(spec, where) for spec in stage["objective"]]}
+        whole["first_stage"] = {**stage, "objective": _written_out(stage["objective"], where)}
     return whole
+
+
+def _written_out(specs: list[Data], where: str) -> list[Data]:
+    """The specs of objectives without presets."""
+    return [with_preset(spec["name"], spec, where) for spec in specs]
 
 
 def _check_family(family: Any, rows: list[Data], where: str) -> None:

@@ -181,10 +181,8 @@ def _best(data: Mapping[str, Any], paper: Paper) -> dict[str, dict[str, float]]:
         return {}
     last = len(data["objective"]) - 1
     place = f"objective.{last}." if last else "objective."
-    found = {dataset: suite_files.best_values(paper.key, data["best"], dataset, data["best_row"])
-             for dataset in paper.datasets}
-    return {dataset: {place + ("weight" if k == "beta" else k): v for k, v in values.items()}
-            for dataset, values in found.items()}
+    return {dataset: {f"{place}{name}": value for name, value in
+                      suite_files.best_values(paper.key, dataset, data).items()} for dataset in paper.datasets}
 
 
 def _weighted(parts: Mapping[str, Any]) -> dict[str, Any]:

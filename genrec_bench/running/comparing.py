@@ -155,7 +155,7 @@ def _objective(question: Question) -> Any:
     """The objective with the settings asked for. Raises: UserError."""
     name = question.objective
     registry.objectives.get(name, "--objective")
-    spec = with_preset({"name": name, **question.overrides.get(name, {})}, "--set")
+    spec = {"name": name, **with_preset(name, question.overrides.get(name, {}), "--set")}
     try:
         return registry.objectives.build({k: v for k, v in spec.items() if k != "weight"})
     except UserError:
