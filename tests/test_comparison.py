@@ -253,7 +253,7 @@ def suite_rows(*labels: str, seeds: tuple[int, ...] = (0, 1, 2), **changes: Any)
 
 
 CORE = ("TIGER + cross-entropy", "TIGER + APAO-Pointwise", "TIGER + MSL")
-VARIANTS = ("TIGER + cross-entropy, trie decoding", "TIGER + APAO-Pointwise, released code")
+VARIANTS = ("TIGER + cross-entropy, trie decoding", "TIGER + APAO-Pointwise, as released")
 
 
 def test_the_family_is_what_the_suites_declare() -> None:

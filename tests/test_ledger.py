@@ -66,7 +66,8 @@ def test_the_choices_that_must_be_told_are_there() -> None:
         "bear.form", "bear.direction", "bear.few_children", "bear.vocabulary", "bear.weight_released",
         "bear_beam.direction", "cross_entropy.eos", "cross_entropy.reduction", "dmpo.form", "dpo.num_negatives",
         "s_dpo.reference", "msl.tau", "msl.skip_forced", "decoding.temperature", "decoding.normaliser",
-        "training.selection", "training.accumulation_reduction", "negatives.pool", "negatives.redraw"}
+        "training.selection", "training.accumulation_reduction", "training.schedule", "training.decay_biases",
+        "training.dropout", "msl.eos", "negatives.pool", "negatives.redraw"}
     for method, entry in ENTRIES:
         assert entry.paper or entry.pseudo_code or entry.code, f"{method.title}, {entry.key}: no source says anything"
 

@@ -212,12 +212,12 @@ def test_all_rows_of_a_part_are_of_one_block():
 
 def test_of_several_rows_the_first_that_can_be_compared():
     """Pointwise and the reading of its released code share a printed row."""
-    code = [suite_record(f"{LABELS[POINT]}, released code", s, 0.0337, dataset="apao_office") for s in (0, 1)]
+    code = [suite_record(f"{LABELS[POINT]}, as released", s, 0.0337, dataset="apao_office") for s in (0, 1)]
     assert cell(tables(code)["1"], POINT, "ndcg@10").ours.mean == pytest.approx(0.0337)
     table = tables(code + runs(POINT, [0.03, 0.03]))["1"]
     found = cell(table, POINT, "ndcg@10")
     assert found.ours.mean == pytest.approx(0.03) and len(found.standing.others) == 1
-    assert any(found.standing.others[0] in note and "released code" in note for note in table.notes)
+    assert any(found.standing.others[0] in note and "as released" in note for note in table.notes)
 
 
 def test_stars_are_for_the_declared_metric_alone():
