@@ -55,6 +55,8 @@ def cases(setting: Setting) -> Iterator[Case]:
         for width, settings in ((128, TigerSettings(num_layers=2)), (64, QUICK)):
             yield beside_float32(setting, f"TIGER of width {width}, 2 layers", replace(tiger, settings=settings),
                                  {128: 2.2, 64: 2.0}[width])
+        yield beside_float32(setting, "TIGER of width 64, 2 layers, steps of 64 rows", replace(tiger, settings=QUICK),
+                             1.2, size=64, accumulation=1)
         yield beside_float32(setting, "Llama of paper size", llama, 2.0)
         yield beside_float32(setting, "TIGER of paper size, APAO-Pairwise with 100 negatives", pairwise, 2.0, rows=128,
                              size=16)
@@ -140,25 +142,30 @@ def beside(setting: Setting, name: str, step: Step, precision: str, goal: Goal |
                 products=products_of(step.settings, 4096, precision))
 
 
-def beside_float32(setting: Setting, name: str, step: Step, aim: float, *, rows: int = STEP, size: int = 128) -> Case:
-    """Our optimiser step in bfloat16 beside the same one in float32, each with a network of its own."""
+def beside_float32(setting: Setting, name: str, step: Step, aim: float, *, rows: int = STEP, size: int = 128,
+                   accumulation: int | None = None) -> Case:
+    """Our optimiser step in bfloat16 beside the same one in float32, each with a network of its own.
+
+    accumulation: passes of a step; None = one step of all rows.
+    """
     chosen = step.rows(setting.some(rows))
     arms = []
     for precision in ("bfloat16", "float32"):
         feed = step.computing_in(precision).feed(step.network(dropout=True), chosen)
         arms.append(Arm(f"ours in {precision}", partial(run, step, feed, adamw(feed.model, step.training),
-                                                        passes(step, len(chosen), size)), len(chosen)))
+                                                        passes(step, len(chosen), size, accumulation)), len(chosen)))
 
     def equal(half: float, whole: float) -> None:
         check_close(half, whole, tolerance=0.05 * whole, what="losses")
 
     return Case("training", f"{name}, bfloat16 beside float32", tuple(arms), equal, unit="rows", goal=Goal(aim=aim),
-                note=f"{len(chosen)} rows in passes of {size}, clipping and AdamW included")
+                note=f"{len(chosen)} rows in passes of {size}, {accumulation or 'all'} a step, clipping and AdamW "
+                     "included")
 
 
-def passes(step: Step, rows: int, size: int) -> TrainingConfig:
-    """One optimiser step over so many rows, so many a pass."""
-    return replace(step.training, batch_size=size, accumulation=max(1, rows // size))
+def passes(step: Step, rows: int, size: int, accumulation: int | None = None) -> TrainingConfig:
+    """Optimiser steps over so many rows, so many rows a pass and passes a step; None = one step."""
+    return replace(step.training, batch_size=size, accumulation=accumulation or max(1, rows // size))
 
 
 def run(step: Step, feed: InputFeed, optimiser: Any, training: TrainingConfig) -> float:

@@ -130,7 +130,7 @@ first_stage = { objective = [{ name = "cross_entropy" }] }"""))
 def test_the_spaces_of_our_suites(name: str) -> None:
     """Every combination can be made, and every part that is listed is a row's."""
     found = trials.searches(Selection(name, "standard", ("apao_office", "bear_office")))
-    assert all(len(s.trials) >= 8 for s in found if len(s.trials) > 1)
+    assert all(len(s.trials) >= 3 for s in found if len(s.trials) > 1)
     used = set().union(*(grid.parts_used(s.trials[0].config) for s in found))
     assert set(suite_files.load_suite(name)["tune"]) <= used
 
