@@ -24,8 +24,8 @@ STOP_SECONDS = 10.0  # before the part is broken off: nothing that cannot be kep
 DATASET = "apao_office"
 ROWS = ("TIGER + cross-entropy", "TIGER + APAO-Pointwise", "TIGER + APAO-Pairwise", "TIGER + MSL",
         "Llama + cross-entropy")
-DEFAULT = tuple(shlex.join(["--suite", "apao", "--profile", "quick", "--datasets", DATASET, "--row", row, "--baselines",
-                            "none", "--seeds", "0"]) for row in ROWS)
+DEFAULT = tuple(shlex.join(["--suite", "apao", "--profile", "quick", "--datasets", DATASET, "--row", row, "--seeds",
+                            "0"]) for row in ROWS)
 
 
 def runs(part: Part) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import as_named
 from genrec_bench.datasets import convert as converting
 from genrec_bench.datasets.convert import Converted
 from genrec_bench.experiments import grid as grids
@@ -31,7 +32,7 @@ from genrec_bench.running import data_check as checking
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.comparing import Question, RunsFailed, Verdict
 from genrec_bench.running.diagnosing import BEAMS
-from genrec_bench.running.folders import LOCAL, REFERENCE, data_folder, open_workspace, reports_folder
+from genrec_bench.running.folders import LOCAL, data_folder, open_workspace, reports_folder, stored_runs
 from genrec_bench.running.plugin_file import is_file, load_objective, register_class
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.rankings import Evaluation
@@ -73,7 +74,8 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
               jobs: int = 1, **settings: Mapping[str, Any]) -> list[RunRecord]:
     """Run what is missing of a suite, render its reports below `results`, and return its records.
 
-    datasets: names, or your own folders. objectives, baselines, rows (labels): only these; an empty list means none.
+    datasets: names, or your own folders. objectives, baselines, rows (labels): what runs, as in the command: ["all"] is
+    every row of a kind, [] none, and where rows of one kind are named those of the other run only if named too.
     data_dir: None = GENREC_BENCH_DATA.
     settings: changed ones by component, such as `training={"epochs": 2}`. With jobs > 1 the calling script needs the
     usual `if __name__ == "__main__":`. Raises: UserError for whatever is wrong with these; RunsFailed.
@@ -126,18 +128,18 @@ def diagnose(suite: str, *, profile: str = "quick", datasets: Sequence[str | Pat
 
 
 def evaluate(rankings: Sequence[Path | str], dataset: str | Path, *, label: str | None = None,
-             against: Path | str | None = None, results: Path | str = LOCAL, data_dir: Path | str | None = None,
+             compare: bool = False, results: Path | str = LOCAL, data_dir: Path | str | None = None,
              **settings: Mapping[str, Any]) -> Evaluation:
-    """Score files of rankings by any model, each a seed of one method, and test them against stored runs.
+    """Score files of rankings by any model, each a seed of one method; with `compare` test them against stored runs.
 
-    rankings: .csv or .parquet with the columns user_id, item_id, score. against: the folder of stored runs, None =
-    score only; results: where the report of that goes. settings: as in `check_data`.
+    rankings: .csv (.gz too) or .parquet with the columns user_id, item_id, score. results: the folder of stored runs,
+    and of the report; a run that is not there is taken from results/reference. settings: as in `check_data`.
     Raises: UserError naming file, line and user for whatever is wrong.
     """
     (chosen,) = checking.chosen_datasets(_texts([dataset]), _settings(settings))
     return rank_files.evaluate_files([Path(path) for path in _tuple(rankings)], chosen, data_folder(data_dir),
-                                     reports_folder(Path(results), writes=against is not None), label=label,
-                                     against=None if against is None else Path(against))
+                                     reports_folder(Path(results), writes=compare), label=label,
+                                     against=stored_runs(Path(results)) if compare else None)
 
 
 def load_records(results: Path | str = LOCAL) -> list[RunRecord]:
@@ -202,11 +204,11 @@ def convert_data(source: Path | str, to: Path | str, *, format: str | None = Non
 
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,
             datasets: Sequence[str | Path] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
-            results: Path | str = LOCAL, reference: Path | str = REFERENCE,
-            data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1, check: bool = True,
-            suite: str | Path = "all", **settings: Mapping[str, Any]) -> Verdict:
+            results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1,
+            check: bool = True, suite: str | Path = "all", **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
 
+    results: where its runs go and stored ones are; one that is not there is taken from results/reference.
     objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file
     and of the modules of yours that it imports, as in the command. beside: objectives that are trained with it.
     data_dir: None = GENREC_BENCH_DATA. jobs: runs at a time; more than 1 needs `FILE.py:CLASS` or a registered name,
@@ -221,7 +223,7 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
     if isinstance(objective, str) and is_file(objective):
         workspace = replace(workspace, plugins=(objective,))
     question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
-                        _settings(settings), Path(reference), str(suite))
+                        _settings(settings), str(suite))
     return comparing.compare(question, workspace, Means(jobs), workspace.results / "reports", check=check)
 
 
@@ -270,4 +272,4 @@ def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
 def _texts(datasets: Sequence[str | Path] | None) -> tuple[str, ...] | None:
     """As `--datasets` takes them; a path is a folder, also one without a separator."""
     given = _tuple(datasets)
-    return given and tuple(str(d.resolve()) if isinstance(d, Path) else d for d in given)
+    return given and tuple(str(as_named(d)) if isinstance(d, Path) else d for d in given)

@@ -59,12 +59,11 @@ class Summed(Objective):
 
 if __name__ == "__main__":
     made = run_suite("apao", profile="smoke", datasets=[data], baselines=["item_knn"], seeds=[0],
-                     rows=["TIGER + cross-entropy"], results=results + "/reference", **small)
-    stored = load_records(results + "/reference")
+                     rows=["TIGER + cross-entropy"], results=results, **small)
+    stored = load_records(results)
     assert sorted(r.run_id for r in made) == [r.run_id for r in stored] and len(stored) == 2
     assert all("first@10" in r.metrics for r in stored)
-    verdict = compare(Summed, profile="smoke", datasets=[data], reference=results + "/reference",
-                      results=results + "/mine", **small)
+    verdict = compare(Summed, profile="smoke", datasets=[data], results=results, **small)
     (record,) = verdict.records
     assert record.seed == 0 and record.config["objectives"][0]["name"] == "summed"
     assert len(record.identity["objectives"][0]["source"]) == 64
@@ -119,7 +118,7 @@ def test_a_plain_script(toy_folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2 and "TIGER + summed" in lines[0] and "Item-kNN" in lines[0]
-    assert (tmp_path / "results/mine/reports/compare/summed/comparison.md").is_file()
+    assert (tmp_path / "results/reports/compare/summed/comparison.md").is_file()
 
 
 def test_a_class_in_no_file_is_refused() -> None:
@@ -154,7 +153,6 @@ def test_run_suite_gives_what_the_command_gives(toy_folder: Path, tmp_path: Path
     ({"training": 2}, r"training must be a dictionary of settings such as training=\{"),
     ({"device": "gpu"}, "cpu, cuda or cuda:N"),
     ({"data_dir": "no/such"}, "no/such, which is not a folder"),
-    ({"reference": "no/such"}, "no folder of stored baselines at no/such"),
     ({"jobs": 2}, "jobs=2 needs the objective as"),
     ({"objective": Sound()}, "objective must be a class, a registered name or"),
     ({"objective": Objective}, "class Objective has no loss"),
@@ -166,8 +164,8 @@ def test_run_suite_gives_what_the_command_gives(toy_folder: Path, tmp_path: Path
 ])
 def test_compare_refuses_before_anything_is_written(change: dict[str, Any], message: str, toy_folder: Path,
                                                     tmp_path: Path) -> None:
-    given = {"objective": Sound, "profile": "smoke", "datasets": [toy_folder], "reference": tmp_path,
-             "results": tmp_path / "results", **change}
+    given = {"objective": Sound, "profile": "smoke", "datasets": [toy_folder], "results": tmp_path / "results",
+             **change}
     with pytest.raises(UserError, match=message):
         api.compare(given.pop("objective"), **given)
     assert not (tmp_path / "results").exists()

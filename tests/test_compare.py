@@ -24,6 +24,7 @@ from genrec_bench import api
 from genrec_bench.cli import main
 from genrec_bench.core import registry
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running import folders
 from tests.conftest import toy_codes
 from tests.test_cli import MAX_ERROR_LINES, ROOT, TINY, environment, files
 
@@ -36,7 +37,7 @@ CLOSE = "TIGER + cross-entropy"
 
 @dataclass(frozen=True)
 class World:
-    """A folder of data, stored baselines on it, and a folder for results."""
+    """A folder of data, the baselines that come with the repository here, and a folder for results."""
 
     data: Path
     reference: Path
@@ -44,7 +45,7 @@ class World:
 
     def words(self, *more: str | Path, objective: str | Path = f"{EXAMPLE}:LabelSmoothing") -> list[str]:
         return [str(w) for w in ("compare", "--objective", objective, "--profile", "smoke", "--datasets", self.data,
-                                 "--reference", self.reference, "--results", self.results, "--jobs", "1", *TINY, *more)]
+                                 "--results", self.results, "--jobs", "1", *TINY, *more)]
 
     def compare(self, *more: str | Path, **objective: str | Path) -> int:
         return main(self.words(*more, **objective))
@@ -76,7 +77,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory, toy_interactions: Any) -> t
 
 
 @pytest.fixture
-def world(stored: tuple[Path, Path], tmp_path: Path) -> World:
+def world(stored: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(folders, "REFERENCE", stored[1])
     return World(*stored, tmp_path / "results")
 
 
@@ -144,8 +146,7 @@ def test_python_gives_the_same_numbers(world: World, tmp_path: Path, capsys: Any
     del registry.objectives._classes["label_smoothing"]
     monkeypatch.syspath_prepend(EXAMPLE.parent)
     mine = importlib.import_module(EXAMPLE.stem).LabelSmoothing
-    verdict = api.compare(mine, profile="smoke", datasets=[world.data], reference=world.reference,
-                          results=tmp_path / "python", **SETTINGS)
+    verdict = api.compare(mine, profile="smoke", datasets=[world.data], results=tmp_path / "python", **SETTINGS)
     assert list(verdict.summary) == printed[:-2] and len(verdict.missing) > 5
     assert len(verdict.sentences) == 3 and all(f"- {sentence}\n" in world.report() for sentence in verdict.sentences)
     assert [r.run_id for r in verdict.records] == [r.run_id for r in world.records]
@@ -167,14 +168,13 @@ def test_two_processes_load_the_file_and_give_the_same_numbers(world: World, tmp
         assert store.ranks_bytes(record) == RecordStore(world.results).ranks_bytes(record)
 
 
-def test_a_missing_baseline_is_made_by_its_command(world: World, tmp_path: Path, capsys: Any) -> None:
-    """The command that the report gives puts the record where it is looked for, on the same settings."""
-    world = World(world.data, shutil.copytree(world.reference, tmp_path / "reference"), world.results)
+def test_a_missing_baseline_is_made_by_its_command(world: World, capsys: Any) -> None:
+    """The command that the report gives puts the record where it is looked for first, on the same settings."""
     assert world.compare("--seeds", "1") == 0
     command = dict(re.findall(r"^- (.*): `(.*)`$", world.report(), re.M))["TIGER + MSL on toy"]
     words = shlex.split(command)
-    assert words[:2] == ["python", "benchmark.py"] and words[-2:] == ["--results", str(world.reference)]
-    assert "--seeds 1 --set tiger.width=16" in command
+    assert words[:2] == ["python", "benchmark.py"] and words[-2:] == ["--results", str(world.results)]
+    assert "--row 'TIGER + MSL' --seeds 1 --set tiger.width=16" in command
     assert main(words[2:]) == 0
     capsys.readouterr()
     assert world.compare("--seeds", "1") == 0
@@ -185,20 +185,18 @@ def test_a_trial_is_no_opponent(world: World, tmp_path: Path, capsys: Any) -> No
     """Neither its seed nor its settings: the comparison is the one without it."""
     assert world.compare() == 0
     alone = world.rows()
-    world = World(world.data, shutil.copytree(world.reference, tmp_path / "reference"), tmp_path / "results")
     suite = tmp_path / "mine.toml"
     suite.write_text('[suite]\nname = "mine"\ntitle = "x"\n'
                      '[tune.item_knn]\ndecay = [0.3]\n[tune.training]\nepochs = [1]\n'
                      '[[row]]\nbaseline = "item_knn"\n[[row]]\nlabel = "TIGER + cross-entropy"\n'
                      'backbone = { name = "tiger" }\nobjective = [{ name = "cross_entropy" }]\n')
     assert main(["tune", "--suite", str(suite), "--profile", "smoke", "--datasets", str(world.data), "--trials", "2",
-                 *TINY, "--jobs", "1", "--results", str(world.reference)]) == 0
-    assert len(RecordStore(world.reference).read_all()) == 4 + len(RecordStore(world.reference).read_results()) == 8
+                 *TINY, "--jobs", "1", "--results", str(world.results)]) == 0
+    assert len(world.records) == 4 + len(RecordStore(world.results).read_results()) == 6
     assert world.compare() == 0
     told = ("seeds", "ndcg@10_new", "ndcg@10_baseline", "difference", "p_holm")
     assert {name: [row[k] for k in told] for name, row in world.rows().items()} == {
         name: [row[k] for k in told] for name, row in alone.items()}
-    assert {r.seed for r in world.records} == {0, 1}
 
 
 def test_a_changed_file_is_another_run(world: World, tmp_path: Path) -> None:
@@ -208,6 +206,7 @@ def test_a_changed_file_is_another_run(world: World, tmp_path: Path) -> None:
     assert world.compare("--seeds", "0", objective=mine) == 0
     assert len({r.run_id for r in world.records}) == 2
     assert len({r.identity["objectives"][0]["source"] for r in world.records}) == 2
+    assert set(world.rows("my_loss")) == {"Popularity", "Item-kNN", CLOSE}, "what it was is no opponent"
 
 
 def test_beside_others_and_what_is_stored_is_not_trained(world: World, capsys: Any) -> None:
@@ -268,6 +267,23 @@ def test_a_loss_on_wrong_tokens_is_worse(world: World, tmp_path: Path, capsys: A
     assert "worse than " in (told := capsys.readouterr().out.splitlines()[0]) and "Item-kNN" in told
 
 
+def test_a_stored_run_is_taken_from_the_results_and_else_from_the_repository(
+        world: World, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With everything in one folder the verdicts are the same; where neither folder has a run nothing is trained."""
+    assert world.compare("--seeds", "0") == 0
+    both = World(world.data, world.reference, shutil.copytree(world.reference, tmp_path / "both"))
+    monkeypatch.setattr(folders, "REFERENCE", tmp_path / "nowhere")
+    assert both.compare("--seeds", "0") == 0
+    told = ("seeds", "ndcg@10_new", "ndcg@10_baseline", "difference", "p_holm", "verdict")
+    apart, together = ({name: [row[k] for k in told] for name, row in w.rows().items()} for w in (world, both))
+    assert apart == together and len(apart) == 3
+    capsys.readouterr()
+    assert World(world.data, world.reference, tmp_path / "none").compare() == 2
+    told = f"no stored baselines in {tmp_path / 'none'} and {tmp_path / 'nowhere'}. Make them with `python benchmark.py"
+    assert told in (err := capsys.readouterr().err) and f"--profile smoke --results {tmp_path / 'none'}`" in err
+    assert not (tmp_path / "none").exists()
+
+
 # Whatever may be wrong
 
 MISTAKES = {
@@ -288,8 +304,6 @@ MISTAKES = {
     "weight": (("--weight", "nan"), None, ("weight", "nan")),
     "seeds": (("--seeds", "x"), None, ("x", "0,1,2")),
     "jobs": (("--jobs", "0"), None, ("--jobs", "at least 1")),
-    "reference": (("--reference", "./no/such"), None,
-                  ("no/such", "--reference", "--suite all --profile smoke --results no/such`")),
     "option": (("--objectve", "x"), None, ("--objectve", "--objective")),
 }
 

@@ -8,7 +8,7 @@ import torch
 
 from genrec_bench.commands import plan, report
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.grid import Selection, expand, selected_rows
 from genrec_bench.reporting.cost import PLAN, PLAN_HEADER, read_plan
 from genrec_bench.running import planning
 from genrec_bench.running.workspace import Prepared, Workspace
@@ -28,6 +28,25 @@ def prepared(folder: Path, workspace: Workspace, *rows: str, **training) -> list
     selection = Selection("apao", "smoke", datasets=(str(folder),), baselines=(), seeds=(0, 1), rows=rows,
                           overrides={"training": training, "second_stage": training} if training else {})
     return [workspace.prepare(config, keep=False) for config in expand(selection)]
+
+
+MSL, KNN = "TIGER + MSL", "item_knn"
+
+
+@pytest.mark.parametrize(("named", "generative", "baselines"), [
+    ({}, "all", "all"), ({"baselines": (KNN,)}, [], [KNN]), ({"objectives": ("msl",)}, [MSL], []),
+    ({"rows": (MSL,)}, [MSL], []), ({"baselines": (KNN,), "objectives": ("msl",)}, [MSL], [KNN]),
+    ({"baselines": (KNN,), "rows": (MSL,)}, [MSL], [KNN]), ({"baselines": ()}, "all", []),
+    ({"objectives": ()}, [], "all"), ({"objectives": ("all",), "baselines": (KNN,)}, "all", [KNN]),
+    ({"rows": (MSL,), "baselines": ("all",)}, [MSL], "all"), ({"baselines": ("gru4rec", KNN)}, [], [KNN, "gru4rec"])])
+def test_what_is_named_is_all_that_runs(named, generative, baselines):
+    """Rows of a kind that is not named run only where none of the other kind is named either, or `none` is."""
+    rows = selected_rows(Selection("apao", **named))
+    whole = {kind: [row[kind] for row in selected_rows(Selection("apao")) if kind in row]
+             for kind in ("label", "baseline")}
+    assert len(whole["label"]) > 5 and len(whole["baseline"]) == 4
+    for kind, expected in (("label", generative), ("baseline", baselines)):
+        assert [row[kind] for row in rows if kind in row] == (whole[kind] if expected == "all" else expected)
 
 
 def test_rows_that_differ_in_numbers_share_an_estimate(toy_folder, tmp_path):

@@ -18,7 +18,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.suite_files import load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running import plugin_sources
+from genrec_bench.running import folders, plugin_sources
 from genrec_bench.running.plugin_file import load_one, load_plugin, load_plugins
 from tests.test_cli import ROOT
 
@@ -116,8 +116,8 @@ def test_a_suite_of_plugins(results: Path) -> None:
 
 def test_a_split_of_ones_own(clicks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Chosen by its name, it is in the names of the runs and in the report; so are its settings, and no other's."""
-    given = [*PLUGINS, "--suite", EXAMPLES / "mine.toml", *words(clicks, tmp_path), "--baselines", "follows",
-             "--objectives", "none", "--set", "split.name=new_users"]
+    given = [*PLUGINS, "--suite", EXAMPLES / "mine.toml", *words(clicks, tmp_path), "--baselines", "follows", "--set",
+             "split.name=new_users"]
     assert run(*given, "--set", "split.every=2", "--jobs", "2") == 0
     (record,) = records(tmp_path).values()
     assert record.identity["split"]["name"] == "new_users" and "source" in record.identity["split"]
@@ -130,8 +130,8 @@ def test_a_split_of_ones_own(clicks: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_a_baseline_that_no_suite_names_is_a_row_of_its_own(clicks: Path, results: Path, tmp_path: Path) -> None:
     """Also in the report, but in no comparison; without its file the record is told of."""
-    assert run("run", *PLUGINS, "--suite", "apao", "--baselines", "follows,popularity", "--objectives", "none",
-               *words(clicks, results), "--reports", tmp_path) == 0
+    assert run("run", *PLUGINS, "--suite", "apao", "--baselines", "follows,popularity", *words(clicks, results),
+               "--reports", tmp_path) == 0
     report = (tmp_path / "apao/report.md").read_text(encoding="utf-8")
     assert "| Follows " in report and "| Popularity " in report and "GRU" in report.partition("## Other runs")[2]
     del registry.baselines._classes["follows"]
@@ -158,10 +158,12 @@ def test_other_verbs_with_plugins(clicks: Path, results: Path, tmp_path: Path,
     assert json.loads(capsys.readouterr().out)["clicks"]["users"] == 60
 
 
-def test_compare_with_rows_of_a_file(clicks: Path, results: Path, tmp_path: Path) -> None:
+def test_compare_with_rows_of_a_file(clicks: Path, results: Path, tmp_path: Path,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's suite says who carries verdicts."""
+    monkeypatch.setattr(folders, "REFERENCE", results)
     assert run("compare", "--objective", "cross_entropy", "--backbone", "gru", *PLUGINS, "--suite",
-               EXAMPLES / "mine.toml", *words(clicks, tmp_path / "mine"), "--reference", results, "--jobs", "1") == 0
+               EXAMPLES / "mine.toml", *words(clicks, tmp_path / "mine"), "--jobs", "1") == 0
     with open(tmp_path / "mine/reports/compare/cross_entropy/comparison.csv", newline="", encoding="utf-8") as file:
         declared = {line["baseline"]: line["declared"] for line in csv.DictReader(file)}
     assert {"Item-kNN": "yes", "Follows": "yes", "GRU + label smoothing": "yes"}.items() <= declared.items()

@@ -264,8 +264,8 @@ def test_why_a_run_is_in_no_row():
 @pytest.mark.usefixtures("undrawn")
 def test_the_command_that_set_something_reports_it_so(tmp_path, toy_folder):
     """What `run --set` made is in its report under its settings; a later report of the plain rows only lists it."""
-    words = ["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--objectives", "none",
-             "--baselines", "item_knn", "--results", str(tmp_path / "results")]
+    words = ["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(toy_folder), "--baselines", "item_knn",
+             "--results", str(tmp_path / "results")]
     report = tmp_path / "results" / "reports" / "apao" / "report.md"
     assert main([*words, "--set", "item_knn.neighbours=5"]) == 0
     text = report.read_text()

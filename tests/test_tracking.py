@@ -258,7 +258,7 @@ def test_one_that_cannot_begin_leaves_the_others_closed(tmp_path: Path, mlflow: 
 
 def command(data: Path, results: Path, *more: str) -> int:
     return main(["run", "--suite", "apao", "--profile", "smoke", "--datasets", str(data), "--baselines",
-                 "popularity,item_knn", "--objectives", "none", "--results", str(results), *more])
+                 "popularity,item_knn", "--results", str(results), *more])
 
 
 def test_runs_in_other_processes_are_tracked_too(data: Path, tmp_path: Path) -> None:

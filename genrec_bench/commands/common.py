@@ -20,10 +20,11 @@ from genrec_bench.running.scheduler import Means
 from genrec_bench.running.workspace import Workspace
 
 
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """`--results` and `--reports`."""
+def add_results(parser: argparse.ArgumentParser, *, stored: bool = False) -> None:
+    """`--results` and `--reports`. stored: the command compares with stored runs."""
     parser.add_argument("--results", type=Path, default=LOCAL, metavar="DIR",
-                        help="folder of records (default: results/local)")
+                        help="folder of records (default: results/local)" + stored * (
+                            "; a stored run that is not there is taken from results/reference"))
     parser.add_argument("--reports", type=Path, default=None, metavar="DIR",
                         help="folder of rendered reports (default: reports/ inside --results)")
 
@@ -32,8 +33,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """`--data-dir` and `--datasets`."""
     parser.add_argument("--data-dir", type=Path, default=None, metavar="DIR",
                         help="folder of downloaded data (default: the environment variable GENREC_BENCH_DATA)")
-    parser.add_argument("--datasets", type=comma_list, default=None, metavar="A,B",
-                        help="dataset names (see `list datasets`) or folders of your own")
+    parser.add_argument("--datasets", type=dataset_list, action=_Longer, default=None, metavar="A,B",
+                        help="dataset names (see `list datasets`) or folders of your own; may be repeated, as for a "
+                             "folder whose name holds a comma")
 
 
 def add_set(parser: argparse.ArgumentParser, text: str) -> None:
@@ -54,6 +56,19 @@ def comma_list(text: str) -> list[str]:
     return parts
 
 
+def dataset_list(text: str) -> list[str]:
+    """`a,b` as a list, or the one folder that has this name with its commas. Raises: UserError for an empty one."""
+    return [text] if Path(text).expanduser().is_dir() else comma_list(text)
+
+
+class _Longer(argparse.Action):
+    """An option that may be repeated; each of its names counts once."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, list(dict.fromkeys([*(getattr(namespace, self.dest) or ()), *values])))
+
+
 def data_dir(args: argparse.Namespace) -> Path | None:
     """The data folder from `--data-dir` or GENREC_BENCH_DATA. Raises: UserError where it does not exist."""
     return data_folder(args.data_dir)
@@ -72,11 +87,13 @@ def add_selection(parser: argparse.ArgumentParser, *, seeds: bool = True) -> Non
                         help=f"smoke, {DEFAULT_PROFILE} (default; a queue has its own), standard or paper")
     add_data(parser)
     parser.add_argument("--objectives", type=comma_list, default=None, metavar="A,B",
-                        help="only generative rows with these objectives, or none")
+                        help="generative rows with these objectives, all or none. What --objectives, --row and "
+                             "--baselines name is all that runs: --baselines A runs that one alone, with --objectives "
+                             "B both; a kind that is not named runs only where the other is not named either, or none")
     parser.add_argument("--row", action="append", default=None, metavar="LABEL", dest="rows",
-                        help="only this generative row, by its label in the suite; may be repeated")
+                        help="this generative row, by its label in the suite; may be repeated")
     parser.add_argument("--baselines", type=comma_list, default=None, metavar="A,B",
-                        help="only these baseline rows, or none")
+                        help="these baseline rows, all or none; also a registered baseline that no suite names")
     parser.set_defaults(seeds=None)
     if seeds:
         parser.add_argument("--seeds", type=comma_list, default=None, metavar="0,1,2",

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from genrec_bench.commands import common
 from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.running.comparing import BrokenContract, Question, RunsFailed, RunsLeft, compare
-from genrec_bench.running.folders import REFERENCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=common.comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: those of the stored runs)")
     common.add_set(parser, "change one setting of the objective, such as my_loss.tau=2, or of what it runs in")
-    parser.add_argument("--reference", type=Path, default=REFERENCE, metavar="DIR",
-                        help="stored baselines (default: results/reference)")
     parser.add_argument("--no-check", action="store_true", help="train even where a contract check fails")
-    common.add_results(parser)
+    common.add_results(parser, stored=True)
     common.add_device(parser)
     common.add_jobs(parser)
 
@@ -47,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         workspace = replace(workspace, plugins=(*workspace.plugins, args.objective))
     question = Question(name, args.backbone, tuple(args.beside), args.weight,
                         tuple(args.datasets) if args.datasets else None, args.profile, common.seeds(args.seeds),
-                        parse_overrides(args.overrides), args.reference, args.suite)
+                        parse_overrides(args.overrides), args.suite)
     try:
         verdict = compare(question, workspace, common.means(args), common.reports_dir(args), check=not args.no_check)
     except BrokenContract as broken:

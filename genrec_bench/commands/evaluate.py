@@ -10,7 +10,7 @@ from typing import Any
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
-from genrec_bench.running.folders import REFERENCE, check_folder
+from genrec_bench.running.folders import check_folder, stored_runs
 from genrec_bench.running.rankings import evaluate_files
 
 
@@ -26,13 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="test the rankings against the stored baselines and plain cross-entropy on the same test "
                              "targets, as `compare` does, and describe every other stored method")
     parser.add_argument("--label", metavar="NAME", help="what the method is called (default: the first file's name)")
-    parser.add_argument("--against", type=Path, metavar="DIR",
-                        help="stored runs for --compare (default: results/reference)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     common.add_device(parser)
     common.add_data(parser)
     common.add_set(parser, "change one setting of the dataset, such as folder.drop_repeats=true")
-    common.add_results(parser)
+    common.add_results(parser, stored=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,14 +51,12 @@ def _files(args: argparse.Namespace) -> dict[str, Any]:
                         f"{', '.join(names) or 'none'}. Give --datasets NAME.")
     (spec,) = common.dataset_specs(args, names)  # a wrong name is reported before anything is read
     dataset = datasets.build(spec)
-    if args.against and not args.compare:
-        raise UserError("--against names stored runs to compare with; give --compare as well.")
     reports = args.results / "reports"
     if args.compare:
         check_folder("--results", args.results)
         reports = common.reports_dir(args)
     found = evaluate_files(args.rankings, dataset, common.data_dir(args), reports, label=args.label,
-                           against=(args.against or REFERENCE) if args.compare else None)
+                           against=stored_runs(args.results) if args.compare else None)
     result: dict[str, Any] = {"dataset": found.dataset, "users": found.users}
     if len(found.files) == 1:
         result |= {"missing_users": found.files[0].missing}

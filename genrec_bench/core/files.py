@@ -57,6 +57,12 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def as_named(path: Path) -> Path:
+    """A path in full, by the name it is given: links on the way are followed, the last one keeps its own name."""
+    place = path.expanduser().absolute()
+    return place.resolve() if place.name in ("", "..") else place.parent.resolve() / place.name
+
+
 def canonical(data: Any) -> str:
     """JSON with sorted keys in which 1 and 1.0 are the same."""
     return json.dumps(_whole(data), sort_keys=True, separators=(",", ":"), allow_nan=False)

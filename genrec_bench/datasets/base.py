@@ -21,6 +21,7 @@ import numpy as np
 
 from genrec_bench.contracts import MIN_INTERACTIONS, Interactions
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import as_named
 from genrec_bench.core.registry import datasets
 
 Key = TypeVar("Key", bound=Hashable)
@@ -181,7 +182,7 @@ def dataset_spec(text: str, changed: Mapping[str, Mapping[str, Any]] | None = No
         datasets.get(text, "--datasets")
         spec = {"name": text}
     else:
-        spec = {"name": "folder", "path": str(Path(text).expanduser().resolve())}
+        spec = {"name": "folder", "path": str(as_named(Path(text)))}
     return {**spec, **(changed or {}).get(spec["name"], {})}
 
 

@@ -38,11 +38,16 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
 from genrec_bench.objectives.base import check_needs
 
 Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
+ALL = "all"  # among the objectives or baselines of a selection: every row of that kind
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the command line asks of a suite; None = what the suite and the profile say."""
+    """What the command line asks of a suite; None = what the suite and the profile say.
+
+    objectives, rows (labels), baselines: what runs, `ALL` being all rows of a kind, () none. Where rows of one kind are
+    named, rows of the other kind run only if they are named too.
+    """
 
     suite: str
     profile: str = "quick"
@@ -79,7 +84,7 @@ def selected_rows(selection: Selection) -> list[dict[str, Any]]:
             for part, suite in suites.items() for row in suite.get("row", [])]
     _check_names(selection, rows)
     named = [row.get("baseline") for row in rows]
-    rows += [{"baseline": name} for name in selection.baselines or () if name not in named]
+    rows += [{"baseline": name} for name in selection.baselines or () if name not in (*named, ALL)]
     grid = selection.grid or load_profile(selection.profile).get("grid", GRIDS[0])
     if selection.rows is None:  # a row that is named is run, whichever grid it is part of
         rows = [row for row in rows if GRIDS.index(row.get("grid", GRIDS[0])) <= GRIDS.index(grid)]
@@ -223,10 +228,11 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
-    for name in selection.objectives or ():
-        registry.objectives.get(name, "--objectives")
-    for name in selection.baselines or ():
-        registry.baselines.get(name, "--baselines")
+    for kind, option, names in ((registry.objectives, "--objectives", selection.objectives),
+                                (registry.baselines, "--baselines", selection.baselines)):
+        for name in names or ():
+            if name != ALL:
+                kind.get(name, option)
     labels = [row["label"] for row in rows if "label" in row]
     for label in selection.rows or ():
         if label not in labels:
@@ -234,16 +240,25 @@ def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
 
 
 def _selected(rows: list[dict[str, Any]], selection: Selection) -> list[dict[str, Any]]:
-    """Rows that --row and --objectives (generative rows) and --baselines (baseline rows) leave."""
+    """Rows that --row and --objectives (generative rows) and --baselines (baseline rows) leave.
 
-    def wanted(row: dict[str, Any]) -> bool:
+    A kind of which nothing is said is there as a whole, or not at all where rows of the other kind are named.
+    """
+
+    def among(wanted: tuple[str, ...] | None, names: Iterable[str]) -> bool:
+        return wanted is None or ALL in wanted or not set(wanted).isdisjoint(names)
+
+    def chosen(row: dict[str, Any]) -> bool:
+        generative, baselines = (selection.rows, selection.objectives), (selection.baselines,)
+        own, others = (baselines, generative) if "baseline" in row else (generative, baselines)
+        if own == (None,) * len(own):
+            return not any(others)
         if "baseline" in row:
-            return selection.baselines is None or row["baseline"] in selection.baselines
-        if selection.rows is not None and row["label"] not in selection.rows:
-            return False
-        return selection.objectives is None or any(o["name"] in selection.objectives for o in row["objective"])
+            return among(selection.baselines, [row["baseline"]])
+        return (selection.rows is None or row["label"] in selection.rows) and among(
+            selection.objectives, (objective["name"] for objective in row["objective"]))
 
-    return [row for row in rows if wanted(row)]
+    return [row for row in rows if chosen(row)]
 
 
 def _dataset(text: str, overrides: Overrides) -> Any:

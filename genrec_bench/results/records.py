@@ -206,6 +206,29 @@ class RecordStore:
         return path
 
 
+@dataclass(frozen=True)
+class RecordStores:
+    """Several folders of records, read as one: a run that more than one has is the first one's."""
+
+    stores: tuple[RecordStore, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(str(store.root) for store in self.stores)
+
+    def find(self, run_id: str) -> Path | None:
+        """The file of a finished run, or None."""
+        return next((path for store in self.stores if (path := store.find(run_id))), None)
+
+    def read_results(self) -> list[RunRecord]:
+        """All records but the trials of `tune`, sorted by name."""
+        found = {record.run_id: record for store in reversed(self.stores) for record in store.read_results()}
+        return [found[name] for name in sorted(found)]
+
+    def read_ranks(self, record: RunRecord) -> Rankings:
+        """The ranks of the test rows of a record that was read here."""
+        return read_ranks(_ranks_path(record.path))[0]
+
+
 def _ranks_path(path: Path) -> Path:
     """The file of ranks that belongs to a record's file."""
     return path.with_name(f"{path.stem}.ranks.npz")

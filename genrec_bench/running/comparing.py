@@ -20,8 +20,8 @@ from genrec_bench.experiments.suite_files import load_profile, with_preset
 from genrec_bench.reporting.comparison import render_comparison
 from genrec_bench.reporting.matching import Rows
 from genrec_bench.reporting.rows import load_suite
-from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running.folders import REFERENCE, as_typed
+from genrec_bench.results.records import RecordStores, RunRecord, read_record
+from genrec_bench.running.folders import as_typed, stored_runs
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Means, run_all
 from genrec_bench.running.suites import prepare_configs
@@ -35,8 +35,8 @@ class Question:
     """What is compared: an objective (a registered name), alone or added to others, on which backbone and data.
 
     beside: registered objectives that are trained with it; weight: of the objective. seeds: None = those of the stored
-    runs of the same backbone and profile, else the profile's. reference: the folder of stored records. suite: whose
-    rows it is tested against, a name or a user's file.
+    runs of the same backbone and profile, else the profile's. suite: whose rows it is tested against, a name or a file
+    of the user's.
     """
 
     objective: str
@@ -47,7 +47,6 @@ class Question:
     profile: str = "quick"
     seeds: tuple[int, ...] | None = None
     overrides: Overrides = field(default_factory=dict)
-    reference: Path = REFERENCE
     suite: str = "all"
 
     @property
@@ -105,15 +104,13 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     Raises: UserError for whatever is wrong with the question, BrokenContract, RunsFailed, RunsLeft.
     """
     load_suite(question.suite)  # whatever is wrong with it is said now
-    if not question.reference.is_dir():
-        raise UserError(f"no folder of stored baselines at {question.reference}. Make them with `python benchmark.py "
-                        f"--suite all --profile {question.profile} --results {as_typed(question.reference)}`, or give "
-                        "another folder with --reference.")
-    stored = RecordStore(question.reference)
+    stored = stored_runs(workspace.results)
     state = _checked(question, check)
     configs = _configs(question, stored)
     if not stored.read_results():
-        raise UserError(f"{question.reference} holds no record that can be read, so there is nothing to compare with.")
+        raise UserError(f"no stored baselines in {stored}. Make them with `python benchmark.py --suite all --profile "
+                        f"{question.profile} --results {as_typed(workspace.results)}`, or name another folder with "
+                        "--results.")
     prepared = prepare_configs(configs, workspace, keep=True)
     missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
     print(state, file=sys.stderr)
@@ -123,15 +120,18 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
                          f"{workspace.results / 'work'}")
     if ended.left:
         raise RunsLeft(f"{ended.left} of {len(prepared)} runs are left")
-    stores = {p.run_id: stored if stored.find(p.run_id) else workspace.store for p in prepared}
-    new = [store.read(run_id) for run_id, store in stores.items()]
-
-    def ranks(record: RunRecord) -> Any:
-        return stores.get(record.run_id, stored).read_ranks(record)
-
-    told = render_comparison(new, stored.read_results(), ranks, reports / "compare" / question.objective,
-                             missing=missing, rows=Rows(question.suite, question.shared))
+    new = [read_record(stored.find(p.run_id)) for p in prepared]
+    rows = Rows(question.suite, question.shared)
+    others = [record for record in stored.read_results()
+              if not _is_own(record, question.objective) or rows.of(record, record.profile) is not None]
+    told = render_comparison(new, others, stored.read_ranks, reports / "compare" / question.objective, missing=missing,
+                             rows=rows)
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
+
+
+def _is_own(record: RunRecord, objective: str) -> bool:
+    """Whether a record is of this objective from a file of the user's, as it is or was: no opponent of itself."""
+    return any(own["name"] == objective and "source" in own for own in record.identity.get("objectives", ()))
 
 
 def _checked(question: Question, check: bool) -> str:
@@ -165,7 +165,7 @@ def _objective(question: Question) -> Any:
                         f"{' '.join(str(error).split())}") from None
 
 
-def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
+def _configs(question: Question, stored: RecordStores) -> list[RunConfig]:
     """The new objective's runs. Raises: UserError."""
     registry.backbones.get(question.backbone, "--backbone")
     for name in question.beside:
@@ -177,7 +177,7 @@ def _configs(question: Question, stored: RecordStore) -> list[RunConfig]:
     return configs
 
 
-def _stored_seeds(question: Question, stored: RecordStore) -> tuple[int, ...] | None:
+def _stored_seeds(question: Question, stored: RecordStores) -> tuple[int, ...] | None:
     """Seeds of the stored runs of the suite's rows of this backbone in this profile, or None where there is none."""
     datasets, rows = {title_of(text) for text in question.texts}, Rows(question.suite, question.shared)
     found = {r.seed for r in stored.read_results() if r.profile == question.profile and r.dataset in datasets
@@ -192,7 +192,7 @@ def title_of(text: str) -> str:
 
 
 def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Workspace,
-             stored: RecordStore) -> list[tuple[str, str]]:
+             stored: RecordStores) -> list[tuple[str, str]]:
     """(label, command) of the suites' baselines, and of this backbone's rows, that have no stored record.
 
     They are asked for with the settings that the new runs have too.
@@ -210,11 +210,11 @@ def _missing(question: Question, ours: set[str], seeds: set[int], workspace: Wor
             absent = _absent(selection, ours, workspace, stored)
             if absent:
                 label = f"{absent[0].label} on {title_of(text)}"
-                missing.setdefault(label, _command(selection, absent, question.reference, workspace.plugins))
+                missing.setdefault(label, _command(selection, absent, workspace))
     return list(missing.items())
 
 
-def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: RecordStore) -> list[RunConfig]:
+def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: RecordStores) -> list[RunConfig]:
     """A row's runs, first stages apart, that are neither stored nor the new ones; none where it cannot run here."""
     absent = []
     try:
@@ -229,15 +229,14 @@ def _absent(selection: Selection, ours: set[str], workspace: Workspace, stored: 
     return absent
 
 
-def _command(selection: Selection, absent: list[RunConfig], reference: Path, plugins: tuple[str, ...]) -> str:
+def _command(selection: Selection, absent: list[RunConfig], workspace: Workspace) -> str:
     """What makes some runs of a row where `compare` looks for them."""
-    which = ["--row", *selection.rows, "--baselines", "none"] if selection.rows else \
-        ["--baselines", *selection.baselines, "--objectives", "none"]
+    which = ["--row", *selection.rows] if selection.rows else ["--baselines", *selection.baselines]
     parts = [part for c in absent for part in (c.dataset, c.tokenizer, c.backbone, c.baseline) if part is not None]
     used = {*WORDS, *(part.name for part in parts)}
     changes = [word for part, values in selection.overrides.items() if part in used for key, value in values.items()
                for word in ("--set", f"{part}.{key}={value if isinstance(value, str) else json.dumps(value)}")]
-    changes += [word for plugin in plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]
+    changes += [word for plugin in workspace.plugins if plugin.endswith(".py") for word in ("--plugin", plugin)]
     return shlex.join(["python", "benchmark.py", "--suite", selection.suite, "--profile", selection.profile,
                        "--datasets", *selection.datasets, *which, "--seeds",
-                       ",".join(str(c.seed) for c in absent), *changes, "--results", as_typed(reference)])
+                       ",".join(str(c.seed) for c in absent), *changes, "--results", as_typed(workspace.results)])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genrec_bench.core.devices import before_cuda
 from genrec_bench.core.errors import UserError
+from genrec_bench.results.records import RecordStore, RecordStores
 from genrec_bench.running.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +21,13 @@ LOCAL = ROOT / "results" / "local"
 def as_typed(folder: Path) -> str:
     """A folder as a command names it."""
     return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder)
+
+
+def stored_runs(results: Path) -> RecordStores:
+    """The stored runs that something new is compared with: of a folder of results and, where one is absent there, of
+    the ones that come with the repository.
+    """
+    return RecordStores(tuple(map(RecordStore, dict.fromkeys((results, REFERENCE)))))
 
 
 def check_folder(option: str, folder: Path) -> None:

@@ -19,8 +19,7 @@ from genrec_bench.evaluate import misses, rankings_from_pairs, score
 from genrec_bench.reporting.comparison import Rendered, render_comparison
 from genrec_bench.reporting.pages import slug
 from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
-from genrec_bench.results.records import RecordStore, RunRecord
-from genrec_bench.running.folders import as_typed
+from genrec_bench.results.records import RecordStores, RunRecord
 from genrec_bench.running.ranking_files import check_file, read_rankings
 
 MAX_K = 255
@@ -41,7 +40,7 @@ class Opponents:
     """Stored records of one dataset that files of rankings are compared with, under a label of their own."""
 
     label: str
-    store: RecordStore
+    store: RecordStores
     records: tuple[RunRecord, ...]
 
 
@@ -61,18 +60,23 @@ class Evaluation:
 
 
 def evaluate_files(paths: Sequence[Path], dataset: Dataset, data_dir: Path | None, reports: Path, *,
-                   against: Path | None = None, label: str | None = None) -> Evaluation:
+                   against: RecordStores | None = None, label: str | None = None) -> Evaluation:
     """Score files of rankings, each a seed of one method, and test them against stored runs.
 
-    against: the folder of those; None = score only. label: what the method is called; None = the first file's name.
+    against: those; None = score only. label: what the method is called; None = the first file's name.
     Raises: UserError naming file, line and user for whatever is wrong, before anything is written.
     """
     check_files(paths)
-    opponents = None if against is None else opponents_of(dataset, against, label or paths[0].stem)
+    opponents = None if against is None else opponents_of(dataset, against, label or _name(paths[0]))
     split = load_split(dataset, data_dir)
     files = tuple(evaluate_file(path, split) for path in paths)
     compared = None if opponents is None else compare_files(files, split, opponents, reports)
     return Evaluation(dataset.title, len(split.test), files, compared)
+
+
+def _name(path: Path) -> str:
+    """What a file is called without its endings; a pipe has no name of its own."""
+    return Path(path.name.removesuffix(".gz")).stem if path.is_file() else "rankings"
 
 
 def check_files(paths: Sequence[Path]) -> None:
@@ -116,19 +120,15 @@ def evaluate_file(path: Path, split: Split) -> Scored:
     return Scored(path, rankings, missing, metrics)
 
 
-def opponents_of(dataset: Dataset, folder: Path, label: str) -> Opponents:
+def opponents_of(dataset: Dataset, store: RecordStores, label: str) -> Opponents:
     """The stored records of the data, and the label of the files' method. Raises: UserError."""
-    if not folder.is_dir():
-        raise UserError(f"no folder of stored runs at {folder}. Make them with `python benchmark.py --suite all "
-                        f"--profile quick --results {as_typed(folder)}`, or give another folder with --against.")
-    store = RecordStore(folder)
     title, stored = dataset.title, store.read_results()
     records = tuple(r for r in stored if r.dataset == title and (r.config["dataset"]["name"] == "folder")
                     == dataset.needs_path)
     if not records:
         others = ", ".join(sorted({r.dataset for r in stored})) or "no data at all"
-        raise UserError(f"no stored run of {title} below {folder}; there are runs of {others}. Run a suite on {title} "
-                        "first, or give another folder with --against.")
+        raise UserError(f"no stored run of {title} in {store}; there are runs of {others}. Run a suite on {title} "
+                        "first, or name another folder with --results.")
     label = " ".join(label.split())
     if label in {r.label for r in records}:
         raise UserError(f"a stored method on {title} is called {label!r} too. Give another --label.")
@@ -139,9 +139,9 @@ def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, r
     """Test files of rankings against stored runs. Raises: UserError where none ranks the same test targets."""
     same = same_targets(opponents.records, split)
     if not same:
-        raise UserError(f"none of the {len(opponents.records)} stored runs of {split.interactions.name} below "
-                        f"{opponents.store.root} ranks these test targets among all items: their data or test users "
-                        "are others. Give another folder with --against.")
+        raise UserError(f"none of the {len(opponents.records)} stored runs of {split.interactions.name} in "
+                        f"{opponents.store} ranks these test targets among all items: their data or test users are "
+                        "others. Name another folder with --results.")
 
     def ranks(record: RunRecord) -> Rankings:
         if OUTSIDE in record.config:
