@@ -56,9 +56,14 @@ USERS_TWICE = '{\n"0": [0, 1, 2, 0],\n"1": [2, 1, 0],\n"0": [1, 1, 1]\n}'
 
 # name -> (files that replace good ones, what the message must hold beside the name of the first of them)
 BAD_GENERATIVE = {
-    "truncated JSON": (_inter('{"0": [0, 1, 2, 0],\n "1": [2, 1'), "line 2, column 12"),
+    "truncated JSON": (_inter('{"0": [0, 1, 2, 0],\n "1": [2, 1'), "line 2, column 12: is not valid JSON (Expecting "
+                       "',' delimiter). The file ends too early"),
+    "JSON Lines": (_inter('{"0": [0, 1, 2]}\n{"1": [2, 1, 0]}'), "line 2, column 1: is JSON Lines, a value a line."),
+    "JSON Lines of interactions": (_inter('{"userId": 5, "asin": "B0"}\n{"userId": 5, "asin": "B1"}'),
+                                   "is JSON Lines, a value a line. A table with a line an interaction"),
+    "Python's own notation": (_inter("{'0': [0, 1, 2]}"), "double quotes). This is Python's own notation"),
     "not JSON": (_inter("user 1 items 3"), "line 1, column 1"),
-    "empty file": (_inter(""), "not valid JSON"),
+    "empty file": (_inter(""), "is empty. Get the file again"),
     "trailing text": (_inter(INTER + "]"), f"column {len(INTER) + 1}"),
     "NaN as an item": (_inter('{"0": [0, NaN, 2]}'), "NaN"),
     "endless nesting": (_inter('{"0": ' + "[" * 200_000), "not valid JSON"),
@@ -73,8 +78,8 @@ BAD_GENERATIVE = {
     "user with two items": (_inter('{"0": [0, 1, 2], "1": [0, 2]}'), "user '1': 2 interactions, 3 or more"),
     "items of a user no list": (_inter('{"0": {"a": 1}}'), "user '0': holds an object"),
     "items of a user null": (_inter('{"0": null}'), "user '0': holds null"),
-    "item a float": (_inter('{"0": [0, 1.0, 2]}'), "user '0', interaction 2: item 1.0"),
-    "item a string": (_inter('{"0": [0, 1, "2"]}'), "user '0', interaction 3: item \"2\""),
+    "item a float": (_inter('{"0": [0, 1.0, 2]}'), "interaction 2: item 1.0 is not a whole number. It is a float"),
+    "item a string": (_inter('{"0": [0, 1, "2"]}'), "interaction 3: item \"2\" is not a whole number. Items are"),
     "item true": (_inter('{"0": [true, 1, 2]}'), "user '0', interaction 1: item true"),
     "item nested": (_inter('{"0": [0, [1], 2]}'), "user '0', interaction 2: item a list"),
     "item negative": (_inter('{"0": [0, 1, 2, -5]}'), "user '0', interaction 4: item -5 is negative"),
@@ -120,7 +125,11 @@ BAD_ATOMIC = {
     "header without types": ("X.inter", "user_id\titem_id\ttimestamp\nu\ta\t1\n", "line 1: 'user_id'"),
     "unknown type": ("X.inter", ATOMIC["X.inter"].replace(":float", ":double"), "line 1: 'timestamp:double'"),
     "no time": ("X.inter", "user_id:token\titem_id:token\nu\ta\n", "line 1: the header has no column timestamp"),
-    "column named otherwise": ("X.inter", ATOMIC["X.inter"].replace("item_id", "itemid"), "rename 'itemid'"),
+    "column named otherwise": ("X.inter", ATOMIC["X.inter"].replace("item_id", "itemno"), "Rename 'itemno' to item_id"),
+    "product_id": ("X.inter", ATOMIC["X.inter"].replace("item_id", "product_id"), "Rename 'product_id' to item_id."),
+    "columns of another data set": ("X.inter", "business_id:token\tcustomer_id:token\tdate:float\nu\ta\t1\n",
+                                    "Rename 'customer_id' to user_id, 'business_id' to item_id, 'date' to timestamp."),
+    "separated by commas": ("X.inter", ATOMIC["X.inter"].replace("\t", ","), "line 1: columns are separated by ','"),
     "wrong type": ("X.inter", ATOMIC["X.inter"].replace("item_id:token", "item_id:token_seq"), "line 1: column item"),
     "column twice": ("X.inter", "user_id:token\tuser_id:token\nu\tu\n", "line 1: column 'user_id' is there twice"),
     "column missing in a line": ("X.inter", ATOMIC["X.inter"].replace("u\tb\t2", "u\tb"), "line 3: has 2 columns"),
@@ -202,6 +211,11 @@ BAD_FOLDER = {
     "two datasets": ({"A.inter.json": INTER, "B.inter.json": INTER}, "A.inter.json, B.inter.json"),
     "two formats": ({**ATOMIC, **GENERATIVE}, "Office.inter.json, X.inter"),
     "several indices": ({**GENERATIVE, "Office.index.letter.json": INDEX}, "letter, rq-kmeans"),
+    "split by RecBole": ({f"X.{part}.inter": "" for part in ("train", "valid", "test")},
+                         "is split already, which is not read yet: X.test.inter, X.train.inter, X.valid.inter. Put all "
+                         "interactions into one file X.inter"),
+    "split and whole": ({f"X{part}.inter": "" for part in ("", ".train", ".test")}, "X.test.inter, X.train.inter"),
+    "split into other files": ({"train.parquet": "", "test.parquet": ""}, "test.parquet, train.parquet. Put all"),
     "packed and plain": ({**GENERATIVE, "Office.inter.json.gz": PACKED}, "Office.inter.json.gz is here as well"),
 }
 

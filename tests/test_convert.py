@@ -171,11 +171,13 @@ def test_users_and_items_below_a_number_leave_until_none_is_left(write: Write, t
 LINES, WHOLE = "u 1 2 3\n", {"u": [1, 2, 3]}
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "format misspelt": (LINES, {"format": "line"}, r"unknown format 'line' in --format. Did you mean 'lines'\?"),
+    "JSON Lines": ('{"u": [1, 2, 3]}\n{"v": [1, 2, 3]}', {}, r"line 2, column 1: is JSON Lines, a value a line"),
     "JSON as lines": (WHOLE, {"format": "lines"}, r"in: is JSON and not of the format lines. Leave --format out"),
     "lines as JSON": (LINES, {"format": "json"}, r"in: line 1, column 1: is not valid JSON"),
     "atomic": ("user_id:token\titem_id:token\ttimestamp:float\nu\t1\t5\n", {},
                r"in: line 1: is the header of an atomic file, which is read as it is.*--datasets FOLDER"),
     "a table": ("user_id,item_id,timestamp\nu,1,5\n", {}, r"line 1: looks like a table.*user_id:token, item_id:token"),
+    "a table of other names": ("customer_id product_id\nu 1\n", {}, r"line 1: looks like a table"),
     "a table without header": ("1,2,5\n", {}, r"line 1: looks like a table"),
     "ratings": ("1 2 5 88\n2 2 4 89\n1 3 3 90\n", {}, r"line 3: user '1' has line 1 already"),
     "a user alone": ("u 1 2 3\nv\n", {}, r"line 2: holds one word. Write a user and its items"),
@@ -230,13 +232,24 @@ def test_a_folder_that_is_not_clear(names: list[str], message: str, write: Write
 
 @pytest.mark.parametrize(("to", "message"), [
     ("file", "is a file"), ("full", "not empty"), ("no/new", "is not a folder"), ("work", "cannot name data"),
-    (".hidden", "cannot name data"), ("a,b", "cannot name data")])
+    (".hidden", "cannot name data")])
 def test_places_that_will_not_do(to: str, message: str, write: Write, tmp_path: Path) -> None:
     source = write("file", LINES)
     write("full/x", "")
     with pytest.raises(UserError, match=message):
         api.convert_data(source, tmp_path / to)
     assert sorted(os.listdir(tmp_path)) == ["file", "full"]
+
+
+def test_a_pipe_into_a_folder_whose_name_has_a_comma(tmp_path: Path) -> None:
+    """A pipe can be read but once."""
+    ends = os.pipe()
+    os.write(ends[1], b'{"u": ["a", "b", "a", "c"], "v": ["b", "c", "a"]}')
+    os.close(ends[1])
+    assert api.convert_data(f"/dev/fd/{ends[0]}", tmp_path / "a,b").format == "json"
+    os.close(ends[0])
+    assert given_sequences(tmp_path / "a,b") == {"u": list("abac"), "v": list("bca")}
+    assert main(["data", "check", "--datasets", str(tmp_path / "a,b")]) == 0
 
 
 def test_an_empty_folder_is_filled_and_the_current_one_is_not(write: Write, tmp_path: Path,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from genrec_bench import api
+from genrec_bench.cli import main
 from genrec_bench.commands import data
 from genrec_bench.contracts import Interactions
 from genrec_bench.core import registry
@@ -179,6 +180,50 @@ def test_spec_and_label_of_a_datasets_value(toy_folder: Path, monkeypatch: pytes
     assert datasets.build(dataset_spec("toy")).title == "toy" and datasets.build({"name": "ml-100k"}).title == "ml-100k"
     with pytest.raises(UserError, match="'apao_office'"):
         dataset_spec("apao_ofice")
+
+
+def test_a_folder_keeps_the_name_it_is_given(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where that is a link; what it points at may be called anything."""
+    (tmp_path / "latest").symlink_to(toy_folder)
+    for text in (str(tmp_path / "latest"), f"{tmp_path}/latest/", f"{toy_folder}/../latest"):
+        assert datasets.build(dataset_spec(text)).title == "latest"
+    monkeypatch.chdir(toy_folder)
+    assert [datasets.build(dataset_spec(text)).title for text in ("./", "../latest", "../latest/..")] == [
+        "toy", "latest", tmp_path.name]
+    assert list(api.check_data([tmp_path / "latest"])) == ["latest"]
+
+
+def test_datasets_may_be_repeated_and_a_folder_may_have_a_comma(toy_folder: Path, capsys: pytest.CaptureFixture,
+                                                                monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(toy_folder.parent)
+    toy_folder.rename("a,b")
+    for words, names in ((["a,b"], "a,b"), (["./a,b", "--datasets", "ml-100k,apao_yelp"], "a,b ml-100k apao_yelp"),
+                         (["ml-100k", "--datasets", "ml-100k", "--datasets", "./a,b"], "ml-100k a,b")):
+        code = main(["data", "list", "--datasets", *words])
+        assert (code, " ".join(line.split()[0] for line in capsys.readouterr().out.splitlines()[1:])) == (0, names)
+
+
+def test_long_numbers_of_items_are_exact(tmp_path: Path):
+    """Both files hold numbers of 19 and more digits, of which floats and 64-bit integers would make one."""
+    numbers = [10**19 + n for n in range(3)]
+    (tmp_path / "inter.json").write_text(json.dumps({"u": [numbers[2], numbers[0], numbers[1], numbers[0]]}))
+    (tmp_path / "index.json").write_text(json.dumps({str(number): [n] for n, number in enumerate(numbers)}))
+    read = datasets.build({"name": "folder", "path": str(tmp_path)}).load(None)
+    assert read.item_ids == tuple(map(str, numbers)) and read.sequences[0].tolist() == [2, 0, 1, 0]
+    assert read.given_codes.tolist() == [[0], [1], [2]]
+
+
+def test_a_vocabulary_that_is_almost_empty_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """At each level 65,536 codes or 256; gaps of a small vocabulary are nobody's trouble."""
+    (tmp_path / "inter.json").write_text(json.dumps({"u": [0, 1, 2, 0]}))
+    for largest in (65_535, 255):
+        codes = {str(n): [largest - n] * 4 for n in range(3)}
+        (tmp_path / "index.json").write_text(json.dumps(codes))
+        datasets.build({"name": "folder", "path": str(tmp_path)}).load(None)
+        told = capsys.readouterr().err
+        assert (told == "") == (largest == 255)
+        assert largest == 255 or ("codes go up to 65,535, which makes a vocabulary of 262,144 tokens, and 12 of them "
+                                  "occur in 3 items") in told
 
 
 def test_path_and_label_do_not_name_a_run():

@@ -24,6 +24,7 @@ from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import rankings_from_scores, score
 from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.running import folders
 from genrec_bench.running import rankings as rank_files
 from genrec_bench.running.ranking_files import COLUMNS
 from genrec_bench.splits.leave_one_out import LeaveOneOut
@@ -59,7 +60,9 @@ class Toy(Dataset):
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> Split:
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Split:
+    """No runs come with the repository here."""
+    monkeypatch.setattr(folders, "REFERENCE", tmp_path / "reference")
     registry.datasets.names()
     monkeypatch.setattr(registry.datasets, "_classes", dict(registry.datasets._classes))
     registry.datasets.register("toy")(Toy)
@@ -146,32 +149,9 @@ def test_users_without_a_test_row_are_left_out(tmp_path: Path, capsys, toy: Spli
     assert "1 users without a test row" in err
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "is empty"),
-    (HEADER, "holds no rankings"),
-    (HEADER + "u0,i1,nan\n", r"file\.csv, line 2, user 'u0': the score is 'nan'"),
-    (HEADER + "u0,i1,1\nu0,i2,\n", "line 3, user 'u0': the score '' is not a number"),
-    (HEADER + "u0,i1,-inf\n", "line 2, user 'u0': the score is '-inf'"),
-    (HEADER + "u0,i1,high\n", "line 2, user 'u0': the score 'high' is not a number"),
-    (HEADER + "u0,i1,1_0\n", "'1_0' is not a number"),
-    (HEADER + "u0,i1,1\n\nu99,i1,1\n", r"line 4: unknown user 'u99'.*Did you mean 'u"),
-    (HEADER + "u0,item1,1\n", "line 2, user 'u0': unknown item 'item1'"),
-    (HEADER + "u0,i1,1\nu1,i1,1\nu0,i1,2\n", "line 4: user 'u0' has item 'i1' again, as in line 2"),
-    (HEADER + "u0,i1\n", "line 2: 2 values instead of 3"),
-    (HEADER + "u0,i1,1,5\n", "line 2: 4 values instead of 3"),
-    ("user,item_id,score\nu0,i1,1\n", "line 1: unknown column 'user'. Did you mean 'user_id'"),
-    ("user_id,item_id,scores\nu0,i1,1\n", "Did you mean 'score'"),
-    ("user_id,item_id\nu0,i1\n", "no column 'score'"),
-    ("user_id,item_id,score,rank\nu0,i1,1,1\n", "unknown column 'rank'"),
-    ("user_id,item_id,score,score\nu0,i1,1,1\n", "appears twice"),
-    ("user_id\titem_id\tscore\nu0\ti1\t1\n", "separated by commas"),
-    ("u0,i1,1\n", "unknown column 'u0'"),
-    (HEADER.encode() + b"u0,i1,1\nu\xff,i1,1\n", "not UTF-8"),
-    (HEADER + 'u0,"i1,1\n', "line 2: unexpected end of data"),
-])
-def test_bad_files(tmp_path: Path, text: str | bytes, message: str) -> None:
-    path = written(tmp_path, text)
-    with pytest.raises(UserError, match=message) as caught:
+def test_a_bad_file_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + "u0,i1,high\n")
+    with pytest.raises(UserError, match="line 2, user 'u0': the score 'high' is not a number") as caught:
         command.run(arguments("--rankings", path, "--datasets", "toy"))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -184,7 +164,7 @@ def test_bad_parquet_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="y.parquet, row 2, user 'u1': the score is nan"):
         command.run(arguments("--rankings", tmp_path / "y.parquet", "--datasets", "toy"))
     frame.rename(columns={"score": "scor"}).to_parquet(tmp_path / "z.parquet")
-    with pytest.raises(UserError, match="Did you mean 'score'"):
+    with pytest.raises(UserError, match="z.parquet: unknown column 'scor'. Rename 'scor' to score"):
         command.run(arguments("--rankings", tmp_path / "z.parquet", "--datasets", "toy"))
 
 
@@ -267,9 +247,9 @@ def opponent(store: RecordStore, split: Split, rankings: Rankings, seed: int = 0
 
 
 def compared(tmp_path: Path, *words: str | Path) -> tuple[int, Path]:
-    code = command.run(arguments("--datasets", "toy", "--compare", "--against", tmp_path / "stored", "--results",
-                                 tmp_path / "results", "--rankings", *words))
-    return code, tmp_path / "results" / "reports" / "evaluate"
+    results = tmp_path / "stored"
+    code = command.run(arguments("--datasets", "toy", "--compare", "--results", results, "--rankings", *words))
+    return code, results / "reports" / "evaluate"
 
 
 def test_several_files_are_seeds_of_one_method(tmp_path: Path, capsys, toy: Split) -> None:
@@ -356,8 +336,7 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
     """One line, before the data are read where that can be, and nothing is written."""
     path = lists(tmp_path, toy, drawn(0), "mine.csv")
     store = RecordStore(tmp_path / "stored")
-    steps = [(lambda: None, (), "no folder of stored runs .*--suite all --profile quick --results"),
-             (lambda: store.root.mkdir(), (), "no stored run of toy .* there are runs of no data at all"),
+    steps = [(lambda: None, (), "no stored run of toy .* there are runs of no data at all"),
              (lambda: store.write(record_of("ml-100k", "tiger", 0), drawn(0), drawn(0)), (),
               "no stored run of toy .* there are runs of ml-100k"),
              (lambda: opponent(store, toy, drawn(0, 3), config=LeaveOneOut(max_users=3)),
@@ -368,11 +347,9 @@ def test_whatever_may_be_wrong_with_a_comparison(tmp_path: Path, capsys, toy: Sp
         with pytest.raises(UserError, match=message) as caught:
             compared(tmp_path, path, *words)
         assert "\n" not in str(caught.value)
-    for words, message in ((("--checkpoint", tmp_path, "--compare"), "give --rankings"),
-                           (("--rankings", path, "--datasets", "toy", "--against", tmp_path), "give --compare")):
-        with pytest.raises(UserError, match=message):
-            command.run(arguments(*words))
-    assert not (tmp_path / "results").exists() and capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="give --rankings"):
+        command.run(arguments("--checkpoint", tmp_path, "--compare"))
+    assert not (store.root / "reports").exists() and capsys.readouterr().out == ""
 
 
 def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
@@ -390,7 +367,7 @@ def test_lists_for_ml_100k_against_stored_runs(tmp_path: Path, capsys) -> None:
     each = {s: store.read_ranks(record).ranks[4::5] for s, record in sorted(stored.items())}  # five rows a user
     paths = [lists(tmp_path, split, Rankings(r, np.ones_like(r), r), f"{s}.csv") for s, r in each.items()]
     assert command.run(arguments("--rankings", *paths, "--datasets", "ml-100k", "--compare", "--label", "theirs",
-                                 "--against", store.root, "--results", tmp_path / "results")) == 0
+                                 "--results", store.root)) == 0
     summary, report = capsys.readouterr().out.splitlines()[-2:]
     text = Path(report.removeprefix("report: ")).read_text(encoding="utf-8")
     (same,) = [line for line in text.splitlines() if " and TIGER + cross-entropy (" in line]

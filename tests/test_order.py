@@ -15,9 +15,10 @@ from genrec_bench.commands import data
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets
+from genrec_bench.datasets.causes import alike
 from genrec_bench.splits.last_n import LastN
 from genrec_bench.splits.leave_one_out import LeaveOneOut
-from genrec_bench.splits.order import AS_GIVEN, BY_TIME, order_facts, order_sentences, same_but_for_blanks
+from genrec_bench.splits.order import AS_GIVEN, BY_TIME, order_facts, order_sentences
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 ROWS = [("u", "a", 1), ("u", "b", 2), ("u", "c", 2), ("u", "d", 3), ("u ", "a", 4), ("u ", "b", 5), ("u ", "c", 6),
@@ -106,7 +107,7 @@ def test_a_doubled_file_is_refused_with_the_option_that_drops_repeats(tmp_path: 
 
 
 def test_the_report_states_the_rule_with_its_counts(tmp_path: Path) -> None:
-    words = ["--suite", "apao", "--profile", "smoke", "--objectives", "none", "--baselines", "popularity", "--datasets",
+    words = ["--suite", "apao", "--profile", "smoke", "--baselines", "popularity", "--datasets",
              str(written(tmp_path / "shop", ROWS + ROWS)), "--set", "folder.drop_repeats=true"]
     assert main(["run", *words, "--results", str(tmp_path / "r"), "--jobs", "1"]) == 0
     (record,) = (tmp_path / "r" / "shop").glob("*.json")
@@ -128,8 +129,16 @@ def test_a_setting_that_nothing_reads_is_refused(toy_folder: Path, tmp_path: Pat
             assert message in capsys.readouterr().err
 
 
-def test_check_names_ids_that_differ_only_by_blanks(tmp_path: Path, capsys) -> None:
-    assert same_but_for_blanks(("a b", "ab", "c", "a  b", "b")) == [("a b", "ab"), ("a b", "a  b")]
+def test_check_names_ids_that_differ_only_in_their_form(tmp_path: Path, capsys) -> None:
+    names = ("a b", "ab", "c", "a  b", "b", "18", "18.0", "018", "usér", "use\u0301r", "USÉR")
+    assert {form.differ: pairs for form, pairs in alike(names)} == {
+        "blanks": [("a b", "ab"), ("a b", "a  b")], "a '.0' at the end": [("18", "18.0")],
+        "leading zeros": [("18", "018")], "their Unicode form (NFC, NFD)": [("usér", "use\u0301r")]}
+    twins = [("usér", "a", 1), ("usér", "b", 2), ("usér", "c", 3), ("usér", "a", 4)]
+    twins += [("use\u0301r", item, time) for _, item, time in twins]
+    assert main(["data", "check", "--datasets", str(written(tmp_path / "twins", twins))]) == 0
+    told = r"Users 'use\u0301r' and 'us\xe9r' differ only by their Unicode form (NFC, NFD) and are two (1 such users)."
+    assert told in capsys.readouterr().out
     parser = argparse.ArgumentParser()
     data.add_arguments(parser)
     words = ["check", "--datasets", str(written(tmp_path / "shop"))]

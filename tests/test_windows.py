@@ -185,6 +185,7 @@ def test_the_order_of_several_rows_a_user(tmp_path: Path) -> None:
 
 BAD = [
     ("train.csv", "user_id,items,timestamp\n1,2,3\n", "line 1: the header has no column item_ids"),
+    ("train.csv", "customer,item_ids,date\n1,2,3\n", "Rename 'customer' to user_id, 'date' to timestamp"),
     ("train.csv", "user_id,user_id,item_ids,timestamp\n", "line 1: the header has two columns user_id"),
     ("train.csv", "", "line 1: the header has no column user_id"),
     ("test.csv", HEADER, "has no rows below its header"),

@@ -18,6 +18,7 @@ from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import nearest
 from genrec_bench.datasets import base
 from genrec_bench.datasets.base import problem
+from genrec_bench.datasets.causes import rename_hint
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _INTER = {"user_id": "token", "item_id": "token", "timestamp": "float"}
@@ -41,12 +42,11 @@ def _read_table(path: Path, needed: dict[str, str]) -> _Table:
     # Not splitlines(): it also breaks at characters that titles may hold.
     lines = base.read_text(path).replace("\r\n", "\n").rstrip("\n").split("\n")
     types = _header(path, lines[0])
+    lacking = ", ".join(f"{name}:{kind}" for name, kind in needed.items() if name not in types)
+    if lacking:
+        raise problem(path, "line 1", f"the header has no column {lacking}",
+                      f"It has: {', '.join(types)}.{rename_hint(list(types), list(needed))}")
     for name, kind in needed.items():
-        if name not in types:
-            match = nearest(name, types)
-            hint = f"; did you mean to rename {match!r}?" if match else ""
-            raise problem(path, "line 1", f"the header has no column {name}:{kind}{hint}",
-                          f"It has: {', '.join(types)}.")
         if types[name] != kind:
             raise problem(path, "line 1", f"column {name} is of type {types[name]}", f"Write {name}:{kind}.")
     rows = [line.split("\t") for line in lines[1:]]
@@ -59,6 +59,10 @@ def _read_table(path: Path, needed: dict[str, str]) -> _Table:
 
 def _header(path: Path, line: str) -> dict[str, str]:
     types: dict[str, str] = {}
+    mark = next((mark for mark in ",;| " if mark in line), "") if "\t" not in line else ""
+    if mark:
+        raise problem(path, "line 1", f"columns are separated by {mark!r} and not by tabs",
+                      f"Write name:type, separated by tabs; types are {', '.join(_TYPES)}.")
     for column in line.split("\t"):
         name, _, kind = column.partition(":")
         if not name or kind not in _TYPES:

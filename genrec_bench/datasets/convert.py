@@ -17,6 +17,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import csv_text
 from genrec_bench.datasets import base, foreign, generative_format
 from genrec_bench.datasets.base import problem
+from genrec_bench.datasets.causes import split_already
 from genrec_bench.datasets.folder import Folder, can_name_data
 from genrec_bench.datasets.foreign import Sequences
 
@@ -100,9 +101,9 @@ def _check_place(to: Path) -> str:
         raise UserError(f"{to}: is the folder you are in, which cannot be put in place as a whole. Name another.")
     if not place.parent.is_dir():
         raise UserError(f"cannot write {to}: {place.parent} is not a folder. Make it first.")
-    if not can_name_data(place.name) or "," in place.name:
-        raise UserError(f"{to}: {place.name!r} cannot name data. Give a name without commas and separators that does "
-                        "not begin with a dot, and that no folder of records has, such as my_data.")
+    if not can_name_data(place.name):
+        raise UserError(f"{to}: {place.name!r} cannot name data. Give a name without separators that does not begin "
+                        "with a dot, and that no folder of records has, such as my_data.")
     return place.name
 
 
@@ -110,6 +111,8 @@ def _find_sources(source: Path, index: Path | None, texts: Path | None) -> tuple
     """The files of interactions, codes and texts. Raises: UserError for none or several."""
     if not source.is_dir():
         return source, index, texts
+    if parts := split_already(p.name for p in source.iterdir() if p.is_file()):
+        raise problem(source, "", *parts)
     inter = _only(source, "interactions", _INTER, "Give the file itself instead of its folder, with --index and "
                   "--texts where there are such files.")
     if inter is None:

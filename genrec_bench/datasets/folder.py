@@ -10,11 +10,12 @@ from typing import ClassVar
 
 from genrec_bench.contracts import Interactions
 from genrec_bench.core.errors import UserError, unknown
-from genrec_bench.core.files import APART
+from genrec_bench.core.files import APART, as_named
 from genrec_bench.core.registry import datasets
 from genrec_bench.core.settings import setting
 from genrec_bench.datasets import atomic_files, base, generative_format
 from genrec_bench.datasets.base import Dataset, problem
+from genrec_bench.datasets.causes import split_already
 
 _INTER = re.compile(r"(?:(?P<json>.+)\.)?inter\.json(\.gz)?|(?P<atomic>.+)\.inter(\.gz)?")
 _WANTED = "X.inter.json (object: user -> item numbers) or X.inter (RecBole's atomic file), plain or .gz"
@@ -43,7 +44,7 @@ class Folder(Dataset):
 
     def __post_init__(self) -> None:
         """A label names a folder of records; it is the folder's own name where none is given. Raises: UserError."""
-        own = Path(self.path).expanduser().resolve().name
+        own = as_named(Path(self.path)).name
         label = self.label or own
         object.__setattr__(self, "label", label)
         if not can_name_data(label):
@@ -125,6 +126,8 @@ def _prefix(folder: Path) -> tuple[str, bool]:
     names = _names(folder)
     found = sorted({(f"{m['json']}." if m["json"] else "" if m["atomic"] is None else f"{m['atomic']}.",
                      m["atomic"] is None) for m in map(_INTER.fullmatch, names) if m})
+    if len(found) != 1 and (parts := split_already(names)):
+        raise problem(folder, "", *parts)
     if not found:
         held = ", ".join(names[:8]) or "no files"
         raise problem(folder, "", f"holds no interactions ({held})", f"Put {_WANTED} there.")

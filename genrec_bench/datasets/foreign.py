@@ -14,15 +14,13 @@ from typing import Any, NoReturn
 from genrec_bench.core.errors import unknown
 from genrec_bench.datasets import base, generative_format
 from genrec_bench.datasets.base import problem
+from genrec_bench.datasets.causes import AS_TABLE, is_called
 
 Sequences = dict[str, list[str]]
 FORMATS = ("lines", "pairs", "json")  # `user item item ...`, `user item`, {"user": ["item", ...]}
 
 _BLANKS = re.compile(r"[ \t]+")
-_HEADER_USER, _HEADER_ITEM = re.compile(r"user(_?id)?", re.I), re.compile(r"(item|movie)(_?id)?", re.I)
 _ATOMIC = re.compile(r"\w+:(token|float)(_seq)?")
-_AS_TABLE = ("A table with a line an interaction is read as it is once it is an atomic file: name it X.inter, with the "
-             "header user_id:token, item_id:token, timestamp:float, separated by tabs")
 _MARK = re.compile(r"<\|[A-Za-z_]+\|>")  # such as <|sid_begin|>
 _TOKEN = re.compile(r"<[^<>]+>")
 _LONG_TOKEN = re.compile(r"<(?:[A-Za-z0-9]+_)+([a-z]_[0-9]+)>")  # <s_a_12> is <a_12>
@@ -40,7 +38,7 @@ def read_sequences(path: Path, kind: str | None) -> tuple[str, Sequences]:
     if not text.strip():
         raise problem(path, "", "is empty", "Get the file again.")
     if kind == "json" or (kind is None and text.lstrip()[0] in "{["):
-        return "json", _read_json(path)
+        return "json", _read_json(path, text)
     if kind and _is_json(text):
         raise problem(path, "", f"is JSON and not of the format {kind}", "Leave --format out, or give json.")
     lines = [(number, _BLANKS.split(line.strip(" \t\r")))
@@ -67,10 +65,10 @@ def _refuse_tables(path: Path, lines: list[tuple[int, list[str]]]) -> None:
         raise problem(path, f"line {number}", "is the header of an atomic file, which is read as it is",
                       "Put it into a folder as X.inter and give --datasets FOLDER.")
     cells = [cell for word in words for cell in re.split("[,;]", word)]
-    header = any(map(_HEADER_USER.fullmatch, cells)) and any(map(_HEADER_ITEM.fullmatch, cells))
+    header = all(any(is_called(cell, name) for cell in cells) for name in ("user_id", "item_id"))
     if header or (len(words) == 1 and len(cells) > 1):
         raise problem(path, f"line {number}", "looks like a table",
-                      f"{_AS_TABLE}. Without times, leave `user item` on every line and no header.")
+                      f"{AS_TABLE}. Without times, leave `user item` on every line and no header.")
 
 
 def _read_lines(path: Path, lines: list[tuple[int, list[str]]]) -> Sequences:
@@ -81,7 +79,7 @@ def _read_lines(path: Path, lines: list[tuple[int, list[str]]]) -> Sequences:
             raise problem(path, f"line {number}", "holds one word", "Write a user and its items, separated by blanks.")
         if user in sequences:
             raise problem(path, f"line {number}", f"user {user[:80]!r} has line {first[user]} already",
-                          f"Give every user one line that begins with its id. {_AS_TABLE}.")
+                          f"Give every user one line that begins with its id. {AS_TABLE}.")
         sequences[user], first[user] = items, number
     return sequences
 
@@ -95,9 +93,9 @@ def _read_pairs(path: Path, lines: list[tuple[int, list[str]]]) -> Sequences:
     return sequences
 
 
-def _read_json(path: Path) -> Sequences:
+def _read_json(path: Path, text: str) -> Sequences:
     sequences: Sequences = {}
-    for user, items in generative_format.read_json(path, "user").items():
+    for user, items in generative_format.parse_json(path, text, "user").items():
         place = f"user {user[:80]!r}"
         check_id(path, place, user)
         if not isinstance(items, list):

@@ -19,12 +19,14 @@ import numpy as np
 from genrec_bench.contracts import PREFIX_REMEDY, Interactions, prefix_pair
 from genrec_bench.core.errors import unknown
 from genrec_bench.core.settings import setting
-from genrec_bench.datasets import base
+from genrec_bench.datasets import base, causes
 from genrec_bench.datasets.base import Dataset, problem
 
 MAX_LEVELS = 26  # a level is named by a letter
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,8})>")
-ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,99}")  # JSON's own whole numbers, exact at any length
+MANY_CODES, SPARSE = 5_000, 10  # a vocabulary is told of that is this large, and so many times what occurs
+_NUMBERS = "Items are whole numbers from 0; `data convert` numbers ids of any kind."
 
 
 class _Repeated(dict):
@@ -52,17 +54,21 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
 
     Raises: UserError with line and column for text that is not JSON, or the key that is there twice.
     """
-    text = base.read_text(path)
+    return parse_json(path, base.read_text(path), kind)
+
+
+def parse_json(path: Path, text: str, kind: str) -> dict[str, Any]:
+    """The same of the text of a file, which may be one that can be read only once."""
+    wanted = f'{{"<{kind} id>": ...}}'
     try:
         data = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise problem(path, f"line {error.lineno}, column {error.colno}", f"is not valid JSON ({error.msg})",
-                      "The file may be cut off: fix it or get it again.") from None
+        raise problem(path, f"line {error.lineno}, column {error.colno}",
+                      *causes.json_problem(text, error, wanted)) from None
     except (ValueError, RecursionError) as error:
         raise problem(path, "", f"is not valid JSON ({error})", "Fix the file or get it again.") from None
     if not isinstance(data, dict):
-        raise problem(path, "top level", f"is {_kind_of(data)}, an object is needed",
-                      f"Write {{\"<{kind} id>\": ...}}.")
+        raise problem(path, "top level", f"is {_kind_of(data)}, an object is needed", f"Write {wanted}.")
     if isinstance(data, _Repeated):
         raise problem(path, f"{kind} {data.key[:80]!r}{_second_line(text, data.key)}", "is there twice in the file",
                       "Keep one of the two entries.")
@@ -105,13 +111,12 @@ def _wrong_item(path: Path, place: str, items: list[Any]) -> NoReturn:
     position, item = next((p, i) for p, i in enumerate(items, 1) if type(i) is not int or i < 0)
     what = "is negative" if type(item) is int else "is not a whole number"
     raise problem(path, f"{place}, interaction {position}", f"item {_shown(item)} {what}",
-                  "Items are whole numbers from 0.")
+                  f"It is a float, {causes.FLOATS}: write whole numbers." if type(item) is float else _NUMBERS)
 
 
 def _item_number(path: Path, key: str) -> int:
     if not ITEM_NUMBER.fullmatch(key):
-        raise problem(path, f"item {key[:80]!r}", "is not an item number",
-                      "Keys are whole numbers from 0 without leading zeros.")
+        raise problem(path, f"item {key[:80]!r}", "is not an item number", f"{_NUMBERS} Leading zeros are none.")
     return int(key)
 
 
@@ -228,6 +233,7 @@ def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *
             base.note(index, f"{len(codes) - len(seen)} items never occur in {inter.name} (first: item {extra})",
                       "They stay in the catalogue and can be recommended: remove them from the index where that is "
                       "not meant.")
+        _note_vocabulary(index, _code_array(list(codes.values())))
     catalogue = sorted(codes) if codes is not None else seen
     texts = read_texts(item, text_fields) if item else None
     if texts is not None and not allow_missing_text:
@@ -239,6 +245,17 @@ def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *
     return Interactions(name, tuple(sequences), tuple(str(i) for i in catalogue),
                         base.number_items(sequences.values(), catalogue), item_texts,
                         None if codes is None else _code_array([codes[i] for i in catalogue]), source)
+
+
+def _note_vocabulary(path: Path, codes: np.ndarray) -> None:
+    """Tell that a vocabulary, which holds at each level all codes up to the largest, is almost empty."""
+    size = int((codes.max(axis=0) + 1).sum())
+    used = sum(len(np.unique(level[level >= 0])) for level in codes.T)
+    if size > max(MANY_CODES, SPARSE * used):
+        base.note(path, f"codes go up to {codes.max():,}, which makes a vocabulary of {size:,} tokens, and {used:,} of "
+                  f"them occur in {len(codes):,} items",
+                  "Networks hold and train a vector for each: number the codes of every level from 0 without gaps "
+                  "where that is not meant.")
 
 
 def _code_array(codes: Sequence[tuple[int, ...]]) -> np.ndarray:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,12 +22,12 @@ import numpy as np
 from genrec_bench.contracts import MIN_INTERACTIONS, Instances, Interactions
 from genrec_bench.datasets import base
 from genrec_bench.datasets.base import Dataset, problem
+from genrec_bench.datasets.causes import rename_hint
 from genrec_bench.datasets.generative_format import read_texts
 
 PARTS = ("train", "valid", "test")
 TITLES, TIMED = "id2name4Rec.json", "interactions.csv"
 DAY = 86_400  # seconds
-_WHOLE = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, list[str]
             if header.count(name) != 1:
                 held = "two columns" if name in header else "no column"
                 raise problem(path, "line 1", f"the header has {held} {name}",
-                              f"It must name {', '.join(columns)} once each.")
+                              f"It must name {', '.join(columns)} once each.{rename_hint(header, columns)}")
         wanted = [header.index(name) for name in columns]
         rows = []
         for cells in reader:
@@ -99,8 +98,9 @@ def _items(path: Path, place: str, text: str) -> list[int]:
     return items
 
 
-def _whole(path: Path, place: str, column: str, text: str) -> int:
-    if not _WHOLE.fullmatch(text):
+def _whole(path: Path, place: str, column: str, text: str, digits: int = 18) -> int:
+    """A number from 0; of more than 18 digits an array could not hold it."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= digits):
         raise problem(path, place, f"{column} {text[:80]!r} is not a whole number", "Write it in digits alone.")
     return int(text)
 
@@ -172,7 +172,7 @@ def _days_of_all(path: Path, user_ids: Sequence[str], catalogue: Sequence[int],
     days: dict[str, list[int]] = {user: [] for user in user_ids}
     for place, (user, item, time) in _read_table(path, ("user_id", "item_id", "timestamp")):
         if user in items:
-            items[user].append(_whole(path, place, "item_id", item))
+            items[user].append(_whole(path, place, "item_id", item, digits=99))
             days[user].append(_whole(path, place, "timestamp", time) // DAY)
     for user, sequence in zip(user_ids, sequences, strict=True):
         if items[user] != [catalogue[item] for item in sequence]:

@@ -12,8 +12,9 @@ from genrec_bench.contracts import Interactions, Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.registry import datasets, splits
 from genrec_bench.datasets.base import Dataset, dataset_specs
+from genrec_bench.datasets.causes import alike
 from genrec_bench.splits.base import summary
-from genrec_bench.splits.order import order_facts, order_sentences, same_but_for_blanks
+from genrec_bench.splits.order import order_facts, order_sentences
 
 
 def check_data(dataset: Dataset, data_dir: Path | None) -> dict[str, Any]:
@@ -84,8 +85,7 @@ def _windows(split: Split) -> list[str]:
 
 
 def _alike(interactions: Interactions) -> list[str]:
-    """A sentence for each kind of id of which some differ only by blanks."""
+    """A sentence for each kind of id of which some differ only in their form, such as by blanks."""
     kinds = {"users": interactions.user_ids, "items": interactions.item_ids}
-    found = {kind: same_but_for_blanks(ids) for kind, ids in kinds.items()}
-    return [f"{kind.capitalize()} {pairs[0][0]!r} and {pairs[0][1]!r} differ only by blanks and are two "
-            f"({len(pairs)} such {kind})." for kind, pairs in found.items() if pairs]
+    return [f"{kind.capitalize()} {' and '.join(map(form.shown, pairs[0]))} differ only by {form.differ} and are two "
+            f"({len(pairs)} such {kind})." for kind, ids in kinds.items() for form, pairs in alike(ids)]

@@ -7,9 +7,13 @@ written: what a 64-bit float cannot hold is not rounded.
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import math
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from genrec_bench.contracts import Interactions
-from genrec_bench.core.errors import UserError, nearest
+from genrec_bench.core.errors import UserError
+from genrec_bench.datasets.causes import header_problem, id_hint
 
 COLUMNS = ("user_id", "item_id", "score")
 WHOLE = 2**53  # up to here a 64-bit float holds every whole number
@@ -71,34 +76,49 @@ def read_rankings(path: Path, interactions: Interactions) -> RankingFile:
 
 def check_file(path: Path) -> None:
     """Raises: UserError where there is no file, or nothing in it."""
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'missing'}. {FORMAT}")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{path} is empty. {FORMAT}")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
     """(line, user, item, score) of each line, in the order of COLUMNS whatever their order in the file."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
+        with _opened(path) as handle:
             reader = csv.reader(handle, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
+            # Not strict: whatever the columns are separated by, their names are read.
+            header = [name.strip() for name in next(csv.reader([handle.readline()]), [])]
+            _check_header(f"{path}, line 1", header)
             order = [header.index(name) for name in COLUMNS]
             for row in reader:
+                line = reader.line_num + 1
                 if not row:
                     continue
                 if len(row) != len(COLUMNS):
-                    raise UserError(f"{path}, line {reader.line_num}: {len(row)} values instead of {len(COLUMNS)}. "
-                                    f"{FORMAT}")
+                    raise UserError(f"{path}, line {line}: {len(row)} values instead of {len(COLUMNS)}. {FORMAT}")
                 user, item, value = (row[place] for place in order)
-                yield reader.line_num, user, item, value
+                yield line, user, item, value
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}. {FORMAT}") from None
+        raise UserError(f"{path}, line {reader.line_num + 1}: {error}. {FORMAT}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}). Get the file again.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    """A file or a pipe as text, unpacked where it is gzip, which its first bytes say. Raises: UserError for Parquet."""
+    with open(path, "rb") as raw:
+        start = raw.peek(4)[:4]
+        if not start:
+            raise UserError(f"{path} is empty. {FORMAT}")
+        if start == b"PAR1":
+            raise UserError(f"{path} is Parquet, which is read from a file whose name ends in .parquet.")
+        yield io.TextIOWrapper(gzip.open(raw) if start[:2] == b"\x1f\x8b" else raw, encoding="utf-8-sig", newline="")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, str, str, Any]]:
@@ -114,25 +134,17 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, str, str, Any]]:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(f"{path} is not a Parquet file ({reason}).") from None
-    _check_header(path, [str(name) for name in table.columns])
+    if any(name in COLUMNS for name in table.index.names):
+        table = table.reset_index()
+    _check_header(str(path), [str(name) for name in table.columns])
     columns = (table[name].tolist() for name in COLUMNS)
     for row, (user, item, value) in enumerate(zip(*columns, strict=True), start=1):
         yield row, str(user), str(item), value
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    if sorted(header) == sorted(COLUMNS):
-        return
-    wrong = [name for name in header if name not in COLUMNS]
-    lacking = [name for name in COLUMNS if name not in header]
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise UserError(f"{path}, line 1: columns must be separated by commas, got {header[0][:80]!r}. {FORMAT}")
-    if wrong:
-        match = nearest(wrong[0], lacking or COLUMNS)
-        hint = f" Did you mean {match!r}?" if match else ""
-        raise UserError(f"{path}, line 1: unknown column {wrong[0][:80]!r}.{hint} {FORMAT}")
-    problem = f"no column {lacking[0]!r}" if lacking else "a column appears twice"
-    raise UserError(f"{path}, line 1: {problem}. {FORMAT}")
+def _check_header(where: str, header: list[str]) -> None:
+    if sorted(header) != sorted(COLUMNS):
+        raise UserError(f"{where}: {header_problem(header, COLUMNS)} {FORMAT}")
 
 
 def _score(value: Any, where: str) -> tuple[float, float | int | Decimal]:
@@ -141,7 +153,8 @@ def _score(value: Any, where: str) -> tuple[float, float | int | Decimal]:
         # Python reads "1_0" as ten, which no writer of a CSV file means.
         number = float("" if isinstance(value, str) and "_" in value else value)
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where}: the score {repr(value)[:80]} is not a number.") from None
+        hint = " Write decimals with a point." if isinstance(value, str) and value.count(",") == 1 else ""
+        raise UserError(f"{where}: the score {repr(value)[:80]} is not a number.{hint}") from None
     if not math.isfinite(number):
         raise UserError(f"{where}: the score is {repr(value)[:80]}; scores must be finite numbers.")
     if isinstance(value, str) and (len(value) > DIGITS or abs(number) >= WHOLE):
@@ -158,12 +171,8 @@ def _in_order(scores: array, beyond: Mapping[int, int | Decimal]) -> list[int]:
 
 
 def _no_such(kind: str, wrong: str, known: Iterable[str], where: str, dataset: str) -> UserError:
-    match = nearest(wrong, known)
-    hint = f" Did you mean {match!r}?" if match else ""
-    if wrong != wrong.strip():
-        hint += " Blanks are part of an id."
-    return UserError(f"{where}: unknown {kind} {wrong[:80]!r}; dataset {dataset!r} has no such {kind}.{hint} "
-                     "Use the ids of the dataset's own files.")
+    return UserError(f"{where}: unknown {kind} {wrong[:80]!r}; dataset {dataset!r} has no such {kind}."
+                     f"{id_hint(wrong, known)} Use the ids of the dataset's own files.")
 
 
 def _refuse_repeats(path: Path, word: str, rows: RankingFile, interactions: Interactions) -> None:

@@ -105,12 +105,5 @@ def order_sentences(facts: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def same_but_for_blanks(ids: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Pairs of ids that differ only by blanks, each with the first id that reads alike."""
-    first: dict[str, str] = {}
-    pairs = ((first.setdefault("".join(name.split()), name), name) for name in ids)
-    return [(one, other) for one, other in pairs if one != other]
-
-
 def _share(count: int, total: int) -> str:
     return f"{count:,} of {total:,}" + (f" ({count / total:.0%})" if total else "")
