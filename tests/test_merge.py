@@ -87,6 +87,18 @@ def test_two_folders_that_disagree_are_refused(tmp_path: Path) -> None:
     one, other = stored(tmp_path / "a", RECORDS), stored(tmp_path / "b", [WRONG])
     message = refused(RecordStore(tmp_path / "c"), one, other)
     assert all(word in message for word in (WRONG.run_id, str(one.root), str(other.root), "ndcg@10: 0."))
+    assert message.endswith("so one of them was changed: delete the wrong one, or both and run again.")
+
+
+def test_two_versions_may_both_be_right(tmp_path: Path) -> None:
+    """What differs is named, whether the other is a source or the target."""
+    one, other = ({**RECORDS[1].provenance, "torch": torch, "commit": commit, "threads": 1}
+                  for torch, commit in (("2.12.0", "a" * 40), ("2.13.0", "b" * 40)))
+    known, second = (stored(tmp_path / name, [replace(record, provenance=made)]) for name, record, made in
+                     (("a", RECORDS[1], one), ("b", WRONG, other)))
+    for message in (refused(RecordStore(tmp_path / "c"), known, second), refused(known, second)):
+        assert ("made in two ways (torch 2.12.0 there, 2.13.0 here; commit aaaaaaaaaa there, bbbbbbbbbb here) and both "
+                "may be right") in message and "merge into another folder" in message
 
 
 def test_mistakes_are_named_before_anything_moves(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from genrec_bench.cli import main
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.progress import Quiet
+from genrec_bench.core.provenance import provenance
 from genrec_bench.experiments.config import RunConfig, from_dict, weighted
 from genrec_bench.experiments.grid import Selection, expand, parse_overrides
 from genrec_bench.running import runner
@@ -128,6 +129,30 @@ def test_a_first_stage_of_another_thread_count_is_refused(toy_folder: Path, tmp_
     other = Workspace(tmp_path, threads=2)
     with pytest.raises(UserError, match="threads = 1; here are .*threads = 2"):
         run_one(other.prepare(row(toy_folder, "TIGER + CE → CE")), other, Quiet())
+
+
+def test_a_record_names_all_versions_that_took_part(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the sessions that made a state, and of the run whose weights are taken; said in one line each."""
+    second, workspace = row(toy_folder, "TIGER + CE → CE"), Workspace(tmp_path)
+
+    def session(version: str, progress: Any) -> Any:
+        made = {**provenance("cpu", 1, "here"), "torch": version, "commit": version * 40}
+        monkeypatch.setattr(runner, "provenance", lambda *words: made)
+        return run_one(workspace.prepare(second), workspace, progress)
+
+    for version, epoch in (("1", 1), ("1", 2), ("2", 1)):  # the last one in the second stage
+        with pytest.raises(KeyboardInterrupt):
+            session(version, StopAfter(epoch))
+    record = session("3", Quiet())
+    (first,) = [r for r in workspace.store.read_all() if r.run_id != record.run_id]
+    assert [[made["torch"] for made in r.provenance["earlier"]] for r in (first, record)] == [["1"], ["2", "1"]]
+    assert (first.provenance["torch"], record.provenance["torch"]) == ("2", "3")
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": goes on from ")[1].split(" (")[0] for line in told] == [
+        "a state of other versions", f"run {first.run_id} of other versions"] * 2
+    assert "(torch 1 there, 2 here; commit 1111111111 there, 2222222222 here), which its record names. Del" in told[0]
+    assert not list(tmp_path.rglob("sessions.json"))
 
 
 def test_a_stage_that_only_the_reference_takes(toy_folder: Path, tmp_path: Path) -> None:

@@ -6,21 +6,42 @@ import platform
 import re
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "recbole", "safetensors")
+VERSIONS = (*(name.replace("-", "_") for name in PACKAGES), "genrec_bench", "python", "commit", "dirty")
 CODE = ("genrec_bench", "baselines")
 ABSOLUTE = re.compile(r"""(?<![^\s=,'"])/(?:[^\s,'"/]+/)*([^\s,'"/]+)/?""")
 
 
 def provenance(device: str, threads: int, command: str) -> dict[str, Any]:
     """Plain data for the record."""
-    versions = {name.replace("-", "_"): version for name in PACKAGES if (version := _version(name))}
-    return {**versions, "genrec_bench": own_version(), "python": platform.python_version(),
+    packages = {name.replace("-", "_"): version for name in PACKAGES if (version := _version(name))}
+    return {**packages, "genrec_bench": own_version(), "python": platform.python_version(),
             "platform": platform.platform(terse=True), "cpu": _cpu(), "device": device_name(device),
             "threads": threads, "command": portable(command), **_commit()}
+
+
+def versions(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Of some provenance what may move numbers on one machine: versions of packages and of the code."""
+    return {name: known[name] for name in VERSIONS if name in known}
+
+
+def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """What `there` has otherwise than `here`, of what both of them say."""
+    return {name: there[name] for name, value in here.items() if there.get(name, value) != value}
+
+
+def told_apart(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The same for people: "torch 2.12.0 there, 2.13.0 here"; "" where nothing is unlike."""
+    def short(name: str, value: Any) -> str:
+        return str(value)[:10] if name == "commit" else str(value)
+
+    return "; ".join(f"{name} {short(name, value)} there, {short(name, here[name])} here"
+                     for name, value in unlike(there, here).items())
 
 
 def portable(command: str) -> str:

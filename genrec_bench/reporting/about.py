@@ -177,7 +177,9 @@ def code_note(blocks: Sequence[Block]) -> str:
     commits = {r.provenance.get("commit") for r in records_of(blocks)}
     parts = [f"The runs come from {len(commits)} commits." if len(commits) > 1 else "",
              "Some were made with files changed since the commit."
-             if any(r.provenance.get("dirty") for r in records_of(blocks)) else ""]
+             if any(r.provenance.get("dirty") for r in records_of(blocks)) else "",
+             "Some were begun with other versions (`provenance.earlier` in their records)."
+             if any(r.provenance.get("earlier") for r in records_of(blocks)) else ""]
     return " ".join(p for p in parts if p)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.provenance import VERSIONS, told_apart
 from genrec_bench.core.registry import metrics
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.results import diagnoses, test_users
@@ -19,6 +20,7 @@ from genrec_bench.results.index import write_index
 from genrec_bench.results.records import RANKS, Damaged, RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts
 
+MACHINE = ("cpu", "device", "threads")
 CHECKED = 10  # list length whose metrics are compared with the ranks
 TOLERANCE = 1e-9  # of a metric beside the one that its ranks give: means may be summed in another order
 
@@ -101,7 +103,7 @@ def _one_a_name(found: list[_Found]) -> list[_Found]:
         one = first.setdefault(other.record.run_id, other)
         if what := _difference(one.record, one.source, other.record, other.source):
             raise UserError(f"run {one.record.run_id} has other numbers in {one.source.root} than in "
-                            f"{other.source.root} ({what}). Nothing was moved. Move the wrong one out of its folder.")
+                            f"{other.source.root} ({what}). Nothing was moved. {_cause(one.record, other.record)}")
         if _users_of(other.diagnosis) > _users_of(one.diagnosis):
             first[one.record.run_id] = replace(one, diagnosis=other.diagnosis)
     return list(first.values())
@@ -114,9 +116,8 @@ def _compared(found: _Found, target: RecordStore) -> _Found:
         return found
     known = target.read(record.run_id)
     if what := _difference(known, target, record, source):
-        raise UserError(f"run {record.run_id} is in {target.root} with other numbers ({what}). Nothing was moved. An "
-                        "equal name must mean equal numbers: compare device, threads and versions in the two records, "
-                        "and delete the wrong one.")
+        raise UserError(f"run {record.run_id} is in {target.root} with other numbers ({what}). Nothing was moved. "
+                        f"{_cause(known, record)}")
     more = _users_of(diagnoses.find(target, known)) > _users_of(found.diagnosis)
     return replace(found, known=known, diagnosis=None if more else found.diagnosis)
 
@@ -145,6 +146,17 @@ def _difference(known: RunRecord, there: RecordStore, record: RunRecord, here: R
     pairs = [(there.read_ranks(known, unseen=u), here.read_ranks(record, unseen=u)) for u in (False, True)]
     same = all(np.array_equal(getattr(one, name), getattr(other, name)) for one, other in pairs for name in RANKS)
     return None if same else "other ranks"
+
+
+def _cause(known: RunRecord, record: RunRecord) -> str:
+    """Why two runs of one name have other numbers, as far as they say where each was made, and what to do."""
+    places = [{name: r.provenance[name] for name in (*VERSIONS, *MACHINE) if name in r.provenance}
+              for r in (known, record)]
+    if apart := told_apart(*places):
+        return (f"They were made in two ways ({apart}) and both may be right, but a folder holds one run of a name: "
+                "merge into another folder, or move the one away that is not wanted.")
+    return ("Both say that they were made in the same way, so one of them was changed: delete the wrong one, or both "
+            "and run again.")
 
 
 def _users(found: list[_Found], target: RecordStore) -> dict[Path, UserFacts]:

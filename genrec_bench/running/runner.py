@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 from genrec_bench.contracts import Job, Outcome, Progress
 from genrec_bench.core import memory
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.files import dump_json, write_atomically
 from genrec_bench.core.meter import Meter
-from genrec_bench.core.provenance import device_name, provenance
+from genrec_bench.core.provenance import device_name, provenance, told_apart, unlike, versions
 from genrec_bench.core.walk import LOCK, alone
 from genrec_bench.evaluate import KS, score
 from genrec_bench.experiments import identity
@@ -23,7 +26,8 @@ from genrec_bench.running.workspace import FAILURE, Prepared, Workspace
 from genrec_bench.splits.base import summary
 from genrec_bench.splits.order import order_facts
 
-BEST = "best.safetensors"
+BEST, STATE = "best.safetensors", "state.safetensors"
+SESSIONS = "sessions.json"  # what versions an unfinished run was made with, a list
 KEPT = (BEST, "run.log")
 
 
@@ -109,11 +113,12 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
               workspace.threads, progress, told, {take: _best(used, workspace) for take, used in prepared.uses.items()},
               Meter(workspace.device))
     try:
+        earlier = _earlier_versions(prepared, workspace, folder)
         outcome = _system(config).run(job)
         outcome = dataclasses.replace(outcome, **{
             name: dataclasses.replace(getattr(outcome, name), users=rows.groups) for name, rows in
             (("valid", prepared.split.valid), ("test", prepared.split.test), ("unseen", prepared.split.test))})
-        record = _record(prepared, outcome, workspace, job.meter)
+        record = _record(prepared, outcome, workspace, job.meter, earlier)
         for used in prepared.before:
             record = _with_first_stage(record, workspace.store.read(used.run_id))
         workspace.store.write(record, outcome.test, outcome.unseen)
@@ -124,6 +129,31 @@ def _run(prepared: Prepared, workspace: Workspace, folder: Path, progress: Progr
         raise
     _tidy(folder)
     return record
+
+
+def _earlier_versions(prepared: Prepared, workspace: Workspace, folder: Path) -> list[dict[str, Any]]:
+    """The versions other than these that made the state which a run goes on from, or the runs that it uses.
+
+    Each is told in a line. The versions of this session are kept beside the state. A baseline has no state.
+    """
+    if prepared.config.baseline is not None:
+        return []
+    here = versions(provenance(workspace.device, workspace.threads, workspace.command))
+    path = folder / SESSIONS
+    sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() and (folder / STATE).exists() else []
+    write_atomically(path, dump_json([*sessions, *([here] if here not in sessions else [])]).encode())
+    made = [(there, "a state", f" Delete {folder} to begin anew.") for there in sessions]
+    for used in prepared.before:
+        known = workspace.store.read(used.run_id).provenance
+        made += [(there, f"run {used.run_id}", "") for there in (versions(known), *known.get("earlier", ()))]
+    others: list[dict[str, Any]] = []
+    for there, what, remedy in made:
+        if unlike(there, here) and there not in others:
+            others.append(there)
+            print(f"note: {prepared.config.label}, {prepared.dataset}, seed {prepared.config.seed}: goes on from "
+                  f"{what} of other versions ({told_apart(there, here)}), which its record names.{remedy}",
+                  file=sys.stderr, flush=True)
+    return others
 
 
 def evaluate_checkpoint(folder: Path, data_dir: Path | None, device: str, threads: int = 1) -> dict[str, Any]:
@@ -160,7 +190,8 @@ def check_fit(prepared: Prepared) -> None:
         weighted.objective.check_depth(depth)
 
 
-def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: Meter) -> RunRecord:
+def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: Meter,
+            earlier: list[dict[str, Any]]) -> RunRecord:
     ids, config = prepared.semantic_ids, prepared.config
     ks = tuple(k for k in KS if k <= config.evaluation.max_k)
     parts = {"": outcome.test, "unseen_": outcome.unseen, "valid_": outcome.valid}
@@ -173,7 +204,8 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: M
     return RunRecord(prepared.run_id, identity.method(config), config.label, config.profile, config.to_dict(),
                      prepared.identity,
                      dict(sorted(metrics.items())), data, tokenizer, outcome.training, timings,
-                     provenance(workspace.device, workspace.threads, workspace.command))
+                     {**provenance(workspace.device, workspace.threads, workspace.command),
+                      **({"earlier": earlier} if earlier else {})})
 
 
 def _with_first_stage(record: RunRecord, first: RunRecord) -> RunRecord:
