@@ -49,6 +49,15 @@ def test_what_the_operating_system_refuses_is_one_line(raised: OSError, told: st
     assert out == "" and err.startswith(told) and err.count("\n") == 1 and "--reports" in err
 
 
+def test_a_home_that_cannot_be_written_is_no_news() -> None:
+    """matplotlib says in two lines that it takes another folder."""
+    code = "import genrec_bench.reporting.figures.style, genrec_bench.reporting.comparison"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                          env={**environment(), "HOME": "/proc/none", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "",
+                               "MPLCONFIGDIR": ""})
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_a_closed_pipe_and_ctrl_c_are_no_errors(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wrapped = RuntimeError("as Python 3.11 does where a class is made")
     wrapped.__cause__ = KeyboardInterrupt()
