@@ -1,6 +1,7 @@
 """Cross-entropy with label smoothing: a whole objective in one file."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from genrec_bench.objectives.base import Objective, ObjectiveInputs
 @dataclass(frozen=True)
 class LabelSmoothing(Objective):
     """Cross-entropy with a share of the target's weight spread over the vocabulary."""
+
+    search_space: ClassVar[dict] = {"epsilon": [0.05, 0.1, 0.2]}  # what compare --tune tries
 
     epsilon: float = setting(0.1, "share that is spread", low=0.0, high=1.0)
 

@@ -205,15 +205,16 @@ def convert_data(source: Path | str, to: Path | str, *, format: str | None = Non
 def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[str] = (), weight: float = 1.0,
             datasets: Sequence[str | Path] | None = None, profile: str = "quick", seeds: Sequence[int] | None = None,
             results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1,
-            check: bool = True, suite: str | Path = "all", **settings: Mapping[str, Any]) -> Verdict:
+            check: bool = True, suite: str | Path = "all", trials: int = 0, **settings: Mapping[str, Any]) -> Verdict:
     """Check an objective, train it over the seeds of the stored baselines, and test it against each of them.
 
     results: where its runs go and stored ones are; one that is not there is taken from results/reference.
     objective: `FILE.py:CLASS`, a registered name, or a class in a file; its runs are named by the bytes of that file
     and of the modules of yours that it imports, as in the command. beside: objectives that are trained with it.
     data_dir: None = GENREC_BENCH_DATA. jobs: runs at a time; more than 1 needs `FILE.py:CLASS` or a registered name,
-    which other processes can load. suite: whose rows it is tested against, a name or a file of yours. settings: changed
-    ones by component, such as `my_loss={"tau": 2.0}`.
+    which other processes can load. suite: whose rows it is tested against, a name or a file of yours. trials: settings
+    that are tried before, those that validation chooses are taken. settings: changed ones by component, such as
+    `my_loss={"tau": 2.0}`.
     Raises: UserError for whatever is wrong with these, or a broken contract; RunsFailed.
     """
     name = _registered(objective)
@@ -223,7 +224,7 @@ def compare(objective: type | str, *, backbone: str = "tiger", beside: Sequence[
     if isinstance(objective, str) and is_file(objective):
         workspace = replace(workspace, plugins=(objective,))
     question = Question(name, backbone, _tuple(beside), weight, _texts(datasets), profile, _tuple(seeds),
-                        _settings(settings), str(suite))
+                        _settings(settings), str(suite), trials)
     return comparing.compare(question, workspace, Means(jobs), workspace.results / "reports", check=check)
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 from genrec_bench.commands import common
+from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.grid import parse_overrides
 from genrec_bench.running.comparing import BrokenContract, Question, RunsFailed, RunsLeft, compare
 
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=common.comma_list, default=None, metavar="0,1,2",
                         help="seeds (default: those of the stored runs)")
     common.add_set(parser, "change one setting of the objective, such as my_loss.tau=2, or of what it runs in")
+    parser.add_argument("--tune", type=int, default=None, metavar="N",
+                        help="first try N settings on each data set and take those that validation chooses: learning "
+                             "rates, and what the objective lists in search_space")
     parser.add_argument("--no-check", action="store_true", help="train even where a contract check fails")
     common.add_results(parser, stored=True)
     common.add_device(parser)
@@ -43,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         workspace = replace(workspace, plugins=(*workspace.plugins, args.objective))
     question = Question(name, args.backbone, tuple(args.beside), args.weight,
                         tuple(args.datasets) if args.datasets else None, args.profile, common.seeds(args.seeds),
-                        parse_overrides(args.overrides), args.suite)
+                        parse_overrides(args.overrides), args.suite, _trials(args.tune))
     try:
         verdict = compare(question, workspace, common.means(args), common.reports_dir(args), check=not args.no_check)
     except BrokenContract as broken:
@@ -58,3 +62,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"No stored record yet: {'; '.join(label for label, _ in verdict.missing)}. The report has the commands.")
     print(f"report: {verdict.report}")
     return 0
+
+
+def _trials(number: int | None) -> int:
+    """The number after --tune. Raises: UserError."""
+    if number is not None and number < 1:
+        raise UserError(f"--tune must be at least 1, got {number}.")
+    return number or 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def searches(selection: Selection) -> list[Search]:
             overrides = merged(only.overrides, changes)
             return grid.expand_rows([row], dataclasses.replace(only, overrides=overrides), trials=True)[-1]
 
-        every = trials_of(row["suite"], make, selection.overrides)
+        every = trials_of([row["suite"]], make, selection.overrides)
         first = every[0].config
         key = method(first), first.dataset.title
         if key not in found or len(found[key].trials) == 1:  # a baseline may be a row of several suites
@@ -78,14 +78,21 @@ def searches(selection: Selection) -> list[Search]:
     return list(found.values())
 
 
-def trials_of(suite: str, make: Make, fixed: Overrides) -> list[Trial]:
-    """Every trial of a row of a suite, in order. fixed: what `--set` says, which is no longer varied.
+def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial]:
+    """Every trial of a row, in order: what the suites list for the parts it uses, and what its objectives do.
 
-    Raises: UserError for a wrong name or value in the suite's search space, naming its file.
+    suites: of several that list a part the first counts. fixed: what `--set` says, which is no longer varied.
+    Raises: UserError for a wrong name or value in a search space, naming its place.
     """
-    space, where = load_suite(suite).get("tune", {}), f"{suite_path(suite)}, tune"
-    check_space(space, where)
     first = make({})
+    spaces = [(f"{suite_path(suite)}, tune", load_suite(suite).get("tune", {})) for suite in reversed(suites)]
+    own = {w.objective.name: w.objective.search_space for w in first.objectives if w.objective.search_space}
+    spaces.insert(0, ("search_space", own))
+    space: Overrides = {}
+    for where, values in spaces:
+        check_space(values, where)
+        space |= values
+    where = spaces[-1][0]
     found = {method(first): Trial(1, {}, first)}
     used = grid.parts_used(first)
     varied = [[(part, key.split("+"), value if "+" in key else [value]) for value in tried]

@@ -217,7 +217,8 @@ class Objective:
     the settings. An unknown need is refused before any data is read. With "negatives", `num_negatives` says how many it
     is given a row; with "reference", `reference` says of which weights ("initial": those training starts from,
     "first_stage": those of the first stage); with "beam", `num_beams` and `normaliser` say of which search. `version`
-    is raised when the same settings give other numbers. `limits` are pairs of own settings and the spec of another
+    is raised when the same settings give other numbers. `search_space` lists values of settings for `compare --tune`
+    to try, `{"tau": [1.0, 2.0]}`, where a suite lists none. `limits` are pairs of own settings and the spec of another
     objective whose loss is then the same.
     """
 
@@ -225,6 +226,7 @@ class Objective:
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
     num_negatives: ClassVar[int] = 0
+    search_space: ClassVar[Mapping[str, list[Any]]] = {}
     couples_rows: ClassVar[bool] = False  # a row's loss depends on the other rows of its batch
     limits: ClassVar[tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...]] = ()
 

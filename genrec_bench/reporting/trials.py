@@ -155,7 +155,7 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
             def make(changes: Overrides, row: dict = row.source, where: tuple = (profile, dataset, tokenizer)):
                 return row_config(row, *where, merged(overrides, changes))
 
-            every = trials_of(name, make, overrides)
+            every = trials_of([name], make, overrides)
             tried = [Tried.of(t, record) for t in every
                      if (record := trials.get((profile, title, identity.method(t.config))))]
             if tried:

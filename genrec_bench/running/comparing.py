@@ -6,7 +6,7 @@ import itertools
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,17 @@ from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import WORDS, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.suite_files import load_profile, with_preset
+from genrec_bench.experiments.trials import Search, merged, trials_of, words
 from genrec_bench.reporting.comparison import render_comparison
 from genrec_bench.reporting.matching import Rows
 from genrec_bench.reporting.rows import load_suite
+from genrec_bench.reporting.trials import Searched
 from genrec_bench.results.records import RecordStores, RunRecord, read_record
 from genrec_bench.running.folders import as_typed, stored_runs
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Means, run_all
 from genrec_bench.running.suites import prepare_configs
+from genrec_bench.running.tuning import choose
 from genrec_bench.running.workspace import Workspace
 
 TITLES = {"tiger": "TIGER", "llama": "Llama"}
@@ -35,8 +38,9 @@ class Question:
     """What is compared: an objective (a registered name), alone or added to others, on which backbone and data.
 
     beside: registered objectives that are trained with it; weight: of the objective. seeds: None = those of the stored
-    runs of the same backbone and profile, else the profile's. suite: whose rows it is tested against, a name or a file
-    of the user's.
+    runs of the same backbone and profile, else the profile's. datasets: None = those of the profile that stored runs
+    of the backbone have, else all of it. suite: whose rows it is tested against, a name or a file of the user's.
+    trials: how many settings are tried on each data set before, 0 = none.
     """
 
     objective: str
@@ -48,6 +52,7 @@ class Question:
     seeds: tuple[int, ...] | None = None
     overrides: Overrides = field(default_factory=dict)
     suite: str = "all"
+    trials: int = 0
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -105,6 +110,7 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     """
     load_suite(question.suite)  # whatever is wrong with it is said now
     stored = stored_runs(workspace.results)
+    question = replace(question, datasets=_datasets(question, stored))
     state = _checked(question, check)
     configs = _configs(question, stored)
     if not stored.read_results():
@@ -114,6 +120,10 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     prepared = prepare_configs(configs, workspace, keep=True)
     missing = _missing(question, {p.run_id for p in prepared}, {p.config.seed for p in prepared}, workspace, stored)
     print(state, file=sys.stderr)
+    searched: tuple[Searched, ...] = ()
+    if question.trials:
+        searched, configs = _tuned(question, stored, workspace, means)
+        prepared = prepare_configs(configs, workspace, keep=True)
     ended = run_all([p for p in prepared if stored.find(p.run_id) is None], workspace, means)
     if ended.failed:
         raise RunsFailed(f"{len(ended.failed)} of {len(prepared)} runs failed; see failure.txt below "
@@ -125,8 +135,49 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     others = [record for record in stored.read_results()
               if not _is_own(record, question.objective) or rows.of(record, record.profile) is not None]
     told = render_comparison(new, others, stored.read_ranks, reports / "compare" / question.objective, missing=missing,
-                             rows=rows)
+                             notes=[_tried(one) for one in searched], rows=rows)
     return Verdict(told.sentences, told.path, tuple(new), tuple(missing), told.summary)
+
+
+def _datasets(question: Question, stored: RecordStores) -> tuple[str, ...]:
+    """The datasets asked for; else those of the profile that stored runs of the backbone have, where there are any."""
+    if question.datasets:
+        return question.datasets
+    known = {r.config["dataset"]["name"] for r in stored.read_results() if r.profile == question.profile
+             and (r.config.get("backbone") or {}).get("name") == question.backbone}
+    return tuple(name for name in question.texts if name in known) or question.texts
+
+
+def _tuned(question: Question, stored: RecordStores, workspace: Workspace,
+           means: Means) -> tuple[tuple[Searched, ...], list[RunConfig]]:
+    """What validation chose on each data set, and the runs with it. Raises: UserError, RunsFailed, RunsLeft."""
+    found = []
+    for text in question.texts:
+        only = Selection("all", question.profile, (text,))
+
+        def make(changes: Overrides, only: Selection = only) -> RunConfig:
+            changed = replace(only, overrides=merged(question.overrides, changes))
+            return grid.expand_rows([question.row], changed, trials=True)[-1]
+
+        every = trials_of(grid.parts_of(question.suite), make, question.overrides)
+        found.append(Search(question.row["label"], title_of(text), tuple(every)))
+    ended, searched = choose(found, question.trials, workspace, means)
+    if ended.failed:
+        raise RunsFailed(f"{len(ended.failed)} trials failed; see failure.txt below {workspace.results / 'work'}")
+    if ended.left:
+        raise RunsLeft(f"{ended.left} trials are left")
+    for one in searched:
+        print(_tried(one), file=sys.stderr)
+    chosen = {one.dataset: one.best.changes for one in searched}
+    configs = [config for text in question.texts for config in _configs(replace(
+        question, datasets=(text,), overrides=merged(question.overrides, chosen.get(title_of(text), {}))), stored)]
+    return searched, configs
+
+
+def _tried(one: Searched) -> str:
+    """What was chosen of how many, in a sentence."""
+    return (f"{one.dataset}: of {len(one.trials)} trials validation chose number {one.best.number}: "
+            f"{words(one.best.changes)} (NDCG@10 {one.best.value:.4f}; as it stands {one.trials[0].value:.4f}).")
 
 
 def _is_own(record: RunRecord, objective: str) -> bool:

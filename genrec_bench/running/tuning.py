@@ -52,17 +52,20 @@ def tune(selection: Selection, trials: int, workspace: Workspace, means: Means, 
     grid.check_overrides(selection.overrides, [t.config for s in found for t in s.trials])
     if without := dict.fromkeys(s.label for s in found if len(s.trials) == 1):
         print(f"left out: {', '.join(without)}: {selection.suite} declares nothing to try", file=sys.stderr)
-    found = _fitting([s for s in found if len(s.trials) > 1], trials, workspace)
-    ended, done = _made(found, workspace, means)
+    ended, done = choose([s for s in found if len(s.trials) > 1], trials, workspace, means)
     pages = trial_pages(selection.suite, Source(workspace.store.read_all(), overrides=selection.overrides))
     pages.write(reports)
     chosen = snippet(done, portable(workspace.command))
     return Tuning(done, chosen, ended, tuple(reports / name for name in pages.files))
 
 
-def _made(found: Sequence[Search], workspace: Workspace, means: Means) -> tuple[Ended, tuple[Searched, ...]]:
+def choose(found: Sequence[Search], number: int, workspace: Workspace,
+           means: Means) -> tuple[Ended, tuple[Searched, ...]]:
     """Make the trials: the first of every search, then the others, which end early where they are hopeless beside it.
+
+    number: of trials that fit the data, of every search. Raises: DoesNotFit where none does.
     """
+    found = _fitting(found, number, workspace)
     until = None if means.minutes is None else time.monotonic() + 60 * means.minutes
     firsts = [workspace.prepare(search.trials[0].config) for search in found]
     ended = run_all(_once(firsts), workspace, means)
