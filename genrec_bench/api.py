@@ -11,11 +11,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import as_named
+from genrec_bench.core.lazy import pandas
 from genrec_bench.datasets import convert as converting
 from genrec_bench.datasets.convert import Converted
 from genrec_bench.experiments import grid as grids
@@ -38,6 +39,9 @@ from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.rankings import Evaluation
 from genrec_bench.running.scheduler import Means
 from genrec_bench.running.tuning import Tuning
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def _naming_source(known: registry.Registry) -> Callable[[str], Callable[[type], type]]:
@@ -161,14 +165,30 @@ def merge(sources: Sequence[Path | str], into: Path | str) -> Merged:
     return merging.merge([Path(folder) for folder in _tuple(sources)], Path(into))
 
 
-def export(to: Path | str, *, results: Path | str = LOCAL, suite: str | None = None,
-           datasets: Sequence[str] | None = None, users: bool = False, force: bool = False) -> Exported:
-    """Write finished runs as one long table, .csv or .parquet: a line a run and metric.
+def frame(results: Path | str = LOCAL, *, per: str = "metric", suite: str | None = None,
+          datasets: Sequence[str] | None = None, trials: bool = False) -> DataFrame:
+    """Finished runs as one pandas frame: a line a metric of a run, a run, or a test row of a run.
 
-    suite, datasets: only these. users: a line a run and test user with its ranks instead. force: replace a file.
-    Raises: UserError before anything is written.
+        scores = frame("results/local").query("metric == 'ndcg' and k == 10 and part == 'test' and level == 'item'")
+        scores.groupby(["dataset", "label", "history"])["value"].agg(["mean", "std", "count"])
+
+    per: "metric" (columns `results.frame.KEY` and METRIC), "run" (RUN: training, cost, machine, versions) or "user"
+    (USER: ranks of each test row, and facts about it). docs/records.md has every column with its unit; what a record
+    does not state is missing, and numbers are unrounded. suite, datasets: only runs of these. trials: also those of
+    `tune`, which no report counts.
+    Raises: UserError for an unknown name, and where no record is one of those.
     """
-    return exporting.export(Path(results), Path(to), users=users, datasets=_tuple(datasets),
+    records = exporting.chosen(Path(results), _tuple(datasets), of_suite(suite) if suite else None, trials=trials)
+    return pandas.concat(exporting.tables(RecordStore(Path(results)), records, per), ignore_index=True)
+
+
+def export(to: Path | str, *, results: Path | str = LOCAL, suite: str | None = None,
+           datasets: Sequence[str] | None = None, per: str = "metric", force: bool = False) -> Exported:
+    """Write what `frame` gives to a file, .csv, .parquet or .jsonl; test rows run by run, so that memory suffices.
+
+    force: replace a file that is there. Raises: UserError before anything is written.
+    """
+    return exporting.export(Path(results), Path(to), per=per, datasets=_tuple(datasets),
                             wanted=of_suite(suite) if suite else None, force=force)
 
 

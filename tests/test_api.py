@@ -185,7 +185,7 @@ def test_merge_and_export(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder of records at .*none"):
         api.merge([tmp_path / "a", tmp_path / "none"], tmp_path / "b")
     assert api.merge([str(tmp_path / "a")], str(tmp_path / "b")).moved == 1
-    done = api.export(tmp_path / "x.csv", results=tmp_path / "b", suite="apao", datasets=["ml-100k"], users=True)
+    done = api.export(tmp_path / "x.csv", results=tmp_path / "b", suite="apao", datasets=["ml-100k"], per="user")
     assert (done.runs, done.lines) == (1, 3) == (1, len((tmp_path / "x.csv").read_text().splitlines()) - 1)
     with pytest.raises(UserError, match="none of the 1 records"):
         api.export(tmp_path / "y.csv", results=tmp_path / "b", suite="bear-sid")

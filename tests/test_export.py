@@ -1,8 +1,9 @@
-"""The long tables of `export`: every number of every record once, unrounded, in CSV and in Parquet."""
+"""The tables of `export`: every number of every record once, unrounded, in each kind of file."""
 
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas
 import pytest
 from pyarrow.parquet import read_table
 
+from genrec_bench import api
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
@@ -19,7 +21,8 @@ from genrec_bench.core.seeds import MAX_SEED
 from genrec_bench.evaluate import score
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.matching import of_suite
-from genrec_bench.results.export import METRICS, USERS, Exported, export, metric_lines
+from genrec_bench.results.export import Exported, export
+from genrec_bench.results.frame import KEY, METRIC, RUN, USER
 from genrec_bench.results.records import RecordStore
 from genrec_bench.results.test_users import ARRAYS, UserFacts, path_of, write_users
 from tests.small_records import all_records, record_of, stored
@@ -53,59 +56,50 @@ def test_every_metric_once_and_unrounded(tmp_path: Path) -> None:
     stored(tmp_path / "r", records)
     assert export(tmp_path / "r", tmp_path / "runs.csv").runs == len(records)
     found = lines(tmp_path / "runs.csv")
-    assert tuple(found[0]) == tuple(METRICS)
+    assert list(found[0]) == [*KEY, *METRIC]
     key = {("valid", "item"): "valid_", ("test", "item"): "", ("test", "id"): "id_", ("valid", "id"): "valid_id_"}
     values = {(row["run_id"], f"{key[row['part'], row['level']]}{row['metric']}@{row['k']}"): float(row["value"])
               for row in found}
     assert values == {(r.run_id, name): value for r in records for name, value in r.metrics.items()}
-    assert len(values) == len(found)
+    assert len(values) == len(found) and {row["history"] for row in found} == {"kept"}
     assert [row["run_id"] for row in found] == sorted(row["run_id"] for row in found)
-
-
-def test_a_line_by_hand() -> None:
-    record = replace(TIGER, metrics={"valid_id_ndcg@10": 0.1 + 0.2, "mine": 2.0, "id_recall@5": 0.5})
-    table = metric_lines(record)
-    assert list(table) == list(METRICS) and set(table["run_id"]) == {TIGER.run_id}
-    assert [list(table[name]) for name in ("part", "level", "metric", "k", "value")] == [
-        ["test", "test", "valid"], ["id", "item", "id"], ["recall", "mine", "ndcg"], [5, None, 10],
-        [0.5, 2.0, 0.30000000000000004]]
-    assert {name: table[name][0] for name in ("dataset", "profile", "method", "backbone", "objectives", "seed")} == {
-        "dataset": "ml-100k", "profile": "quick", "method": "TIGER + cross-entropy", "backbone": "tiger",
-        "objectives": "cross_entropy", "seed": 2}
 
 
 def test_the_largest_seed_fits_into_both_kinds_of_file(tmp_path: Path) -> None:
     record = record_of("ml-100k", "tiger", MAX_SEED)
     stored(tmp_path / "r", [record])
-    for ending in ("csv", "parquet"):
+    for ending in ("csv", "parquet", "jsonl"):
         export(tmp_path / "r", tmp_path / f"x.{ending}")
     assert set(read_table(tmp_path / "x.parquet")["seed"].to_pylist()) == {MAX_SEED} == {
         int(line["seed"]) for line in lines(tmp_path / "x.csv")}
 
 
-@pytest.mark.parametrize("users", [False, True])
-def test_parquet_says_what_csv_says(results: Path, tmp_path: Path, users: bool) -> None:
-    for ending in ("csv", "parquet"):
-        export(results, tmp_path / f"x.{ending}", users=users)
+@pytest.mark.parametrize(("per", "columns"), [("metric", KEY | METRIC), ("run", RUN), ("user", USER)])
+def test_all_kinds_of_file_say_the_same(results: Path, tmp_path: Path, per: str, columns: dict[str, str]) -> None:
+    for ending in ("csv", "parquet", "jsonl"):
+        export(results, tmp_path / f"x.{ending}", per=per)
     table = read_table(tmp_path / "x.parquet")
-    assert table.column_names == list(USERS if users else METRICS)
-    assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()] == \
-        lines(tmp_path / "x.csv")
+    assert table.column_names == list(columns)
+    rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert rows == table.to_pylist()
+    assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows] == lines(tmp_path / "x.csv")
+    pandas.testing.assert_frame_equal(api.frame(results, per=per).astype(object), table.to_pandas().astype(object),
+                                      check_dtype=False)
 
 
 def test_equal_records_give_equal_bytes(results: Path, tmp_path: Path) -> None:
-    for ending in ("csv", "parquet"):
+    for ending in ("csv", "parquet", "jsonl"):
         for name in "ab":
-            export(results, tmp_path / f"{name}.{ending}", users=True)
+            export(results, tmp_path / f"{name}.{ending}", per="user")
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
 
 
 # Users
 
 def test_one_line_a_user_with_what_is_known_of_them(results: Path, tmp_path: Path) -> None:
-    assert export(results, tmp_path / "users.csv", users=True) == Exported(lines=7, runs=2)
+    assert export(results, tmp_path / "users.csv", per="user") == Exported(lines=7, runs=2)
     found = lines(tmp_path / "users.csv")
-    assert tuple(found[0]) == tuple(USERS)
+    assert list(found[0]) == list(USER)
     assert [tuple(row.values())[1:] for row in found if row["run_id"] == KNN.run_id] == [
         ("0", "0", "1", "2", "1", "0", "2", "1", "3", "7", "5", "0", "1"),
         ("1", "1", "0", "1", "0", "0", "1", "0", "4", "0", "6", "1", "0"),
@@ -124,7 +118,7 @@ def test_the_metrics_of_a_run_follow_from_its_users(tmp_path: Path) -> None:
         ranks = Rankings(draw.integers(0, 21, 50), draw.integers(1, 4, 50), draw.integers(0, 21, 50))
         some.append(replace(record_of("ml-100k", "tiger", seed), metrics=score(ranks)))
         RecordStore(folder).write(some[-1], ranks, ranks)
-    export(folder, tmp_path / "users.parquet", users=True)
+    export(folder, tmp_path / "users.parquet", per="user")
     table = pandas.read_parquet(tmp_path / "users.parquet")
     for record in some:
         own = table[table["run_id"] == record.run_id].sort_values("row")
@@ -135,7 +129,7 @@ def test_the_metrics_of_a_run_follow_from_its_users(tmp_path: Path) -> None:
 def test_facts_of_other_users_are_refused(results: Path, tmp_path: Path) -> None:
     write_users(path_of(RecordStore(results), "apao_office", SPLIT), UserFacts(SPLIT, *(np.arange(3),) * len(ARRAYS)))
     with pytest.raises(UserError, match=f"run {KNN.run_id} has ranks of 4 rows"):
-        export(results, tmp_path / "users.csv", users=True)
+        export(results, tmp_path / "users.csv", per="user")
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
 
 
@@ -164,7 +158,8 @@ def test_only_some_datasets_and_suites(tmp_path: Path) -> None:
     (("--to", "x.csv", "--results", "nowhere"), "no records below nowhere"),
     (("--to", "x.csv", "--datasets", "ml-10k"), "Did you mean 'ml-100k'"),
     (("--to", "x.csv", "--suite", "apao", "--results", "odd"), "none of the 1 records below odd is one of those asked"),
-    (("--to", "x.csv", "--user"), "--users"), ((), "--to")])
+    (("--to", "x.csv", "--user"), "--users"), (("--to", "x.csv", "--users", "--runs"), "not allowed with"),
+    ((), "--to")])
 def test_mistakes_leave_nothing_behind(results: Path, tmp_path: Path, words: tuple[str, ...], told: str, capsys: Any,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

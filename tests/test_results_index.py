@@ -13,7 +13,8 @@ import pytest
 
 from genrec_bench.cli import main
 from genrec_bench.results import diagnoses
-from genrec_bench.results.index import HEADER, NAME, described, index_text, write_index
+from genrec_bench.results.frame import facts
+from genrec_bench.results.index import HEADER, NAME, index_text, write_index
 from genrec_bench.results.records import RunRecord
 from tests.small_records import all_records, record_of, stored, suite_record
 from tests.test_diagnoses import diagnosis
@@ -50,11 +51,11 @@ def test_what_a_record_does_not_state_is_an_empty_cell(tmp_path: Path) -> None:
 def test_stages_and_objectives_in_their_order() -> None:
     first = suite_record("TIGER + cross-entropy", 0, 0.1)
     second = suite_record("TIGER + CE → DMPO", 0, 0.1, after=first)
-    assert described(second)["objectives"] == "cross_entropy > dmpo"
+    assert facts(second)["objective"] == "cross_entropy > dmpo"
     config = {**first.config, "objectives": [{"name": "b"}, {"name": "a", "weight": 2.0}],
               "uses": [{"take": "weights", "run": {"objectives": [{"name": "c"}]}}]}
-    assert described(replace(first, config=config))["objectives"] == "c > b + a"
-    assert described(record_of("ml-100k", "sasrec", 0))["objectives"] is None
+    assert facts(replace(first, config=config))["objective"] == "c > b + a"
+    assert facts(record_of("ml-100k", "sasrec", 0))["objective"] is None
 
 
 def test_equal_records_give_equal_bytes_in_whatever_order_they_came(tmp_path: Path) -> None:

@@ -20,3 +20,4 @@ class LazyModule(ModuleType):
 
 torch = LazyModule("torch")
 F = LazyModule("torch.nn.functional")
+pandas = LazyModule("pandas")
