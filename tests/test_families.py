@@ -19,7 +19,7 @@ from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting import rows, verdicts
 from genrec_bench.reporting.families import Tested
 from genrec_bench.reporting.load import arrange
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Family, Suite, load_suite
 from genrec_bench.reporting.tables import missing_note
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -46,7 +46,7 @@ def kept(folder: Path, records: Sequence[RunRecord], share: float) -> list[RunRe
 
 def families_of(records: Sequence[RunRecord], folder: Path, *families: Family) -> tuple[Tested, ...]:
     suite = load_suite("apao")
-    return Material.of(Suite("apao", suite.title, None, suite.rows, families=families), records, folder).families
+    return ReportData.of(Suite("apao", suite.title, None, suite.rows, families=families), records, folder).families
 
 
 def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):

@@ -18,7 +18,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.reporting.figures import bands, curves, forest, plane, ranking, results
 from genrec_bench.reporting.figures.bands import FEW
 from genrec_bench.reporting.load import summarise
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts, path_of, write_users
 from tests.small_records import SEEDS, apao, record_of, suite_record
@@ -184,7 +184,7 @@ def made_up() -> list[RunRecord]:
     return [replace(r, identity={**r.identity, "split_fingerprint": FINGERPRINT}) for r in found]
 
 
-def stored(folder: Path, users: int = USERS, facts: bool = True) -> Material:
+def stored(folder: Path, users: int = USERS, facts: bool = True) -> ReportData:
     """The records with ranks: the better its mean, the more targets a method hits."""
     store, records = RecordStore(folder), made_up()
     for record in records:
@@ -196,11 +196,11 @@ def stored(folder: Path, users: int = USERS, facts: bool = True) -> Material:
         write_users(path_of(store, "ml-100k", FINGERPRINT), UserFacts(
             FINGERPRINT, np.arange(USERS), np.full(USERS, 10), np.arange(USERS) // 4, 5 + np.arange(USERS) % 40,
             np.full(USERS, 5), np.full(USERS, -1)))
-    return Material.of(apao(), records, folder)
+    return ReportData.of(apao(), records, folder)
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+def material(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return stored(tmp_path_factory.mktemp("records"))
 
 
@@ -222,7 +222,7 @@ def names(axes: object) -> list[str]:
     return [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
 
 
-def test_forest_shows_every_declared_test(material: Material, figures: list) -> None:
+def test_forest_shows_every_declared_test(material: ReportData, figures: list) -> None:
     picture = forest.forest_figure(material, None)
     tests = [t for one in material.families for t in one.tests]
     # Pairwise against cross-entropy, MSL against it, cross-entropy and Pairwise against SASRec; Pointwise lacks a seed
@@ -236,10 +236,10 @@ def test_forest_shows_every_declared_test(material: Material, figures: list) -> 
     first = figures[0].axes[0].lines[1]
     assert tuple(first.get_xdata()) == tests[0].comparison.interval
     assert "4 tests in 3 families, 3 seeds" in picture.text and not picture.text.endswith(".")
-    assert forest.forest_figure(Material.of(apao(), made_up()), None) is None
+    assert forest.forest_figure(ReportData.of(apao(), made_up()), None) is None
 
 
-def test_ranking_is_by_mean_and_of_complete_rows(material: Material, figures: list) -> None:
+def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData, figures: list) -> None:
     picture = ranking.ranking_figure(material, material.blocks[0])
     axes, bars = figures[0].axes
     shown = names(axes)
@@ -254,27 +254,27 @@ def test_ranking_is_by_mean_and_of_complete_rows(material: Material, figures: li
     ordered = [g for g in material.blocks[0].groups if g.name in shown]
     pairs = all_pairs([material.values(g) for g in ordered])
     assert sorted(map(sorted, joined)) == sorted(sorted(places[ordered[i].name] for i in c) for c in pairs.together())
-    assert ranking.ranking_figure(Material.of(apao(), made_up()), material.blocks[0]) is None
+    assert ranking.ranking_figure(ReportData.of(apao(), made_up()), material.blocks[0]) is None
 
 
-def test_ranking_of_one_test_user_is_none(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = Material.values
-    monkeypatch.setattr(Material, "values", lambda self, group: values(self, group)[:, :1])
+def test_ranking_of_one_test_user_is_none(material: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = ReportData.values
+    monkeypatch.setattr(ReportData, "values", lambda self, group: values(self, group)[:, :1])
     picture = ranking.ranking_figure(material, material.blocks[0])
     assert picture.files is None and picture.text.endswith("it needs more than one test user: one allows no test")
 
 
 def test_ranking_of_one_method_says_what_is_missing(tmp_path: Path) -> None:
     records = [r for r in made_up() if r.label == "TIGER + MSL"]
-    alone = Material.of(apao(), records, stored_records(tmp_path, records).root)
+    alone = ReportData.of(apao(), records, stored_records(tmp_path, records).root)
     picture = ranking.ranking_figure(alone, alone.blocks[0])
-    assert ranking.ranking_figure(Material.of(apao(), records, tmp_path / "no ranks"), alone.blocks[0]) is None
+    assert ranking.ranking_figure(ReportData.of(apao(), records, tmp_path / "no ranks"), alone.blocks[0]) is None
     assert picture.files is None and "TIGER + cross-entropy" in picture.text and "--suite apao" in picture.text
     assert "TIGER + MSL;" not in picture.text
     assert picture.text.startswith("Ranking with critical differences: no picture; it needs ")  # the report adds where
 
 
-def test_positions_and_seconds_by_hand(material: Material) -> None:
+def test_positions_and_seconds_by_hand(material: ReportData) -> None:
     """Pairwise: 300 with and 100 without gradient against 100 of cross-entropy; untrained rows have no seconds."""
     block = material.blocks[0]
     points = {p.group.name: p for p in plane.positions(block, "TIGER")}
@@ -287,7 +287,7 @@ def test_positions_and_seconds_by_hand(material: Material) -> None:
     assert not {"Popularity", "Item-kNN"} & {p.group.name for p in timed}
 
 
-def test_plane_draws_what_was_trained(material: Material, figures: list) -> None:
+def test_plane_draws_what_was_trained(material: ReportData, figures: list) -> None:
     picture = plane.plane_figure(material, material.blocks[0])
     left, right = figures[0].axes
     for axes in (left, right):
@@ -298,13 +298,13 @@ def test_plane_draws_what_was_trained(material: Material, figures: list) -> None
     front = next(line for line in left.lines if line.get_label() == "best for the cost")
     assert list(front.get_xdata()) == [1.0, 4.0] and list(front.get_ydata()) == pytest.approx([0.041, 0.051])
     assert "cpu, 1 thread" in picture.text and "TIGER + APAO-Pointwise" in picture.text
-    baselines = Material.of(apao(), [r for r in made_up() if "baseline" in r.config and r.config["baseline"]])
+    baselines = ReportData.of(apao(), [r for r in made_up() if "baseline" in r.config and r.config["baseline"]])
     assert plane.plane_figure(baselines, baselines.blocks[0]) is None
 
 
 @pytest.mark.parametrize(("draw", "fact"), [(bands.popularity_figure, "target_count"),
                                             (bands.history_figure, "user_count")])
-def test_bands_show_means_of_their_users(material: Material, figures: list, draw: object, fact: str) -> None:
+def test_bands_show_means_of_their_users(material: ReportData, figures: list, draw: object, fact: str) -> None:
     block = material.blocks[0]
     draw(material, block)
     axes = figures[0].axes[0]
@@ -319,7 +319,7 @@ def test_bands_show_means_of_their_users(material: Material, figures: list, draw
     assert any(b.users < FEW for b in found) == (fact == "target_count")
 
 
-def test_bands_name_intervals_of_nothing_found(material: Material, figures: list) -> None:
+def test_bands_name_intervals_of_nothing_found(material: ReportData, figures: list) -> None:
     """Pale where a method finds no target of a band; of these records popularity finds none at all."""
     block = material.blocks[0]
     picture = bands.history_figure(material, block)
@@ -342,11 +342,11 @@ def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
     other = stored(tmp_path / "other", users=USERS - 1)
     with pytest.raises(UserError, match="159 test rows.*160"):
         bands.popularity_figure(other, other.blocks[0])
-    alone = Material.of(apao(), made_up())
+    alone = ReportData.of(apao(), made_up())
     assert bands.history_figure(alone, alone.blocks[0]) is None
 
 
-def test_a_panel_has_the_best_rows_in_validation(material: Material) -> None:
+def test_a_panel_has_the_best_rows_in_validation(material: ReportData) -> None:
     """Of many rows cross-entropy and those with the highest validation; the baselines always."""
     block = material.blocks[0]
     chosen = bands._compared(replace(block, groups=tuple(
@@ -354,11 +354,11 @@ def test_a_panel_has_the_best_rows_in_validation(material: Material) -> None:
         for g in block.groups if g.row.backbone and not block.missing(g) for i in range(4))
         + tuple(g for g in block.groups if not g.row.backbone)), "TIGER")
     assert len(chosen) == bands.MOST and [g.row.backbone for g in chosen[:3]] == [None] * 3
-    scores = [g.metric("valid_ndcg@10").mean for g in chosen[3:]]
+    scores = [g.mean("valid_ndcg@10") for g in chosen[3:]]
     assert scores == pytest.approx([0.031] + [0.051] * 4)
 
 
-def test_a_row_without_all_seeds_has_hollow_dots_and_no_mean(material: Material, figures: list) -> None:
+def test_a_row_without_all_seeds_has_hollow_dots_and_no_mean(material: ReportData, figures: list) -> None:
     results.results_figure(material, material.blocks[0])
     axes = next(a for a in figures[0].axes if "APAO-Pointwise (2 of 3 seeds)" in names(a))
     place = dict(zip(names(axes), axes.get_yticks(), strict=True))
@@ -370,7 +370,7 @@ def test_a_row_without_all_seeds_has_hollow_dots_and_no_mean(material: Material,
     assert means[place["MSL"]] == pytest.approx(0.041)
 
 
-def test_curves_have_deviations_and_thin_lines_for_single_seeds(material: Material, figures: list) -> None:
+def test_curves_have_deviations_and_thin_lines_for_single_seeds(material: ReportData, figures: list) -> None:
     curves.curves_figure(material, material.blocks[0])
     axes = next(a for a in figures[0].axes if a.get_title("left") == "TIGER")
     thin = [line for line in axes.lines if line.get_linewidth() < 1]
@@ -380,14 +380,14 @@ def test_curves_have_deviations_and_thin_lines_for_single_seeds(material: Materi
     assert (edges.min(), edges.max()) == pytest.approx((0.03, 0.032))  # 0.031 ± 0.001
 
 
-def test_equal_records_give_equal_pictures(material: Material) -> None:
-    again = Material.of(apao(), list(reversed(made_up())), material.results)
+def test_equal_records_give_equal_pictures(material: ReportData) -> None:
+    again = ReportData.of(apao(), list(reversed(made_up())), material.results)
     for draw in (ranking.ranking_figure, bands.popularity_figure):
         first, second = (draw(m, m.blocks[0]) for m in (material, again))
         assert first == second and set(first.files) == {"png", "svg"}
 
 
-def test_principal_rows_are_whole_and_plain(material: Material) -> None:
+def test_principal_rows_are_whole_and_plain(material: ReportData) -> None:
     block = material.blocks[0]
     own = results.principal(block, "TIGER", 14)
     assert [g.name for g in own] == ["cross-entropy", "MSL", "APAO-Pairwise"]

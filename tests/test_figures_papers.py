@@ -17,7 +17,7 @@ from genrec_bench.reporting.figures import ablations, comparisons, efficiency, r
 from genrec_bench.reporting.figures.base import Picture, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of
@@ -55,12 +55,12 @@ def ranks_of(run_id: str) -> Rankings:
     return Rankings(ranks, np.where(ranks, 1, 0), ranks)
 
 
-def material_of(suite: Suite, folder: Path | None, records: list[RunRecord]) -> Material:
+def material_of(suite: Suite, folder: Path | None, records: list[RunRecord]) -> ReportData:
     if folder is not None:
         store = RecordStore(folder)
         for record in records:
             store.write(record, ranks_of(record.run_id), ranks_of(record.run_id))
-    return Material.of(suite, records, folder)
+    return ReportData.of(suite, records, folder)
 
 
 def labels_of(suite: Suite, *words: str, backbone: str = "") -> list[str]:
@@ -72,7 +72,7 @@ def all_seeds(suite: Suite, labels: list[str], **more) -> list[RunRecord]:
     return [run_of(suite, label, seed, **more) for label in labels for seed in SEEDS]
 
 
-def drawn(name: str, material: Material, block: Block):
+def drawn(name: str, material: ReportData, block: Block):
     return next(p for p in plates(material.suite) if p.name == name).draw(material, block)
 
 
@@ -194,8 +194,8 @@ def test_differences_are_paired_by_user(tmp_path):
     assert runs.paired(material, bear, bear, "hr@5").high == 0.0
     around = runs.alone(material, bear, "hr@5")
     assert around.value == pytest.approx(hits[0]) and 0 < around.low < around.value < around.high < 1
-    assert runs.alone(Material.of(suite, list(bear.records)), bear, "hr@5") is None
-    assert runs.paired(Material.of(suite, list(bear.records)), bear, bear, "hr@5") is None
+    assert runs.alone(ReportData.of(suite, list(bear.records)), bear, "hr@5") is None
+    assert runs.paired(ReportData.of(suite, list(bear.records)), bear, bear, "hr@5") is None
 
 
 def test_missing_rows_are_named_with_a_command(tmp_path):
@@ -213,7 +213,7 @@ def test_missing_rows_are_named_with_a_command(tmp_path):
     assert drawn("bear-s-dpo", smoke, smoke.blocks[0]) is None
 
 
-def figure_of(monkeypatch, module, name: str, material: Material):
+def figure_of(monkeypatch, module, name: str, material: ReportData):
     """The picture and the figure that its files would be made of."""
     made = []
     monkeypatch.setattr(module, "image_bytes", lambda figure: made.append(figure) or {})
@@ -307,5 +307,5 @@ def test_equal_records_give_equal_bytes(tmp_path, suite, labels, name):
     first, second = (drawn(name, m, m.blocks[0]) for m in (
         material_of(suite_of(suite), tmp_path, rs) for rs in (records, records[::-1])))
     assert first == second and first.files["png"].startswith(PNG) and b"<svg" in first.files["svg"]
-    bare = Material.of(suite_of(suite), records)  # without ranks: scores alone
+    bare = ReportData.of(suite_of(suite), records)  # without ranks: scores alone
     assert drawn(name, bare, bare.blocks[0]).files["png"].startswith(PNG)

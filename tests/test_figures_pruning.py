@@ -7,8 +7,8 @@ import pytest
 from genrec_bench.reporting import pruning
 from genrec_bench.reporting.figures import beams, lost, panels
 from genrec_bench.reporting.load import arrange
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pruning import Searched
+from genrec_bench.reporting.report_data import ReportData
 from tests.small_diagnoses import diagnosis_of
 from tests.test_figures_papers import figure_of, run_of, suite_of
 
@@ -26,8 +26,8 @@ def diagnosed(seeds: dict[str, int], skill: dict[str, float] | None = None, runs
     return pruning.searched(block, found)
 
 
-def material_of(found: Searched, suite: str = "apao") -> Material:
-    material = Material(suite_of(suite), (found.block,))
+def material_of(found: Searched, suite: str = "apao") -> ReportData:
+    material = ReportData(suite_of(suite), (found.block,))
     material.__dict__["searched"] = {found.block.name: found}
     return material
 

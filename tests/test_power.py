@@ -15,10 +15,10 @@ from genrec_bench.analysis.noise import pooled, self_comparison
 from genrec_bench.contracts import Rankings
 from genrec_bench.reporting import power
 from genrec_bench.reporting.figures import power as drawn
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import printed_gain
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.records import RecordStore
 from tests.small_records import apao, record_of, table_rows
 
@@ -29,7 +29,7 @@ HEADING = f"### {BLOCK}: noise floor\n"
 
 
 def material(folder: Path, seeds: Sequence[int], more: Sequence[int] = (), *, profile: str = "standard",
-             rows: Sequence[str] = (CE, POINTWISE)) -> Material:
+             rows: Sequence[str] = (CE, POINTWISE)) -> ReportData:
     """Rows with ranks of their own at some seeds, cross-entropy at `more` seeds too."""
     records = []
     for place, label in enumerate(rows):
@@ -40,10 +40,10 @@ def material(folder: Path, seeds: Sequence[int], more: Sequence[int] = (), *, pr
             ranks = Rankings(hit.astype(int), np.ones(USERS, dtype=int), hit.astype(int))
             RecordStore(folder).write(record, ranks, ranks)
             records.append(record)
-    return Material.of(apao(), records, folder)
+    return ReportData.of(apao(), records, folder)
 
 
-def section(made: Material) -> tuple[str, Pages]:
+def section(made: ReportData) -> tuple[str, Pages]:
     pages = Pages()
     return "\n\n".join(power.section(made, pages, "apao")), pages
 
@@ -126,7 +126,7 @@ def test_too_few_seeds_are_said_in_a_line(tmp_path):
 def test_nothing_is_said_without_ranks_or_of_smoke(tmp_path):
     made = material(tmp_path, range(4))
     records = [r for g in made.blocks[0].groups for r in g.records]
-    for other in (Material.of(apao(), records), material(tmp_path / "smoke", range(4), profile="smoke")):
+    for other in (ReportData.of(apao(), records), material(tmp_path / "smoke", range(4), profile="smoke")):
         assert section(other)[0] == ""
 
 

@@ -17,7 +17,7 @@ from genrec_bench.commands import report
 from genrec_bench.core.errors import UserError
 from genrec_bench.reporting import markdown
 from genrec_bench.reporting.figures.style import looks
-from genrec_bench.reporting.load import Block, Group, arrange, summarise
+from genrec_bench.reporting.load import Block, Group, arrange, run_table, summarise
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import why_not, why_not_group
@@ -104,7 +104,7 @@ def test_why_not_beside_the_paper():
     ids = record_of("apao_office", "tiger", 0, tokenizer={"name": "rq_kmeans"})
     assert arrange(suite, [ids]) == []
     group = arrange(suite, [record_of("apao_office", "tiger", 0)])[0].groups[0]
-    assert "tokenizer rq_kmeans" in why_not_group(replace(group, records=(ids,)), paper)
+    assert "tokenizer rq_kmeans" in why_not_group(replace(group, runs=run_table([ids])), paper)
     assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason({"training": {"epochs": 5}})
     assert "training.weight_decay is 0.1, 0.01 where the paper's" in reason({"training": {"weight_decay": 0.1}})
     assert "decoding.temperature is 2.0, 1.0 where" in reason({"decoding": {"temperature": 2.0}})
@@ -159,7 +159,7 @@ def test_the_rule_about_the_users_history(tmp_path):
 def test_no_two_methods_look_alike():
     rows = [Row({"baseline": {"name": name}}) for name in ("sasrec", "item_knn", *(f"m{i}" for i in range(16)))]
     record = record_of("ml-100k", "sasrec", 0)
-    block = Block("b", "ml-100k", "quick", tuple(Group(row, row.key, (record,)) for row in rows))
+    block = Block("b", "ml-100k", "quick", tuple(Group(row, row.key, run_table([record])) for row in rows))
     assert len(set(looks([block]).values())) == len(rows)
 
 

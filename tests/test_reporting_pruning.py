@@ -15,9 +15,9 @@ from genrec_bench.reporting.figures import beams, lost
 from genrec_bench.reporting.figures.base import plates
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.pruning import OTHER, OWN, Searched
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
@@ -58,9 +58,9 @@ def found_of(found: list[tuple[RunRecord, Diagnosis]], suite: str = "apao") -> S
     return result
 
 
-def material_of(found: Searched, suite: str = "apao") -> Material:
+def material_of(found: Searched, suite: str = "apao") -> ReportData:
     """What a report with this one block is made from."""
-    material = Material(load_suite(suite), (found.block,))
+    material = ReportData(load_suite(suite), (found.block,))
     material.__dict__["searched"] = {found.block.name: found}
     return material
 
@@ -321,7 +321,7 @@ def test_a_report_with_diagnoses(tmp_path, suite, labels, names):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_without_diagnoses_is_as_before_but_for_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(Material, "families", ())
+    monkeypatch.setattr(ReportData, "families", ())
     records = [run_of(CE), record_of("ml-100k", "popularity", 0)]
     store = stored(tmp_path / "results", records)
     before = render_suite("apao", records, tmp_path / "r").read_text()

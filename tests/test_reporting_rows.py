@@ -16,9 +16,9 @@ from genrec_bench.reporting import markdown
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.matching import other_runs, row_numbers
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import why_not
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, all_records, record_of, suite_record, table_rows, unseeded_elsewhere
@@ -189,7 +189,7 @@ def whole() -> list[RunRecord]:
 
 
 def comparisons(folder: Path, records: list[RunRecord], overrides: Any = None) -> list[tuple]:
-    found = Material.of(load_suite("apao"), records, folder, overrides).families
+    found = ReportData.of(load_suite("apao"), records, folder, overrides).families
     return [(one.family.name, one.profile, len(one.tests), [(t.group.label, t.p_holm) for t in one.tests], one.absent)
             for one in found]
 

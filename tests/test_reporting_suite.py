@@ -15,9 +15,9 @@ from genrec_bench.reporting.figures import curves
 from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import NO_MATTER, _settings, comparable_rows, coverage, why_not_group
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, as_stated, load_suite
 from genrec_bench.results.records import RunRecord
 from tests.small_records import SEEDS, record_of, suite_record, table_rows
@@ -181,7 +181,7 @@ def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
 
     monkeypatch.setattr(curves.Axes, "plot", kept)
     monkeypatch.setattr(curves, "image_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
-    panels = curves.curves_figure(Material(load_suite("apao"), (block,)), block).files
+    panels = curves.curves_figure(ReportData(load_suite("apao"), (block,)), block).files
     assert panels == {"panels": ["Baselines", "TIGER", "Llama"]}
     epochs, values, line = drawn["CE → CE"]
     assert epochs == list(range(12, 25)) and line == "--"

@@ -18,7 +18,7 @@ from genrec_bench.experiments import file_forms
 from genrec_bench.reporting import markdown, training_free
 from genrec_bench.reporting.best_printed import beside_printed, best_printed, shares
 from genrec_bench.reporting.groups import FEW
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results import test_users
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -152,7 +152,7 @@ def test_rows_of_one_user_stand_together() -> None:
 
 def test_the_interval_is_that_of_users(store: RecordStore, suite: str) -> None:
     """For one row a user: that of all other reports, and about the middle 95 % of draws of users."""
-    office = beside_printed(Material.of(load_suite(suite), store.read_all(), store.root))[0]
+    office = beside_printed(ReportData.of(load_suite(suite), store.read_all(), store.root))[0]
     values = np.array([[gain(r) for r in store.read_ranks(office.group.records[0]).ranks]])
     assert office.ndcg[0] == mean_interval(values) == office.users_first[0]
     random = np.random.default_rng(2)
@@ -220,7 +220,7 @@ def test_data_sets_that_are_missing(store: RecordStore, suite: str) -> None:
 
 def test_how_rows_were_tuned_and_which_are_missing(store: RecordStore, suite: str) -> None:
     every = store.read_all()
-    material = Material.of(load_suite(suite), every, store.root)
+    material = ReportData.of(load_suite(suite), every, store.root)
     row = next(r for r in every if (r.dataset, r.label) == ("apao_office", "Item-kNN"))
     trial = SimpleNamespace(is_trial=True, config={"baseline": {"name": "item_knn"}}, dataset="apao_office",
                             profile=row.profile, method=row.method, metrics={"valid_ndcg@10": 0.2})

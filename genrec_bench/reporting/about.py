@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genrec_bench.core import registry
-from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.load import Block, Group, unique_runs
 from genrec_bench.reporting.rows import flatten
 from genrec_bench.reporting.tables import DASH, number, pipe
 from genrec_bench.results.records import RunRecord
@@ -162,7 +162,7 @@ def machines(blocks: Sequence[Block]) -> str:
     """Where the records were made: one row a distinct machine, set of versions and commit."""
     keys = ("cpu", "device", "threads", "platform", *VERSIONS, "commit")
     counts: Counter[tuple[str, ...]] = Counter()
-    for record in records_of(blocks):
+    for record in unique_runs(blocks)["record"]:
         facts = {k: str(record.provenance[k]) if record.provenance.get(k) not in (None, "") else DASH for k in keys}
         changed = " (changed files)" if record.provenance.get("dirty") else ""
         facts["commit"] = facts["commit"] if facts["commit"] == DASH else f"`{facts['commit'][:10]}`{changed}"
@@ -174,15 +174,10 @@ def machines(blocks: Sequence[Block]) -> str:
 
 def code_note(blocks: Sequence[Block]) -> str:
     """A warning where the records were made by different or uncommitted code, or ""."""
-    commits = {r.provenance.get("commit") for r in records_of(blocks)}
+    commits = {r.provenance.get("commit") for r in unique_runs(blocks)["record"]}
     parts = [f"The runs come from {len(commits)} commits." if len(commits) > 1 else "",
              "Some were made with files changed since the commit."
-             if any(r.provenance.get("dirty") for r in records_of(blocks)) else "",
+             if any(r.provenance.get("dirty") for r in unique_runs(blocks)["record"]) else "",
              "Some were begun with other versions (`provenance.earlier` in their records)."
-             if any(r.provenance.get("earlier") for r in records_of(blocks)) else ""]
+             if any(r.provenance.get("earlier") for r in unique_runs(blocks)["record"]) else ""]
     return " ".join(p for p in parts if p)
-
-
-def records_of(blocks: Sequence[Block]) -> list[RunRecord]:
-    """All records that a report shows, each once."""
-    return list({r.run_id: r for b in blocks for g in b.groups for r in g.records}.values())

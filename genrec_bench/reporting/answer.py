@@ -28,9 +28,9 @@ def answer(suite: Suite, blocks: Sequence[Block], tested: Collection[str] = ()) 
 
 
 def _sentences(block: Block, wanted: Collection[str | None], tested: bool) -> list[str]:
-    scored = [(g, g.metric(METRIC)) for g in block.groups if g.metric_values(METRIC) and not block.missing(g)]
+    scored = [(g, g.summary(METRIC)) for g in block.groups if g.values(METRIC) and not block.missing(g)]
     if not scored:
-        known = any(g.metric_values(METRIC) for g in block.groups)
+        known = any(g.values(METRIC) for g in block.groups)
         return ["No row has all its seeds yet." if known else f"No record has {title_of(METRIC)}."]
     sentences = [*_best(scored), *([] if tested else _objectives(block, scored))]
     absent = [name for name in REFERENCES if name in wanted and name not in {g.row.baseline for g, _ in scored}]

@@ -12,8 +12,8 @@ from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.core import registry
 from genrec_bench.reporting.groups import CHOSEN_BY
 from genrec_bench.reporting.load import Block, Group, data_of
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import Paper, Reported, load_paper, paper_names
+from genrec_bench.reporting.report_data import ReportData
 
 APART = "not told apart"
 METRIC, HITS = "ndcg@10", "recall@10"
@@ -96,10 +96,10 @@ class Beside:
 
 def training_free(block: Block) -> list[Group]:
     """The rows of a block in which nothing is learned by chance: baselines without a seed."""
-    return [g for g in block.groups if g.row.baseline and not g.row.seeded and g.metric_values(CHOSEN_BY)]
+    return [g for g in block.groups if g.row.baseline and not g.row.seeded and g.values(CHOSEN_BY)]
 
 
-def beside_printed(material: Material) -> list[Beside]:
+def beside_printed(material: ReportData) -> list[Beside]:
     """A line for each data set with a printed row, whole data and ranks at hand, in the papers' order."""
     found: dict[str, Beside] = {}
     for block in sorted(material.blocks, key=_rank):
@@ -126,12 +126,12 @@ def _thinned(block: Block) -> bool:
                 or split.get("max_users"))
 
 
-def _beside(material: Material, block: Block, printed: Best) -> Beside | None:
+def _beside(material: ReportData, block: Block, printed: Best) -> Beside | None:
     """None without a training-free row or its ranks."""
     rows = training_free(block)
     if not rows:
         return None
-    group = max(rows, key=lambda g: g.metric(CHOSEN_BY).mean)
+    group = max(rows, key=lambda g: g.mean(CHOSEN_BY))
     if material.row_values(group) is None:
         return None
     ndcg, recall = (row_means(material, group, metric) for metric in ("ndcg", "recall"))
@@ -140,14 +140,14 @@ def _beside(material: Material, block: Block, printed: Best) -> Beside | None:
     return Beside(block, group, printed, ndcg, recall, first)
 
 
-def row_means(material: Material, group: Group, metric: str) -> tuple[Estimate, Estimate]:
+def row_means(material: ReportData, group: Group, metric: str) -> tuple[Estimate, Estimate]:
     """A metric of a row at 10 with interval over users, the history kept and taken out; its ranks are at hand."""
     kept, unseen = (np.concatenate([shares(values[None], material.row_users(group)) for values in
                                     material.row_values(group, metric, unseen=unseen)]) for unseen in (False, True))
     return mean_interval(kept), mean_interval(unseen)
 
 
-def trained_beside(one: Beside, others: Sequence[Material]) -> list[tuple[Material, Group]]:
+def trained_beside(one: Beside, others: Sequence[ReportData]) -> list[tuple[ReportData, Group]]:
     """The baselines whose training draws random numbers, on the same data and rows, from whatever suite, with ranks at
     hand."""
     data, found = data_of(one.group.records[0]), {}

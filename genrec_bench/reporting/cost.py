@@ -9,70 +9,51 @@ from typing import Any
 
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.suite_files import load_profile, profile_names
-from genrec_bench.reporting.load import Block, Group, summarise
+from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.tables import DASH, by_family, number, pipe
+from genrec_bench.results.frame import PASSES
 
 PLAN = "plan.csv"  # below --results
 MIB = 2**20
-PASSES = ("histories_with_gradient", "histories_without_gradient", "positions_with_gradient",
-          "positions_without_gradient")
-EFFICIENCY_HEADER = ("dataset", "profile", "method", "n", "parameters", "epochs", "best_epoch", "first_stage_epochs",
-                     "steps", "seconds_per_epoch", "train_seconds", "first_stage_seconds", "total_seconds", *PASSES,
-                     "decode_users_per_second", "peak_memory_bytes", "device", "threads")
+MEANS = ("parameters", "epochs", "best_epoch", "first_stage_epochs", "steps", "seconds_per_epoch", "train_seconds",
+         "first_stage_seconds", "total_seconds", *PASSES, "decode_users_per_second", "peak_memory_bytes")
+EFFICIENCY_HEADER = ("dataset", "profile", "method", "n", *MEANS, "device", "threads")
 PLAN_HEADER = ("suite", "profile", "grid", "dataset", "runs", "seconds", "device", "threads")
 Spread = tuple[float, float] | None  # least and most
 
 
 def efficiency_rows(block: Block) -> list[list[Any]]:
-    """Means over seeds, unrounded, in the order of EFFICIENCY_HEADER.
-
-    Steps, passes and train_seconds are those of all stages; epochs, seconds_per_epoch and total_seconds of the last.
-    """
-    rows = []
-    for g in block.groups:
-        sums = {k: summarise(g.all_stages("passes", k)).mean for k in PASSES}
-        rows.append([block.dataset, block.profile, g.label, len(g.seeds),
-                     *(g.training(k).mean for k in ("parameters", "epochs", "best_epoch")),
-                     summarise(g.first_stages("epochs")).mean, summarise(g.all_stages("steps")).mean,
-                     g.timing("seconds_per_epoch").mean, summarise(g.train_seconds()).mean,
-                     g.timing("first_stage_seconds").mean, g.timing("total_seconds").mean, *sums.values(),
-                     g.timing("decode_users_per_second").mean, g.timing("peak_memory_bytes").mean,
-                     _places(g, "device"), _places(g, "threads")])
-    return rows
+    """Means over seeds, unrounded, in the order of EFFICIENCY_HEADER."""
+    return [[block.dataset, block.profile, g.label, len(g.seeds), *map(g.mean, MEANS), _distinct(g, "device"),
+             _distinct(g, "threads")] for g in block.groups]
 
 
-def _places(group: Group, key: str) -> str:
-    """The distinct values of one fact of provenance, joined by "; "."""
-    values = {str(r.provenance[key]) for r in group.records if r.provenance.get(key) not in (None, "")}
-    return "; ".join(sorted(values)) or DASH
+def _distinct(group: Group, column: str) -> str:
+    """The distinct values of a column, joined by "; "."""
+    return "; ".join(sorted({str(value) for value in group.values(column) if value != ""})) or DASH
 
 
 def efficiency(block: Block) -> str:
     """Cost of each method of a block: means over seeds, with units in the header."""
-    values = {row[2]: dict(zip(EFFICIENCY_HEADER, row, strict=True)) for row in efficiency_rows(block)}
-    units = {}
-    for family, groups in block.families().items():
-        reference = block.cross_entropy(family)
-        unit = reference and values[reference.label]["positions_with_gradient"]
-        units |= {g.label: unit for g in groups}
+    units = {g: reference and reference.mean("positions_with_gradient") for family, groups in block.families().items()
+             for reference in [block.cross_entropy(family)] for g in groups}
     header = ["Method", "n", "Parameters", "Epochs run / best", "Seconds per epoch", "Training (s)",
               "of it first stage (s)", "Positions with gradient (CE = 1)", "without gradient (CE = 1)",
               "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]
-    return by_family(block, block.groups, lambda groups: pipe(header, [
-        _efficiency_cells(g, values[g.label], units[g.label]) for g in groups]))
+    return by_family(block, block.groups, lambda groups: pipe(header, [_cells(g, units[g]) for g in groups]))
 
 
-def _efficiency_cells(group: Group, row: Mapping[str, Any], unit: float | None) -> list[str]:
-    work = [None if not unit or row[k] is None else row[k] / unit for k in PASSES[2:]]
-    first, best = row["first_stage_epochs"], summarise(group.first_stages("best_epoch")).mean
-    run, kept = (f"{_count(a)} + {_count(b)}" if a else _count(b)
-                 for a, b in ((first, row["epochs"]), (best, row["best_epoch"])))
-    peak = row["peak_memory_bytes"]
-    return [group.label, str(row["n"]), number(row["parameters"]), f"{run} / {kept}" if row["epochs"] else DASH,
-            number(row["seconds_per_epoch"], 2), number(row["train_seconds"], 1),
-            number(row["first_stage_seconds"], 1), *(number(w, 2) for w in work),
-            number(row["decode_users_per_second"]), number(None if peak is None else peak / MIB), row["device"],
-            row["threads"]]
+def _cells(group: Group, unit: float | None) -> list[str]:
+    mean = group.mean
+    work, peak = map(mean, PASSES[2:]), mean("peak_memory_bytes")
+    run, kept = (f"{_count(first)} + {_count(mean(name))}" if (first := mean(f"first_stage_{name}")) else
+                 _count(mean(name)) for name in ("epochs", "best_epoch"))
+    return [group.label, str(len(group.seeds)), number(mean("parameters")),
+            f"{run} / {kept}" if mean("epochs") else DASH, number(mean("seconds_per_epoch"), 2),
+            number(mean("train_seconds"), 1), number(mean("first_stage_seconds"), 1),
+            *(number(None if not unit or w is None else w / unit, 2) for w in work),
+            number(mean("decode_users_per_second")), number(None if peak is None else peak / MIB),
+            _distinct(group, "device"), _distinct(group, "threads")]
 
 
 def _count(value: float | None) -> str:
@@ -83,15 +64,15 @@ def budget(block: Block) -> str:
     """One bullet for each budget: rows with the same batch, stages and most epochs, and how many steps they had."""
     same: dict[tuple[Any, ...], list[Group]] = {}
     for group in block.groups:
-        same.setdefault(_allowed(group) if group.all_stages("steps") else (None,), []).append(group)
+        same.setdefault(_allowed(group) if group.values("steps") else (None,), []).append(group)
     lines = []
     for (rows, *_), groups in same.items():
         names = ", ".join(g.label for g in groups)
         if rows is None:
             lines.append(f"- No steps are recorded: {names}.")
             continue
-        steps = _spread([s for g in groups for s in g.all_stages("steps")])
-        before = _spread([s for g in groups for s in g.first_stages("steps")])
+        steps = _spread([s for g in groups for s in g.values("steps")])
+        before = _spread([s for g in groups for s in g.values("first_stage_steps")])
         stages = f", {_span(before)} of them in the first stage" if before else ""
         lines.append(f"- {_span(steps)} steps of {rows:,} rows{stages}{_more(block, groups)} "
                      f"({len(groups)} row{'s' if len(groups) > 1 else ''}): {names}.")
@@ -111,8 +92,8 @@ def _more(block: Block, groups: Sequence[Group]) -> str:
     extra = []
     for family, members in block.families().items():
         reference = block.cross_entropy(family)
-        unit = summarise(reference.all_stages("steps")).mean if reference else None
-        steps = [summarise(g.all_stages("steps")).mean for g in groups if g in members]
+        unit = reference.mean("steps") if reference else None
+        steps = [g.mean("steps") for g in groups if g in members]
         extra += [(s - unit, s / unit) for s in steps if unit and s is not None]
     if not extra or not any(d for d, _ in extra):
         return ""

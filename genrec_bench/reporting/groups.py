@@ -13,8 +13,8 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Pages
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, MARK
 from genrec_bench.results.test_users import REACHES, UserFacts
 
@@ -73,7 +73,7 @@ class Line:
     difference: Estimate | None
 
 
-def lines(material: Material, block: Block) -> list[Line]:
+def lines(material: ReportData, block: Block) -> list[Line]:
     """Every whole row of a block in every group, method by method; [] without ranks or facts about the test rows."""
     facts, groups = material.users(block), [g for g in block.groups if not block.missing(g)]
     ranked = [material.row_values(g) for g in groups]
@@ -96,10 +96,10 @@ def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
     own = sorted(families, key=lambda family: group not in families[family])
     plain = [p for p in map(block.cross_entropy, own) if p in among]
     baselines = [g for g in among if g.row.baseline]
-    return (plain or sorted(baselines, key=lambda g: -(g.metric(CHOSEN_BY).mean or 0.0)) or [group])[0]
+    return (plain or sorted(baselines, key=lambda g: -(g.mean(CHOSEN_BY) or 0.0)) or [group])[0]
 
 
-def section(material: Material, pages: Pages, folder: str) -> list[str]:
+def section(material: ReportData, pages: Pages, folder: str) -> list[str]:
     """A table a block, and all of it with intervals as a CSV; [] where no block has ranks and facts."""
     found = {block.name: of for block in material.blocks if (of := lines(material, block))}
     if not found:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from genrec_bench.analysis import pruning
-from genrec_bench.reporting import about
 from genrec_bench.reporting.answer import METRIC, value_text
 from genrec_bench.reporting.load import Block, Group, Summary
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pruning import BEAM, Diagnosed, percent
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import pipe, title_of
 
 UNTOLD = ("smoke",)  # profiles whose numbers mean nothing
 
 
-def index(materials: Sequence[Material], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]]) -> str:
+def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]]) -> str:
     """The index of all suites with records, as Markdown.
 
     links: files of the reports and pages that are there, with their titles. grades: paper -> grade -> printed scores.
@@ -29,18 +28,18 @@ def index(materials: Sequence[Material], links: Mapping[str, str], grades: Mappi
     return "\n\n".join([*sections, "## Reports and tables", "\n".join(lines)]) + "\n"
 
 
-def _what(materials: Sequence[Material]) -> str:
+def _what(materials: Sequence[ReportData]) -> str:
     rows = []
     for material in materials:
         for block in material.blocks:
-            runs = len(about.records_of([block]))
+            runs = block.runs["run_id"].nunique()
             whole = sum(not block.missing(g) for g in block.groups)
             rows.append([material.suite.name, block.name, f"{len(block.groups)}", f"{whole}", str(runs),
                          ", ".join(map(str, block.seeds)) or "none"])
     return pipe(["Suite", "Data and profile", "Methods", "with all seeds", "Runs", "Seeds"], rows, numeric_from=2)
 
 
-def _blocks(materials: Sequence[Material]) -> list[Block]:
+def _blocks(materials: Sequence[ReportData]) -> list[Block]:
     """Each data set and profile once, the block with most methods."""
     best: dict[tuple[str, str], Block] = {}
     for block in (b for m in materials for b in m.blocks if b.profile not in UNTOLD):
@@ -51,10 +50,10 @@ def _blocks(materials: Sequence[Material]) -> list[Block]:
 
 
 def _scored(block: Block) -> list[tuple[Group, Summary]]:
-    return [(g, g.metric(METRIC)) for g in block.groups if g.metric_values(METRIC) and not block.missing(g)]
+    return [(g, g.summary(METRIC)) for g in block.groups if g.values(METRIC) and not block.missing(g)]
 
 
-def _best(materials: Sequence[Material]) -> str:
+def _best(materials: Sequence[ReportData]) -> str:
     """Who leads on each data set, and where the best generative model stands."""
     parts = []
     for block in _blocks(materials):
@@ -72,7 +71,7 @@ def _best(materials: Sequence[Material]) -> str:
         f"No row has {title_of(METRIC)} for all its seeds yet."
 
 
-def _verdicts(materials: Sequence[Material]) -> str:
+def _verdicts(materials: Sequence[ReportData]) -> str:
     """How many declared comparisons found something."""
     tests = [t for m in materials for one in m.families for t in one.tests]
     if not tests:
@@ -89,7 +88,7 @@ def _verdicts(materials: Sequence[Material]) -> str:
     return f"**Verdicts** of the declared comparisons, corrected by Holm: {'; '.join(parts)}{span}."
 
 
-def _strongest(materials: Sequence[Material]) -> str:
+def _strongest(materials: Sequence[ReportData]) -> str:
     """The largest difference of an objective that was found against a generative row."""
     found = [t for m in materials for one in m.families for t in one.tests
              if t.verdict and t.against.row.baseline is None]
@@ -110,7 +109,7 @@ def _strongest(materials: Sequence[Material]) -> str:
     return f"**Objectives** against their declared reference on the same backbone: {'; '.join(texts)}."
 
 
-def _lost(materials: Sequence[Material]) -> str:
+def _lost(materials: Sequence[ReportData]) -> str:
     """What beam search loses under cross-entropy."""
     rows: dict[tuple[str, str], Diagnosed] = {}
     for found in (s for m in materials for s in m.searched.values() if s and s.block.profile not in UNTOLD):

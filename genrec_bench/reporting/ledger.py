@@ -13,8 +13,8 @@ from typing import Any
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
-from genrec_bench.reporting.load import Block, Group, arrange, data_of
-from genrec_bench.reporting.matching import row_method
+from genrec_bench.reporting.load import Block, Group, arrange, run_table
+from genrec_bench.reporting.matching import data_of, row_method
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.reporting.tables import mean_sd, number, pipe, seeds_cell, title_of
 from genrec_bench.results.records import RunRecord
@@ -155,7 +155,7 @@ def _runs(entry: Entry, reading: Reading, block: Block, records: Sequence[RunRec
         same = [r for r in records if r.profile == block.profile and data_of(r) == data_of(group.records[0])]
         runs = [r for r in same if r.method == row_method(group.row, r, {part: {key: reading.value}})]
         if runs:
-            yield Group(group.row, group.label, tuple(sorted(runs, key=lambda r: (r.seed, r.run_id))))
+            yield Group(group.row, group.label, run_table(runs))
 
 
 def _specs(group: Group) -> dict[str, Mapping[str, Any]]:
@@ -198,7 +198,7 @@ def _effect(entry: Entry, measured: Measured) -> list[str]:
     for block, found in measured:
         base = next((g for r, g in found if canonical(r.value) == canonical(entry.default)), found[0][1])
         rows = [[_text(reading.value), group.label, _differences(group, base, entry.setting), seeds_cell(block, group),
-                 mean_sd(group.metric(METRIC)), number(group.timing("train_seconds").mean, 1)]
+                 mean_sd(group.summary(METRIC)), number(group.mean("train_seconds"), 1)]
                 for reading, group in found]
         parts += [f"Effect on {block.name}, mean ± sample standard deviation over n seeds:",
                   pipe(["Value", "Row", "Differs also in", "n", title_of(METRIC), "Training (s)"], rows,

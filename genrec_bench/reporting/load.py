@@ -1,4 +1,4 @@
-"""From records to what a report shows: runs that differ in the seed only, tables that compare."""
+"""From records to what a report shows: one frame of runs, and in it runs that differ in the seed only."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from genrec_bench.core import registry
 from genrec_bench.core.files import canonical
+from genrec_bench.core.lazy import pandas
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.grid import Overrides
-from genrec_bench.reporting.matching import dataset_title, has_row, row_numbers
+from genrec_bench.reporting.matching import data_of, dataset_title, has_row, is_seeded, row_numbers
 from genrec_bench.reporting.rows import Row, Suite, as_stated, load_suite
-from genrec_bench.results import diagnoses
-from genrec_bench.results.diagnoses import Diagnosis
-from genrec_bench.results.records import RecordStore, RunRecord
+from genrec_bench.results.frame import runs
+from genrec_bench.results.records import RunRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,37 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(mean, sd, n)
 
 
-@dataclass(frozen=True)
+def run_table(records: Iterable[RunRecord]) -> DataFrame:
+    """The frame that reports are made from: a line a run in order of seeds, its facts (`results.frame.RUN`), a column
+    a metric under the record's name of it, and `record`, `data` (what runs must share to be compared) and `seeded`."""
+    records = sorted({r.run_id: r for r in records}.values(), key=lambda r: (r.seed, r.run_id))
+    known = {"record": pandas.Series(records, dtype=object), "data": [canonical(data_of(r)) for r in records],
+             "seeded": pandas.Series([is_seeded(r) for r in records], dtype=bool)}
+    table = runs(records).assign(**known)
+    table["semantic_ids"] = table["semantic_ids"].fillna("")
+    return table.join(pandas.DataFrame([r.metrics for r in records], index=table.index, dtype=float))
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that are equal in everything but the seed, in order of seeds. label: unique within its block."""
+    """Runs that are equal in everything but the seed, in order of seeds. label: unique within its block.
+
+    runs: their lines of `run_table`.
+    """
 
     row: Row
     label: str
-    records: tuple[RunRecord, ...]
+    runs: DataFrame
 
     @property
     def name(self) -> str:
         """The label without the backbone that it stands under."""
         return self.label.removeprefix(f"{self.row.spelling} + ")
+
+    @cached_property
+    def records(self) -> tuple[RunRecord, ...]:
+        """The records of its runs."""
+        return tuple(self.runs["record"])
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -62,53 +82,32 @@ class Group:
         """The settings in the words of a row, from the first record; only the seed differs in the others."""
         return as_stated(self.records[0])
 
-    def metric(self, key: str) -> Summary:
-        """One metric over seeds; n counts the seeds that have it."""
-        return summarise(self.metric_values(key))
+    @cached_property
+    def _values(self) -> dict[str, list[Any]]:
+        return {name: [v for v in values if not pandas.isna(v)]
+                for name, values in self.runs.drop(columns="record").to_dict("list").items()}
 
-    def metric_values(self, key: str) -> list[float]:
-        """One metric, a value a seed."""
-        return [r.metrics[key] for r in self.records if key in r.metrics]
+    def values(self, column: str) -> list[Any]:
+        """A metric or another fact of `run_table`, a value for each seed that has one."""
+        return self._values.get(column, [])
 
-    def timing(self, key: str) -> Summary:
-        """One timing (seconds, bytes, users/s) over seeds."""
-        return summarise([r.timings[key] for r in self.records if r.timings.get(key) is not None])
+    def summary(self, column: str) -> Summary:
+        """The same over seeds; n counts the seeds that have a value."""
+        return summarise(self.values(column))
 
-    def training(self, key: str) -> Summary:
-        """One number about training (epochs, parameters) over seeds."""
-        return summarise([r.training[key] for r in self.records if r.training.get(key) is not None])
-
-    def first_stages(self, *keys: str) -> list[float]:
-        """What one number about training was in the first stage, a value a seed; empty where there was none."""
-        return [value for r in self.records if (value := _at(r.training, "first_stage", *keys)) is not None]
-
-    def all_stages(self, *keys: str) -> list[float]:
-        """One number about training summed over the stages, a value a seed; only seeds of which all is known."""
-        stages = [[_at(r.training, *keys), *([_at(r.training, "first_stage", *keys)] if r.first_stage else [])]
-                  for r in self.records]
-        return [sum(values) for values in stages if None not in values]
-
-    def train_seconds(self) -> list[float]:
-        """Seconds of training, of all stages, a value a seed."""
-        return [r.timings["train_seconds"] + r.timings.get("first_stage_seconds", 0.0) for r in self.records
-                if r.timings.get("train_seconds") is not None]
+    def mean(self, column: str) -> float | None:
+        """The mean over the seeds that have a value, or None."""
+        return self.summary(column).mean
 
 
-def _at(data: Any, *keys: str) -> Any:
-    """A number in nested tables, or None."""
-    for key in keys:
-        data = (data or {}).get(key)
-    return data
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """Groups that may be compared: same data, split, evaluation and profile. name: unique within a report.
 
     Baselines stand first, then the backbones one after the other, each in the order of the suite.
     Runs of a method that is not seeded may have been made by another profile, which changes nothing about them.
     expected: the seeds that a whole row has, see `expected_seeds`; () = every seed that some row has. extra: runs with
-    other seeds, which are in no group.
+    other seeds, which are in no group, as lines of `run_table`; None = none.
     """
 
     name: str
@@ -116,7 +115,12 @@ class Block:
     profile: str
     groups: tuple[Group, ...]
     expected: tuple[int, ...] = ()
-    extra: tuple[RunRecord, ...] = ()
+    extra: DataFrame | None = None
+
+    @cached_property
+    def runs(self) -> DataFrame:
+        """The lines of all its groups, in order; `label` is the group's."""
+        return pandas.concat([g.runs.assign(label=g.label) for g in self.groups], ignore_index=True)
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -130,13 +134,15 @@ class Block:
     @property
     def left_out(self) -> tuple[str, ...]:
         """The runs that are in no group, in words."""
-        return tuple(sorted(f"seed {r.seed} of {r.label}" for r in self.extra))
+        return () if self.extra is None else tuple(sorted(f"seed {r.seed} of {r.label}" for r in self.extra["record"]))
 
     def with_extra(self, group: Group) -> Group:
         """A group with all of its seeds, those too that most rows do not have."""
-        first = group.records[0]
-        more = [r for r in self.extra if _same_but_seed(r) == _same_but_seed(first)]
-        return replace(group, records=tuple(sorted((*group.records, *more), key=lambda r: r.seed)))
+        if self.extra is None:
+            return group
+        same = ["method", "semantic_ids"]
+        more = self.extra[(self.extra[same] == group.runs[same].iloc[0]).all(axis=1)]
+        return replace(group, runs=pandas.concat([group.runs, more]).sort_values(["seed", "run_id"]))
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -164,10 +170,6 @@ class Block:
         return next((g for g in self.families()[family] if g.row.stages == stages), None)
 
 
-def _same_but_seed(record: RunRecord) -> tuple[str, str]:
-    return record.method, record.identity.get("semantic_ids_fingerprint", "")
-
-
 def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | None = None) -> list[Block]:
     """The suite's records as comparable blocks, sorted by dataset and profile; rows in the suite's order.
 
@@ -176,80 +178,55 @@ def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | N
     Trials of `tune` belong to no block.
     overrides: what `--set` changes of the rows.
     """
-    records = list({r.run_id: r for r in records if not r.is_trial}.values())
+    table = run_table(r for r in records if not r.is_trial)
     every = (suite, *map(load_suite, load_suite("all").includes))
-    expected = expected_seeds(r for r in records if has_row(r, every, overrides))
+    expected = expected_seeds(table[[has_row(r, every, overrides) for r in table["record"]]])
     blocks = []
-    for data in sorted({canonical(data_of(r)) for r in records}):
-        same = [r for r in records if canonical(data_of(r)) == data]
-        profiles = {r.profile for r in same if is_seeded(r)} or {min(r.profile for r in same)}
-        for profile in sorted(profiles):
-            placed = [(number, r) for r in same
-                      if (number := row_numbers(suite, profile, r, overrides).get(r.method)) is not None]
-            if placed:
-                blocks.append(_block(data, profile, suite, placed, expected.get((data, profile), ())))
-    titles = [f"{block.dataset}, profile {block.profile}" for block in blocks]
-    named = [replace(block, name=title if titles.count(title) == 1 else
-                     f"{title}, split {block.groups[0].records[0].split_fingerprint[:8]}")
-             for block, title in zip(blocks, titles, strict=True)]
+    for data, same in table.groupby("data"):
+        for profile in sorted(set(same["profile"][same["seeded"]])) or [same["profile"].min()]:
+            numbers = [row_numbers(suite, profile, r, overrides).get(r.method) for r in same["record"]]
+            own = same.assign(row=pandas.array(numbers, dtype="Int64")).dropna(subset="row")
+            if len(own):
+                blocks.append(_block(profile, suite, own, expected.get((data, profile), ())))
+    titles = [block.name for block in blocks]
+    named = [block if titles.count(block.name) == 1 else
+             replace(block, name=f"{block.name}, split {block.groups[0].runs['split'].iloc[0][:8]}")
+             for block in blocks]
     return sorted(named, key=lambda block: (block.dataset, block.profile, block.name))
 
 
-def expected_seeds(records: Iterable[RunRecord]) -> dict[tuple[str, str], tuple[int, ...]]:
+def expected_seeds(table: DataFrame) -> dict[tuple[str, str], tuple[int, ...]]:
     """Which seeds a row has to have, by data and profile, whatever suite it belongs to.
 
     Those of the profile's file that any seeded run has, and those that half of the methods have: so no suite calls a
     row whole which another calls incomplete, and a row with more seeds makes no other incomplete. Where no seed is such
-    a one, every seed there is. records: those that a suite has a row for.
+    a one, every seed there is. table: `run_table` of the records that a suite has a row for.
     """
-    found: dict[tuple[str, str], dict[int, set[str]]] = {}
-    for record in records:
-        if is_seeded(record):
-            seeds = found.setdefault((canonical(data_of(record)), record.profile), {})
-            seeds.setdefault(record.seed, set()).add(record.method)
     expected = {}
-    for (data, profile), seeds in found.items():
-        own, methods = suite_files.load_profile(profile)["seeds"], len(set().union(*seeds.values()))
-        common = [s for s, having in seeds.items() if s in own or 2 * len(having) >= methods]
-        expected[data, profile] = tuple(sorted(common or seeds))
+    for (data, profile), same in table[table["seeded"]].groupby(["data", "profile"]):
+        methods, having = same["method"].nunique(), same.groupby("seed")["method"].nunique()
+        own = suite_files.load_profile(profile)["seeds"]
+        common = having[having.index.isin(own) | (2 * having >= methods)]
+        expected[data, profile] = tuple((having if common.empty else common).index.tolist())
     return expected
 
 
-def is_seeded(record: RunRecord) -> bool:
-    """Whether another seed would give a run other numbers."""
-    name = (record.config.get("baseline") or {}).get("name")
-    return name not in registry.baselines.names() or registry.baselines.get(name).seeded
-
-
-def data_of(record: RunRecord) -> dict[str, Any]:
-    """What every run of a block has in common: the data, and the rows made of them."""
-    names = ("engine", "dataset", "split_fingerprint")
-    return {name: record.identity[name] for name in names if name in record.identity}
-
-
-def _block(data: str, profile: str, suite: Suite, placed: Sequence[tuple[int, RunRecord]],
-           expected: tuple[int, ...]) -> Block:
+def _block(profile: str, suite: Suite, own: DataFrame, expected: tuple[int, ...]) -> Block:
     """The block of one profile on some data. Runs of a row that have other semantic IDs, as another machine may make
-    them, are groups of their own."""
-    extra = [r for number, r in placed if suite.rows[number].seeded and r.seed not in expected]
-    sets: dict[tuple[int, str], list[RunRecord]] = {}
-    for number, record in placed:
-        if record not in extra:
-            sets.setdefault((number, record.identity.get("semantic_ids_fingerprint", "")), []).append(record)
-    backbones = list(dict.fromkeys([None, *(suite.rows[number].backbone for number, _ in sorted(sets))]))
-    groups = []
-    for number, ids in sorted(sets, key=lambda key: (backbones.index(suite.rows[key[0]].backbone), key)):
-        row, runs = suite.rows[number], sorted(sets[number, ids], key=lambda r: (r.seed, r.run_id))
-        several = sum(n == number for n, _ in sets) > 1
-        label = row.label or runs[0].label
-        groups.append(Group(row, f"{label} (semantic IDs {ids[:8]})" if several else label, tuple(runs)))
-    return Block(data, dataset_title(groups[0].records[0]), profile, tuple(groups), expected, tuple(extra))
+    them, are groups of their own. own: lines of the runs, with the number of the `row` of each."""
+    extra = own["seeded"] & ~own["seed"].isin(expected)
+    kept = own[~extra]
+    backbones = list(dict.fromkeys([None, *(suite.rows[n].backbone for n in sorted(set(kept["row"])))]))
+    several, groups = kept.groupby("row")["semantic_ids"].nunique() > 1, []
+    for (number, ids), same in sorted(kept.groupby(["row", "semantic_ids"]),
+                                      key=lambda item: backbones.index(suite.rows[item[0][0]].backbone)):
+        row = suite.rows[number]
+        label = row.label or same["label"].iloc[0]
+        groups.append(Group(row, f"{label} (semantic IDs {ids[:8]})" if several[number] else label, same))
+    dataset = dataset_title(groups[0].records[0])
+    return Block(f"{dataset}, profile {profile}", dataset, profile, tuple(groups), expected, own[extra])
 
 
-def diagnoses_of(blocks: Sequence[Block], results: Path) -> dict[str, Diagnosis]:
-    """The diagnoses beside the records of some blocks below `results`, by run_id. Raises: UserError for a damaged one.
-    """
-    store = RecordStore(results)
-    records = {r.run_id: r for b in blocks for g in b.groups for r in g.records}
-    found = {run_id: diagnoses.find(store, record) for run_id, record in records.items()}
-    return {run_id: diagnosis for run_id, diagnosis in found.items() if diagnosis is not None}
+def unique_runs(blocks: Sequence[Block]) -> DataFrame:
+    """The lines of all runs that a report shows, each once."""
+    return pandas.concat([b.runs for b in blocks], ignore_index=True).drop_duplicates("run_id", ignore_index=True)

@@ -16,7 +16,6 @@ from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.file_forms import PAGES
 from genrec_bench.reporting import (
-    about,
     grades,
     groups,
     power,
@@ -32,10 +31,10 @@ from genrec_bench.reporting.figures.base import Plate, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
 from genrec_bench.reporting.matching import unregistered
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
 from genrec_bench.reporting.printed_tables import PrintedTable
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
 from genrec_bench.results.records import RunRecord
 
@@ -60,9 +59,9 @@ class Source:
     reports: Path | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def material(self, suite: Suite) -> Material:
+    def material(self, suite: Suite) -> ReportData:
         """What a suite's report is made from."""
-        return Material.of(with_baselines(suite, self.runs), self.runs, self.results, self.overrides)
+        return ReportData.of(with_baselines(suite, self.runs), self.runs, self.results, self.overrides)
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -131,7 +130,7 @@ def trial_pages(suite_name: str, source: Source) -> Pages:
     return pages
 
 
-def _drawing(materials: Sequence[Material], source: Source) -> AbstractContextManager[Callable[[Material], Drawn]]:
+def _drawing(materials: Sequence[ReportData], source: Source) -> AbstractContextManager[Callable[[ReportData], Drawn]]:
     """The figures of all reports; what several of them share is computed before the processes part."""
     for material in materials if source.drawn else ():
         for shared in ("look", "searched", "families"):
@@ -139,7 +138,7 @@ def _drawing(materials: Sequence[Material], source: Source) -> AbstractContextMa
     return drawing([(m, plates(m.suite) if source.drawn else []) for m in materials], source.jobs)
 
 
-def _tables(paper: Paper, materials: Sequence[Material]) -> tuple[Paper, list[PrintedTable], Material | None]:
+def _tables(paper: Paper, materials: Sequence[ReportData]) -> tuple[Paper, list[PrintedTable], ReportData | None]:
     """A paper's tables, and what the suite that names it is reported from, or None."""
     by = next((m for m in materials if m.suite.paper == paper.key), None)
     return paper, printed_tables.paper_tables(paper, by.blocks if by else (), better=_better(by)), by
@@ -158,7 +157,7 @@ def _single(asked: str, suites: Path | None) -> list[str]:
     return [name for name in [*names, *own] if not load_suite(name, suites).includes]
 
 
-def _better(material: Material | None) -> dict[tuple[str, str], tuple[str, ...]]:
+def _better(material: ReportData | None) -> dict[tuple[str, str], tuple[str, ...]]:
     """(block, row) of what declared comparisons found better, and than which rows."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for test in (t for one in (material.families if material else ()) for t in one.of("better")):
@@ -173,14 +172,14 @@ def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
     return sum((Counter(of) for number, of in printed_tables.grade_counts(made).items() if number in scores), Counter())
 
 
-def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[Material], Drawn]) -> Drawn:
+def _report(material: ReportData, pages: Pages, source: Source, drawn: Callable[[ReportData], Drawn]) -> Drawn:
     """One suite's report: the answer, the results, how they were obtained, then everything else. Returns its figures.
 
     Figures are asked for last, as others draw them meanwhile.
     """
     folder, blocks, paper = material.suite.name, material.blocks, material.paper
     profiles = ", ".join(sorted({b.profile for b in blocks}))
-    head = f"Made from {len(about.records_of(blocks))} runs, profile{'s' if ',' in profiles else ''} {profiles}."
+    head = f"Made from {len(material.runs)} runs, profile{'s' if ',' in profiles else ''} {profiles}."
     if material.overrides:
         changed = [f"{part}.{name} = {value}" for part, values in material.overrides.items()
                    for name, value in values.items()]
@@ -211,7 +210,7 @@ def _report(material: Material, pages: Pages, source: Source, drawn: Callable[[M
     return shown
 
 
-def _page(material: Material, source: Source, shown: Mapping[str, Drawn], every: Sequence[Material]) -> str | None:
+def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], every: Sequence[ReportData]) -> str | None:
     """The page that a suite names, with its figure from the suite's folder; None where its records make none."""
     name = material.suite.name
     pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].name == beside_printed.NAME]
@@ -219,7 +218,7 @@ def _page(material: Material, source: Source, shown: Mapping[str, Drawn], every:
     return training_free.page(material, source.records, picture, every)
 
 
-def _answer(material: Material) -> list[str]:
+def _answer(material: ReportData) -> list[str]:
     tested = {t.block.name for one in material.families for t in one.tests}
     parts = []
     if material.families:
@@ -229,7 +228,7 @@ def _answer(material: Material) -> list[str]:
     return [*parts, answer(material.suite, material.blocks, tested)]
 
 
-def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None, pages: Pages) -> str:
+def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | None, pages: Pages) -> str:
     """A paper's page with its tables beside ours, which are also files of their own."""
     by = f"the rows of [{material.suite.title}](../{material.suite.name}/report.md)" if material else \
         "no suite yet: nothing of it has been run"
@@ -245,7 +244,7 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: Material | None
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _figures(key: str, materials: Sequence[Material], drawn: Mapping[str, Drawn]) -> str:
+def _figures(key: str, materials: Sequence[ReportData], drawn: Mapping[str, Drawn]) -> str:
     """Which of a paper's measured figures are drawn in which report, and what the others need; "" without any."""
     own = {p.number: p for p in plates(paper=key)}
     if not own:
@@ -282,7 +281,7 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
     return pages, [line for key in keys for make in offered[key] for line in make(pages)]
 
 
-def _drawn(material: Material, plate: Plate, jobs: int, pages: Pages) -> list[str]:
+def _drawn(material: ReportData, plate: Plate, jobs: int, pages: Pages) -> list[str]:
     """Add one figure; returns why it is not drawn."""
     with drawing([(material, [plate])], jobs) as drawn:
         texts = {place(pages, material.suite.name, *one): one[2].files for one in drawn(material)}

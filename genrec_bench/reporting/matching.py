@@ -102,6 +102,18 @@ def dataset_title(record: RunRecord) -> str:
     return f"{name} (folder)" if name else "folder"
 
 
+def is_seeded(record: RunRecord) -> bool:
+    """Whether another seed would give a run other numbers."""
+    name = (record.config.get("baseline") or {}).get("name")
+    return name not in registry.baselines.names() or registry.baselines.get(name).seeded
+
+
+def data_of(record: RunRecord) -> dict[str, Any]:
+    """What runs must have in common to be compared: the data, and the rows made of them."""
+    names = ("engine", "dataset", "split_fingerprint")
+    return {name: record.identity[name] for name in names if name in record.identity}
+
+
 def of_suite(name: str) -> Callable[[RunRecord], bool]:
     """Whether a record is a run of a suite, or of one that it includes. Raises: UserError for an unknown suite."""
     suite = load_suite(name)

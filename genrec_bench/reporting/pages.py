@@ -17,7 +17,7 @@ from genrec_bench.core.files import write_atomically
 from genrec_bench.core.walk import Board, Told, walk
 from genrec_bench.reporting.figures.base import Picture, Plate
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import csv_text
 
 OWNED = ("tables/*.csv", "figures/*.png", "figures/*.svg")  # what a report's folder holds besides report.md
@@ -91,7 +91,7 @@ Drawn = list[tuple[Plate, Block | None, Picture]]
 class _Figure:
     """A figure as a task of the walk: whoever comes first draws it and leaves it in a folder. See `core.walk.Task`."""
 
-    material: Material
+    material: ReportData
     plate: Plate
     block: Block | None
     folder: Path
@@ -128,7 +128,8 @@ class _Figure:
 
 
 @contextmanager
-def drawing(wanted: Sequence[tuple[Material, Sequence[Plate]]], jobs: int = 1) -> Iterator[Callable[[Material], Drawn]]:
+def drawing(wanted: Sequence[tuple[ReportData, Sequence[Plate]]],
+            jobs: int = 1) -> Iterator[Callable[[ReportData], Drawn]]:
     """Draw the figures of some reports; gives a function that returns those of one in order.
 
     Where they are many and forking is safe, other processes draw while the caller goes on, until it asks for the first
@@ -142,7 +143,7 @@ def drawing(wanted: Sequence[tuple[Material, Sequence[Plate]]], jobs: int = 1) -
         if safe and len(tasks) >= FEW:
             processes |= {number: start_child("fork", _draw, tasks, board) for number in range(jobs - 1)}
 
-        def of(material: Material) -> Drawn:
+        def of(material: ReportData) -> Drawn:
             own = [task for task in tasks if task.material is material]
             if processes:
                 walk(own, board)

@@ -13,8 +13,7 @@ from genrec_bench.analysis.significance import Comparison, compare_values, detec
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.load import data_of, is_seeded
-from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
+from genrec_bench.reporting.matching import EVERY, Rows, data_of, dataset_title, is_seeded, unequal_budget
 from genrec_bench.results.records import RunRecord
 
 K = 10

@@ -25,10 +25,10 @@ from genrec_bench.analysis.significance import ALPHA, LEVEL
 from genrec_bench.reporting.answer import METRIC
 from genrec_bench.reporting.families import UNTESTED, Test, Tested
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import printed_gain
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, pipe
 
 SEEDS = (1, 2, 3, 5, 10, 20, math.inf)  # of the table of detectable differences
@@ -87,7 +87,7 @@ class Noise:
     seeds: int
 
 
-def section(material: Material, pages: Pages, folder: str) -> list[str]:
+def section(material: ReportData, pages: Pages, folder: str) -> list[str]:
     """What declared comparisons could show, then noise and power block by block; [] without ranks of networks."""
     blocks = [b for b in material.blocks if b.profile not in UNTESTED]
     plain = {b.name: _plain(material, b) for b in blocks}
@@ -111,7 +111,7 @@ def section(material: Material, pages: Pages, folder: str) -> list[str]:
     return [*parts, _too_few(blocks, plain)]
 
 
-def curves(material: Material, block: Block) -> list[Curve]:
+def curves(material: ReportData, block: Block) -> list[Curve]:
     """The curve of each backbone of a block with enough seeds of cross-entropy and a tested comparison with it."""
     found = []
     for group, _ in _enough(_plain(material, block)):
@@ -124,7 +124,7 @@ def curves(material: Material, block: Block) -> list[Curve]:
     return found
 
 
-def _plain(material: Material, block: Block) -> list[tuple[Group, np.ndarray]]:
+def _plain(material: ReportData, block: Block) -> list[tuple[Group, np.ndarray]]:
     """Cross-entropy on each backbone with all its seeds and its (seeds, users) values; without ranks none."""
     groups = [block.with_extra(g) for f in block.families() if (g := block.cross_entropy(f))]
     return [(g, values) for g in groups if (values := material.values(g)) is not None]

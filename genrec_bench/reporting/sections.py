@@ -11,15 +11,15 @@ from genrec_bench.reporting.ledger import load_ledger
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.matching import dataset_title
 from genrec_bench.reporting.matching import other_runs as unmatched
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Drawn, Pages, place
 from genrec_bench.reporting.printed import coverage, tables_of, why_not
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.reporting.tables import pipe
 from genrec_bench.results.records import RunRecord
 
 
-def results(material: Material, pages: Pages, folder: str) -> list[str]:
+def results(material: ReportData, pages: Pages, folder: str) -> list[str]:
     """Metrics by method, block by block."""
     blocks = material.blocks
     pages.text(f"{folder}/tables/results.csv", tables.results_csv(blocks))
@@ -52,9 +52,9 @@ def _on_profiles(blocks: Sequence[Block]) -> str:
     return text
 
 
-def obtained(material: Material) -> list[str]:
+def obtained(material: ReportData) -> list[str]:
     """How the numbers were made, in short: data, settings, seeds, selection, hardware, code and the ledger."""
-    blocks, records = material.blocks, about.records_of(material.blocks)
+    blocks, records = material.blocks, material.runs["record"]
     machines = sorted({f"{r.provenance.get('cpu', 'unknown processor')}, {r.provenance.get('device', 'cpu')}, "
                        f"{r.provenance.get('threads', '?')} thread{'s' if r.provenance.get('threads') != 1 else ''}"
                        for r in records})
@@ -85,7 +85,7 @@ def _counts(block: Block) -> str:
     return ", ".join(f"{record.data[k]:,} {k}" for k in ("users", "items", "interactions") if record.data.get(k))
 
 
-def ledger_entries(material: Material) -> list[str]:
+def ledger_entries(material: ReportData) -> list[str]:
     """The choices with a setting that concern the objectives of the rows that were run: method, question's key."""
     trained = {o for b in material.blocks for g in b.groups for stage in g.row.stages for o in stage}
     found = []
@@ -101,7 +101,7 @@ def figures(drawn: Drawn, pages: Pages, folder: str, section: str) -> list[str]:
     return [place(pages, folder, plate, block, picture) for plate, block, picture in drawn if plate.section == section]
 
 
-def searched(material: Material, pages: Pages, folder: str) -> tuple[list[str], dict[str, list[str]]]:
+def searched(material: ReportData, pages: Pages, folder: str) -> tuple[list[str], dict[str, list[str]]]:
     """What beam search throws away, or how to measure it: sentences, and tables by block; empty without generation."""
     blocks = material.blocks
     if material.results is None or not any(g.row.backbone for b in blocks for g in b.groups):
@@ -127,7 +127,7 @@ def beam(text: tuple[list[str], dict[str, list[str]]], pages: Pages, folder: str
     return [*parts, *(line for lines in tables_of.values() for line in lines)]
 
 
-def efficiency(material: Material, pages: Pages, folder: str) -> list[str]:
+def efficiency(material: ReportData, pages: Pages, folder: str) -> list[str]:
     """What the rows cost."""
     pages.table(f"{folder}/tables/efficiency.csv", cost.EFFICIENCY_HEADER,
                 [row for b in material.blocks for row in cost.efficiency_rows(b)])
@@ -159,7 +159,7 @@ def grids(suite: str, results: Path | None, suites: Path | None) -> list[str]:
             "last epoch, so upper bounds. Runs that two suites share are counted in both.", table] if table else []
 
 
-def settings(material: Material, pages: Pages, folder: str) -> list[str]:
+def settings(material: ReportData, pages: Pages, folder: str) -> list[str]:
     """Data, semantic IDs, settings and machines in full."""
     blocks = material.blocks
     pages.table(f"{folder}/tables/data.csv", about.DATA_HEADER, about.data_rows(blocks))
@@ -173,7 +173,7 @@ def settings(material: Material, pages: Pages, folder: str) -> list[str]:
     return [*parts, "### Machines and versions", about.machines(blocks), about.code_note(blocks)]
 
 
-def beside(material: Material) -> list[str]:
+def beside(material: ReportData) -> list[str]:
     """Which blocks may stand beside the paper, and where its tables are."""
     paper = material.paper
     if paper is None:
@@ -184,7 +184,7 @@ def beside(material: Material) -> list[str]:
             f"[{paper.key} tables](../papers/{paper.key}.md).", "\n".join(lines)]
 
 
-def not_covered(material: Material) -> list[str]:
+def not_covered(material: ReportData) -> list[str]:
     """The paper's rows that no run stands for."""
     paper = material.paper
     if paper is None:
@@ -198,7 +198,7 @@ def not_covered(material: Material) -> list[str]:
             "run, but not as the paper does.", tables.pipe(header, rows, numeric_from=len(header))]
 
 
-def other_runs(records: Sequence[RunRecord], material: Material) -> list[str]:
+def other_runs(records: Sequence[RunRecord], material: ReportData) -> list[str]:
     """The runs that no row of a suite gives, made with `--set` or by an earlier suite file: in no table above."""
     suites = [material.suite, *(load_suite(name) for name in suite_names() if not load_suite(name).includes)]
     known = {r.run_id for b in material.blocks for g in b.groups for r in g.records}

@@ -71,7 +71,7 @@ def missing_note(block: Block) -> str:
 
 def seeds_text(group: Group, metric: str) -> str:
     """The values of a row with missing seeds, each by itself."""
-    return " / ".join(f"{value:.4f}" for value in group.metric_values(metric)) or DASH
+    return " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
 
 
 def results(block: Block, *, prefix: str = "") -> str:
@@ -94,8 +94,8 @@ def by_family(block: Block, shown: Sequence[Group], table: Callable[[Sequence[Gr
 def _results(block: Block, shown: Sequence[Group], prefix: str) -> str:
     whole = [not block.missing(g) for g in shown]
     keys = {m: prefix + m for m in METRICS} | {BESIDE: f"{UNSEEN}{prefix}{BESIDE.removeprefix(UNSEEN)}"}
-    shown_metrics = [m for m in COLUMNS if m != BESIDE or any(g.metric_values(keys[m]) for g in shown)]
-    cells = {m: [g.metric(keys[m]) for g in shown] for m in shown_metrics}
+    shown_metrics = [m for m in COLUMNS if m != BESIDE or any(g.values(keys[m]) for g in shown)]
+    cells = {m: [g.summary(keys[m]) for g in shown] for m in shown_metrics}
     highest = {m: max((round(c.mean, 4) for c, all_seeds in zip(column, whole, strict=True)
                        if c.mean is not None and all_seeds), default=None) for m, column in cells.items()}
     rows = []
@@ -116,7 +116,7 @@ def _results(block: Block, shown: Sequence[Group], prefix: str) -> str:
 def differing_by_id(block: Block) -> list[Group]:
     """Groups that generate semantic IDs and whose ID-level metrics are not their item-level ones."""
     return [g for g in block.groups if g.row.baseline is None
-            and any(g.metric_values(f"id_{m}") and g.metric_values(f"id_{m}") != g.metric_values(m) for m in METRICS)]
+            and any(g.values(f"id_{m}") and g.values(f"id_{m}") != g.values(m) for m in METRICS)]
 
 
 def results_csv(blocks: Sequence[Block]) -> str:
@@ -125,11 +125,11 @@ def results_csv(blocks: Sequence[Block]) -> str:
     for block in blocks:
         for group in block.groups:
             for key in sorted({k for r in group.records for k in r.metrics}):
-                s = group.metric(key)
+                s = group.summary(key)
                 mean, sd = (None, None) if block.missing(group) else (s.mean, s.sd)
                 seeds = [r.seed for r in group.records if key in r.metrics]
                 rows.append([block.dataset, block.profile, block.name, group.label, key, s.n, mean, sd,
-                             " ".join(map(str, seeds)), " ".join(map(repr, group.metric_values(key))),
+                             " ".join(map(str, seeds)), " ".join(map(repr, group.values(key))),
                              " ".join(map(str, block.missing(group)))])
     return csv_text(["dataset", "profile", "block", "method", "metric", "n", "mean", "sd", "seeds", "values",
                      "missing_seeds"], rows)

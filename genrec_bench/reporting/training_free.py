@@ -20,7 +20,7 @@ from genrec_bench.reporting.best_printed import (
     training_free,
 )
 from genrec_bench.reporting.groups import CHOSEN_BY, DAYS, FEW, WARM, check_rows, parts
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, MARK, pipe
 from genrec_bench.results.records import RunRecord
 from genrec_bench.results.test_users import REACHES
@@ -35,8 +35,8 @@ LIKE = ("[arXiv 2605.07125](https://arxiv.org/abs/2605.07125) reports that a gra
 TEXT_READERS = ("content_knn", "transition_graph")
 
 
-def page(material: Material, records: Sequence[RunRecord], picture: str,
-         others: Sequence[Material] = ()) -> str | None:
+def page(material: ReportData, records: Sequence[RunRecord], picture: str,
+         others: Sequence[ReportData] = ()) -> str | None:
     """The page as Markdown, or None where no data set can be compared.
 
     records: all, of which trials say how the rows were tuned. picture: the figure's Markdown. others: of all suites,
@@ -74,7 +74,7 @@ def _higher(found: Sequence[Beside], unseen: bool = False) -> int:
     return sum(one.change(unseen) > 0 for one in found)
 
 
-def absent(material: Material, found: Sequence[Beside]) -> str:
+def absent(material: ReportData, found: Sequence[Beside]) -> str:
     """The data sets that are not in the table, and why."""
     there = {one.dataset for one in found}
     lacking = [name for name in papers_data() if name in registry.datasets.names() and name not in there]
@@ -95,7 +95,7 @@ def table(found: Sequence[Beside]) -> str:
     return pipe(HEADER, rows, numeric_from=len(HEADER))
 
 
-def trained(material: Material, found: Sequence[Beside], others: Sequence[Material]) -> str:
+def trained(material: ReportData, found: Sequence[Beside], others: Sequence[ReportData]) -> str:
     """The trained models over item ids that were run on some of the data sets, or ""."""
     rows, cold, networks = [], [], set()
     for one in found:
@@ -141,7 +141,7 @@ def _reading(found: Sequence[Beside]) -> str:
     return " ".join(texts)
 
 
-def _by_group(material: Material, found: Sequence[Beside]) -> list[str]:
+def _by_group(material: ReportData, found: Sequence[Beside]) -> list[str]:
     """A line a group, a column a data set: rows, their share and NDCG@10 of the chosen row."""
     cells: dict[str, dict[str, str]] = {}
     for one in found:

@@ -16,7 +16,7 @@ from genrec_bench.reporting.figures.runs import (
     path_of,
 )
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite, effective
 
 APAO = {"paper": "apao", "objectives": ("apao",)}
@@ -29,7 +29,7 @@ Wanted = Mapping[str, Sequence[Row]]  # what a line is called -> the equal rows 
 
 
 @plate("2a", "ablation", TITLES["2a"], **APAO)
-def modules_figure(material: Material, block: Block) -> Picture | None:
+def modules_figure(material: ReportData, block: Block) -> Picture | None:
     """The whole method, and without adaptive weights, cross-entropy or the prefix loss (APAO, 2a)."""
     return _ablation(material, block, "2a", modules, "each part in turn is left out; without adaptive weights means "
                      "equal ones, without the prefix loss cross-entropy alone. The paper says that every part "
@@ -37,13 +37,13 @@ def modules_figure(material: Material, block: Block) -> Picture | None:
 
 
 @plate("2b", "prefix-ablation", TITLES["2b"], **APAO)
-def dropped_figure(material: Material, block: Block) -> Picture | None:
+def dropped_figure(material: ReportData, block: Block) -> Picture | None:
     """The whole method, and without the loss of one prefix (APAO, 2b)."""
     return _ablation(material, block, "2b", prefixes, "the loss of one prefix in turn is left out and its weight goes "
                      "to the others; length 1 is the paper's prefix 0. The paper says that its loss matters most")
 
 
-def _ablation(material: Material, block: Block, number: str, rows_of: Callable[..., Wanted],
+def _ablation(material: ReportData, block: Block, number: str, rows_of: Callable[..., Wanted],
               text: str) -> Picture | None:
     """A panel for each backbone and form that has complete runs of the whole method and of a part that is left out."""
     parts, absent, drawn_without = {}, [], []

@@ -18,7 +18,7 @@ from genrec_bench.reporting.figures.results import principal, seeds_text
 from genrec_bench.reporting.figures.style import broken_label, image_bytes, own_style
 from genrec_bench.reporting.groups import CHOSEN_BY, FEW, check_rows
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 
 MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
@@ -43,14 +43,14 @@ class Band:
 
 
 @plate("popularity", "popularity", "By popularity of the target")
-def popularity_figure(material: Material, block: Block) -> Picture | None:
+def popularity_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 by how often the target occurs in the training sequences; targets that never do stand apart."""
     return _figure(material, block, "By popularity of the target", "target_count",
                    "Interactions of the target in training")
 
 
 @plate("history", "history", "By length of history")
-def history_figure(material: Material, block: Block) -> Picture | None:
+def history_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 by how many interactions of the user training has, of which a method may read the last ones alone."""
     longest = block.config.get("split", {}).get("max_history")
     reads = f", of which a method reads the last {longest} at most" if longest else ""
@@ -81,7 +81,7 @@ def _band(low: int, high: int, rows: np.ndarray, users: np.ndarray) -> Band:
     return Band(low, high, rows, len(np.unique(users[rows])))
 
 
-def _figure(material: Material, block: Block, title: str, fact: str, xlabel: str) -> Picture | None:
+def _figure(material: ReportData, block: Block, title: str, fact: str, xlabel: str) -> Picture | None:
     panels = {family: groups for family in block.families() if (groups := _compared(block, family))}
     if not material.ranked or not panels:
         return None
@@ -125,7 +125,7 @@ def _compared(block: Block, family: str) -> list[Group]:
         return baselines if len(plain) == len(families) else []
     own = principal(block, family, ROWS)
     reference = block.cross_entropy(family)
-    best = sorted((g for g in own if g is not reference), key=lambda g: -(g.metric(CHOSEN_BY).mean or 0.0))
+    best = sorted((g for g in own if g is not reference), key=lambda g: -(g.mean(CHOSEN_BY) or 0.0))
     chosen = [*(g for g in own if g is reference), *best][:max(1, MOST - len(baselines))]
     return [*baselines, *(g for g in own if g in chosen)] if own else []
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite
 
 
@@ -35,7 +35,7 @@ class Plate:
     number: str
     name: str
     title: str
-    draw: Callable[[Material, Block | None], Picture | None]
+    draw: Callable[[ReportData, Block | None], Picture | None]
     paper: str | None = None
     objectives: tuple[str, ...] = ()
     whole: bool = False
@@ -51,7 +51,7 @@ class Plate:
         trained = {o["name"] for row in suite.rows for o in row.stated.get("objective", ())}
         return not self.objectives or not trained.isdisjoint(self.objectives)
 
-    def subjects(self, material: Material) -> Sequence[Block | None]:
+    def subjects(self, material: ReportData) -> Sequence[Block | None]:
         """What it is drawn of: None for all blocks together, or each block; those of baselines alone where no other is.
         """
         generative = [block for block in material.blocks if any(g.row.backbone for g in block.groups)]
@@ -64,7 +64,7 @@ _PLATES: dict[tuple[str | None, str], Plate] = {}
 
 def plate(number: str, name: str, title: str, **more) -> Callable:
     """Register a function as a figure; see Plate. Raises: ValueError where paper and number are taken."""
-    def register(draw: Callable[[Material, Block | None], Picture | None]) -> Callable:
+    def register(draw: Callable[[ReportData, Block | None], Picture | None]) -> Callable:
         made = Plate(number, name, title, draw, **more)
         if made.section not in SECTIONS:
             raise ValueError(f"figure {number}: section {made.section!r} is none of {', '.join(SECTIONS)}")
@@ -103,7 +103,7 @@ def missing(title: str, what: str) -> Picture:
     return Picture(f"{title}: no picture; it needs {what}")
 
 
-def blocks_of(made: Plate, material: Material) -> Iterator[tuple[Block | None, Picture]]:
+def blocks_of(made: Plate, material: ReportData) -> Iterator[tuple[Block | None, Picture]]:
     """Draw a figure of all that it is about."""
     for block in made.subjects(material):
         picture = made.draw(material, block)

@@ -25,10 +25,10 @@ from genrec_bench.reporting.figures.panels import (
 )
 from genrec_bench.reporting.figures.style import PALETTE, image_bytes, own_style
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import reported_cell, why_not
 from genrec_bench.reporting.pruning import BEAM, OWN, Diagnosed, Searched, plain, signed
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite, objective_of
 
 SIZES = tuple(n * 10**e for e in range(2, 6) for n in (1, 2, 3, 5))  # that may be marked on the axis of catalogues
@@ -41,7 +41,7 @@ APAO = {"paper": "apao", "objectives": ("apao",), "section": "pruning"}
 
 
 @plate("1b", "cost", "APAO, Figure 1b", whole=True, **APAO)
-def cost_figure(material: Material, block: Block | None = None) -> Picture | None:
+def cost_figure(material: ReportData, block: Block | None = None) -> Picture | None:
     """Decoder positions a user against the size of the catalogue, a column of points for each block (APAO, 1b)."""
     found = [one for one in material.searched.values() if one]
     if not found:
@@ -101,7 +101,7 @@ def _names_above(axes: Axes, found: Sequence[Searched]) -> None:
 
 
 @plate("1c", "retention", "APAO, Figure 1c", **APAO)
-def retention_figure(material: Material, block: Block) -> Picture | None:
+def retention_figure(material: ReportData, block: Block) -> Picture | None:
     """How much of the exact top is still in the beam after each step, cross-entropy and APAO (APAO, 1c)."""
     found, look, title = material.searched[block.name], material.look, "APAO, Figure 1c"
     if found is None:
@@ -125,7 +125,7 @@ def retention_figure(material: Material, block: Block) -> Picture | None:
 
 
 @plate("4", "beams", "APAO, Figure 4", **APAO)
-def beams_figure(material: Material, block: Block) -> Picture | None:
+def beams_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@5 and decoder positions by beam, all objectives (APAO, 4)."""
     found, look, title = material.searched[block.name], material.look, "APAO, Figure 4"
     if found is None:
@@ -191,7 +191,7 @@ def _pairs(found: Searched, families: Mapping[str, Sequence[Diagnosed]]) -> str:
 
 
 @plate("5", "prefixes", "APAO, Figure 5", **APAO)
-def prefixes_figure(material: Material, block: Block) -> Picture | None:
+def prefixes_figure(material: ReportData, block: Block) -> Picture | None:
     """Prefix Recall@20 by prefix, the best APAO row and the best other one, and the relative gain (APAO, 5)."""
     found, look, title = material.searched[block.name], material.look, "APAO, Figure 5"
     if found is None:

@@ -10,7 +10,7 @@ from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.panels import whiskers
 from genrec_bench.reporting.figures.style import PALETTE, image_bytes, own_style
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 
 NAME = "beside-printed"
 # (unseen, place beside the line, colour, marker, label): apart by place and marker too, without any colour
@@ -19,7 +19,7 @@ POLICIES = ((False, -0.13, PALETTE[0], "o", "training-free row, history kept (as
 
 
 @plate("printed", NAME, "Beside the best printed rows", whole=True)
-def beside_printed_figure(material: Material, block: Block | None = None) -> Picture | None:
+def beside_printed_figure(material: ReportData, block: Block | None = None) -> Picture | None:
     """NDCG@10 with 95 % intervals, a line a data set; None for suites that have no page about it."""
     found = beside_printed(material) if material.suite.page else []
     if not found:

@@ -14,7 +14,7 @@ from genrec_bench.reporting.figures.panels import whiskers
 from genrec_bench.reporting.figures.runs import INTERVAL, SPREAD, dots, evidence, group_of, lacking, needed, paired
 from genrec_bench.reporting.figures.style import ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite
 from genrec_bench.reporting.tables import title_of
 
@@ -32,7 +32,7 @@ class Line:
     metric: str = "ndcg@10"
 
 
-def compared(material: Material, block: Block, parts: Mapping[str, Sequence[Line]], score: str,
+def compared(material: ReportData, block: Block, parts: Mapping[str, Sequence[Line]], score: str,
              gap: str) -> dict[str, bytes]:
     """Panels one below the other, a line a row: on the left its score, on the right its difference.
 
@@ -50,7 +50,7 @@ def compared(material: Material, block: Block, parts: Mapping[str, Sequence[Line
         for axes, (title, lines) in zip(panels, parts.items(), strict=True):
             for place, line in enumerate(lines):
                 look = material.look[line.group.row.key]
-                dots(axes[0], place, line.group.metric_values(line.metric), look, not block.missing(line.group))
+                dots(axes[0], place, line.group.values(line.metric), look, not block.missing(line.group))
                 if sides > 1:
                     _difference(axes[1], place, line, material, block)
             axes[0].set_title(title, loc="left", fontweight="bold")
@@ -76,7 +76,7 @@ def _count(block: Block, line: Line) -> str:
     return f" ({len(line.group.seeds)} of {len(block.seeds)} seeds)" if block.missing(line.group) else ""
 
 
-def _difference(axes: Axes, place: int, line: Line, material: Material, block: Block) -> None:
+def _difference(axes: Axes, place: int, line: Line, material: ReportData, block: Block) -> None:
     if line.against is None:
         axes.plot([0.0], [place], marker="|", markersize=11, color="0.1", linestyle="none")
     elif not block.missing(line.group) and not block.missing(line.against):
@@ -87,7 +87,7 @@ def _difference(axes: Axes, place: int, line: Line, material: Material, block: B
 
 
 @plate("7", "bear-s-dpo", "BEAR, Figure 7", paper="bear", objectives=("bear",))
-def s_dpo_figure(material: Material, block: Block) -> Picture | None:
+def s_dpo_figure(material: ReportData, block: Block) -> Picture | None:
     """S-DPO with and without BEAR, NDCG and HR at 5 and 10, with the differences (BEAR, 7)."""
     title, parts, absent = "BEAR, Figure 7", {}, []
     for family, groups in block.families().items():

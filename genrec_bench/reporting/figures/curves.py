@@ -12,7 +12,7 @@ from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.results import MOST_ROWS, seeds_text, smaller, wrapped
 from genrec_bench.reporting.figures.style import image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group, summarise
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.records import RunRecord
 
 CURVE = "valid_ndcg@10"
@@ -22,7 +22,7 @@ SHADE = 0.6  # opacity of all shades of a panel together
 
 
 @plate("curves", "curves", "Learning curves")
-def curves_figure(material: Material, block: Block) -> Picture | None:
+def curves_figure(material: ReportData, block: Block) -> Picture | None:
     """Validation NDCG@10 by epoch, a panel for the baselines and each backbone; None where nothing has a curve.
 
     Lines are means over seeds, shaded ± SD where there are several; a row that lacks seeds has a thin line a seed and

@@ -23,7 +23,7 @@ from genrec_bench.reporting.figures.runs import (
 )
 from genrec_bench.reporting.figures.style import ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite
 
 BEAR = {"paper": "bear", "objectives": ("bear",)}
@@ -67,7 +67,7 @@ def _first(suite: Suite, backbone: str | None, stages: tuple) -> list[Row]:
 
 
 @plate("5", "bear-time", "BEAR, Figure 5", **BEAR)
-def time_figure(material: Material, block: Block) -> Picture | None:
+def time_figure(material: ReportData, block: Block) -> Picture | None:
     """Seconds and decoder positions of an epoch in units of SFT's: SFT, BEAR and objective (3.1) (BEAR, 5)."""
     title, parts, absent = "BEAR, Figure 5", {}, []
     for family, groups in block.families().items():
@@ -104,7 +104,7 @@ def _clock(block: Block, parts: Collection[Sequence[Group]]) -> str:
             f"({'; '.join(places)}) under whatever else ran; positions depend on no machine")
 
 
-def _bars(material: Material, block: Block, parts: dict[str, list[Group]]) -> dict[str, bytes]:
+def _bars(material: ReportData, block: Block, parts: dict[str, list[Group]]) -> dict[str, bytes]:
     shown = costs(block)
     with own_style():
         heights = [ROW * (0.6 + len(groups)) for groups in parts.values()]
@@ -161,7 +161,7 @@ def _log_ratios(axes: Axes) -> None:
 
 
 @plate("9", "bear-plane", "BEAR, Figure 9", **BEAR)
-def plane_figure(material: Material, block: Block) -> Picture | None:
+def plane_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 against seconds per epoch in units of SFT's, or positions of one seed, a point a method (BEAR, 9)."""
     title, parts, absent = "BEAR, Figure 9", {}, []
     for family, groups in block.families().items():
@@ -197,7 +197,7 @@ def own_methods(suite: Suite, backbone: str | None) -> list[Row]:
     return list(found.values())
 
 
-def _plane(material: Material, block: Block, parts: dict[str, list[Group]]) -> dict[str, bytes]:
+def _plane(material: ReportData, block: Block, parts: dict[str, list[Group]]) -> dict[str, bytes]:
     label, what = next(iter(costs(block).items()))
     with own_style():
         labels = [len(groups) + sum(broken_label(g.name).count("\n") for g in groups) for groups in parts.values()]
@@ -223,10 +223,10 @@ def _plane(material: Material, block: Block, parts: dict[str, list[Group]]) -> d
         return image_bytes(figure)
 
 
-def _point(axes: Axes, material: Material, group: Group, times: Sequence[float], moved: float) -> None:
+def _point(axes: Axes, material: ReportData, group: Group, times: Sequence[float], moved: float) -> None:
     """A row by its cost and score. moved: a factor that keeps rows of equal cost apart."""
     color, marker = material.look[group.row.key]
-    score, around = group.metric("ndcg@10").mean, alone(material, group, "ndcg@10")
+    score, around = group.mean("ndcg@10"), alone(material, group, "ndcg@10")
     if not times or score is None:
         return
     mean, low, high = (moved * cost for cost in geometric(times))

@@ -11,7 +11,7 @@ from genrec_bench.reporting.families import Test, Tested
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.style import broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import title_of
 from genrec_bench.reporting.verdicts import p_text
 
@@ -20,7 +20,7 @@ WORDS = {"better": "better", "worse": "worse", None: "no difference detected"}
 
 
 @plate("forest", "forest", "Differences with intervals", section="tests", whole=True)
-def forest_figure(material: Material, block: Block | None = None) -> Picture | None:
+def forest_figure(material: ReportData, block: Block | None = None) -> Picture | None:
     """The differences of all declared tests with 95 % intervals, a panel a family; None where nothing was tested."""
     shown = [one for one in material.families if one.tests]
     if not shown:

@@ -14,8 +14,8 @@ from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.panels import dodged, fewer_seeds, finished, grid, line, undiagnosed, whiskers
 from genrec_bench.reporting.figures.style import PALETTE, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pruning import CAUSES, Diagnosed, Searched
+from genrec_bench.reporting.report_data import ReportData
 
 # What BEAR says of a language model that writes titles, B = 10: the lost shares stand in the text to Figure 4, without
 # their K; the share with a violation in the text to Figure 4; the average change of the lost share, of which it is not
@@ -34,7 +34,7 @@ def _sft_and_bear(found: Searched, *between: str) -> dict[str, list[Diagnosed]]:
 
 
 @plate("3", "bear-accuracy", "BEAR, Figure 3", **BEAR)
-def accuracy_figure(material: Material, block: Block) -> Picture | None:
+def accuracy_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 and the lost share at beam 10, SFT and BEAR (BEAR, 3)."""
     found, look, title = material.searched[block.name], material.look, "BEAR, Figure 3"
     if found is None:
@@ -75,7 +75,7 @@ def accuracy_figure(material: Material, block: Block) -> Picture | None:
 
 
 @plate("4", "bear-causes", "BEAR, Figure 4", **BEAR)
-def causes_figure(material: Material, block: Block) -> Picture | None:
+def causes_figure(material: ReportData, block: Block) -> Picture | None:
     """The lost share of SFT split by cause, and the share with a violation (BEAR, 4)."""
     found, title = material.searched[block.name], "BEAR, Figure 4"
     if found is None:
@@ -141,7 +141,7 @@ def _cause_legend(axes: Axes) -> None:
 
 
 @plate("6", "bear-rates", "BEAR, Figure 6", **BEAR)
-def rates_figure(material: Material, block: Block) -> Picture | None:
+def rates_figure(material: ReportData, block: Block) -> Picture | None:
     """The lost share at beam 10 for K = 5 and 10: SFT, MSL and BEAR (BEAR, 6)."""
     found, look, title = material.searched[block.name], material.look, "BEAR, Figure 6"
     if found is None:

@@ -15,7 +15,7 @@ from genrec_bench.reporting.figures.results import principal, spread_text
 from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn
 from genrec_bench.reporting.figures.style import broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 
 MOST = 14  # rows of a panel
 METRIC = "ndcg@10"
@@ -35,7 +35,7 @@ class Point:
 
 
 @plate("plane", "plane", TITLE)
-def plane_figure(material: Material, block: Block) -> Picture | None:
+def plane_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 against the cost of training, a line of panels a backbone; None where no backbone has rows.
 
     Positions are counted, so that they are the same on every machine; seconds are those of the machine that ran.
@@ -79,16 +79,16 @@ def positions(block: Block, family: str) -> list[Point]:
         counted = _counted(group)
         if unit and counted:
             base = summarise([a + b for a, b in unit]).mean
-            points.append(Point(group, group.metric(METRIC), summarise([(a + b) / base for a, b in counted]),
+            points.append(Point(group, group.summary(METRIC), summarise([(a + b) / base for a, b in counted]),
                                 summarise([a / base for a, _ in counted]).mean))
     return [p for p in points if p.score.mean is not None]
 
 
 def seconds(groups: Sequence[Group]) -> list[Point]:
     """The trained rows by the seconds of all stages."""
-    costs = [(g, summarise(g.train_seconds())) for g in groups if _trained(g)]
-    return [Point(g, g.metric(METRIC), cost, cost.mean) for g, cost in costs
-            if cost.n == len(g.records) and cost.mean and g.metric(METRIC).mean is not None]
+    costs = [(g, g.summary("train_seconds")) for g in groups if _trained(g)]
+    return [Point(g, g.summary(METRIC), cost, cost.mean) for g, cost in costs
+            if cost.n == len(g.records) and cost.mean and g.mean(METRIC) is not None]
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -101,19 +101,19 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def _trained(group: Group) -> bool:
-    return all(r.training.get("epochs") for r in group.records)
+    return len(list(filter(None, group.values("epochs")))) == len(group.seeds)
 
 
 def _counted(group: Group) -> list[tuple[float, float]] | None:
     """(with, without gradient) of each seed, or None where some seed did not count or counted nothing."""
-    parts = [group.all_stages("passes", name) for name in PASSES]
+    parts = [group.values(name) for name in PASSES]
     counted = list(zip(*parts, strict=True)) if len({len(p) for p in parts}) == 1 else []
     return counted if len(counted) == len(group.records) and all(map(sum, counted)) else None
 
 
 def _panel(axes: Axes, points: Sequence[Point], free: Sequence[Group], look: Mapping[str, tuple[str, str]]) -> None:
     for group, line in zip(free, ("--", ":", "-."), strict=False):
-        mean = group.metric(METRIC).mean
+        mean = group.mean(METRIC)
         if mean is not None:
             axes.axhline(mean, color=look[group.row.key][0], linestyle=line, linewidth=1.2, zorder=1,
                          label=f"{broken_label(group.name, 26)}, not trained")

@@ -12,15 +12,15 @@ from matplotlib.ticker import NullLocator
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.style import PALETTE, image_bytes, own_style
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.power import SEEDS, TIMES, Curve, curves
+from genrec_bench.reporting.report_data import ReportData
 
 TICKS = [n for n in SEEDS if n < math.inf]
 LOOKS = tuple(zip(PALETTE, "osD", strict=False))  # of the numbers of users
 
 
 @plate("power", "power", "Detectable differences by seeds and users", section="power")
-def power_figure(material: Material, block: Block) -> Picture | None:
+def power_figure(material: ReportData, block: Block) -> Picture | None:
     """The minimum detectable difference against seeds, a line a number of users; None without enough seeds."""
     found = curves(material, block)
     if not found:

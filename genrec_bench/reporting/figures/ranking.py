@@ -15,14 +15,14 @@ from genrec_bench.reporting.figures.results import principal, seeds_text
 from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn
 from genrec_bench.reporting.figures.style import ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 
 MOST = 14  # methods of a panel
 TITLE = "Ranking with critical differences"
 
 
 @plate("ranking", "ranking", TITLE)
-def ranking_figure(material: Material, block: Block) -> Picture | None:
+def ranking_figure(material: ReportData, block: Block) -> Picture | None:
     """Mean NDCG@10 of the baselines and each backbone's rows, best first; after Demšar (2006), for users as units.
 
     Mean ranks over users say little where most users have no hit by any method and all ranks are equal; so the

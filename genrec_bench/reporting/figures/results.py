@@ -12,8 +12,8 @@ from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.figures.base import Picture, plate
 from genrec_bench.reporting.figures.style import ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group, summarise
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.printed import comparable_rows
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import title_of
 
 METRICS = ("recall@10", "ndcg@10")
@@ -21,7 +21,7 @@ MOST_ROWS = 24  # rows of a figure; of a block with more only those of the small
 
 
 @plate("results", "results", "Results by method")
-def results_figure(material: Material, block: Block) -> Picture:
+def results_figure(material: ReportData, block: Block) -> Picture:
     """Recall@10 and NDCG@10 by method: a dot a seed, mean ± SD over seeds, hollow diamonds for printed values.
 
     One row of panels for the baselines and each backbone; a line marks each backbone's cross-entropy. Of more than
@@ -46,8 +46,8 @@ def results_figure(material: Material, block: Block) -> Picture:
                     _dots(axes, place, group, metric, look[group.row.key], bool(block.missing(group)))
                     _printed(axes, place, printed.get((group.label, metric)), look[group.row.key])
                 reference = block.cross_entropy(family)
-                if reference is not None and len(groups) > 1 and reference.metric_values(metric):
-                    axes.axvline(reference.metric(metric).mean, color="0.5", linewidth=0.9, linestyle=":", zorder=1)
+                if reference is not None and len(groups) > 1 and reference.values(metric):
+                    axes.axvline(reference.mean(metric), color="0.5", linewidth=0.9, linestyle=":", zorder=1)
                 axes.grid(axis="y", visible=False)
                 axes.set_yticks(places, labels[family] if axes is line[0] else [])
                 axes.set_ylim(sum(heights[family]) + 0.1, -0.1)
@@ -115,7 +115,7 @@ def _note(block: Block, printed: bool, left_out: int) -> str:
 def _dots(axes: Axes, place: float, group: Group, metric: str, look: tuple[str, str], incomplete: bool) -> None:
     """A row's seeds, mean and deviation; of a row that lacks seeds those that there are, hollow, and no mean."""
     color, marker = look
-    values = group.metric_values(metric)
+    values = group.values(metric)
     if incomplete:
         axes.scatter(values, [place] * len(values), s=26, marker=marker, facecolors="none", edgecolors=color,
                      linewidths=1.0, clip_on=False, zorder=3)

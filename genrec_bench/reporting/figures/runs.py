@@ -15,7 +15,7 @@ from genrec_bench.analysis.significance import compare_values
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.figures.base import Picture, missing
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import PARTS, Row
 
 RESAMPLES = 500  # of an interval that is only looked at
@@ -43,7 +43,7 @@ def lacking(block: Block, wanted: Iterable[Sequence[Row]]) -> list[str]:
     return [rows[0].label for rows in wanted if complete(block, rows) is None]
 
 
-def needed(material: Material, block: Block, title: str, labels: Sequence[str]) -> Picture | None:
+def needed(material: ReportData, block: Block, title: str, labels: Sequence[str]) -> Picture | None:
     """No picture, with the rows that have no complete runs and how to run one; None where the runs mean nothing."""
     if block.profile in UNTESTED or not labels:
         return None
@@ -63,7 +63,7 @@ def seeds_of(block: Block) -> str:
     return "one seed, so no SD over seeds" if len(block.seeds) == 1 else f"{len(block.seeds)} seeds"
 
 
-def evidence(material: Material, block: Block) -> str:
+def evidence(material: ReportData, block: Block) -> str:
     """The seeds, and what the intervals are, for captions of figures with differences."""
     return f"{seeds_of(block)}; {INTERVAL if material.ranked else 'without ranks no differences are shown'}"
 
@@ -92,13 +92,13 @@ def path_of(row: Row, setting: str) -> str | None:
     return found if found in row.wanted else None
 
 
-def paired(material: Material, group: Group, against: Group, metric: str) -> Estimate | None:
+def paired(material: ReportData, group: Group, against: Group, metric: str) -> Estimate | None:
     """How far one row is above another; None where no ranks are stored. metric: name@k, item-level."""
     return None if material.results is None else _estimate(_values(material, group, metric),
                                                            _values(material, against, metric))
 
 
-def alone(material: Material, group: Group, metric: str) -> Estimate | None:
+def alone(material: ReportData, group: Group, metric: str) -> Estimate | None:
     """A row's score with its interval over seeds and users; None where no ranks are stored."""
     if not material.ranked:
         return None
@@ -106,7 +106,7 @@ def alone(material: Material, group: Group, metric: str) -> Estimate | None:
     return _estimate(values, np.zeros((1, values.shape[1])))
 
 
-def _values(material: Material, group: Group, metric: str) -> np.ndarray:
+def _values(material: ReportData, group: Group, metric: str) -> np.ndarray:
     name, _, k = metric.partition("@")
     return material.values(group, name, int(k))
 

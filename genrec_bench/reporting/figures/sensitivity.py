@@ -28,7 +28,7 @@ from genrec_bench.reporting.figures.runs import (
 )
 from genrec_bench.reporting.figures.style import image_bytes, own_style
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite, effective
 from genrec_bench.reporting.tables import title_of
 
@@ -96,7 +96,7 @@ class Plan:
     printed: Callable[[Sweep, str], float | None] = lambda sweep, dataset: None
 
 
-def swept(material: Material, block: Block, plan: Plan, text: str) -> Picture | None:
+def swept(material: ReportData, block: Block, plan: Plan, text: str) -> Picture | None:
     """Scores by setting with differences to the base row: a column a setting, for each backbone a line of panels a
     metric and one of differences. None where the block's backbones have no such rows.
     """
@@ -116,7 +116,7 @@ def swept(material: Material, block: Block, plan: Plan, text: str) -> Picture | 
                    _draw(material, block, plan, drawn))
 
 
-def _draw(material: Material, block: Block, plan: Plan, drawn: Mapping[str, Mapping[str, list[Sweep]]]) -> dict:
+def _draw(material: ReportData, block: Block, plan: Plan, drawn: Mapping[str, Mapping[str, list[Sweep]]]) -> dict:
     kinds = [*plan.metrics, *([] if not material.ranked else [None])]  # None: differences
     with own_style():
         figure = Figure(figsize=(8.6, 1.6 + len(drawn) * (0.5 + 1.9 * len(kinds))), layout="constrained")
@@ -142,7 +142,7 @@ def _draw(material: Material, block: Block, plan: Plan, drawn: Mapping[str, Mapp
         return image_bytes(figure)
 
 
-def _panel(axes: Axes, material: Material, block: Block, plan: Plan, family: str, kind: str | None,
+def _panel(axes: Axes, material: ReportData, block: Block, plan: Plan, family: str, kind: str | None,
            of: Sequence[Sweep]) -> None:
     """One panel: a line a sweep, of scores or of differences."""
     values = sorted({value for sweep in of for value in sweep.points(block)})
@@ -164,8 +164,8 @@ def _panel(axes: Axes, material: Material, block: Block, plan: Plan, family: str
     reference = block.cross_entropy(family)
     if kind is None:
         axes.axhline(0.0, color="0.4", linewidth=0.9, linestyle=":", zorder=1)
-    elif reference is not None and not block.missing(reference) and reference.metric_values(kind):
-        axes.axhline(reference.metric(kind).mean, color="0.35", linewidth=1.1, linestyle=(0, (5, 3)), zorder=1,
+    elif reference is not None and not block.missing(reference) and reference.values(kind):
+        axes.axhline(reference.mean(kind), color="0.35", linewidth=1.1, linestyle=(0, (5, 3)), zorder=1,
                      label=f"mean of {reference.name}")
     axes.margins(y=0.2)
     _ticks(axes, values)
@@ -205,7 +205,7 @@ def _scores(axes: Axes, block: Block, sweep: Sweep, metric: str, look: tuple[str
             line: str) -> None:
     whole = {}
     for value, group in sweep.points(block).items():
-        values = group.metric_values(metric)
+        values = group.values(metric)
         dots(axes, places[value], values, look, not block.missing(group), upright=True)
         if not block.missing(group) and values:
             whole[places[value]] = fmean(values)
@@ -216,14 +216,14 @@ def _scores(axes: Axes, block: Block, sweep: Sweep, metric: str, look: tuple[str
 def _star(axes: Axes, block: Block, sweep: Sweep, metric: str, chooser: str, color: str,
           places: Mapping[float, float]) -> None:
     """A star at the value with the highest mean of the metric that chooses."""
-    whole = {v: g for v, g in sweep.points(block).items() if not block.missing(g) and g.metric_values(chooser)}
-    best = max(whole, key=lambda v: whole[v].metric(chooser).mean, default=None)
-    if best is not None and whole[best].metric_values(metric):
-        axes.plot([places[best]], [whole[best].metric(metric).mean], marker="*", markersize=14, color=color,
+    whole = {v: g for v, g in sweep.points(block).items() if not block.missing(g) and g.values(chooser)}
+    best = max(whole, key=lambda v: whole[v].mean(chooser), default=None)
+    if best is not None and whole[best].values(metric):
+        axes.plot([places[best]], [whole[best].mean(metric)], marker="*", markersize=14, color=color,
                   markeredgecolor="0.1", linestyle="none", zorder=6, label="best by validation")
 
 
-def _differences(axes: Axes, material: Material, block: Block, plan: Plan, sweep: Sweep, look: tuple[str, str],
+def _differences(axes: Axes, material: ReportData, block: Block, plan: Plan, sweep: Sweep, look: tuple[str, str],
                  places: Mapping[float, float]) -> None:
     """Each value against the row's own one; nothing where that one has no complete runs."""
     own = complete(block, sweep.rows.get(sweep.own, ()))
@@ -252,7 +252,7 @@ def _table_5(sweep: Sweep, dataset: str) -> float | None:
 
 
 @plate("3", "sensitivity", "APAO, Figure 3", paper="apao", objectives=("apao",))
-def apao_figure(material: Material, block: Block) -> Picture | None:
+def apao_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 against weight and eta of the prefix loss, both forms (APAO, 3)."""
     plan = Plan("APAO, Figure 3", {"apao.weight": "Weight of the prefix loss (the paper's β)",
                                    "apao.eta": "Step of the adaptive weights, η"}, printed=_table_5)
@@ -264,7 +264,7 @@ def apao_figure(material: Material, block: Block) -> Picture | None:
 
 
 @plate("8", "bear-sensitivity", "BEAR, Figure 8", paper="bear", objectives=("bear",))
-def bear_figure(material: Material, block: Block) -> Picture | None:
+def bear_figure(material: ReportData, block: Block) -> Picture | None:
     """NDCG@10 of validation and test against weight and temperature of BEAR (BEAR, 8)."""
     plan = Plan("BEAR, Figure 8", {"bear.weight": "Weight of the regulariser, λ", "bear.xi": "Temperature, ξ"},
                 ("valid_ndcg@10", "ndcg@10"), star=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from genrec_bench.reporting.figures.base import Picture, Plate, blocks_of, plates
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.report_data import ReportData
 
 
-def status(material: Material, paper_key: str,
+def status(material: ReportData, paper_key: str,
            drawn: Iterable[tuple[Plate, Block | None, Picture]] | None = None) -> list[tuple[str, str, str]]:
     """(number, title, text) of every measured figure of a paper, in order: of what it is drawn, or what is missing.
 

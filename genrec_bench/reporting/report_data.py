@@ -1,4 +1,4 @@
-"""All that a report is made from: a suite, its records in blocks, and what lies beside the records."""
+"""All that a report is made from: a suite, its runs in blocks, and what lies beside their records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,19 +14,22 @@ from genrec_bench.contracts import Rankings
 from genrec_bench.metrics.base import averaged, row_values
 from genrec_bench.reporting.families import Tested, tested
 from genrec_bench.reporting.figures.style import looks
-from genrec_bench.reporting.load import Block, Group, arrange, diagnoses_of
+from genrec_bench.reporting.load import Block, Group, arrange, unique_runs
 from genrec_bench.reporting.papers import Paper, load_paper
 from genrec_bench.reporting.pruning import Searched, searched
 from genrec_bench.reporting.rows import Suite
-from genrec_bench.results import test_users
+from genrec_bench.results import diagnoses, test_users
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """A suite's records as blocks, and on demand what is computed from them, each once.
+class ReportData:
+    """A suite's runs as blocks, and on demand what is computed from them, each once.
 
     results: the folder of the records, for what lies beside them (ranks, diagnoses, facts about users); without it
     nothing is tested and what needs them is not drawn. overrides: what `--set` changes of the suite's rows.
@@ -41,9 +44,14 @@ class Material:
 
     @classmethod
     def of(cls, suite: Suite, records: Sequence[RunRecord], results: Path | None = None,
-           overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Material:
-        """The material of a suite's report; records of other suites are left out."""
+           overrides: Mapping[str, Mapping[str, Any]] | None = None) -> ReportData:
+        """The data of a suite's report; records of other suites are left out."""
         return cls(suite, tuple(arrange(suite, records, overrides)), results, overrides or {})
+
+    @cached_property
+    def runs(self) -> DataFrame:
+        """A line a run, each once; see `load.run_table`."""
+        return unique_runs(self.blocks)
 
     @cached_property
     def paper(self) -> Paper | None:
@@ -58,7 +66,11 @@ class Material:
     @cached_property
     def diagnoses(self) -> Mapping[str, Diagnosis]:
         """The diagnoses of its runs, by run_id. Raises: UserError for a damaged one."""
-        return diagnoses_of(self.blocks, self.results) if self.results is not None else {}
+        if self.results is None:
+            return {}
+        store = RecordStore(self.results)
+        found = {r.run_id: diagnoses.find(store, r) for r in self.runs["record"]}
+        return {run_id: diagnosis for run_id, diagnosis in found.items() if diagnosis is not None}
 
     @cached_property
     def searched(self) -> Mapping[str, Searched | None]:
@@ -74,8 +86,7 @@ class Material:
     @cached_property
     def ranked(self) -> bool:
         """Whether the ranks of all its runs are at hand."""
-        return self.results is not None and all(
-            RecordStore(self.results).holds(r) for b in self.blocks for g in b.groups for r in g.records)
+        return self.results is not None and all(map(RecordStore(self.results).holds, self.runs["record"]))
 
     def ranks(self, record: RunRecord, *, unseen: bool = False) -> Rankings:
         """The per-user ranks of a run; unseen: without what users had before. Raises: UserError for a damaged file."""
