@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.grid import Overrides
 from genrec_bench.reporting.matching import data_of, dataset_title, has_row, is_seeded, row_numbers
 from genrec_bench.reporting.rows import Row, Suite, as_stated, load_suite
-from genrec_bench.results.frame import runs
+from genrec_bench.results.frame import RUN, runs
 from genrec_bench.results.records import RunRecord
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(mean, sd, n)
 
 
+OTHER_COLUMNS = (*RUN, "record", "data", "seeded", "row")  # of `run_table`, beside the metrics
+
+
 def run_table(records: Iterable[RunRecord]) -> DataFrame:
     """The frame that reports are made from: a line a run in order of seeds, its facts (`results.frame.RUN`), a column
     a metric under the record's name of it, and `record`, `data` (what runs must share to be compared) and `seeded`."""
@@ -61,6 +64,7 @@ class Group:
     row: Row
     label: str
     runs: DataFrame
+    _values: dict[str, list[Any]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -82,14 +86,12 @@ class Group:
         """The settings in the words of a row, from the first record; only the seed differs in the others."""
         return as_stated(self.records[0])
 
-    @cached_property
-    def _values(self) -> dict[str, list[Any]]:
-        return {name: [v for v in values if not pandas.isna(v)]
-                for name, values in self.runs.drop(columns="record").to_dict("list").items()}
-
     def values(self, column: str) -> list[Any]:
         """A metric or another fact of `run_table`, a value for each seed that has one."""
-        return self._values.get(column, [])
+        if column not in self._values:
+            known = column in self.runs
+            self._values[column] = self.runs[column].dropna().tolist() if known else []
+        return self._values[column]
 
     def summary(self, column: str) -> Summary:
         """The same over seeds; n counts the seeds that have a value."""

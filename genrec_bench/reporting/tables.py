@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from tabulate import tabulate
 
 from genrec_bench.core.files import csv_text
-from genrec_bench.reporting.load import Block, Group, Summary
+from genrec_bench.core.lazy import pandas
+from genrec_bench.reporting.load import OTHER_COLUMNS, Block, Group, Summary, summarise
 
 DASH = "–"
 MARK = "†"
@@ -69,18 +70,34 @@ def missing_note(block: Block) -> str:
     return " ".join(notes)
 
 
-def seeds_text(group: Group, metric: str) -> str:
-    """The values of a row with missing seeds, each by itself."""
-    return " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
-
-
 def results(block: Block, *, prefix: str = "") -> str:
     """Methods by metrics, the best of a table's column in bold. prefix: "" for item-level, "id_" for ID-level.
 
     A block of more rows than LONG is one table for the baselines and one for each backbone.
     """
-    shown = differing_by_id(block) if prefix else block.groups
-    return by_family(block, shown, lambda groups: _results(block, groups, prefix))
+    names = {m: prefix + m for m in COLUMNS} | {BESIDE: f"{UNSEEN}{prefix}{BESIDE.removeprefix(UNSEEN)}"}
+
+    def table(groups: Sequence[Group]) -> str:
+        columns = {title_of(m): _column(block, groups, name) for m, name in names.items()
+                   if m != BESIDE or any(g.values(name) for g in groups)}
+        rows = zip((g.label for g in groups), (seeds_cell(block, g) for g in groups), *columns.values(), strict=True)
+        return pipe(["Method", "n", *columns], rows)
+
+    return by_family(block, differing_by_id(block) if prefix else block.groups, table)
+
+
+def _column(block: Block, groups: Sequence[Group], metric: str) -> list[str]:
+    """A metric of some rows: mean ± SD, the highest in bold; of a row with missing seeds each value by itself."""
+    means = {g: round(mean, 4) for g in groups if not block.missing(g) and (mean := g.mean(metric)) is not None}
+    cells = []
+    for group in groups:
+        if block.missing(group):
+            cells.append(" / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH)
+            continue
+        text = mean_sd(group.summary(metric), len(group.seeds))
+        best = group in means and means[group] == max(means.values()) and len(groups) > 1
+        cells.append(f"**{text}**" if best else text)
+    return cells
 
 
 def by_family(block: Block, shown: Sequence[Group], table: Callable[[Sequence[Group]], str]) -> str:
@@ -89,28 +106,6 @@ def by_family(block: Block, shown: Sequence[Group], table: Callable[[Sequence[Gr
         return table(shown)
     parts = {family: [g for g in groups if g in shown] for family, groups in block.families().items()}
     return "\n\n".join(f"**{family}**\n\n{table(groups)}" for family, groups in parts.items() if groups)
-
-
-def _results(block: Block, shown: Sequence[Group], prefix: str) -> str:
-    whole = [not block.missing(g) for g in shown]
-    keys = {m: prefix + m for m in METRICS} | {BESIDE: f"{UNSEEN}{prefix}{BESIDE.removeprefix(UNSEEN)}"}
-    shown_metrics = [m for m in COLUMNS if m != BESIDE or any(g.values(keys[m]) for g in shown)]
-    cells = {m: [g.summary(keys[m]) for g in shown] for m in shown_metrics}
-    highest = {m: max((round(c.mean, 4) for c, all_seeds in zip(column, whole, strict=True)
-                       if c.mean is not None and all_seeds), default=None) for m, column in cells.items()}
-    rows = []
-    for i, group in enumerate(shown):
-        row = [group.label, seeds_cell(block, group)]
-        for metric in shown_metrics:
-            cell = cells[metric][i]
-            if not whole[i]:
-                row.append(seeds_text(group, keys[metric]))
-                continue
-            text = mean_sd(cell, len(group.seeds))
-            best = cell.mean is not None and round(cell.mean, 4) == highest[metric] and len(shown) > 1
-            row.append(f"**{text}**" if best else text)
-        rows.append(row)
-    return pipe(["Method", "n", *(title_of(m) for m in shown_metrics)], rows)
 
 
 def differing_by_id(block: Block) -> list[Group]:
@@ -123,23 +118,23 @@ def results_csv(blocks: Sequence[Block]) -> str:
     """Every metric of every group: mean, SD, n, seeds and the value of each seed, unrounded; no mean of a part."""
     rows = []
     for block in blocks:
-        for group in block.groups:
-            for key in sorted({k for r in group.records for k in r.metrics}):
-                s = group.summary(key)
-                mean, sd = (None, None) if block.missing(group) else (s.mean, s.sd)
-                seeds = [r.seed for r in group.records if key in r.metrics]
-                rows.append([block.dataset, block.profile, block.name, group.label, key, s.n, mean, sd,
-                             " ".join(map(str, seeds)), " ".join(map(repr, group.values(key))),
-                             " ".join(map(str, block.missing(group)))])
+        missing = {g.label: block.missing(g) for g in block.groups}
+        names = sorted(block.runs.columns.difference(OTHER_COLUMNS))
+        values = block.runs.set_index(["label", "seed"])[names].stack().dropna().rename("value").reset_index("seed")
+        for (label, metric), seeds, of_seeds in values.groupby(level=[0, 1], sort=False).agg(list).itertuples():
+            one = summarise(of_seeds)
+            mean, sd = (None, None) if missing[label] else (one.mean, one.sd)
+            rows.append([block.dataset, block.profile, block.name, label, metric, one.n, mean, sd,
+                         " ".join(map(str, seeds)), " ".join(map(repr, of_seeds)), " ".join(map(str, missing[label]))])
     return csv_text(["dataset", "profile", "block", "method", "metric", "n", "mean", "sd", "seeds", "values",
                      "missing_seeds"], rows)
 
 
+RUN_COLUMNS = ("run_id", "block", "dataset", "profile", "method", "seed", "recall@10", "ndcg@10", "id_ndcg@10",
+               "commit", "dirty")
+
+
 def runs_csv(blocks: Sequence[Block]) -> str:
     """One line a run of a block: where a number of the report comes from. profile: the run's own."""
-    return csv_text(
-        ["run_id", "block", "dataset", "profile", "method", "seed", "recall@10", "ndcg@10", "id_ndcg@10", "commit",
-         "dirty"],
-        [[r.run_id, b.name, b.dataset, r.profile, g.label, r.seed, *(r.metrics.get(k) for k in
-          ("recall@10", "ndcg@10", "id_ndcg@10")), r.provenance.get("commit"), r.provenance.get("dirty")]
-         for b in blocks for g in b.groups for r in g.records])
+    lines = pandas.concat([b.runs.assign(block=b.name, dataset=b.dataset, method=b.runs["label"]) for b in blocks])
+    return lines.reindex(columns=RUN_COLUMNS).to_csv(index=False, lineterminator="\n")
