@@ -152,6 +152,14 @@ def best_values(paper: str, dataset: str, row: Mapping[str, Any]) -> dict[str, f
 def load_profile(name: str, folder: Path | None = None) -> Data:
     """A profile file as data. Raises: UserError with the nearest name, or naming the file and what is wrong in it."""
     path, data = _read("profile", name, folder)
+    _check_profile(path)
+    return data
+
+
+@cache
+def _check_profile(path: Path) -> None:
+    """Once a file, as it is read once: every row of a suite asks for its profile."""
+    data = _parsed(path)
     _build(ProfileFile, data, str(path))
     for key in ("seeds", "datasets"):
         if not data[key]:
@@ -161,7 +169,6 @@ def load_profile(name: str, folder: Path | None = None) -> Data:
     _check_tables(data.get("datasets_settings", {}), f"{path}, datasets_settings")
     for dataset, values in data.get("datasets_settings", {}).items():
         _check_tables(values, f"{path}, datasets_settings.{dataset}")
-    return data
 
 
 def load_baseline(name: str, folder: Path | None = None) -> Data:
@@ -185,10 +192,9 @@ def _read(kind: str, name: str, folder: Path | None) -> tuple[Path, Data]:
     if kind == "suite" and is_file(name):
         path = _own_file(name)
         return path, _parsed(path, stamp(name))
-    names = _names(kind, folder)
-    if name not in names:
-        raise unknown(kind, name, names)
     path = (folder or FOLDERS[kind]) / f"{name}.toml"
+    if path.stem != name or not path.is_file():
+        raise unknown(kind, name, _names(kind, folder))
     return path, _parsed(path)
 
 

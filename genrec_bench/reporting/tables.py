@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 
 from tabulate import tabulate
 
@@ -117,15 +118,16 @@ def differing_by_id(block: Block) -> list[Group]:
 def results_csv(blocks: Sequence[Block]) -> str:
     """Every metric of every group: mean, SD, n, seeds and the value of each seed, unrounded; no mean of a part."""
     rows = []
-    for block in blocks:
-        missing = {g.label: block.missing(g) for g in block.groups}
-        names = sorted(block.runs.columns.difference(OTHER_COLUMNS))
-        values = block.runs.set_index(["label", "seed"])[names].stack().dropna().rename("value").reset_index("seed")
-        for (label, metric), seeds, of_seeds in values.groupby(level=[0, 1], sort=False).agg(list).itertuples():
-            one = summarise(of_seeds)
-            mean, sd = (None, None) if missing[label] else (one.mean, one.sd)
-            rows.append([block.dataset, block.profile, block.name, label, metric, one.n, mean, sd,
-                         " ".join(map(str, seeds)), " ".join(map(repr, of_seeds)), " ".join(map(str, missing[label]))])
+    for block, group in ((b, g) for b in blocks for g in b.groups):
+        values = group.runs[sorted(group.runs.columns.difference(OTHER_COLUMNS))]
+        missing = block.missing(group)
+        for metric, column in zip(values, values.to_numpy().T, strict=True):
+            known = column == column  # not so where a run lacks the metric
+            seeds, numbers = compress(group.seeds, known), column[known].tolist()
+            one = summarise(numbers)
+            mean, sd = (None, None) if missing else (one.mean, one.sd)
+            rows.append([block.dataset, block.profile, block.name, group.label, metric, one.n, mean, sd,
+                         " ".join(map(str, seeds)), " ".join(map(repr, numbers)), " ".join(map(str, missing))])
     return csv_text(["dataset", "profile", "block", "method", "metric", "n", "mean", "sd", "seeds", "values",
                      "missing_seeds"], rows)
 
