@@ -100,19 +100,19 @@ def test_why_not_beside_the_paper():
 
     assert reason() == ""
     assert "profile quick" in reason(profile="quick")
-    assert "thinned" in reason({"split": {"train_targets_per_user": 5}})
+    assert "split.train_targets_per_user is 5, 0 under" in reason({"split": {"train_targets_per_user": 5}})
     ids = record_of("apao_office", "tiger", 0, tokenizer={"name": "rq_kmeans"})
     assert arrange(suite, [ids]) == []
     group = arrange(suite, [record_of("apao_office", "tiger", 0)])[0].groups[0]
-    assert "tokenizer rq_kmeans" in why_not_group(replace(group, runs=run_table([ids])), paper)
-    assert "training.epochs is 5, the paper's 200 (5.1.3)" in reason({"training": {"epochs": 5}})
-    assert "training.weight_decay is 0.1, 0.01 where the paper's" in reason({"training": {"weight_decay": 0.1}})
-    assert "decoding.temperature is 2.0, 1.0 where" in reason({"decoding": {"temperature": 2.0}})
+    assert "tokenizer.name is rq_kmeans, given under" in why_not_group(replace(group, runs=run_table([ids])), paper)
+    assert "training.epochs is 5, 200 under profile paper" in reason({"training": {"epochs": 5}})
+    assert "training.weight_decay is 0.1, 0.01 under" in reason({"training": {"weight_decay": 0.1}})
+    assert "decoding.temperature is 2.0, 1.0 under" in reason({"decoding": {"temperature": 2.0}})
     assert reason({"decoding": {"batch_size": 7}}) == ""
     pointwise = "TIGER + APAO-Pointwise"  # its weight and eta on Office are those of Table 5
     assert reason(label=pointwise) == "" and reason({"apao": {"weight": 0.3, "eta": 1e-4}}, pointwise) == ""
-    assert "apao.weight is 0.4, 0.3 in the suite's row" in reason({"apao": {"weight": 0.4}}, pointwise)
-    assert "cross_entropy.eos is True, False where" in reason({"cross_entropy": {"eos": True}})
+    assert "objectives.1.weight is 0.4, 0.3 under" in reason({"apao": {"weight": 0.4}}, pointwise)
+    assert "objectives.eos is True, False under" in reason({"cross_entropy": {"eos": True}})
     block, = arrange(suite, [record_of("apao_office", "sasrec", 0)])
     assert why_not(block, paper) == "no row of the paper has been run"
     assert f"prints no row for {SASREC}" in why_not_group(block.groups[0], paper)

@@ -1,14 +1,10 @@
 """Reports of many rows: two backbones, rows of two stages, printed numbers that rows share, what grids cost."""
 
 import csv
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.reporting import cost, markdown, tables
 from genrec_bench.reporting.answer import answer
 from genrec_bench.reporting.figures import curves
@@ -16,9 +12,9 @@ from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.markdown import render_suite
 from genrec_bench.reporting.papers import load_paper
-from genrec_bench.reporting.printed import NO_MATTER, _settings, comparable_rows, coverage, why_not_group
+from genrec_bench.reporting.printed import comparable_rows, coverage
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.rows import Row, as_stated, load_suite
+from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RunRecord
 from tests.small_records import SEEDS, record_of, suite_record, table_rows
 
@@ -151,7 +147,7 @@ def test_rows_that_share_a_printed_one():
         values = best if label == SHARED else {"weight": best["weight"]}  # the scripts' eta is 0
         records.append(suite_record(label, 0, 0.03, dataset="apao_office", objective=[*before, {**last, **values}]))
     block, = arrange(suite, records)
-    found = [(g.label, c.table, c.value) for g, m, c in comparable_rows(block, paper) if m == "ndcg@10"]
+    found = [(g.label, table, value) for g, table, m, value in comparable_rows(block, paper) if m == "ndcg@10"]
     assert found == [(label, table, value) for labels, table, value in
                      ((pointwise[:1], "1", 0.0337), (one_stage[:2], "3", 0.0116), (pointwise[1:], "1", 0.0337))
                      for label in labels]
@@ -221,45 +217,6 @@ def test_a_damaged_plan_is_named(tmp_path, text):
     (tmp_path / cost.PLAN).write_text(text)
     with pytest.raises(UserError, match="plan.csv is not a saved plan"):
         cost.read_plan(tmp_path / cost.PLAN)
-
-
-OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.125, str: lambda v: v + "x",
-         list: lambda v: [*v, 1.0]}
-
-
-def changed(data: Any, place: list[str]) -> Any:
-    """A copy of a configuration with one setting at another value."""
-    head, rest = place[0], place[1:]
-    if isinstance(data, list):
-        number = int(head) if len(data) > 1 else 0
-        inner = rest if len(data) > 1 else place
-        return [changed(item, inner) if n == number else item for n, item in enumerate(data)]
-    return {**data, head: changed(data[head], rest) if rest else OTHER[type(data[head])](data[head])}
-
-
-def test_every_setting_of_every_printed_row_counts():
-    """As planned a run may be compared; with any one setting changed, whichever there is, it may not."""
-    suite, paper, seen = load_suite("apao"), load_paper("apao"), set()
-
-    def reason(row: Row, config: dict[str, Any]) -> str:
-        return why_not_group(SimpleNamespace(row=row, label=row.label, config=config), paper)
-
-    printed = tuple(row.label for row in suite.rows if row.paper_row)
-    for run in expand(Selection("apao", "paper", datasets=("apao_office", "apao_yelp"), rows=printed, baselines=(),
-                                seeds=(0,))):
-        if run.label.endswith(": first stage"):
-            continue
-        row = next(row for row in suite.rows if row.label == run.label)
-        config = as_stated(replace(record_of("apao_office", "tiger", 0), config=run.to_dict()))
-        assert reason(row, config) == "", run.label
-        for place, spelled, _ in _settings(config):
-            if spelled in seen or spelled.replace("second_stage", "training") in NO_MATTER:
-                continue
-            seen.add(spelled)
-            assert f"{run.label}: {spelled} is " in reason(row, changed(config, place.split("."))), spelled
-    assert {"apao.num_negatives", "decoding.normaliser", "training.weight_decay", "second_stage.epochs",
-            "llama.num_heads", "negatives.pool", "apao_yelp.index", "apao.eta", "apao.weight"} <= seen
-    assert len(seen) > 60
 
 
 def test_an_ablation_has_its_whole_methods_best_values():

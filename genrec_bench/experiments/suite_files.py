@@ -5,9 +5,10 @@ What is read stays plain data, as in the file; `file_forms` says what a file may
 
 from __future__ import annotations
 
+import csv
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -134,19 +135,40 @@ def with_preset(part: str, spec: Mapping[str, Any], where: str) -> Data:
     return {**presets[preset], **values}
 
 
+def paper_names() -> list[str]:
+    """Names of the papers that have a file, sorted."""
+    return _names("paper", None)
+
+
+def paper_table(name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file about a paper, such as its printed cells. Raises: UserError for other columns."""
+    path = FOLDERS["paper"] / f"{name}.csv"
+    lines = _csv_lines(path)
+    if wrong := [line for line in lines if tuple(line) != tuple(columns)]:
+        raise UserError(f"{path}: a line has other columns than {','.join(columns)}: {wrong[0]}.")
+    return lines
+
+
+@cache
+def _csv_lines(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def best_values(paper: str, dataset: str, row: Mapping[str, Any]) -> dict[str, float]:
     """What the paper's table of best settings that a row names says of it on a dataset (our name): setting -> value.
 
     Empty where the row names none, or the table says nothing of the dataset.
     """
+    if not row.get("best"):
+        return {}
     data = _read("paper", paper, None)[1]
-    theirs, best, only = data["datasets"].get(dataset), row.get("best_row"), row.get("best_only")
-    for block in data["reported"] if row.get("best") else ():
-        if (block["table"], block["backbone"], block["method"]) == (str(row["best"]), best["backbone"], best["method"]):
-            values = zip(block["metrics"], block["values"].get(theirs, ()), strict=False)
-            found = {"weight" if metric == "beta" else metric: value for metric, value in values}
-            return {name: value for name, value in found.items() if only in (None, name)}
-    return {}
+    best, only = row["best_row"], row.get("best_only")
+    place = str(row["best"]), data["datasets"].get(dataset), best["backbone"], best["method"]
+    found = {data["best_settings"][line["metric"]]: float(line["value"])
+             for line in _csv_lines(FOLDERS["paper"] / f"{paper}.csv")
+             if (line["table"], line["dataset"], line["backbone"], line["method"]) == place}
+    return {name: value for name, value in found.items() if only in (None, name)}
 
 
 def load_profile(name: str, folder: Path | None = None) -> Data:

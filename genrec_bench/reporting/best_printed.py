@@ -47,14 +47,14 @@ def best_printed(dataset: str, table: str | None = None) -> Best | None:
     found = [Best(paper, cell, paper.cell(table=cell.table, dataset=dataset, backbone=cell.backbone, method=cell.method,
                                           metric=HITS))
              for paper in map(load_paper, paper_names()) if dataset in paper.datasets for cell in paper.reported
-             if cell.dataset == paper.datasets[dataset] and cell.metric == METRIC and cell.unit == "fraction"
+             if cell.dataset == paper.datasets[dataset] and cell.metric == METRIC and cell.score
              and table in (None, cell.table)]
     return max(found, key=lambda best: (best.value, best.recall or 0.0), default=None)
 
 
 def main_table(best: Best) -> str:
     """The number of the first table of scores of a best row's paper."""
-    return next(layout.number for layout in best.paper.layouts if layout.kind == "scores")
+    return next(number for number, layout in best.paper.layouts.items() if layout.kind == "scores")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.file_forms import PAGES
 from genrec_bench.reporting import (
-    grades,
     groups,
     power,
     printed_tables,
@@ -168,7 +167,7 @@ def _better(material: ReportData | None) -> dict[tuple[str, str], tuple[str, ...
 
 def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
     """Printed scores by grade; counts of data, costs and settings are none."""
-    scores = {layout.number for layout in paper.layouts if layout.kind == "scores"}
+    scores = {number for number, layout in paper.layouts.items() if layout.kind == "scores"}
     return sum((Counter(of) for number, of in printed_tables.grade_counts(made).items() if number in scores), Counter())
 
 
@@ -232,8 +231,8 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | No
     """A paper's page with its tables beside ours, which are also files of their own."""
     by = f"the rows of [{material.suite.title}](../{material.suite.name}/report.md)" if material else \
         "no suite yet: nothing of it has been run"
-    parts = [f"# {paper.short}: the paper's tables beside ours", f"Paper: {paper.link}. Ours from {by}. Each "
-             f"cell: `reproduced ± SD (reported, Δ, grade)`. {grades.READING}"]
+    parts = [f"# {paper.short}: the paper's tables beside ours",
+             f"Paper: {paper.link}. Ours from {by}. {printed_tables.GRADING}"]
     for table in made:
         stem = f"{paper.key}/table-{table.number}"
         _table(paper, table, pages)

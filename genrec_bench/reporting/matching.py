@@ -146,12 +146,13 @@ def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
     configs = [c for c in row_configs(rows[:1], record.profile, record.config["dataset"]["name"], tokenizer, {}) if c]
     if not configs:
         return "no row of a suite has this label"
-    own, other = (_settings(config) for config in (record.config, configs[0].to_dict()))
+    own, other = (flat_settings(config) for config in (record.config, configs[0].to_dict()))
     parts = [f"{key} = {own.get(key, 'none')} (row: {other.get(key, 'none')})"
              for key in sorted({*own, *other}) if own.get(key) != other.get(key)]
     return ", ".join(parts) or "versions of components, or of the engine"
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run but its seed, name, profile and data, as `{"training.epochs": 15}`."""
     return {key: value for key, value in flatten({k: v for k, v in config.items() if k not in
                                                   ("label", "profile", "seed", "dataset")}).items()}

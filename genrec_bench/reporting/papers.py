@@ -1,29 +1,36 @@
-"""What papers print: reader of `genrec_bench/experiments/papers/*.toml`."""
+"""What papers print: reader of `genrec_bench/experiments/papers`, a TOML and two CSV files a paper.
+
+`<paper>.csv` has every printed cell, `<paper>_facts.csv` what the paper states and where, what it leaves open, and its
+inconsistencies (`finding`); the TOML says how its tables are set, and what it claims.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.experiments import suite_files
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "papers"
 IMPROVEMENT = "IMPROVEMENT"
 CHANGE = " (change)"  # closes the method of printed changes against another row
-KINDS = ("scores", "counts", "costs", "settings")
+KINDS = ("scores", "counts", "costs", "settings", "reference")
 PARTS = ("dataset", "backbone", "method", "metric")
+COLUMNS = ("paper", "table", "dataset", "backbone", "method", "metric", "k", "value", "unit", "note")
+FACTS = ("kind", "name", "value", "source")
+UNITS = ("fraction", "fraction_from_percent", "relative_fraction_from_percent", "count", "s", "epochs",
+         "hyperparameter")
 
 
 @dataclass(frozen=True)
 class Reported:
-    """One printed cell. unit: "fraction", "relative" (an improvement, never a score), "count", "seconds", "epochs"
-    or "hyperparameter" (a best setting, never a score). flag: why the number itself is in doubt, or "".
+    """One printed cell. unit: one of UNITS, whatever was printed in per cent as a fraction. note: why the number itself
+    is in doubt, or "". digits: decimals it is printed with, the most that any number of its table and unit has.
     """
 
     table: str
@@ -33,51 +40,48 @@ class Reported:
     metric: str
     value: float
     unit: str
-    flag: str = ""
-
+    note: str = ""
+    digits: int = 0
 
     @property
     def relative(self) -> bool:
         """Whether it is an improvement or a change, computed from other cells."""
-        return self.unit == "relative"
+        return self.unit.startswith("relative")
+
+    @property
+    def score(self) -> bool:
+        """Whether it is a metric of a ranking."""
+        return self.unit.startswith("fraction") and self.method != ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one table is set: its sub-tables, rows and columns, each named by parts of a cell in printed order.
+    """How one table is set: its sub-tables, rows and columns, each named by parts of a cell in printed order."""
 
-    A table without a layout is known but never compared.
-    """
-
-    number: str = settings.setting(MISSING, "as printed")
     title: str = settings.setting(MISSING, "what it shows, in our words")
-    kind: str = settings.setting(MISSING, "what its numbers are", choices=KINDS)
-    rows: tuple[str, ...] = settings.setting(MISSING, "parts that name a row")
-    columns: tuple[str, ...] = settings.setting(MISSING, "parts that name a column")
+    kind: str = settings.setting("scores", "what its numbers are; nothing stands beside a reference", choices=KINDS)
     blocks: tuple[str, ...] = settings.setting((), "parts that name a sub-table")
+    rows: tuple[str, ...] = settings.setting(("method",), "parts that name a row")
+    columns: tuple[str, ...] = settings.setting(("dataset", "metric"), "parts that name a column")
     own: tuple[str, ...] = settings.setting((), "the paper's methods, of which the best makes the improvement row")
     base: str | None = settings.setting(None, "method that changes and costs are measured by")
 
 
 @dataclass(frozen=True)
 class Paper:
-    """One paper as it stands. datasets: our name -> the paper's. protocol: name -> {"value", "source"}.
-    settings: part -> setting -> what a run has to have beside them where the protocol has no fact for it.
-
-    findings: inconsistencies of the paper, each {"key", "tables", "text"}. layouts: its tables, in order. reported:
-    all printed cells, in order. url: "" where the paper has no address.
+    """One paper as it stands. datasets: our name -> the paper's. layouts: number -> table, in order. reported: all
+    printed cells, in order. findings: its inconsistencies, (name, text, tables). url: "" where it has no address.
+    best_settings: the paper's name of a setting -> ours.
     """
 
     key: str
     title: str
     url: str
     datasets: Mapping[str, str]
-    protocol: Mapping[str, Mapping[str, Any]]
-    settings: Mapping[str, Mapping[str, Any]]
-    not_stated: Mapping[str, str]
-    findings: tuple[Mapping[str, Any], ...]
-    layouts: tuple[Layout, ...]
+    layouts: Mapping[str, Layout]
     reported: tuple[Reported, ...]
+    findings: tuple[tuple[str, str, str], ...] = ()
+    best_settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def short(self) -> str:
@@ -89,75 +93,76 @@ class Paper:
         """The title as a Markdown link, or as it is where the paper has no address."""
         return f"[{self.title}]({self.url})" if self.url else self.title
 
-    def find(self, *, table: str | int, dataset: str, backbone: str, method: str, metric: str) -> Reported | None:
-        """One printed cell with its unit and flag, or None where the paper has none.
-
-        `dataset` is our name or the paper's; `hr@k` stands for `recall@k` (equal with one target a user).
-        """
-        wanted = (str(table), self.datasets.get(dataset, dataset), backbone, method, metric.replace("hr@", "recall@"))
-        for cell in self.reported:
-            if (cell.table, cell.dataset, cell.backbone, cell.method, cell.metric) == wanted:
-                return cell
-        return None
+    @cached_property
+    def _values(self) -> dict[tuple[str, ...], float]:
+        return {(c.table, c.dataset, c.backbone, c.method, c.metric): c.value for c in self.reported}
 
     def cell(self, *, table: str | int, dataset: str, backbone: str, method: str, metric: str) -> float | None:
-        """The number printed in one cell, percentages as fractions, or None; see `find`."""
-        found = self.find(table=table, dataset=dataset, backbone=backbone, method=method, metric=metric)
-        return None if found is None else found.value
+        """The number printed in one cell, percentages as fractions, or None where the paper has none.
+
+        dataset: our name or the paper's. `hr@k` and `recall@k` stand for each other (equal with one target a row).
+        """
+        places = [(str(table), self.datasets.get(dataset, dataset), backbone, method, name)
+                  for name in (metric, metric.replace("hr@", "recall@"), metric.replace("recall@", "hr@"))]
+        return next((self._values[place] for place in places if place in self._values), None)
+
+    def of(self, table: str | int) -> list[Reported]:
+        """The cells of a table, in order."""
+        return [c for c in self.reported if c.table == str(table)]
 
     def rows(self, table: str | int) -> list[tuple[str, str]]:
         """The (backbone, method) rows of a table in printed order, without improvements and changes."""
-        return list(dict.fromkeys((c.backbone, c.method) for c in self.reported
-                                  if c.table == str(table) and not c.relative))
+        return list(dict.fromkeys((c.backbone, c.method) for c in self.of(table) if not c.relative))
 
     def metrics(self, table: str | int) -> list[str]:
         """The metric keys of a table in printed order."""
-        return list(dict.fromkeys(c.metric for c in self.reported if c.table == str(table)))
-
-    def digits(self, cell: Reported) -> int:
-        """Decimals that a cell is printed with: the most that any number of its table and unit has."""
-        return self._digits[cell.table, cell.unit]
-
-    @cached_property
-    def _digits(self) -> dict[tuple[str, str], int]:
-        most: dict[tuple[str, str], int] = {}
-        for cell in self.reported:
-            decimals = -int(Decimal(repr(cell.value)).normalize().as_tuple().exponent)
-            most[cell.table, cell.unit] = max(most.get((cell.table, cell.unit), 0), decimals)
-        return most
+        return list(dict.fromkeys(c.metric for c in self.of(table)))
 
 
 def paper_names() -> list[str]:
     """Keys of all papers, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return suite_files.paper_names()
 
 
 def load_paper(key: str) -> Paper:
     """The paper of a key. Raises: UserError with the nearest match, or naming a damaged file."""
     if key not in paper_names():
         raise unknown("paper", key, paper_names())
-    path = FOLDER / f"{key}.toml"
+    path = suite_files.FOLDERS["paper"] / f"{key}.toml"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Paper(data["key"], data["title"], data["url"], data["datasets"], data["protocol"],
-                     data.get("settings", {}), data.get("not_stated", {}), tuple(data.get("finding", ())),
-                     tuple(_layout(table, path) for table in data.get("table", ())),
-                     tuple(cell for block in data["reported"] for cell in _cells(block)))
+        facts = suite_files.paper_table(f"{key}_facts", FACTS)
+        return Paper(key, data["title"], data["url"], data["datasets"],
+                     {number: _layout(table, f"{path}, table {number}") for number, table in data["table"].items()},
+                     _cells(key), tuple((f["name"], f["value"], f["source"]) for f in facts if f["kind"] == "finding"),
+                     data.get("best_settings", {}))
     except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a paper file ({error}).") from None
+        raise UserError(f"{path} and its CSV files are no paper ({error}).") from None
 
 
-def _layout(data: Mapping[str, Any], path: Path) -> Layout:
-    layout = settings.build(Layout, data, f"{path}, table {data.get('number', '?')}")
+def _layout(data: Mapping[str, Any], where: str) -> Layout:
+    layout = settings.build(Layout, data, where)
     for part in (*layout.blocks, *layout.rows, *layout.columns):
         if part not in PARTS:
-            raise unknown("part of a cell", part, PARTS, f"{path}, table {layout.number}")
+            raise unknown("part of a cell", part, PARTS, where)
     return layout
 
 
-def _cells(block: Mapping[str, Any]) -> list[Reported]:
-    flags = {(f["dataset"], f["metric"]): f["text"] for f in block.get("flags", ())}
-    return [Reported(block["table"], dataset, block["backbone"], block["method"], metric, float(value), unit,
-                     flags.get((dataset, metric), ""))
-            for dataset, values in block["values"].items()
-            for metric, unit, value in zip(block["metrics"], block["units"], values, strict=True)]
+def _cells(key: str) -> tuple[Reported, ...]:
+    """The printed cells; of two of one place the second is the change that the paper prints beside the first."""
+    cells: dict[tuple[str, ...], Reported] = {}
+    digits: dict[tuple[str, str], int] = {}
+    for line in suite_files.paper_table(key, COLUMNS):
+        backbone, method = (line[part].replace("-", "", line[part] == "-") for part in ("backbone", "method"))
+        metric = line["metric"].lower() + (f"@{line['k']}" if line["k"] else "")
+        cell = Reported(line["table"], line["dataset"], backbone, method, metric, float(line["value"]), line["unit"],
+                        line["note"])
+        place = cell.table, cell.dataset, cell.backbone, cell.method, cell.metric
+        if cell.unit not in UNITS:
+            raise unknown("unit", cell.unit, UNITS, f"{key}.csv")
+        if place in cells:
+            cell = replace(cell, method=method + CHANGE)
+        cells[(*place[:3], cell.method, cell.metric)] = cell
+        decimals = -int(Decimal(repr(cell.value)).normalize().as_tuple().exponent)
+        digits[cell.table, cell.unit] = max(digits.get((cell.table, cell.unit), 0), decimals)
+    return tuple(replace(cell, digits=digits[cell.table, cell.unit]) for cell in cells.values())

@@ -1,140 +1,138 @@
-"""When our numbers may stand beside a paper's, and why they may not."""
+"""Our numbers beside a paper's: which run of ours stands for a printed row, whether it may be compared, and a grade."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from genrec_bench.core.files import canonical
-from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.papers import Paper, Reported
-from genrec_bench.reporting.rows import Row, Suite, effective, flatten
+from genrec_bench.reporting.answer import METRIC
+from genrec_bench.reporting.load import Block, Group, Summary, summarise
+from genrec_bench.reporting.matching import flat_settings, row_configs
+from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
+from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.results.records import RunRecord
 
 PROFILE = "paper"
-PROFILES = (PROFILE, "quick")  # which runs stand in a printed table, the first that there are; smoke never
-TOKENIZER = "given"
-
-# Every setting of a run counts, as `--set` spells it: what the suite's row states, what a fact of the paper's protocol
-# states (here), and what the paper's file has under `settings`, where the paper is silent. A setting that none of them
-# has makes a run not comparable, so that one which comes later cannot be forgotten.
-FACTS = {"split.max_history": "max_history", "decoding.num_beams": "num_beams",
-         **{f"training.{name}": name for name in ("learning_rate", "warmup_ratio", "epochs", "patience", "batch_size",
-                                                  "accumulation")},
-         **{f"{name}.width": "width" for name in ("tiger", "llama")}, "llama.num_layers": "llama_layers",
-         "tiger.num_layers": "tiger_encoder_layers", "tiger.num_heads": "tiger_heads",
-         "tiger.head_width": "tiger_head_width",
-         **{f"{name}.num_negatives": "num_negatives" for name in ("apao", "dmpo", "s_dpo")}}
 # How a pass is cut into parts: the numbers are those of another order of adding up.
 NO_MATTER = ("decoding.batch_size", "decoding.memory_gib", "training.memory_gib")
-NO_SETTING = ("label", "profile", "seed")  # parts of a run's configuration
+PROFILES = (PROFILE, "quick")  # which runs stand in a printed table, the first that there are; smoke never
+EXACT, STATISTICAL, DIRECTIONAL = "exact", "statistical", "directional"
+NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN = "not reproduced", "not comparable", "not run"
+GRADES = (EXACT, STATISTICAL, DIRECTIONAL, NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN)
+ENOUGH = 5  # seeds for the grade of the spread
+FEWEST = 2  # other methods of a column for the grade of the order, and at least half of them
+TINY = 1e-12  # what two equal decimals may differ by in binary
+COUNTS = {"n_users": lambda d: d["users"], "n_items": lambda d: d["items"],
+          "n_interactions": lambda d: d["interactions"],
+          "density": lambda d: d["interactions"] / (d["users"] * d["items"]),
+          "sparsity": lambda d: 1 - d["interactions"] / (d["users"] * d["items"])}
+TAKEN, OTHERWISE = "taken from the paper's table", "set otherwise"
+COSTS = {"s": "another machine", "epochs": "counted otherwise"}  # why costs are never compared, by unit
+Better = Mapping[tuple[str, str], tuple[str, ...]]  # (block, label of a row) -> labels that a test found it better than
 
 
 def why_not(block: Block, paper: Paper) -> str:
     """Why no row of a block can stand beside the paper's, in one line, or "" where some may."""
     if reason := _why_not_data(block, paper):
         return reason
-    if not any(g.row.paper_row for g in block.groups):
-        return "no row of the paper has been run"
     reasons = {why_not_group(g, paper) for g in block.groups if g.row.paper_row}
+    if not reasons:
+        return "no row of the paper has been run"
     return "" if "" in reasons else "; ".join(sorted(reasons))
 
 
 def _why_not_data(block: Block, paper: Paper) -> str:
-    """Why what all rows of a block have in common is not the paper's, or ""."""
-    split = block.config.get("split", {})
     if block.dataset not in paper.datasets:
         return f"{block.dataset} is not among the paper's datasets"
-    if block.profile != PROFILE:
-        return f"profile {block.profile}: smaller backbones and fewer epochs than the paper's"
-    if split.get("train_targets_per_user") or split.get("max_users"):
-        return "the training data are thinned, the paper's are not"
-    return ""
+    return "" if block.profile == PROFILE else f"profile {block.profile}, not the paper's sizes and schedule"
 
 
 def why_not_group(group: Group, paper: Paper) -> str:
-    """Why one row's settings are not the paper's, or ""; the block's own reasons come first, see `why_not`."""
+    """Why one row's runs are not the paper's, or "": they have to be what the row is under profile `paper`, unchanged.
+
+    The block's own reasons come first, see `why_not`.
+    """
     if group.row.paper_row is None:
         return f"the paper prints no row for {group.label}"
-    name = (group.config.get("tokenizer") or {}).get("name")
-    if name != TOKENIZER:
-        return f"{group.label}: semantic IDs from tokenizer {name}, not the paper's"
-    settings, wanted = list(_settings(group.config)), effective(group.row, group.config["dataset"]["name"])
-    for place, spelled, value in settings:  # rows that `--set` changes
-        if place in wanted and canonical(value) != canonical(wanted[place]):
-            return f"{group.label}: {spelled} is {value}, {wanted[place]} in the suite's row"
-    found = [(spelled, value) for place, spelled, value in settings if place not in wanted]
-    for spelled, value in sorted(found, key=lambda one: one[0] not in FACTS):
-        if why := _why_not_value(spelled, value, paper):
-            return f"{group.label}: {spelled} is {value}, {why}"
-    return ""
+    record = group.records[0]
+    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
+    (planned,) = row_configs([group.row], PROFILE, record.config["dataset"]["name"], tokenizer, {})
+    if planned is None:
+        return f"{group.label}: no run of profile {PROFILE}"
+    own, wanted = (flat_settings({**c, "data": c["dataset"]}) for c in (record.config, planned.to_dict()))
+    other = [f"{key} is {own.get(key)}, {wanted.get(key)} under profile {PROFILE}" for key in sorted({*own, *wanted})
+             if own.get(key) != wanted.get(key) and key not in NO_MATTER]
+    return f"{group.label}: {', '.join(other)}" if other else ""
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(place, spelling in `--set`, value) of every setting of a run but its seed; of names only the split's."""
-    flat = flatten({part: value for part, value in config.items() if part not in NO_SETTING})
-    for place, value in flat.items():
-        part, _, key = place.rpartition(".")
-        owner = part if part == "split" else flat.get(f"{part}.name", part.rpartition(".")[2])
-        if owner == "training" and part == "training" and (config.get("first_stage") or {}).get("continues", False):
-            owner = "second_stage"
-        if (key != "name" or part == "split") and place != "first_stage.negatives":  # absent: a stage that draws none
-            yield place, f"{owner}.{key}", value
-
-
-def _why_not_value(spelled: str, value: Any, paper: Paper) -> str:
-    """Why a setting is not the paper's, or "". What holds for training holds for a second stage as well."""
-    section, _, key = spelled.replace("second_stage.", "training.").rpartition(".")
-    name = f"{section}.{key}"
-    if name in NO_MATTER:
-        return ""
-    if fact := paper.protocol.get(FACTS.get(name, "")):
-        return "" if canonical(value) == canonical(fact["value"]) else f"the paper's {fact['value']} ({fact['source']})"
-    if key not in paper.settings.get(section, {}):
-        return f"and no table of papers/{paper.key}.toml says what it has to be"
-    wanted = paper.settings[section][key]
-    return "" if canonical(value) == canonical(wanted) else f"{wanted} where the paper's numbers are to be reproduced"
-
-
-def comparable_rows(block: Block, paper: Paper) -> list[tuple[Group, str, Reported]]:
-    """(group, metric, printed cell) wherever data and settings are the paper's; rows may share a printed one."""
+def comparable_rows(block: Block, paper: Paper) -> list[tuple[Group, str, str, float]]:
+    """(group, table, metric, printed number) wherever data and settings are the paper's; rows may share a number."""
     if why_not(block, paper):
         return []
-    rows = []
-    for group in block.groups:
-        if why_not_group(group, paper):
-            continue
-        for metric in paper.metrics(group.row.table):
-            cell = reported_cell(block.dataset, group.row, metric, paper)
-            if cell is not None:
-                rows.append((group, metric, cell))
-    return rows
+    return [(group, group.row.table, metric, value) for group in block.groups if not why_not_group(group, paper)
+            for metric in paper.metrics(group.row.table)
+            if (value := printed_value(block.dataset, group.row, metric, paper)) is not None]
 
 
-def reported_cell(dataset: str, row: Row, metric: str, paper: Paper) -> Reported | None:
-    """The printed cell of a row, whatever the settings."""
+def printed_value(dataset: str, row: Row, metric: str, paper: Paper, table: str | None = None) -> float | None:
+    """The number that is printed for a row, whatever the settings, in its own table or another; None without one."""
     if row.paper_row is None:
         return None
-    backbone, method = row.paper_row
-    return paper.find(table=row.table, dataset=dataset, backbone=backbone, method=method, metric=metric)
+    backbone, name = row.paper_row
+    return paper.cell(table=table or row.table, dataset=dataset, backbone=backbone, method=name, metric=metric)
 
 
 def printed_gain(dataset: str, row: Row, against: Row, metric: str, paper: Paper) -> float | None:
     """The gain of one row over another as a part of the other's value, from two cells of one table; None without one.
     """
-    for table in dict.fromkeys((row.table, against.table)) if row.paper_row and against.paper_row else ():
-        ours, theirs = (paper.cell(table=table, dataset=dataset, backbone=backbone, method=method, metric=metric)
-                        for backbone, method in (row.paper_row, against.paper_row))
+    for table in dict.fromkeys((row.table, against.table)):
+        ours, theirs = (printed_value(dataset, one, metric, paper, table) for one in (row, against))
         if ours is not None and theirs:
             return ours / theirs - 1.0
     return None
 
 
+def tables_of(rows: Sequence[Row]) -> list[str]:
+    """The tables of the paper that some rows stand in, in order."""
+    return sorted({row.table for row in rows if row.paper_row})
+
+
+def coverage(suite: Suite, blocks: Sequence[Block], paper: Paper) -> tuple[list[list[str]], int, int]:
+    """The paper's rows by its datasets, a line for each of our rows that stands for one: what is there.
+
+    Returns the lines (table, backbone, method, our row, then datasets), printed results that some row of ours
+    reproduces, and printed results in all. A row that a later table repeats counts once.
+    """
+    found: dict[tuple[str, str | None], list[bool]] = {}
+    for block, group in ((b, g) for b in blocks for g in b.groups):
+        reproduced = not why_not(block, paper) and not why_not_group(group, paper)
+        found.setdefault((block.dataset, group.row.label), []).append(reproduced)
+    first: dict[tuple[str, str], str] = {}
+    for table in tables_of(suite.rows):
+        for pair in paper.rows(table):
+            first.setdefault(pair, table)
+    lines, done, total = [], 0, 0
+    for (backbone, name), table in first.items():
+        labels = [row.label for row in suite.rows if row.paper_row == (backbone, name) and row.label]
+        there = {c.dataset for c in paper.of(table) if (c.backbone, c.method) == (backbone, name)}
+        printed = [ours for ours, theirs in paper.datasets.items() if theirs in there]
+        total += len(printed)
+        done += sum(any(any(found.get((d, label), ())) for label in labels) for d in printed)
+        for label in labels or ["–"]:
+            states = [_state(found.get((d, label), ())) if d in printed else "–" for d in paper.datasets]
+            lines.append([table, backbone, name, label, *states])
+    return lines, done, total
+
+
+def _state(found: Sequence[bool]) -> str:
+    return "reproduced" if any(found) else "other settings" if found else "no record"
+
+
 @dataclass(frozen=True)
 class Standing:
-    """The row of ours that is compared with a printed one.
-
-    why_not: why it cannot be compared, or "". others: labels of our rows that would stand for the same one.
+    """The row of ours beside a printed one. why_not: why it cannot be compared, or "". others: labels of our rows that
+    would stand for the same one.
     """
 
     block: Block
@@ -151,64 +149,217 @@ def standings(blocks: Sequence[Block], paper: Paper, dataset: str,
     paper, then quick, then others; never smoke. Of several rows for one the first that can be compared, whole rows
     before incomplete ones.
     """
-    usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile != "smoke"]
-    found = [_standings(block, paper, pairs) for block in sorted(usable, key=_rank)]
+    found = [_standings(block, paper, pairs) for block in _usable(blocks, paper, dataset)]
     return min((f for f in found if f), key=lambda f: all(s.why_not for s in f.values()), default={})
 
 
-def _rank(block: Block) -> int:
-    return PROFILES.index(block.profile) if block.profile in PROFILES else len(PROFILES)
+def _usable(blocks: Sequence[Block], paper: Paper, dataset: str) -> list[Block]:
+    usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile != "smoke"]
+    return sorted(usable, key=lambda b: (*PROFILES, b.profile).index(b.profile))
 
 
 def _standings(block: Block, paper: Paper, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
-    result = {}
-    shared = _why_not_data(block, paper)
+    result, shared = {}, _why_not_data(block, paper)
     for pair in pairs:
         rows = [Standing(block, g, shared or why_not_group(g, paper)) for g in block.groups if g.row.paper_row == pair]
         if rows:
             first = min(rows, key=lambda s: (bool(s.why_not), bool(block.missing(s.group))))
-            result[pair] = Standing(block, first.group, first.why_not,
-                                    tuple(s.group.label for s in rows if s is not first))
+            others = tuple(s.group.label for s in rows if s is not first)
+            result[pair] = Standing(block, first.group, first.why_not, others)
     return result
 
 
-def tables_of(rows: Sequence[Row]) -> list[str]:
-    """The tables of the paper that some rows stand in, in order."""
-    return sorted({row.table for row in rows if row.paper_row})
+@dataclass(frozen=True)
+class Cell:
+    """One printed cell and ours beside it.
 
-
-def coverage(suite: Suite, blocks: list[Block], paper: Paper) -> tuple[list[list[str]], int, int]:
-    """The paper's rows by its datasets, a line for each of our rows that stands for one: what is there.
-
-    Returns the lines (table, backbone, method, our row, then datasets), printed results that some row of ours
-    reproduces, and printed results in all. A row that a later table repeats counts once.
+    values: ours, seed -> value; not averaged where a seed is missing (not `whole`). gain: ours of an improvement or
+    change; recomputed: what the printed cells give for it. place, printed_place: 1 for the best of its column, 2 for
+    the second, else 0; ours only where every row of the column is there. multiple, printed_multiple: of the table's
+    base, of costs. better_than: labels of rows that a declared test found it better than. grade: one of GRADES, or ""
+    for what has none, and why.
     """
-    found: dict[tuple[str, str | None], list[bool]] = {}
-    for block in blocks:
-        for group in block.groups:
-            reproduced = not why_not(block, paper) and not why_not_group(group, paper)
-            found.setdefault((block.dataset, group.row.label), []).append(reproduced)
-    lines, done, total = [], 0, 0
-    for table, backbone, method in _printed_rows(suite, paper):
-        ours = [row for row in suite.rows if row.paper_row == (backbone, method) and row.label]
-        printed = [d for d, theirs in paper.datasets.items() if any(
-            (c.table, c.dataset, c.backbone, c.method) == (table, theirs, backbone, method) for c in paper.reported)]
-        total += len(printed)
-        done += sum(any(any(found.get((d, row.label), ())) for row in ours) for d in printed)
-        for label in [row.label for row in ours] or ["–"]:
-            states = [_state(found.get((d, label), ())) if d in printed else "–" for d in paper.datasets]
-            lines.append([table, backbone, method, label, *states])
-    return lines, done, total
+
+    reported: Reported
+    standing: Standing | None = None
+    values: Mapping[int, float] = field(default_factory=dict)
+    whole: bool = True
+    gain: float | None = None
+    recomputed: float | None = None
+    place: int = 0
+    printed_place: int = 0
+    multiple: float | None = None
+    printed_multiple: float | None = None
+    better_than: tuple[str, ...] = ()
+    grade: str = ""
+    why: str = ""
+
+    @property
+    def ours(self) -> Summary:
+        """Mean and SD over seeds, of an incomplete row nothing; of an improvement the improvement."""
+        if self.reported.relative:
+            return Summary(self.gain, None, 0)
+        return summarise(list(self.values.values()) if self.whole else [])
+
+    @property
+    def why_not(self) -> str:
+        """Why ours cannot be compared with the printed number, or ""."""
+        if self.standing is None:
+            return ""
+        group = self.standing.group
+        lacking = {*self.standing.block.missing(group), *(s for s in group.seeds if s not in self.values)}
+        seeds = "" if self.whole else f"seed{'s' * (len(lacking) > 1)} {', '.join(map(str, sorted(lacking)))} missing"
+        return "; ".join(filter(None, (seeds, self.standing.why_not))) or COSTS.get(self.reported.unit, "")
 
 
-def _printed_rows(suite: Suite, paper: Paper) -> list[tuple[str, str, str]]:
-    """(table, backbone, method) of the tables that the suite's rows stand in, each method from its first table."""
-    first: dict[tuple[str, str], str] = {}
-    for table in tables_of(suite.rows):
-        for pair in paper.rows(table):
-            first.setdefault(pair, table)
-    return [(table, *pair) for pair, table in first.items()]
+def joined(paper: Paper, number: str, blocks: Sequence[Block], better: Better) -> list[Cell]:
+    """The cells of a table in printed order. better: what a declared test found better than what."""
+    layout = paper.layouts[number]
+    apart = "backbone" in (*layout.blocks, *layout.columns)
+    columns: dict[tuple[str, str, str], list[Reported]] = {}  # what methods are compared within
+    for c in paper.of(number):
+        columns.setdefault((c.dataset, c.backbone if apart else "", c.metric), []).append(c)
+    known: dict[tuple[str, str], dict[tuple[str, str], Standing]] = {}
+    cells: dict[Reported, Cell] = {}
+    for (dataset, backbone, _), column in columns.items():
+        if (dataset, backbone) not in known:
+            pairs = {(c.backbone, c.method) for c in column}
+            known[dataset, backbone] = _standing_rows(paper, layout, dataset, blocks, pairs)
+        made = [_cell(paper, layout, c, known[dataset, backbone].get((c.backbone, c.method)), better) for c in column]
+        cells |= {c.reported: c for c in _finished(layout, made)}
+    return [cells[c] for c in paper.of(number)]
 
 
-def _state(found: Sequence[bool]) -> str:
-    return "reproduced" if any(found) else "other settings" if found else "no record"
+def _standing_rows(paper: Paper, layout: Layout, dataset: str, blocks: Sequence[Block],
+                   pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
+    if layout.kind == "reference":
+        return {}
+    if layout.kind != "counts":
+        return standings(blocks, paper, dataset, pairs)
+    kept = [(b.config["split"].get("max_users", 0), b) for b in _usable(blocks, paper, dataset)]
+    users, block = min(kept, key=lambda pair: bool(pair[0]), default=(0, None))  # the first with all users
+    why = f"only the first {users} users are kept" if users else ""
+    return {("", ""): Standing(block, block.groups[0], why)} if block else {}
+
+
+def _cell(paper: Paper, layout: Layout, reported: Reported, standing: Standing | None, better: Better) -> Cell:
+    """A cell with our values; what rests on the whole column comes later."""
+    if standing is None or reported.relative:
+        return Cell(reported)
+    block, group = standing.block, standing.group
+    once = layout.kind in ("counts", "settings")
+    values = {r.seed: float(value) for r in group.records[:1 if once else None]
+              if (value := _value(paper, layout.kind, reported.metric, group, r)) is not None}
+    whole = once or not block.missing(group) and len(values) == len(group.records)
+    starred = better.get((block.name, group.label), ()) if reported.metric == METRIC else ()
+    return Cell(reported, standing, values, whole, better_than=starred)
+
+
+def _value(paper: Paper, kind: str, metric: str, group: Group, record: RunRecord) -> float | None:
+    """Ours of a printed metric, ID-level where there is an ID-level value, as papers count."""
+    if kind == "counts":
+        known = all(record.data.get(k) for k in ("users", "items", "interactions"))
+        return COUNTS[metric](record.data) if known else None
+    if kind == "costs":
+        return (record.timings.get("seconds_per_epoch") if metric == "time_per_epoch" else
+                record.training.get("best_epoch"))
+    if kind == "settings":
+        name = paper.best_settings[metric]
+        return next((o[name] for o in reversed(group.config.get("objective", ())) if name in o), None)
+    return record.metrics.get(f"id_{metric}", record.metrics.get(metric))
+
+
+def _finished(layout: Layout, column: list[Cell]) -> list[Cell]:
+    """The cells of a column with what only all of it tells: places, multiples, improvements and grades."""
+    rows = [c for c in column if not c.reported.relative]
+    fair = [c for c in rows if c.values and not c.why_not]
+    ours, printed = ([c.ours.mean for c in rows], [c.reported.value for c in rows])
+    places, printed_places = _places(ours, column[0].reported.digits), _places(printed, column[0].reported.digits)
+    base = next((c for c in rows if c.reported.method == layout.base), None)
+    found = [_change(layout, c, rows) if layout.kind == "scores" else c for c in column if c.reported.relative]
+    for i, c in enumerate(rows):
+        order = _order(c, fair, len(rows) - 1) if layout.kind == "scores" and len(rows) > 1 else None
+        name, why = _graded(layout, c, order)
+        c = replace(c, grade=name, why=why)
+        if layout.kind == "costs":
+            c = replace(c, multiple=_ratio(c.ours.mean, base.ours.mean),
+                        printed_multiple=_ratio(c.reported.value, base.reported.value))
+        if layout.kind == "scores":
+            c = replace(c, place=places[i], printed_place=printed_places[i])
+        found.append(c)
+    return found
+
+
+def _places(values: Sequence[float | None], digits: int) -> list[int]:
+    """1 for the highest as shown, 2 for the next, else 0; all 0 where one is lacking, or has no other beside it."""
+    if None in values or len(values) < 2:
+        return [0] * len(values)
+    shown = [round(v, digits) for v in values]
+    best = sorted(set(shown), reverse=True)[:2]
+    return [best.index(v) + 1 if v in best else 0 for v in shown]
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return None if value is None or not base else value / base
+
+
+def _change(layout: Layout, cell: Cell, rows: Sequence[Cell]) -> Cell:
+    """An improvement or change: ours, where every row that it is of is there, and what the printed cells give."""
+    name = cell.reported.method
+    own = layout.own if name == IMPROVEMENT else (name.removesuffix(CHANGE),)
+    new = [c for c in rows if c.reported.method in own]
+    old = [c for c in rows if c.reported.method == layout.base or name == IMPROVEMENT and c not in new]
+    printed = [max(c.reported.value for c in part) for part in (new, old)]
+    ours = [None if any(c.ours.mean is None for c in part) else max(c.ours.mean for c in part) for part in (new, old)]
+    gain = _ratio(*ours)
+    return replace(cell, gain=None if gain is None else gain - 1, recomputed=printed[0] / printed[1] - 1)
+
+
+def _order(cell: Cell, fair: Sequence[Cell], others: int) -> tuple[str, bool]:
+    """How a method stands to the others of its column that can be compared, in words, and whether enough of them all
+    stand to it as printed; a tie on either side agrees with anything."""
+    known = [c for c in fair if c is not cell] if cell.values and not cell.why_not else []
+    count = f"{len(known)} of {others} others"
+    if any((cell.ours.mean - c.ours.mean) * (cell.reported.value - c.reported.value) < 0 for c in known):
+        return f"another order than printed among {count}", False
+    return f"order as printed among {count}", len(known) >= FEWEST and 2 * len(known) >= others
+
+
+def _graded(layout: Layout, cell: Cell, order: tuple[str, bool] | None) -> tuple[str, str]:
+    """Grade and reason of a cell."""
+    if layout.kind == "reference":
+        return "", ""
+    if not cell.values:
+        return NOT_RUN, ""
+    if layout.kind == "settings":
+        (value,) = cell.values.values()
+        return "", TAKEN if math.isclose(value, cell.reported.value) else OTHERWISE
+    if cell.why_not:
+        return NOT_COMPARABLE, cell.why_not
+    return grade(cell.ours, cell.reported.value, digits=cell.reported.digits, order=order,
+                 counted=layout.kind == "counts")
+
+
+def grade(ours: Summary, printed: float, *, digits: int, order: tuple[str, bool] | None = None,
+          counted: bool = False) -> tuple[str, str]:
+    """How near a mean over seeds comes to a printed number of so many decimals: one of GRADES, and why.
+
+    order: what is known of the order in words, and whether it is the printed one. counted: what has no spread.
+    """
+    gap, error = abs(ours.mean - printed), (ours.sd or 0.0) / math.sqrt(ours.n)
+    if gap <= error + 0.5 * 10.0**-digits + TINY and (counted or ours.sd is not None):
+        return EXACT, ""
+    if ours.sd is not None and ours.n >= ENOUGH and gap <= 2 * ours.sd + TINY:
+        return STATISTICAL, ""
+    text, as_printed = order or ("", False)
+    return DIRECTIONAL if as_printed else NOT_REPRODUCED, text
+
+
+def reasons(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[Reported]]]:
+    """(grade, why, cells) of the cells that have a grade for a reason, in order of grades."""
+    for name in (DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED):
+        found: dict[str, list[Reported]] = {}
+        for c in cells:
+            if c.grade == name and c.why:
+                found.setdefault(c.why, []).append(c.reported)
+        yield from ((name, why, some) for why, some in found.items())

@@ -4,42 +4,57 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from genrec_bench.reporting import latex
-from genrec_bench.reporting.grades import GRADES
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.papers import IMPROVEMENT, Layout, Paper, Reported
-from genrec_bench.reporting.printed_cells import Better, Cell, fill
-from genrec_bench.reporting.printed_notes import notes_of
-from genrec_bench.reporting.tables import DASH, csv_text, mean_sd, number, pipe, title_of
+from genrec_bench.reporting.printed import (
+    ENOUGH,
+    FEWEST,
+    GRADES,
+    NOT_COMPARABLE,
+    NOT_RUN,
+    OTHERWISE,
+    TAKEN,
+    Better,
+    Cell,
+    joined,
+    reasons,
+)
+from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
 
 WIDE = 4  # columns of a Markdown or LaTeX table; of a wider one each dataset is a table of its own
 HEADER = ("paper", "table", "dataset", "backbone", "method", "metric", "reproduced_mean", "sd", "n", "seeds", "values",
-          "reported", "delta", "grade", "why", "flag", "our_row", "block")
+          "level", "reported", "delta", "grade", "why", "flag", "our_row", "block")
 NAMES = {"n_users": "Users", "n_items": "Items", "n_interactions": "Interactions", "density": "Density",
          "sparsity": "Sparsity", "time_per_epoch": "Seconds per epoch", "epochs_to_convergence": "Epochs",
-         "hr_click": "Click HR", "hr_pv": "PV HR", "dataset": "Data", IMPROVEMENT: "Improvement"}
+         "hr_click": "Click HR", "hr_pv": "PV HR", "pvr": "Share of page views", "ipv_lift": "Page views, change",
+         "transactioncount_lift": "Transactions, change", "dataset": "Data", IMPROVEMENT: "Improvement"}
 READING = {
-    "scores": "Each cell: reproduced ± SD over seeds (reported, difference, grade); best in bold, second underlined, "
-              "ours and theirs apart. Improvements and changes: ours (printed, recomputed from the printed cells).",
-    "counts": "Each cell: ours (printed, grade).",
-    "costs": "Each cell: ours ± SD over seeds, as a multiple of the first row (printed, as a multiple, grade).",
-    "settings": "Each cell: what our rows of the paper are run with (printed).",
+    "scores": "Ours ± SD over seeds (printed, difference, grade), a dash where nothing was run. Bold and underlined: "
+              "best and second of the printed column, and of ours where all its rows are there. Improvements: ours "
+              "(printed, and what the printed cells give where that differs).",
+    "counts": "Ours (printed, grade).",
+    "costs": "Ours ± SD over seeds, as a multiple of the first row (printed, as a multiple, grade). Of the last stage; "
+             "our epochs are those up to the one that is kept. Multiples depend on the machine less than seconds do.",
+    "settings": "What our rows of the paper are run with (printed).",
+    "reference": "Printed numbers for reference: live traffic, so nothing of ours can stand beside them.",
 }
-
-
-Panel = list[Cell]
+GRADING = ("Grades: exact, the printed number is within one standard error of our seeds (at least two) and half a unit "
+           f"of its last digit; statistical, within mean ± 2 SD of at least {ENOUGH} seeds; directional, the method "
+           "stands as printed to all others of its column that were run, at least half of those printed and "
+           f"{FEWEST}; else not reproduced. Not comparable: data or settings are not the paper's, or seeds are "
+           "missing. No grade is a test.")
 
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """One table of a paper. markdown: its sub-tables; csv: a line a cell; notes: plain text, one a line.
-
-    cells: in printed order.
+    """One table of a paper. markdown: its sub-tables; csv: a line a cell; notes: plain text, one a line. cells: in
+    printed order.
     """
 
     number: str
@@ -59,6 +74,10 @@ class Style:
     underline: Callable[[str], str]
     escape: Callable[[str], str]
 
+    def marked(self, text: str, place: int) -> str:
+        """The best of a column in bold, the second underlined."""
+        return self.bold(text) if place == 1 else self.underline(text) if place == 2 else text
+
 
 MARKDOWN = Style(lambda t: f"**{t}**", lambda t: f"<u>{t}</u>", lambda t: re.sub(r"([\\*<>`])", r"\\\1", t))
 LATEX = Style(lambda t: rf"\textbf{{{t}}}", lambda t: rf"\underline{{{t}}}", latex.escape)
@@ -71,62 +90,58 @@ def paper_tables(paper: Paper, blocks: Sequence[Block], *,
     better: (name of a block, label of its row) -> labels of the rows that a declared test found it better than; its
     NDCG@10 gets a star. blocks may be empty: every cell is then not run.
     """
-    return [_table(paper, layout, fill(paper, layout, blocks, better)) for layout in paper.layouts]
-
-
-def numbers(paper: Paper) -> list[str]:
-    """The numbers of the tables that `paper_tables` makes, in order."""
-    return [layout.number for layout in paper.layouts]
+    return [_table(paper, number, joined(paper, number, blocks, better)) for number in paper.layouts]
 
 
 def grade_counts(tables: Iterable[PrintedTable]) -> dict[str, dict[str, int]]:
     """Table -> grade -> how many of its cells have it; improvements, and settings that were run, have no grade."""
-    counts = {table.number: Counter(cell.grade.name for cell in table.cells) for table in tables}
+    counts = {table.number: Counter(cell.grade for cell in table.cells) for table in tables}
     return {key: {name: found[name] for name in GRADES if found[name]} for key, found in counts.items()}
 
 
-def _table(paper: Paper, layout: Layout, cells: list[Cell]) -> PrintedTable:
-    flags = list(dict.fromkeys(c.reported.flag for c in cells if c.reported.flag))
+def _table(paper: Paper, number: str, cells: list[Cell]) -> PrintedTable:
+    layout = paper.layouts[number]
+    flags = list(dict.fromkeys(c.reported.note for c in cells if c.reported.note))
     letters = {flag: chr(ord("a") + i) for i, flag in enumerate(flags)}
     notes = (READING[layout.kind], *(f"[{letter}] {flag}." for flag, letter in letters.items()),
-             *notes_of(paper, layout, cells))
-    panels = _panels(layout, cells)
-    rows = [_csv_row(paper, cell) for cell in cells]
+             *_notes(paper, number, cells))
+    panels, parts = _panels(layout, cells), {}
+    for style in (MARKDOWN, LATEX):
+        parts[style] = [(heading, _grid(layout, part, style, letters)) for heading, part in panels]
     markdown = "\n\n".join(f"**{heading}**\n\n{body}" if heading else body for heading, body in (
-        (", ".join((*block, *part)), _markdown(layout, panel, letters)) for block, part, panel in panels))
-    return PrintedTable(layout.number, layout.title, markdown, csv_text(HEADER, rows),
-                        _latex(paper, layout, panels, letters, notes), notes, tuple(cells))
+        (heading, pipe(*grid, numeric_from=len(layout.rows))) for heading, grid in parts[MARKDOWN]))
+    floats = latex.table(f"{layout.title}: Table {number} of {paper.title}.", f"tab:{paper.key}-{number}",
+                         [(heading, latex.tabular(*grid, labels=len(layout.rows))) for heading, grid in parts[LATEX]],
+                         notes)
+    return PrintedTable(number, layout.title, markdown, csv_text(HEADER, [_csv_row(paper, c) for c in cells]),
+                        f"{latex.NEEDS}\n\n{floats}\n", notes, tuple(cells))
 
 
-def _key(parts: Sequence[str], cell: Reported) -> tuple[str, ...]:
-    return tuple(getattr(cell, part) for part in parts)
+def _key(parts: Sequence[str], cell: Cell) -> tuple[str, ...]:
+    return tuple(getattr(cell.reported, part) for part in parts)
 
 
-def _panels(layout: Layout, cells: list[Cell]) -> list[tuple[tuple[str, ...], tuple[str, ...], Panel]]:
-    """(sub-table of the paper, dataset of a wide one, cells) in printed order."""
-    columns = dict.fromkeys(_key(layout.columns, c.reported) for c in cells)
+def _panels(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
+    """(heading, cells) of the paper's sub-tables, and of each dataset of a wide one, in printed order."""
+    columns = {_key(layout.columns, c) for c in cells}
     cut = layout.columns[:1] if len(layout.columns) > 1 and len(columns) > WIDE else ()
-    panels: dict[tuple[tuple[str, ...], tuple[str, ...]], Panel] = {}
-    for cell in cells:
-        panels.setdefault((_key(layout.blocks, cell.reported), _key(cut, cell.reported)), []).append(cell)
-    blocks = list(dict.fromkeys(block for block, _ in panels))
-    ordered = sorted(panels.items(), key=lambda item: blocks.index(item[0][0]))
-    return [(block, part, panel) for (block, part), panel in ordered]
+    blocks = list(dict.fromkeys(_key(layout.blocks, c) for c in cells))
+    panels: dict[tuple[str, ...], list[Cell]] = {}
+    for c in sorted(cells, key=lambda c: blocks.index(_key(layout.blocks, c))):
+        panels.setdefault((*_key(layout.blocks, c), *_key(cut, c)), []).append(c)
+    return [(", ".join(key), panel) for key, panel in panels.items()]
 
 
-def _grid(layout: Layout, panel: Panel, style: Style, letters: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+def _grid(layout: Layout, panel: Sequence[Cell], style: Style,
+          letters: dict[str, str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one panel; parts that are the same in all columns are left out of the header."""
-    rows = list(dict.fromkeys(_key(layout.rows, c.reported) for c in panel))
-    columns = list(dict.fromkeys(_key(layout.columns, c.reported) for c in panel))
+    found = {(_key(layout.rows, c), _key(layout.columns, c)): _text(c, style, letters) for c in panel}
+    rows, columns = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
     told = [i for i in range(len(layout.columns)) if len({c[i] for c in columns}) > 1] or [len(layout.columns) - 1]
-    found = {(_key(layout.rows, c.reported), _key(layout.columns, c.reported)): c for c in panel}
     header = [NAMES.get(part, part.capitalize()) for part in layout.rows]
     header += [", ".join(_name(c[i]) for i in told) for c in columns]
-    lines = []
-    for row in rows:
-        cells = [found.get((row, column)) for column in columns]
-        lines.append([*(style.escape(_name(part) or DASH) for part in row),
-                      *(style.escape(DASH) if cell is None else _text(cell, style, letters) for cell in cells)])
+    lines = [[*(style.escape(_name(part) or DASH) for part in row),
+              *(found.get((row, column), style.escape(DASH)) for column in columns)] for row in rows]
     return [style.escape(h) for h in header], lines
 
 
@@ -136,87 +151,110 @@ def _name(part: str) -> str:
     return f"{NAMES[name]}@{k}" if at and name in NAMES else NAMES.get(part, title_of(part))
 
 
-def _markdown(layout: Layout, panel: Panel, letters: dict[str, str]) -> str:
-    header, rows = _grid(layout, panel, MARKDOWN, letters)
-    return pipe(header, rows, numeric_from=len(layout.rows))
-
-
-def _latex(paper: Paper, layout: Layout, panels: Sequence[tuple[tuple[str, ...], tuple[str, ...], Panel]],
-           letters: dict[str, str], notes: Sequence[str]) -> str:
-    """A float for each of the paper's sub-tables; the notes stand below the last."""
-    floats, blocks = [], list(dict.fromkeys(block for block, _, _ in panels))
-    for i, block in enumerate(blocks):
-        parts = []
-        for _, part, panel in (p for p in panels if p[0] == block):
-            header, rows = _grid(layout, panel, LATEX, letters)
-            parts.append((", ".join(part), latex.tabular(header, rows, labels=len(layout.rows))))
-        place = f" ({', '.join(block)})" if block else ""
-        caption = f"{layout.title}{place}: Table {layout.number} of {paper.title}."
-        label = f"tab:{paper.key}-{layout.number}" + (f"-{i + 1}" if len(blocks) > 1 else "")
-        floats.append(latex.table(caption, label, parts, notes if i == len(blocks) - 1 else ()))
-    return "\n\n".join([latex.NEEDS, *floats]) + "\n"
-
-
 def _text(cell: Cell, style: Style, letters: dict[str, str]) -> str:
-    """One cell: ours and in brackets what is printed."""
-    reported = _marked(style.escape(_number(cell, cell.reported.value)), cell.printed_order, style)
-    flag = f" [{letters[cell.reported.flag]}]" if cell.reported.flag else ""
-    inside = [reported + style.escape(flag), *map(style.escape, _beside(cell))]
-    return f"{_ours(cell, style)} ({', '.join(inside)})"
+    """One cell: ours and in brackets what is printed; of a reference what is printed."""
+    reported = cell.reported
+    printed = style.marked(style.escape(_number(reported, reported.value)), cell.printed_place)
+    printed += style.escape(f" [{letters[reported.note]}]") if reported.note else ""
+    if not cell.grade and not cell.values and cell.recomputed is None:
+        return printed
+    return f"{_ours(cell, style)} ({', '.join([printed, *map(style.escape, _beside(cell))])})"
 
 
 def _ours(cell: Cell, style: Style) -> str:
     """Ours with its spread, unaveraged where seeds are missing."""
-    if cell.reported.relative:
-        text = _number(cell, cell.gain)
-        partly = cell.gain is not None and cell.among[0] < cell.among[1]
-        return style.escape(f"{text} [{cell.among[0]} of {cell.among[1]} rows]" if partly else text)
-    if not cell.values:
-        return style.escape(DASH)
+    reported, ours = cell.reported, cell.ours
     if not cell.whole:
-        seeds = ", ".join(str(seed) for seed, _ in cell.values)
-        texts = ", ".join(_number(cell, value, ours=True) for _, value in cell.values)
-        return style.escape(f"{texts} [seed{'s' if len(cell.values) > 1 else ''} {seeds}]")
-    unit = cell.reported.unit
-    if unit in ("count", "hyperparameter"):
-        return style.escape(_number(cell, cell.ours.mean))
-    text = mean_sd(cell.ours, digits=cell.digits if unit == "fraction" else 1)
-    text = _marked(style.escape(text + ("*" if cell.better_than else "")), cell.order, style)
-    return text + ("" if cell.per_base is None else f", {cell.per_base:.2f}x")
+        texts = ", ".join(_number(reported, value, ours=True) for value in cell.values.values())
+        seeds = ", ".join(map(str, cell.values))
+        return style.escape(f"{texts} [seed{'s' * (len(cell.values) > 1)} {seeds}]" if texts else DASH)
+    if ours.mean is None:
+        return style.escape(DASH)
+    spread = "" if ours.sd is None else f" ± {_number(reported, ours.sd, ours=True)}"
+    text = style.escape(_number(reported, ours.mean, ours=True) + spread + "*" * bool(cell.better_than))
+    return style.marked(text, cell.place) + ("" if cell.multiple is None else f", {cell.multiple:.2f}x")
 
 
-def _beside(cell: Cell) -> list[str]:
+def _beside(cell: Cell) -> Iterator[str]:
     """What follows the printed number in the brackets."""
-    if cell.reported.relative:
-        return [_number(cell, cell.recomputed)]
-    graded = [cell.grade.name] if cell.grade.name else []
-    ratio = [] if cell.printed_per_base is None else [f"{cell.printed_per_base:.2f}x"]
-    if cell.reported.unit != "fraction" or not cell.reported.method or cell.ours.mean is None:
-        return [*ratio, *graded]
-    return [f"{cell.ours.mean - cell.reported.value:+.{cell.digits}f}", *graded]
+    reported = cell.reported
+    if reported.relative:
+        recomputed = _number(reported, cell.recomputed)
+        yield from [recomputed] * (recomputed != _number(reported, reported.value))
+        return
+    if cell.printed_multiple is not None:
+        yield f"{cell.printed_multiple:.2f}x"
+    if cell.grade in (NOT_RUN, ""):
+        return
+    if reported.score and cell.grade != NOT_COMPARABLE:
+        delta = _number(reported, cell.ours.mean - reported.value)
+        yield delta if delta.startswith("-") else f"+{delta}"
+    yield cell.grade
 
 
-def _marked(text: str, order: int, style: Style) -> str:
-    return style.bold(text) if order == 1 else style.underline(text) if order == 2 else text
-
-
-def _number(cell: Cell, value: float | None, *, ours: bool = False) -> str:
+def _number(cell: Reported, value: float, *, ours: bool = False) -> str:
     """A number as its unit is printed."""
-    unit = cell.reported.unit
-    if value is None:
-        return DASH
-    if unit == "relative":
-        return f"{100 * value:+.{cell.digits - 2}f}%"
-    if unit == "hyperparameter":
+    if cell.unit.endswith("percent"):
+        return f"{100 * value:{'+' * cell.relative}.{cell.digits - 2}f}%"
+    if cell.unit == "hyperparameter":
         return f"{value:g}"
-    return number(value, 1 if ours and unit in ("seconds", "epochs") else cell.digits)
+    return f"{value:,.{1 if ours and cell.unit in ('s', 'epochs') else cell.digits}f}"
 
 
 def _csv_row(paper: Paper, cell: Cell) -> list[Any]:
-    """One cell in the order of HEADER, unrounded; an incomplete row has values, but no mean."""
+    """One cell in the order of HEADER, unrounded; an incomplete row has values, but no mean, and what is not comparable
+    no difference."""
     r, ours, standing = cell.reported, cell.ours, cell.standing
+    delta = None if ours.mean is None or r.relative or cell.grade in (NOT_COMPARABLE, "") else ours.mean - r.value
     return [paper.key, r.table, r.dataset, r.backbone, r.method, r.metric, ours.mean, ours.sd,
-            None if r.relative else len(cell.values), " ".join(str(seed) for seed, _ in cell.values),
-            " ".join(repr(value) for _, value in cell.values), r.value,
-            None if ours.mean is None else ours.mean - r.value, cell.grade.name, cell.grade.why, r.flag,
+            None if r.relative else len(cell.values), " ".join(map(str, cell.values)),
+            " ".join(map(repr, cell.values.values())), _level(cell), r.value, delta, cell.grade, cell.why, r.note,
             standing.group.label if standing else None, standing.block.name if standing else None]
+
+
+def _level(cell: Cell) -> str:
+    """Whether ours are ID-level, as papers count, or item-level; "" for what is no score of ours."""
+    if not cell.reported.score or not cell.values:
+        return ""
+    return "ID-level" if f"id_{cell.reported.metric}" in cell.standing.group.records[0].metrics else "item-level"
+
+
+def _notes(paper: Paper, number: str, cells: Sequence[Cell]) -> Iterator[str]:
+    """What stands below a table: stars, our rows, why they may not be compared, and the paper's inconsistencies."""
+    starred: dict[tuple[str, ...], list[str]] = {}
+    for cell in (c for c in cells if c.better_than):
+        starred.setdefault(cell.better_than, []).append(_place(cell.reported))
+    for others, places in starred.items():
+        where = f" ({'; '.join(places)})" if len(starred) > 1 else ""
+        yield (f"Star{where}: better than {' and '.join(others)} in a declared comparison of ours (Holm), not the "
+               "paper's test.")
+    if any(c.why == TAKEN for c in cells):
+        yield "Where the two are equal our rows take the setting from this table: it is no result of ours."
+    if other := list(dict.fromkeys(_place(c.reported) for c in cells if c.why == OTHERWISE)):
+        yield f"Set otherwise: {'; '.join(other)}."
+    yield from _our_rows(cells)
+    for grade, why, some in reasons(cells):
+        yield f"{grade.capitalize()}, {'; '.join(dict.fromkeys(map(_place, some)))}: {why}."
+    yield from (f"{name}: {text}" for name, text, tables in paper.findings if f"Table {number}" in tables.split("; "))
+
+
+def _our_rows(cells: Sequence[Cell]) -> Iterator[str]:
+    """Which of our rows stand in the printed ones, a line a block; how they count and search."""
+    found: dict[str, dict[str, str]] = {}
+    for cell in (c for c in cells if c.standing and c.reported.method):
+        group, more = cell.standing.group, [f'not "{name}"' for name in cell.standing.others]
+        if (group.config.get("decoding") or {}).get("normaliser") == "trie":
+            more.append("decoded by the softmax over valid tokens")
+        more = [text for text in (_level(cell), *more) if text]
+        text = f'"{group.label}"' + (f" ({', '.join(more)})" if more else "")
+        name = f"{cell.reported.backbone} {cell.reported.method}".strip()
+        found.setdefault(cell.standing.block.name, {})[name] = text
+    for block, rows in found.items():
+        yield f"Our rows, from {block}: {'; '.join(f'{name} is {text}' for name, text in rows.items())}."
+    data = dict.fromkeys(c.standing.block.name for c in cells if c.standing and not c.reported.method)
+    if data:
+        yield f"Our counts are from {', '.join(data)}."
+
+
+def _place(cell: Reported) -> str:
+    return f"{cell.backbone} {cell.method} on {cell.dataset}".strip() if cell.method else cell.dataset

@@ -26,7 +26,7 @@ from genrec_bench.reporting.figures.panels import (
 from genrec_bench.reporting.figures.style import PALETTE, image_bytes, own_style
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.papers import Paper
-from genrec_bench.reporting.printed import reported_cell, why_not
+from genrec_bench.reporting.printed import printed_value, why_not
 from genrec_bench.reporting.pruning import BEAM, OWN, Diagnosed, Searched, plain, signed
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite, objective_of
@@ -259,9 +259,9 @@ def _relative(pair: tuple[Diagnosed, Diagnosed], level: int) -> Estimate:
 def _printed_recall(found: Searched, suite: Suite, family: str, apao: bool, paper: Paper | None) -> float | None:
     """The best Recall@20 in the paper's Table 1 for this data set and backbone, of APAO's rows or of the others."""
     rows = [row for row in suite.rows if row.spelling == family and row.table == "1" and row.paper_row]
-    cells = [reported_cell(found.block.dataset, row, f"recall@{BEAM}", paper) for row in rows
+    values = [printed_value(found.block.dataset, row, f"recall@{BEAM}", paper) for row in rows
              if ("apao" in objective_of(row)) == apao] if paper else []
-    return max((cell.value for cell in cells if cell), default=None)
+    return max((value for value in values if value is not None), default=None)
 
 
 def _is_apao(row: Diagnosed) -> bool:

@@ -29,7 +29,7 @@ def results_figure(material: ReportData, block: Block) -> Picture:
     """
     block, left_out = smaller(block)
     paper, look = material.paper, material.look
-    printed = {} if paper is None else {(g.label, m): c.value for g, m, c in comparable_rows(block, paper)}
+    printed = {} if paper is None else {(g.label, m): value for g, _, m, value in comparable_rows(block, paper)}
     families = block.families()
     with own_style():
         labels = {family: [wrapped(g, block, 36) for g in groups] for family, groups in families.items()}
