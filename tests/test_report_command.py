@@ -35,7 +35,8 @@ def test_the_text_of_a_tiny_report(results, name):
 def test_the_report_begins_with_the_answer_then_the_table_then_how(results):
     text = golden_report.rendered(results)["apao/report.md"]
     heads = [line for line in text.splitlines() if line.startswith("## ")]
-    assert heads[:4] == ["## The answer", "## Results", "## How this was obtained", "## Declared comparisons"]
+    assert heads[:5] == ["## What APAO claims", "## The answer", "## Results", "## How this was obtained",
+                         "## Declared comparisons"]
     assert "better: TIGER + APAO-Pointwise on ml-100k" in text.split("## Results")[0]
     index = golden_report.rendered(results)["index.md"]
     assert [line[:3] for line in index.splitlines() if line[:1].isdigit()] == ["1. ", "2. ", "3. ", "4. ", "5. "]

@@ -6,7 +6,7 @@ Every function takes the diagnoses of one method, one a seed, all of the same us
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -92,11 +92,7 @@ def prefix_recall(runs: Sequence[Diagnosis], normaliser: str, *, reading: str = 
 
 def retention(runs: Sequence[Diagnosis], normaliser: str, *, beam: int) -> list[Estimate]:
     """The mean share of each user's exact top IDs whose prefix is in the beam, after each level; it never rises."""
-    runs = _same(runs)
-    index = runs[0].beam(beam)
-    kept = np.stack([run.of(normaliser, "retained")[:, index] for run in runs])
-    sizes = np.stack([run.of(normaliser, "top_size") for run in runs])
-    return [_mean(kept[:, :, m] / np.maximum(sizes, 1)) for m in range(runs[0].levels)]
+    return [_mean(level) for level in np.moveaxis(_retained(_same(runs), normaliser, beam), 2, 0)]
 
 
 def full_metric(runs: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int) -> Estimate:
@@ -127,6 +123,40 @@ def gain_split(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, 
     total = _beam(a, normaliser, metric, k, beam) - _beam(b, normaliser, metric, k, beam)
     scoring = _full(a, normaliser, metric, k) - _full(b, normaliser, metric, k)
     return GainSplit(_mean(total), _mean(scoring), _mean(total - scoring))
+
+
+def pruning_change(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, k: int, beam: int) -> Estimate:
+    """`pruning_rate` of a over that of b, minus 1; each is asked about its own targets. Raises: ValueError, as
+    `gain_split`."""
+    _check_pair(a, b)
+    _check_k([*a, *b], k, beam=beam)
+    parts = [part for runs in (a, b) for part in _targets(runs, normaliser, k, beam)]
+    return _of_sums(lambda lost, top, other, others_top: lost / top / (other / others_top) - 1, *parts)
+
+
+def retention_change(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, beam: int) -> Estimate:
+    """The last level of `retention` of a over that of b, minus 1. Raises: ValueError, as `gain_split`."""
+    _check_pair(a, b)
+    return _of_sums(_relative, *(_retained(runs, normaliser, beam)[:, :, -1] for runs in (a, b)))
+
+
+def beam_change(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int, beam: int,
+                against_beam: int) -> Estimate:
+    """`beam_metric` of a over that of b, each at its own beam, minus 1. Raises: ValueError, as `gain_split`."""
+    _check_pair(a, b)
+    return _of_sums(_relative, _beam(a, normaliser, metric, k, beam), _beam(b, normaliser, metric, k, against_beam))
+
+
+def prefix_growth(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, beam: int) -> Estimate:
+    """How much larger the relative gain of a over b in `prefix_recall` is at the last level than at the first.
+
+    Raises: ValueError, as `gain_split`.
+    """
+    _check_pair(a, b)
+    index = a[0].beam(beam)
+    levels = [np.stack([run.of(normaliser, "survived")[:, index] for run in runs]) for runs in (a, b)]
+    parts = [survived >= level for level in (1, a[0].levels) for survived in levels]
+    return _of_sums(lambda first, others_first, last, others_last: last / others_last - first / others_first, *parts)
 
 
 def needed(runs: Sequence[Diagnosis], normaliser: str) -> Estimate:
@@ -218,6 +248,14 @@ def _beam(runs: Sequence[Diagnosis], normaliser: str, metric: str, k: int, beam:
     return registry.metrics.build({"name": metric}).values(ranks, k)
 
 
+def _retained(runs: Sequence[Diagnosis], normaliser: str, beam: int) -> np.ndarray:
+    """(seeds, users, levels) shares of each user's exact top IDs whose prefix is in the beam."""
+    index = runs[0].beam(beam)
+    kept = np.stack([run.of(normaliser, "retained")[:, index] for run in runs])
+    sizes = np.stack([run.of(normaliser, "top_size") for run in runs])
+    return kept / np.maximum(sizes, 1)[:, :, None]
+
+
 def _share(hits: np.ndarray, cases: np.ndarray) -> Estimate:
     """The share of hits among cases, both (seeds, users) bool."""
     total, n = int(hits.sum()), int(cases.sum())
@@ -235,17 +273,30 @@ def _mean(values: np.ndarray) -> Estimate:
     return Estimate(math.fsum(values.ravel()) / values.size, low, high, values.size)
 
 
-def _interval(top: np.ndarray, bottom: np.ndarray) -> tuple[float, float]:
-    """The middle 95% of sums of `top` over sums of `bottom`, (seeds, users) each, over draws of seeds and users.
+def _relative(value: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    return value / reference - 1
 
-    The users drawn are the same for all seeds. A draw without any case says nothing and is left out.
+
+def _of_sums(statistic: Callable[..., np.ndarray], *parts: np.ndarray) -> Estimate:
+    """A statistic of the sums of (seeds, users) arrays, with the middle 95% of it over draws of seeds and users.
+
+    All parts share their draws, and all seeds of a draw its users. A draw for which there is none is left out.
     """
-    seeds, users = top.shape
-    drawn = _seed_draws(seeds)
-    above, below = (np.take_along_axis(_sums(part), drawn, axis=1).sum(axis=1) for part in (top, bottom))
-    ratios = above[below > 0] / below[below > 0]
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    drawn = _seed_draws(len(parts[0]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = statistic(*(np.take_along_axis(_sums(part), drawn, axis=1).sum(axis=1) for part in parts))
+        value = float(statistic(*(np.float64(part.sum()) for part in parts)))
+    known = values[np.isfinite(values)]
+    if not len(known) or not math.isfinite(value):
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), parts[0].size)
+
+
+def _interval(top: np.ndarray, bottom: np.ndarray) -> tuple[float, float]:
+    """The middle 95% of sums of `top` over sums of `bottom`, (seeds, users) each."""
+    found = _of_sums(np.divide, top, bottom)
+    return found.low, found.high
 
 
 def _sums(values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.file_forms import PAGES
 from genrec_bench.reporting import (
+    claims,
     groups,
     power,
     printed_tables,
@@ -185,7 +186,9 @@ def _report(material: ReportData, pages: Pages, source: Source, drawn: Callable[
         head += f" Changed by `--set`: {', '.join(changed)}; so no comparison here is a pre-registered one."
     if paper:
         head += f" Paper: {paper.link}."
-    first = [f"# {material.suite.title}", head, "## The answer", *_answer(material),
+    claimed = [part for key in paper_names() if (one := load_paper(key)).measured_by == folder
+               for part in claims.section(one, material, pages, folder)]
+    first = [f"# {material.suite.title}", head, *claimed, "## The answer", *_answer(material),
              "## Results", *sections.results(material, pages, folder), *sections.beside(material),
              *groups.section(material, pages, folder),
              "## How this was obtained", *sections.obtained(material)]
@@ -232,7 +235,8 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | No
     by = f"the rows of [{material.suite.title}](../{material.suite.name}/report.md)" if material else \
         "no suite yet: nothing of it has been run"
     parts = [f"# {paper.short}: the paper's tables beside ours",
-             f"Paper: {paper.link}. Ours from {by}. {printed_tables.GRADING}"]
+             f"Paper: {paper.link}. Ours from {by}. {printed_tables.GRADING}",
+             *([] if paper.measured_by else claims.section(paper, None))]
     for table in made:
         stem = f"{paper.key}/table-{table.number}"
         _table(paper, table, pages)

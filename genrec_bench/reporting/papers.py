@@ -6,6 +6,7 @@ inconsistencies (`finding`); the TOML says how its tables are set, and what it c
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, replace
@@ -68,10 +69,32 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a paper claims, in our words, and how our runs measure it; without `pairs` nothing of ours does.
+
+    Its size is `gain`, or a range from `least` to `most`, or else what the paper prints for the pair's rows. All are
+    relative, 0.05 for 5%, but for the shares of a single row.
+    """
+
+    text: str = settings.setting(MISSING, "the claim")
+    place: str = settings.setting(MISSING, "where the paper states it")
+    quantity: str = settings.setting("", "what is measured: a metric, or a name of `reporting.claims.QUANTITIES`")
+    pairs: tuple[tuple[str, ...], ...] = settings.setting((), "rows without backbone: one, and its reference")
+    gain: float | None = settings.setting(None, "claimed gain over the reference, below 0 for a loss")
+    least: float | None = settings.setting(None, "least value that agrees with the claim")
+    most: float = settings.setting(math.inf, "largest value that agrees with the claim")
+    printed: tuple[str, ...] = settings.setting((), "printed methods whose cells give the gain, where rows name none")
+    k: int = settings.setting(10, "list length", low=1)
+    beam: int = settings.setting(20, "beam width", low=1)
+    against_beam: int = settings.setting(20, "beam width of the reference", low=1)
+
+
+@dataclass(frozen=True)
 class Paper:
     """One paper as it stands. datasets: our name -> the paper's. layouts: number -> table, in order. reported: all
     printed cells, in order. findings: its inconsistencies, (name, text, tables). url: "" where it has no address.
-    best_settings: the paper's name of a setting -> ours.
+    best_settings: the paper's name of a setting -> ours. claims: what it claims, and measured_by: the suite whose rows
+    measure them, or "".
     """
 
     key: str
@@ -82,6 +105,8 @@ class Paper:
     reported: tuple[Reported, ...]
     findings: tuple[tuple[str, str, str], ...] = ()
     best_settings: Mapping[str, str] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    measured_by: str = ""
 
     @property
     def short(self) -> str:
@@ -135,7 +160,9 @@ def load_paper(key: str) -> Paper:
         return Paper(key, data["title"], data["url"], data["datasets"],
                      {number: _layout(table, f"{path}, table {number}") for number, table in data["table"].items()},
                      _cells(key), tuple((f["name"], f["value"], f["source"]) for f in facts if f["kind"] == "finding"),
-                     data.get("best_settings", {}))
+                     data.get("best_settings", {}),
+                     tuple(settings.build(Claim, claim, f"{path}, claim {n}")
+                           for n, claim in enumerate(data.get("claim", ()), 1)), data.get("measured_by", ""))
     except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
         raise UserError(f"{path} and its CSV files are no paper ({error}).") from None
 

@@ -105,31 +105,35 @@ def _table(paper: Paper, number: str, cells: list[Cell]) -> PrintedTable:
     letters = {flag: chr(ord("a") + i) for i, flag in enumerate(flags)}
     notes = (READING[layout.kind], *(f"[{letter}] {flag}." for flag, letter in letters.items()),
              *_notes(paper, number, cells))
-    panels, parts = _panels(layout, cells), {}
-    for style in (MARKDOWN, LATEX):
-        parts[style] = [(heading, _grid(layout, part, style, letters)) for heading, part in panels]
-    markdown = "\n\n".join(f"**{heading}**\n\n{body}" if heading else body for heading, body in (
-        (heading, pipe(*grid, numeric_from=len(layout.rows))) for heading, grid in parts[MARKDOWN]))
-    floats = latex.table(f"{layout.title}: Table {number} of {paper.title}.", f"tab:{paper.key}-{number}",
-                         [(heading, latex.tabular(*grid, labels=len(layout.rows))) for heading, grid in parts[LATEX]],
-                         notes)
-    return PrintedTable(number, layout.title, markdown, csv_text(HEADER, [_csv_row(paper, c) for c in cells]),
-                        f"{latex.NEEDS}\n\n{floats}\n", notes, tuple(cells))
+    panels, markdown, floats = _panels(layout, cells), [], {}
+    for block, part, some in panels:
+        heading = ", ".join((*block, *part))
+        grid = pipe(*_grid(layout, some, MARKDOWN, letters), numeric_from=len(layout.rows))
+        markdown += [f"**{heading}**"] * bool(heading) + [grid]
+        tabular = latex.tabular(*_grid(layout, some, LATEX, letters), labels=len(layout.rows))
+        floats.setdefault(block, []).append((", ".join(part), tabular))
+    last, name = next(reversed(floats)), f"tab:{paper.key}-{number}"
+    made = [latex.table(f"{' on '.join((layout.title, *block))}: Table {number} of {paper.title}.",
+                        name + f"-{n}" * (len(floats) > 1), parts, notes if block == last else ())
+            for n, (block, parts) in enumerate(floats.items(), 1)]
+    return PrintedTable(number, layout.title, "\n\n".join(markdown),
+                        csv_text(HEADER, [_csv_row(paper, c) for c in cells]),
+                        "\n\n".join([latex.NEEDS, *made]) + "\n", notes, tuple(cells))
 
 
 def _key(parts: Sequence[str], cell: Cell) -> tuple[str, ...]:
     return tuple(getattr(cell.reported, part) for part in parts)
 
 
-def _panels(layout: Layout, cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
-    """(heading, cells) of the paper's sub-tables, and of each dataset of a wide one, in printed order."""
+def _panels(layout: Layout, cells: Sequence[Cell]) -> list[tuple[tuple[str, ...], tuple[str, ...], list[Cell]]]:
+    """(sub-table of the paper, dataset of a wide one, cells) in printed order."""
     columns = {_key(layout.columns, c) for c in cells}
     cut = layout.columns[:1] if len(layout.columns) > 1 and len(columns) > WIDE else ()
     blocks = list(dict.fromkeys(_key(layout.blocks, c) for c in cells))
-    panels: dict[tuple[str, ...], list[Cell]] = {}
+    panels: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Cell]] = {}
     for c in sorted(cells, key=lambda c: blocks.index(_key(layout.blocks, c))):
-        panels.setdefault((*_key(layout.blocks, c), *_key(cut, c)), []).append(c)
-    return [(", ".join(key), panel) for key, panel in panels.items()]
+        panels.setdefault((_key(layout.blocks, c), _key(cut, c)), []).append(c)
+    return [(*key, panel) for key, panel in panels.items()]
 
 
 def _grid(layout: Layout, panel: Sequence[Cell], style: Style,

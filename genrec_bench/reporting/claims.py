@@ -1,0 +1,305 @@
+"""What a paper claims and what our records say of it: an estimate with interval, an answer, and what could be found.
+
+Each claim of the paper's TOML names pairs of rows and a quantity; the quantity is measured on every block and backbone
+of the suite that has both rows. The answers' rule is `analysis.claims`; only runs with the paper's data and settings
+support or contradict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import NormalDist, fmean, stdev
+from typing import Any
+
+from genrec_bench.analysis import pruning
+from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
+from genrec_bench.analysis.noise import MIN_SEEDS
+from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values
+from genrec_bench.reporting.families import UNTESTED
+from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.material import Material
+from genrec_bench.reporting.pages import Pages
+from genrec_bench.reporting.papers import Claim, Paper
+from genrec_bench.reporting.printed import PROFILE
+from genrec_bench.reporting.pruning import OWN, Diagnosed
+from genrec_bench.reporting.tables import DASH, pipe, title_of
+
+WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's data and settings
+PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours
+NAMES = {"pruning_rate": "PR@{k}, beam {beam}", "violation_share": "share of the lost at beam {beam}",
+         "retention": "share of the exact top in beam {beam}", "prefix_growth": "last gain - first, beam {beam}",
+         "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "seconds an epoch"}
+HEADER = ("claim", "place", "block", "profile", "method", "against", "quantity", "seeds", "claimed", "least", "most",
+          "value", "low", "high", "minimum_detectable", "noise_floor", "answer", "why_not")
+READING = (f"Ours: relative to the reference, with {LEVEL:.0%} interval over seeds and users (of times: seeds). The "
+           "paper's size is that of the data set, else the mean of its data sets. *seen*: the interval is above 0 and "
+           "reaches half of the claimed size, or lies inside the claimed range; *smaller than claimed*: above 0, below "
+           "half; *not seen*: neither, or outside the range; else *cannot tell*. MDD: least true difference that is "
+           "found in 4 of 5 cases; floor: SD of the difference of two equal methods with these seeds, "
+           f"{DASH} below {MIN_SEEDS} seeds. Not corrected, no verdicts. All pairs: [tables/claims.csv]"
+           "(tables/claims.csv).")
+
+
+class Unknown(Exception):
+    """Why something cannot be measured, in two or three words."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A measured value with its interval, relative but for shares. detectable: minimum detectable difference. floor:
+    noise floor, None with too few seeds. seeds: how many."""
+
+    value: float
+    low: float
+    high: float
+    detectable: float
+    floor: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One pair of rows of a claim on one block and backbone. claimed: the paper's size there, None for a range.
+
+    found: what was measured, or None and `why`.
+    """
+
+    claim: Claim
+    block: Block | None = None
+    rows: tuple[Group, ...] = ()
+    claimed: float | None = None
+    found: Found | None = None
+    why: str = "not run"
+    papers_own: bool = False
+
+    @property
+    def answer(self) -> str:
+        """What the data say."""
+        if self.found is None:
+            return OPEN
+        low, high, claim = self.found.low, self.found.high, self.claim
+        said = answer_between(low, high, -math.inf if claim.least is None else claim.least, claim.most) \
+            if self.claimed is None else answer(low, high, self.claimed)
+        return WORDS.get(said, said) if self.papers_own else said
+
+
+def evidence(paper: Paper, material: Material | None) -> list[Evidence]:
+    """Each claim on every block and backbone that has its rows; of a claim without any, one that says why."""
+    found = []
+    for claim in paper.claims:
+        own = [] if material is None else [one for block in material.blocks if block.profile not in UNTESTED
+                                           for one in _on_block(paper, material, claim, block)]
+        found += own or [Evidence(claim)]
+    return found
+
+
+def _on_block(paper: Paper, material: Material, claim: Claim, block: Block) -> Iterator[Evidence]:
+    fitting = material.suite.paper == paper.key and block.profile == PROFILE and block.dataset in paper.datasets
+    for backbone in dict.fromkeys(g.row.backbone for g in block.groups if g.row.backbone):
+        names = {g.name: g for g in block.groups if g.row.backbone == backbone and g.label == g.row.label}
+        for pair in claim.pairs:
+            if any(name not in names for name in pair):
+                continue
+            rows, claimed = tuple(names[name] for name in pair), None
+            try:
+                claimed = _claimed(paper, claim, block, rows)
+                if any(map(block.missing, rows)):
+                    raise Unknown("seeds missing")
+                measure = QUANTITIES.get(claim.quantity, partial(_metric, claim.quantity))
+                measured = measure(material, claim, block, rows)
+                yield Evidence(claim, block, rows, claimed, measured, "", fitting and not material.overrides)
+            except Unknown as why:
+                yield Evidence(claim, block, rows, claimed, why=str(why))
+
+
+def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) -> float | None:
+    """The claimed gain of a pair: as stated, else as printed for the data set, or the mean of all that are printed."""
+    if claim.gain is not None or claim.least is not None:
+        return claim.gain
+    places = [g.row.paper_row for g in rows]
+    if not claim.printed and None in places:
+        raise Unknown("not printed")
+    methods, metric = claim.printed or [method for _, method in places], PRINTED.get(claim.quantity, claim.quantity)
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for cell in paper.reported:
+        if cell.metric == metric and not cell.relative and (claim.printed or cell.backbone == places[0][0]):
+            values.setdefault((cell.dataset, cell.backbone), {}).setdefault(cell.method, cell.value)
+    gains: dict[str, float] = {}
+    for (dataset, _), printed in values.items():  # of several backbones the paper's first
+        if set(methods) <= set(printed):
+            gains.setdefault(dataset, printed[methods[0]] / printed[methods[1]] - 1.0)
+    return gains.get(paper.datasets.get(block.dataset), fmean(gains.values()))
+
+
+def _metric(metric: str, material: Material, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
+    """The relative difference of a metric over users and seeds; of a pre-registered comparison its own."""
+    name, _, k = metric.partition("@")
+    values = [material.values(g, name, int(k)) for g in rows]
+    if any(v is None for v in values):
+        raise Unknown("no ranks")
+    if values[0].shape[1] < 2:
+        raise Unknown("one test user")
+    known = (t.comparison for one in material.families for t in one.tests if t.block is block and t.metric == metric
+             and (t.group, t.against) == tuple(rows))
+    c: Comparison = next(known, None) or compare_values(*values)
+    if not c.mean_b:
+        raise Unknown("reference is 0")
+    every = material.values(block.with_extra(rows[1]), name, int(k)).mean(axis=1)
+    return Found(c.difference / c.mean_b, *(end / c.mean_b for end in c.interval), c.minimum_detectable / c.mean_b,
+                 _floor(every, c.n_seeds), c.n_seeds)
+
+
+def _floor(values: Sequence[float], seeds: int) -> float | None:
+    """The noise floor in parts of the mean from a reference's seeds; see `SelfComparison.floor`."""
+    if len(values) < MIN_SEEDS or not fmean(values):
+        return None
+    return stdev(values) * math.sqrt(2.0 / seeds) / fmean(values)
+
+
+def _diagnosed(compare: Callable[..., Any], single: Callable[..., Any] | None, choices: Sequence[str],
+               material: Material, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
+    """What diagnoses say: of a pair the relative difference by `compare`, of one row the share by `single`."""
+    there = material.searched[block.name]
+    known = {id(row.group): row for row in there.rows} if there else {}
+    found: list[Diagnosed] = [known[id(g)] for g in rows if id(g) in known]
+    seeds = [seed for seed in found[0].seeds if all(seed in row.seeds for row in found)] if found else []
+    if len(found) < len(rows) or not seeds:
+        raise Unknown("no diagnosis")
+    if not {claim.beam, *([claim.against_beam] if "against_beam" in choices else [])} <= set(there.beams):
+        raise Unknown("no such beam")
+    chosen = {name: getattr(claim, name) for name in choices}
+    runs = [row.of_seeds(seeds) for row in found]
+    estimate = compare(*runs, OWN, **chosen) if len(runs) == 2 else single(runs[0], OWN, **chosen)
+    if not estimate.n:
+        raise Unknown("no such targets")
+    alone = [single([run], OWN, **chosen).value for run in found[-1].runs] if single and len(runs) == 2 else []
+    error = (estimate.high - estimate.low) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
+    return Found(estimate.value, estimate.low, estimate.high, DETECTABLE * error, _floor(alone, len(seeds)), len(seeds))
+
+
+def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
+    return pruning.retention(*args, **choice)[-1]
+
+
+def _epoch_time(material: Material, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
+    """The relative difference of the seconds of an epoch of the last stage, seed by seed on one kind of machine, with
+    Student's interval of the mean over seeds."""
+    from scipy.special import stdtrit  # takes longer to import than all else here
+
+    places = {(r.provenance.get("cpu"), r.provenance.get("device"), r.provenance.get("threads"))
+              for g in rows for r in g.records}
+    if len(places) > 1:
+        raise Unknown("other machines")
+    one, other = ({r.seed: r.timings.get("seconds_per_epoch") for r in g.records} for g in rows)
+    ratios = [one[seed] / other[seed] - 1.0 for seed in one if one[seed] and other.get(seed)]
+    if len(ratios) < 2:
+        raise Unknown("one seed" if ratios else "no times")
+    value, error = fmean(ratios), stdev(ratios) / math.sqrt(len(ratios))
+    half = float(stdtrit(len(ratios) - 1, (1 + LEVEL) / 2)) * error
+    return Found(value, value - half, value + half, DETECTABLE * error,
+                 _floor([seconds for seconds in other.values() if seconds], len(ratios)), len(ratios))
+
+
+QUANTITIES: Mapping[str, Callable[[Material, Claim, Block, Sequence[Group]], Found]] = {
+    "pruning_rate": partial(_diagnosed, pruning.pruning_change, pruning.pruning_rate, ("k", "beam")),
+    "violation_share": partial(_diagnosed, None, partial(pruning.violation_share, vocabulary="trie"), ("k", "beam")),
+    "retention": partial(_diagnosed, pruning.retention_change, _last_retention, ("beam",)),
+    "prefix_growth": partial(_diagnosed, pruning.prefix_growth, None, ("beam",)),
+    "beam_ndcg": partial(_diagnosed, partial(pruning.beam_change, metric="ndcg"), None, ("k", "beam", "against_beam")),
+    "epoch_time": _epoch_time}
+
+
+def section(paper: Paper, material: Material | None, pages: Pages | None = None, folder: str = "") -> list[str]:
+    """The claims of a paper as Markdown: one sentence on what is known, and a table; [] for a paper without any.
+
+    pages, folder: where the unrounded numbers of all pairs go, `<folder>/tables/claims.csv`; without them, for a paper
+    that no suite measures, a list.
+    """
+    found = evidence(paper, material)
+    if not found:
+        return []
+    if pages is None:
+        return [f"## What {paper.short} claims", summary(paper, found),
+                "\n".join(f"- {claim.text} ({claim.place})." for claim in paper.claims)]
+    pages.table(f"{folder}/tables/claims.csv", HEADER, map(_csv_row, found))
+    header = ["Claim", "Measured as", "Paper", f"Ours [{LEVEL:.0%}]", "Data, profile, seeds", "Answer", "MDD", "Floor"]
+    lines, last = [], None
+    for one in _telling(found):
+        text = "" if one.claim is last else f"{one.claim.text} ({one.claim.place})"
+        lines.append([text, *_cells(one)])
+        last = one.claim
+    return [f"## What {paper.short} claims", summary(paper, found), pipe(header, lines, numeric_from=6), READING]
+
+
+def summary(paper: Paper, found: Sequence[Evidence]) -> str:
+    """What is known and what is not: claims by answer, profile by profile."""
+    total, known = len(paper.claims), [one for one in found if one.found]
+    parts, own = [], [one for one in known if one.papers_own]
+    if not own:
+        parts.append("nothing has been run with the paper's own data and settings, so none is supported or "
+                     "contradicted")
+    for profile in sorted({one.block.profile for one in known}, key=lambda name: (name != PROFILE, name)):
+        there: dict[str, set[str]] = {}
+        for one in (one for one in known if one.block.profile == profile):
+            there.setdefault(one.claim.text, set()).add(one.answer)
+        counts = Counter(min(answers) if len(answers) == 1 else "differing between rows" for answers in there.values())
+        data = ", ".join(dict.fromkeys(one.block.dataset for one in known if one.block.profile == profile))
+        parts.append(f"profile {profile} ({data}): {', '.join(f'{n} {word}' for word, n in counts.items())}")
+    measured = {one.claim.text for one in known}
+    if absent := Counter({one.claim.text: one.why for one in found if one.claim.text not in measured}.values()):
+        parts.append(f"{absent.total()} not measured ({', '.join(f'{n} {why}' for why, n in absent.items())})")
+    return f"**Of {paper.short}'s {total} claims**: {'; '.join(parts)}."
+
+
+def _telling(found: Sequence[Evidence]) -> Iterator[Evidence]:
+    """Of each claim what was measured, quick runs only where there are no others, or one line that says why nothing."""
+    for claim in dict.fromkeys(one.claim for one in found):
+        own = [one for one in found if one.claim is claim]
+        known = [one for one in own if one.found]
+        yield from [one for one in known if one.block.profile != "quick"] or known or own[:1]
+
+
+def _cells(one: Evidence) -> list[str]:
+    """A line of the table but for its claim."""
+    claim, found = one.claim, one.found
+    quantity = NAMES.get(claim.quantity, title_of(claim.quantity)).format(
+        k=claim.k, beam=claim.beam, against_beam=claim.against_beam) if claim.quantity else ""
+    pair = [g.label if i == 0 else g.name for i, g in enumerate(one.rows)] or (claim.pairs or [()])[0]
+    measured = ": ".join(filter(None, [" over ".join(pair), quantity])) or DASH
+    size = _size(one)
+    if found is None:
+        return [measured, size, DASH, DASH, f"{OPEN}: {one.why}", DASH, DASH]
+    signed = len(one.rows) == 2
+    value, low, high = (_percent(v, signed) for v in (found.value, found.low, found.high))
+    return [measured, size, f"{value} % [{low}, {high}]",
+            f"{one.block.dataset}, {one.block.profile}, {found.seeds}", one.answer,
+            f"{_percent(found.detectable)} %", DASH if found.floor is None else f"{_percent(found.floor)} %"]
+
+
+def _size(one: Evidence) -> str:
+    """The claimed size, or its range."""
+    claim = one.claim
+    if one.claimed is not None:
+        return f"{_percent(one.claimed, True)} %"
+    if claim.least is None:
+        return DASH
+    if claim.most < math.inf:
+        return f"{_percent(claim.least, True)} to {_percent(claim.most, True)} %"
+    return "above 0" if not claim.least else f"at least {_percent(claim.least)} %"
+
+
+def _percent(value: float, signed: bool = False) -> str:
+    return f"{100.0 * value:{'+' * signed},.1f}"
+
+
+def _csv_row(one: Evidence) -> list[Any]:
+    claim, found = one.claim, one.found
+    names = [g.label for g in one.rows] + [None] * (2 - len(one.rows))
+    numbers = [None] * 5 if found is None else [found.value, found.low, found.high, found.detectable, found.floor]
+    where = [one.block.name, one.block.profile] if one.block else [None, None]
+    return [claim.text, claim.place, *where, *names, claim.quantity, found and found.seeds, one.claimed, claim.least,
+            None if claim.least is None else claim.most, *numbers, one.answer, one.why]
