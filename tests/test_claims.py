@@ -10,9 +10,9 @@ from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer_between
 from genrec_bench.contracts import Rankings
 from genrec_bench.reporting import claims
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import load_paper, paper_names
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results.records import RecordStore
 from tests.small_diagnoses import diagnosis_of, stored_beside
@@ -86,7 +86,7 @@ def material_of(folder, hits, *, profile="quick", dataset="ml-100k", seeds=(0, 1
             records.append(record)
     if diagnosed:
         stored_beside(store, records)
-    return Material.of(load_suite("apao"), records, store.root)
+    return ReportData.of(load_suite("apao"), records, store.root)
 
 
 def of(found, text):

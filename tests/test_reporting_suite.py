@@ -192,7 +192,8 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
     text = render_suite("apao", suite_records(), tmp_path, results=tmp_path).read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## The answer", "## Results", "## How this was obtained", "## Declared comparisons", "## Figures",
+        "## What APAO claims", "## The answer", "## Results", "## How this was obtained", "## Declared comparisons",
+        "## Figures",
         "## What beam search throws away",
         "## Efficiency", "## Budget and tuning", "## What the grids cost", "## Settings, data and machines",
         "## Not covered yet"]

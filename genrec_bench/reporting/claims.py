@@ -21,11 +21,11 @@ from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.material import Material
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import Claim, Paper
 from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
+from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, pipe, title_of
 
 WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's data and settings
@@ -87,7 +87,7 @@ class Evidence:
         return WORDS.get(said, said) if self.papers_own else said
 
 
-def evidence(paper: Paper, material: Material | None) -> list[Evidence]:
+def evidence(paper: Paper, material: ReportData | None) -> list[Evidence]:
     """Each claim on every block and backbone that has its rows; of a claim without any, one that says why."""
     found = []
     for claim in paper.claims:
@@ -97,7 +97,7 @@ def evidence(paper: Paper, material: Material | None) -> list[Evidence]:
     return found
 
 
-def _on_block(paper: Paper, material: Material, claim: Claim, block: Block) -> Iterator[Evidence]:
+def _on_block(paper: Paper, material: ReportData, claim: Claim, block: Block) -> Iterator[Evidence]:
     fitting = material.suite.paper == paper.key and block.profile == PROFILE and block.dataset in paper.datasets
     for backbone in dict.fromkeys(g.row.backbone for g in block.groups if g.row.backbone):
         names = {g.name: g for g in block.groups if g.row.backbone == backbone and g.label == g.row.label}
@@ -135,7 +135,7 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
     return gains.get(paper.datasets.get(block.dataset), fmean(gains.values()))
 
 
-def _metric(metric: str, material: Material, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
+def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of a metric over users and seeds; of a pre-registered comparison its own."""
     name, _, k = metric.partition("@")
     values = [material.values(g, name, int(k)) for g in rows]
@@ -161,7 +161,7 @@ def _floor(values: Sequence[float], seeds: int) -> float | None:
 
 
 def _diagnosed(compare: Callable[..., Any], single: Callable[..., Any] | None, choices: Sequence[str],
-               material: Material, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
+               material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """What diagnoses say: of a pair the relative difference by `compare`, of one row the share by `single`."""
     there = material.searched[block.name]
     known = {id(row.group): row for row in there.rows} if there else {}
@@ -185,7 +185,7 @@ def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
     return pruning.retention(*args, **choice)[-1]
 
 
-def _epoch_time(material: Material, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
+def _epoch_time(material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of the seconds of an epoch of the last stage, seed by seed on one kind of machine, with
     Student's interval of the mean over seeds."""
     from scipy.special import stdtrit  # takes longer to import than all else here
@@ -204,7 +204,7 @@ def _epoch_time(material: Material, claim: Claim, block: Block, rows: Sequence[G
                  _floor([seconds for seconds in other.values() if seconds], len(ratios)), len(ratios))
 
 
-QUANTITIES: Mapping[str, Callable[[Material, Claim, Block, Sequence[Group]], Found]] = {
+QUANTITIES: Mapping[str, Callable[[ReportData, Claim, Block, Sequence[Group]], Found]] = {
     "pruning_rate": partial(_diagnosed, pruning.pruning_change, pruning.pruning_rate, ("k", "beam")),
     "violation_share": partial(_diagnosed, None, partial(pruning.violation_share, vocabulary="trie"), ("k", "beam")),
     "retention": partial(_diagnosed, pruning.retention_change, _last_retention, ("beam",)),
@@ -213,7 +213,7 @@ QUANTITIES: Mapping[str, Callable[[Material, Claim, Block, Sequence[Group]], Fou
     "epoch_time": _epoch_time}
 
 
-def section(paper: Paper, material: Material | None, pages: Pages | None = None, folder: str = "") -> list[str]:
+def section(paper: Paper, material: ReportData | None, pages: Pages | None = None, folder: str = "") -> list[str]:
     """The claims of a paper as Markdown: one sentence on what is known, and a table; [] for a paper without any.
 
     pages, folder: where the unrounded numbers of all pairs go, `<folder>/tables/claims.csv`; without them, for a paper
