@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig, weighted
 from genrec_bench.experiments.grid import Overrides, row_config
 from genrec_bench.experiments.suite_files import profile_names
+from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.rows import Suite, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 
@@ -96,6 +98,11 @@ def unseeded_elsewhere() -> list[RunRecord]:
     trained = [record_of("apao_office", m, s, profile=p)
                for m in ("sasrec", "tiger") for s in SEEDS for p in ("paper", "quick")]
     return trained + [record_of("apao_office", m, 0, profile="quick") for m in ("popularity", "item_knn")]
+
+
+def contents(blocks: Sequence[Block]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """What stands where: blocks, their groups, their runs."""
+    return [(b.name, [(g.label, [r.run_id for r in g.records]) for g in b.groups]) for b in blocks]
 
 
 def table_rows(text: str, heading: str) -> dict[str, list[str]]:

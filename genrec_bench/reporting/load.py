@@ -140,10 +140,10 @@ class Block:
 
     def with_extra(self, group: Group) -> Group:
         """A group with all of its seeds, those too that most rows do not have."""
-        if self.extra is None:
-            return group
         same = ["method", "semantic_ids"]
-        more = self.extra[(self.extra[same] == group.runs[same].iloc[0]).all(axis=1)]
+        more = None if self.extra is None else self.extra[(self.extra[same] == group.runs[same].iloc[0]).all(axis=1)]
+        if more is None or more.empty:
+            return group
         return replace(group, runs=pandas.concat([group.runs, more]).sort_values(["seed", "run_id"]))
 
     @property
@@ -182,7 +182,7 @@ def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | N
     """
     table = run_table(r for r in records if not r.is_trial)
     every = (suite, *map(load_suite, load_suite("all").includes))
-    expected = expected_seeds(table[[has_row(r, every, overrides) for r in table["record"]]])
+    expected = expected_seeds(table[table["record"].map(lambda r: has_row(r, every, overrides)).astype(bool)])
     blocks = []
     for data, same in table.groupby("data"):
         for profile in sorted(set(same["profile"][same["seeded"]])) or [same["profile"].min()]:
