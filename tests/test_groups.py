@@ -15,7 +15,7 @@ from genrec_bench.analysis.ranking import against, mean_interval
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
 from genrec_bench.reporting import markdown
-from genrec_bench.reporting.groups import CSV_HEADER, parts, reference
+from genrec_bench.reporting.groups import HEADER, parts, reference
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results import test_users
@@ -59,7 +59,7 @@ def test_means_and_differences_by_a_loop(tmp_path: Path) -> None:
              "target not in training": FACTS.target_count == 0, "day not known": FACTS.same_day == -1}
     assert {(line["kind"], line["group"]) for line in lines} == {
         (kind, name) for kind, name in zip(("reach", "reach", "target", "target", "day"), masks, strict=True)}
-    assert len(lines) == 4 * 5 and list(lines[0]) == list(CSV_HEADER)
+    assert len(lines) == 4 * 5 and list(lines[0]) == list(HEADER)
     for line in lines:
         def mean(label: str, inside: np.ndarray = masks[line["group"]]) -> float:
             of = [store.read_ranks(r).ranks for r in store.read_all() if r.label == label]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genrec_bench.core import registry
-from genrec_bench.reporting.load import Block, Group, unique_runs
+from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import flatten
 from genrec_bench.reporting.tables import DASH, number, pipe
-from genrec_bench.results.records import RunRecord
+from genrec_bench.results.frame import COUNTS
 from genrec_bench.splits.order import order_sentences
 
-COUNTS = ("users", "items", "interactions", "train", "valid", "test")
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 VERSIONS = ("python", "torch", "numpy", "recbole", "genrec_bench")
 SHARED = ("baseline", "tokenizer", "backbone", "training", "negatives", "decoding")  # what rows may have in common
-DATA_HEADER = ("dataset", "profile", "block", *COUNTS, "distinct_semantic_ids", "train_targets_per_user", "max_users")
+DATA_HEADER = ("dataset", "profile", "block", *COUNTS.values(), "train_targets_per_user", "max_users")
 TOKENIZER_HEADER = ("block", "method", "tokenizer", "levels", "codebook_sizes", "items", "distinct_semantic_ids",
                     "colliding_items", "largest_group", "utilisation", "prefixes", "reconstruction_error")
 
@@ -44,18 +46,12 @@ def data_rows(blocks: Sequence[Block]) -> list[list[Any]]:
     """Counts of each block's split, in the order of DATA_HEADER."""
     rows = []
     for block in blocks:
-        records = [r for g in block.groups for r in g.records]
-        distinct = sorted({r.data["distinct_semantic_ids"] for r in records
-                           if r.data.get("distinct_semantic_ids") is not None})
-        split = block.config.get("split", {})
-        rows.append([block.dataset, block.profile, block.name, *(_first(records, k) for k in COUNTS),
-                     " or ".join(str(d) for d in distinct) or None, split.get("train_targets_per_user", 0),
+        known = {name: block.runs[name].dropna().tolist() for name in COUNTS}
+        distinct, split = sorted(set(known.pop("distinct_semantic_ids"))), block.config.get("split", {})
+        rows.append([block.dataset, block.profile, block.name, *(next(iter(of), None) for of in known.values()),
+                     " or ".join(map(str, distinct)) or None, split.get("train_targets_per_user", 0),
                      split.get("max_users", 0)])
     return rows
-
-
-def _first(records: Sequence[RunRecord], key: str) -> Any:
-    return next((r.data[key] for r in records if r.data.get(key) is not None), None)
 
 
 def data_table(blocks: Sequence[Block]) -> str:
@@ -158,26 +154,22 @@ def _plain(value: Any) -> str:
     return (" / ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value)) or "none"
 
 
-def machines(blocks: Sequence[Block]) -> str:
-    """Where the records were made: one row a distinct machine, set of versions and commit."""
-    keys = ("cpu", "device", "threads", "platform", *VERSIONS, "commit")
-    counts: Counter[tuple[str, ...]] = Counter()
-    for record in unique_runs(blocks)["record"]:
-        facts = {k: str(record.provenance[k]) if record.provenance.get(k) not in (None, "") else DASH for k in keys}
-        changed = " (changed files)" if record.provenance.get("dirty") else ""
-        facts["commit"] = facts["commit"] if facts["commit"] == DASH else f"`{facts['commit'][:10]}`{changed}"
-        counts[tuple(facts[k] for k in keys)] += 1
+def machines(runs: DataFrame) -> str:
+    """Where runs were made: one row a distinct machine, set of versions and commit. runs: lines of `run_table`."""
+    columns = runs[["cpu", "device", "threads", "platform", *VERSIONS]].astype("str").replace("", None)
+    changed = runs["dirty"].fillna(False).map({True: " (changed files)", False: ""})
+    columns["commit"] = "`" + runs["commit"].replace("", None).str[:10] + "`" + changed
+    counts = columns.fillna(DASH).value_counts().sort_index()
     header = ["CPU", "Device", "Threads", "Platform", "Python", "torch", "numpy", "RecBole", "genrec-bench", "Commit",
               "Runs"]
-    return pipe(header, [[*row, str(n)] for row, n in sorted(counts.items())], numeric_from=10)
+    return pipe(header, [[*row, str(n)] for row, n in counts.items()], numeric_from=10)
 
 
-def code_note(blocks: Sequence[Block]) -> str:
-    """A warning where the records were made by different or uncommitted code, or ""."""
-    commits = {r.provenance.get("commit") for r in unique_runs(blocks)["record"]}
-    parts = [f"The runs come from {len(commits)} commits." if len(commits) > 1 else "",
-             "Some were made with files changed since the commit."
-             if any(r.provenance.get("dirty") for r in unique_runs(blocks)["record"]) else "",
+def code_note(runs: DataFrame) -> str:
+    """A warning where runs were made by different or uncommitted code, or ""."""
+    commits = runs["commit"].nunique(dropna=False)
+    parts = [f"The runs come from {commits} commits." if commits > 1 else "",
+             "Some were made with files changed since the commit." if runs["dirty"].fillna(False).any() else "",
              "Some were begun with other versions (`provenance.earlier` in their records)."
-             if any(r.provenance.get("earlier") for r in unique_runs(blocks)["record"]) else ""]
+             if any(r.provenance.get("earlier") for r in runs["record"]) else ""]
     return " ".join(p for p in parts if p)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import against
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.lazy import pandas
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.load import Block, Group
@@ -18,12 +19,15 @@ from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, MARK
 from genrec_bench.results.test_users import REACHES, UserFacts
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FEW = 20  # a group of fewer users says nothing
 CHOSEN_BY = "valid_ndcg@10"
 WARM = ("target in training", "target not in training")
 DAYS = {1: "same day as the item before", 0: "another day", -1: "day not known"}
-CSV_HEADER = ("dataset", "profile", "block", "method", "kind", "group", "rows", "users", "few", "ndcg@10", "low",
-              "high", "reference", "difference", "difference_low", "difference_high")
+HEADER = ("dataset", "profile", "block", "method", "kind", "group", "rows", "users", "few", "ndcg@10", "low", "high",
+          "reference", "difference", "difference_low", "difference_high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,31 +66,24 @@ def check_rows(block: Block, values: np.ndarray, rows: int) -> None:
                         f"{rows:,}. Delete the file `.users.npz` of this split; a run writes it again.")
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
-    """NDCG@10 of a method in a group, and its difference from the reference, both of the same users; see `against`."""
-
-    group: Group
-    part: Part
-    mean: Estimate
-    reference: Group
-    difference: Estimate | None
-
-
-def lines(material: ReportData, block: Block) -> list[Line]:
-    """Every whole row of a block in every group, method by method; [] without ranks or facts about the test rows."""
-    facts, groups = material.users(block), [g for g in block.groups if not block.missing(g)]
-    ranked = [material.row_values(g) for g in groups]
+def by_group(data: ReportData, block: Block) -> DataFrame | None:
+    """NDCG@10 of every whole row of a block in every group, with the difference from its reference, both of the same
+    users (see `against`): columns HEADER, method by method; None without ranks or facts about the test rows."""
+    facts, groups = data.users(block), [g for g in block.groups if not block.missing(g)]
+    ranked = [data.row_values(g) for g in groups]
     if facts is None or not groups or any(values is None for values in ranked):
-        return []
+        return None
     check_rows(block, ranked[0], facts.num_rows)
-    found = []
     references = [groups.index(reference(block, g, groups)) for g in groups]
+    lines = []
     for part in parts(facts):
         values = [averaged(of[:, part.rows], facts.user[part.rows]) for of in ranked]
-        found += [Line(g, part, mean, groups[r], difference) for g, r, (mean, difference)
-                  in zip(groups, references, against(values, references), strict=True)]
-    return sorted(found, key=lambda line: groups.index(line.group))
+        for place, (mean, gap) in enumerate(against(values, references)):
+            ends = (None,) * 3 if gap is None else (gap.value, gap.low, gap.high)
+            lines.append((place, block.dataset, block.profile, block.name, groups[place].label, part.kind, part.name,
+                          part.count, part.users, int(part.few), mean.value, mean.low, mean.high,
+                          groups[references[place]].label, *ends))
+    return pandas.DataFrame(sorted(lines, key=lambda line: line[0]), columns=["place", *HEADER]).drop(columns="place")
 
 
 def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
@@ -99,34 +96,27 @@ def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
     return (plain or sorted(baselines, key=lambda g: -(g.mean(CHOSEN_BY) or 0.0)) or [group])[0]
 
 
-def section(material: ReportData, pages: Pages, folder: str) -> list[str]:
+def section(data: ReportData, pages: Pages, folder: str) -> list[str]:
     """A table a block, and all of it with intervals as a CSV; [] where no block has ranks and facts."""
-    found = {block.name: of for block in material.blocks if (of := lines(material, block))}
+    found = {block: table for block in data.blocks if (table := by_group(data, block)) is not None}
     if not found:
         return []
-    pages.table(f"{folder}/tables/groups.csv", CSV_HEADER, [
-        _csv(block, line) for block in material.blocks for line in found.get(block.name, ())])
+    pages.text(f"{folder}/tables/groups.csv", pandas.concat(found.values()).to_csv(index=False, lineterminator="\n"))
     text = ("NDCG@10 of the test rows of a group, the history kept; of a user with several such rows their mean "
             "counts. The first groups say how the target can be reached from what the user had before; a row is in the "
             f"first that holds. {MARK}: fewer than {FEW} users. Groups that hold all rows are left out here. With 95 % "
             "intervals, and differences from cross-entropy on the same backbone (or the baseline that is best in "
             "validation): [tables/groups.csv](tables/groups.csv). Descriptive: no test.")
-    shown = [(b.name, _table(b, found[b.name])) for b in material.blocks if b.name in found]
-    return ["## Results by group", text, *(part for name, table in shown for part in (f"### {name}: by group", table))]
+    return ["## Results by group", text, *(part for block, table in found.items() for part in
+                                           (f"### {block.name}: by group", _markdown(block, table)))]
 
 
-def _table(block: Block, found: Sequence[Line]) -> str:
-    total = found[0].part.rows.size
-    shown = [p for p in dict.fromkeys(line.part for line in found) if p.count < total]
-    means = {(line.group.label, line.part): line.mean.value for line in found}
-    header = ["Method", *(f"{p.name} ({p.count:,}{f' {MARK}' if p.few else ''})" for p in shown)]
-    whole = [g for g in block.groups if not block.missing(g)]
-    return tables.by_family(block, whole, lambda groups: tables.pipe(
-        header, [[g.label, *(f"{means[g.label, p]:.4f}" for p in shown)] for g in groups])) if shown else DASH
-
-
-def _csv(block: Block, line: Line) -> list:
-    difference = line.difference
-    return [block.dataset, block.profile, block.name, line.group.label, line.part.kind, line.part.name, line.part.count,
-            line.part.users, int(line.part.few), line.mean.value, line.mean.low, line.mean.high,
-            line.reference.label, *((difference.value, difference.low, difference.high) if difference else (None,) * 3)]
+def _markdown(block: Block, table: DataFrame) -> str:
+    known = table.drop_duplicates("group")
+    shown = table[table["rows"] < known.groupby("kind")["rows"].sum().iloc[0]]
+    titles = {f"{p.group} ({p.rows:,}{f' {MARK}' if p.few else ''})": p.group
+              for p in shown.drop_duplicates("group").itertuples()}
+    cells = shown.pivot(index="method", columns="group", values="ndcg@10").map("{:.4f}".format)
+    groups = [g for g in block.groups if g.label in cells.index]
+    return tables.by_family(block, groups, lambda some: tables.pipe(
+        ["Method", *titles], [[g.label, *cells.loc[g.label, list(titles.values())]] for g in some])) if titles else DASH

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from genrec_bench.core.lazy import pandas
 from genrec_bench.experiments.suite_files import suite_names
 from genrec_bench.reporting import about, cost, pruning, tables
 from genrec_bench.reporting.ledger import load_ledger
@@ -24,8 +25,7 @@ def results(material: ReportData, pages: Pages, folder: str) -> list[str]:
     blocks = material.blocks
     pages.text(f"{folder}/tables/results.csv", tables.results_csv(blocks))
     pages.text(f"{folder}/tables/runs.csv", tables.runs_csv(blocks))
-    several = any(order.get("targets", 0) > order.get("users", 0) for b in blocks for g in b.groups
-                  for r in g.records if (order := r.data.get("order")))
+    several = (material.runs["test_rows"] > material.runs["users"]).any()
     rows = ("Test rows; of a user with several the mean over them counts" if several else "Test targets, one a user")
     parts = [f"{rows}; fractions, item-level (a semantic ID that c items share takes c places, and a "
              "hit counts its expected value). Mean ± sample standard deviation over n seeds; the best of each table's "
@@ -54,15 +54,15 @@ def _on_profiles(blocks: Sequence[Block]) -> str:
 
 def obtained(material: ReportData) -> list[str]:
     """How the numbers were made, in short: data, settings, seeds, selection, hardware, code and the ledger."""
-    blocks, records = material.blocks, material.runs["record"]
-    machines = sorted({f"{r.provenance.get('cpu', 'unknown processor')}, {r.provenance.get('device', 'cpu')}, "
-                       f"{r.provenance.get('threads', '?')} thread{'s' if r.provenance.get('threads') != 1 else ''}"
-                       for r in records})
-    versions = sorted({f"genrec-bench {r.provenance.get('genrec_bench', 'unknown')} with torch "
-                       f"{r.provenance.get('torch', 'unknown')}" for r in records})
-    commits = sorted({f"`{r.provenance['commit'][:10]}`" for r in records if r.provenance.get("commit")})
+    blocks, runs = material.blocks, material.runs
+    threads = runs["threads"].astype("str").fillna("?")
+    machines = sorted(set(runs["cpu"].fillna("unknown processor") + ", " + runs["device"].fillna("cpu") + ", " + threads
+                          + " thread" + threads.map(lambda n: "" if n == "1" else "s")))
+    versions = sorted(set("genrec-bench " + runs["genrec_bench"].fillna("unknown") + " with torch "
+                          + runs["torch"].fillna("unknown")))
+    commits = sorted({f"`{commit[:10]}`" for commit in runs["commit"].dropna() if commit})
     listed = f": {', '.join(commits)}" if 0 < len(commits) <= 6 else ""
-    changed = any(r.provenance.get("dirty") for r in records)
+    changed = runs["dirty"].fillna(False).any()
     lines = [f"- **Data**, {b.name}: {_counts(b)}. {about.rules(b)} Seeds: "
              f"{', '.join(map(str, b.seeds)) or 'none, nothing is random'}." for b in blocks]
     lines += ["- **Selection**: the epoch with the best validation NDCG@10, measured with the ranking used at test, "
@@ -81,8 +81,9 @@ def obtained(material: ReportData) -> list[str]:
 
 
 def _counts(block: Block) -> str:
-    record = block.groups[0].records[0]
-    return ", ".join(f"{record.data[k]:,} {k}" for k in ("users", "items", "interactions") if record.data.get(k))
+    first = block.runs.iloc[0]
+    named = {"users": "data_users", "items": "items", "interactions": "interactions"}
+    return ", ".join(f"{first[column]:,} {name}" for name, column in named.items() if first[column] is not pandas.NA)
 
 
 def ledger_entries(material: ReportData) -> list[str]:
@@ -170,7 +171,7 @@ def settings(material: ReportData, pages: Pages, folder: str) -> list[str]:
     parts += ["### Settings"]
     for block in blocks:
         parts += [f"**{block.name}**:", about.settings(block)]
-    return [*parts, "### Machines and versions", about.machines(blocks), about.code_note(blocks)]
+    return [*parts, "### Machines and versions", about.machines(material.runs), about.code_note(material.runs)]
 
 
 def beside(material: ReportData) -> list[str]:

@@ -21,7 +21,9 @@ PASSES = ("histories_with_gradient", "histories_without_gradient", "positions_wi
           "positions_without_gradient")
 KEY = {"run_id": "str", "dataset": "str", "profile": "str", "method": "str", "label": "str", "backbone": "str",
        "objective": "str", "baseline": "str", "seed": "Int64", "trial": "boolean"}
-FACTS = {"split": "str", "semantic_ids": "str", "users": "Int64", "test_rows": "Int64", "parameters": "Int64",
+COUNTS = {"data_users": "users", "items": "items", "interactions": "interactions", "train_rows": "train",
+          "valid_rows": "valid", "test_rows": "test", "distinct_semantic_ids": "distinct_semantic_ids"}  # in `data`
+FACTS = {"split": "str", "semantic_ids": "str", **dict.fromkeys((*COUNTS, "users"), "Int64"), "parameters": "Int64",
          "epochs": "Int64", "best_epoch": "Int64", "stopped": "str", "first_stage_epochs": "Int64",
          "first_stage_best_epoch": "Int64", "steps": "Int64", "first_stage_steps": "Int64",
          **dict.fromkeys(PASSES, "Int64"), "seconds_per_epoch": "float64", "train_seconds": "float64",
@@ -85,7 +87,7 @@ def facts(record: RunRecord) -> dict[str, Any]:
         "split": record.identity.get("split_fingerprint", "")[:16] or None,
         "semantic_ids": record.identity.get("semantic_ids_fingerprint", "")[:16] or None,
         "users": (record.data.get("order") or {}).get("users", record.data.get("test")),
-        "test_rows": record.data.get("test"),
+        **{name: record.data.get(key) for name, key in COUNTS.items()},
         **{name: training.get(name) for name in ("parameters", "epochs", "best_epoch", "stopped")},
         **{f"first_stage_{name}": first.get(name) for name in ("epochs", "best_epoch", "steps")},
         "steps": _of_all_stages(record, lambda stage: stage.get("steps")),
