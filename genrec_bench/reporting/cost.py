@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.lazy import pandas
 from genrec_bench.experiments.suite_files import load_profile, profile_names
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.tables import DASH, by_family, number, pipe
@@ -19,7 +19,6 @@ MEANS = ("parameters", "epochs", "best_epoch", "first_stage_epochs", "steps", "s
          "first_stage_seconds", "total_seconds", *PASSES, "decode_users_per_second", "peak_memory_bytes")
 EFFICIENCY_HEADER = ("dataset", "profile", "method", "n", *MEANS, "device", "threads")
 PLAN_HEADER = ("suite", "profile", "grid", "dataset", "runs", "seconds", "device", "threads")
-Spread = tuple[float, float] | None  # least and most
 
 
 def efficiency_rows(block: Block) -> list[list[Any]]:
@@ -35,8 +34,7 @@ def _distinct(group: Group, column: str) -> str:
 
 def efficiency(block: Block) -> str:
     """Cost of each method of a block: means over seeds, with units in the header."""
-    units = {g: reference and reference.mean("positions_with_gradient") for family, groups in block.families().items()
-             for reference in [block.cross_entropy(family)] for g in groups}
+    units = _of_cross_entropy(block, "positions_with_gradient")
     header = ["Method", "n", "Parameters", "Epochs run / best", "Seconds per epoch", "Training (s)",
               "of it first stage (s)", "Positions with gradient (CE = 1)", "without gradient (CE = 1)",
               "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]
@@ -56,6 +54,12 @@ def _cells(group: Group, unit: float | None) -> list[str]:
             _distinct(group, "device"), _distinct(group, "threads")]
 
 
+def _of_cross_entropy(block: Block, column: str) -> dict[Group, float | None]:
+    """What cross-entropy on the backbone of each row has of a column, as a mean over seeds."""
+    return {g: reference and reference.mean(column) for family, groups in block.families().items()
+            for reference in [block.cross_entropy(family)] for g in groups}
+
+
 def _count(value: float | None) -> str:
     return number(value, 0 if value is None or float(value).is_integer() else 1)
 
@@ -71,11 +75,10 @@ def budget(block: Block) -> str:
         if rows is None:
             lines.append(f"- No steps are recorded: {names}.")
             continue
-        steps = _spread([s for g in groups for s in g.values("steps")])
-        before = _spread([s for g in groups for s in g.values("first_stage_steps")])
-        stages = f", {_span(before)} of them in the first stage" if before else ""
-        lines.append(f"- {_span(steps)} steps of {rows:,} rows{stages}{_more(block, groups)} "
-                     f"({len(groups)} row{'s' if len(groups) > 1 else ''}): {names}.")
+        before = _span([s for g in groups for s in g.values("first_stage_steps")])
+        stages = f", {before} of them in the first stage" if before else ""
+        lines.append(f"- {_span([s for g in groups for s in g.values('steps')])} steps of {rows:,} rows{stages}"
+                     f"{_more(block, groups)} ({len(groups)} row{'s' if len(groups) > 1 else ''}): {names}.")
     return "\n".join(lines)
 
 
@@ -89,12 +92,8 @@ def _allowed(group: Group) -> tuple[Any, ...]:
 
 def _more(block: Block, groups: Sequence[Group]) -> str:
     """How many more steps these rows had than cross-entropy on the same backbone."""
-    extra = []
-    for family, members in block.families().items():
-        reference = block.cross_entropy(family)
-        unit = reference.mean("steps") if reference else None
-        steps = [g.mean("steps") for g in groups if g in members]
-        extra += [(s - unit, s / unit) for s in steps if unit and s is not None]
+    units = _of_cross_entropy(block, "steps")
+    extra = [(s - unit, s / unit) for g in groups if (unit := units[g]) and (s := g.mean("steps")) is not None]
     if not extra or not any(d for d, _ in extra):
         return ""
     difference, share = max(extra, key=lambda e: abs(e[0]))
@@ -103,13 +102,9 @@ def _more(block: Block, groups: Sequence[Group]) -> str:
            f"({100 * (share - 1):+.0f} %)"
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    return (min(values), max(values)) if values else None
-
-
-def _span(spread: tuple[float, float]) -> str:
-    low, high = spread
-    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+def _span(values: Sequence[float]) -> str:
+    """`10` or `10 to 20`, "" for no values."""
+    return " to ".join(f"{end:,.0f}" for end in sorted({min(values), max(values)})) if values else ""
 
 
 def tuning(blocks: Sequence[Block]) -> str:
@@ -123,26 +118,20 @@ def read_plan(path: Path) -> list[dict[str, str]]:
     """The lines of a saved plan, or none where there is none. Raises: UserError for a file that is no plan."""
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        lines = list(reader)
     try:
-        if tuple(reader.fieldnames or ()) != PLAN_HEADER:
+        table = pandas.read_csv(path, dtype="str", keep_default_na=False)
+        if tuple(table) != PLAN_HEADER:
             raise ValueError(f"its header is not {','.join(PLAN_HEADER)}")
-        for line in lines:
-            int(line["runs"]), float(line["seconds"]), int(line["threads"])
+        table.astype({"runs": "int64", "seconds": "float64", "threads": "int64"})
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} is not a saved plan ({error}). Delete it, and run `plan --save` again.") from None
-    return lines
+    return table.to_dict("records")
 
 
 def grids(lines: Sequence[Mapping[str, str]], suites: Sequence[str]) -> str:
     """Runs and hours of every estimated grid of some suites, or "" where none was estimated."""
-    rows = []
-    for line in sorted(lines, key=lambda n: [n[k] for k in PLAN_HEADER]):
-        if line["suite"] in suites:
-            hours = float(line["seconds"]) / 3600  # of all threads together
-            rows.append([line["suite"], line["profile"], line["grid"], line["dataset"], line["device"], line["runs"],
-                         number(hours, 1)])
+    rows = [[*(line[k] for k in ("suite", "profile", "grid", "dataset", "device", "runs")),
+             number(float(line["seconds"]) / 3600, 1)]  # of all threads together
+            for line in sorted(lines, key=lambda n: [n[k] for k in PLAN_HEADER]) if line["suite"] in suites]
     header = ["Suite", "Profile", "Grid", "Dataset", "Device", "Runs", "Hours of one core or device"]
     return pipe(header, rows, numeric_from=5) if rows else ""
