@@ -35,13 +35,13 @@ NAMES = {"pruning_rate": "PR@{k}, beam {beam}", "violation_share": "share of the
          "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "seconds an epoch"}
 HEADER = ("claim", "place", "block", "profile", "method", "against", "quantity", "seeds", "claimed", "least", "most",
           "value", "low", "high", "minimum_detectable", "noise_floor", "answer", "why_not")
-READING = (f"Ours: relative to the reference, with {LEVEL:.0%} interval over seeds and users (of times: seeds). The "
-           "paper's size is that of the data set, else the mean of its data sets. *seen*: the interval is above 0 and "
-           "reaches half of the claimed size, or lies inside the claimed range; *smaller than claimed*: above 0, below "
-           "half; *not seen*: neither, or outside the range; else *cannot tell*. MDD: least true difference that is "
-           "found in 4 of 5 cases; floor: SD of the difference of two equal methods with these seeds, "
-           f"{DASH} below {MIN_SEEDS} seeds. Not corrected, no verdicts. All pairs: [tables/claims.csv]"
-           "(tables/claims.csv).")
+READING = (f"Ours: relative to the reference (shares of one row as they are), {LEVEL:.0%} interval over seeds and "
+           "users, of times over seeds. The paper's size: that of the data set, else the mean of its data sets; a "
+           "loss is read as a gain of the other side. *seen*: the interval is above 0 and reaches half of the "
+           "claimed size, or lies inside the claimed range; *smaller than claimed*: above 0, below half; *not seen*: "
+           "neither, or outside the range; else *cannot tell*. MDD: least true difference that is found in 4 of 5 "
+           f"cases; floor: SD of the difference of two equal methods with these seeds, {DASH} below {MIN_SEEDS} "
+           "seeds. Not corrected, no verdicts. All pairs: [tables/claims.csv](tables/claims.csv).")
 
 
 class Unknown(Exception):
@@ -126,7 +126,8 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
     methods, metric = claim.printed or [method for _, method in places], PRINTED.get(claim.quantity, claim.quantity)
     values: dict[tuple[str, str], dict[str, float]] = {}
     for cell in paper.reported:
-        if cell.metric == metric and not cell.relative and (claim.printed or cell.backbone == places[0][0]):
+        if (cell.metric == metric and not cell.relative and cell.table in (claim.tables or paper.layouts)
+                and (claim.printed or cell.backbone == places[0][0])):
             values.setdefault((cell.dataset, cell.backbone), {}).setdefault(cell.method, cell.value)
     gains: dict[str, float] = {}
     for (dataset, _), printed in values.items():  # of several backbones the paper's first

@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, replace
+from dataclasses import MISSING, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError, unknown
-from genrec_bench.experiments import suite_files
+from genrec_bench.experiments.suite_files import FOLDERS, paper_names, paper_table
 
 IMPROVEMENT = "IMPROVEMENT"
 CHANGE = " (change)"  # closes the method of printed changes against another row
-KINDS = ("scores", "counts", "costs", "settings", "reference")
+KINDS = ("scores", "counts", "costs", "reference")
 PARTS = ("dataset", "backbone", "method", "metric")
 COLUMNS = ("paper", "table", "dataset", "backbone", "method", "metric", "k", "value", "unit", "note")
 FACTS = ("kind", "name", "value", "source")
@@ -84,6 +84,7 @@ class Claim:
     least: float | None = settings.setting(None, "least value that agrees with the claim")
     most: float = settings.setting(math.inf, "largest value that agrees with the claim")
     printed: tuple[str, ...] = settings.setting((), "printed methods whose cells give the gain, where rows name none")
+    tables: tuple[str, ...] = settings.setting((), "the tables whose cells count; absent = all")
     k: int = settings.setting(10, "list length", low=1)
     beam: int = settings.setting(20, "beam width", low=1)
     against_beam: int = settings.setting(20, "beam width of the reference", low=1)
@@ -93,8 +94,7 @@ class Claim:
 class Paper:
     """One paper as it stands. datasets: our name -> the paper's. layouts: number -> table, in order. reported: all
     printed cells, in order. findings: its inconsistencies, (name, text, tables). url: "" where it has no address.
-    best_settings: the paper's name of a setting -> ours. claims: what it claims, and measured_by: the suite whose rows
-    measure them, or "".
+    claims: what it claims, and measured_by: the suite whose rows measure them, or "".
     """
 
     key: str
@@ -104,7 +104,6 @@ class Paper:
     layouts: Mapping[str, Layout]
     reported: tuple[Reported, ...]
     findings: tuple[tuple[str, str, str], ...] = ()
-    best_settings: Mapping[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     measured_by: str = ""
 
@@ -144,23 +143,17 @@ class Paper:
         return list(dict.fromkeys(c.metric for c in self.of(table)))
 
 
-def paper_names() -> list[str]:
-    """Keys of all papers, sorted."""
-    return suite_files.paper_names()
-
-
 def load_paper(key: str) -> Paper:
     """The paper of a key. Raises: UserError with the nearest match, or naming a damaged file."""
     if key not in paper_names():
         raise unknown("paper", key, paper_names())
-    path = suite_files.FOLDERS["paper"] / f"{key}.toml"
+    path = FOLDERS["paper"] / f"{key}.toml"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        facts = suite_files.paper_table(f"{key}_facts", FACTS)
+        facts = paper_table(f"{key}_facts", FACTS)
         return Paper(key, data["title"], data["url"], data["datasets"],
                      {number: _layout(table, f"{path}, table {number}") for number, table in data["table"].items()},
                      _cells(key), tuple((f["name"], f["value"], f["source"]) for f in facts if f["kind"] == "finding"),
-                     data.get("best_settings", {}),
                      tuple(settings.build(Claim, claim, f"{path}, claim {n}")
                            for n, claim in enumerate(data.get("claim", ()), 1)), data.get("measured_by", ""))
     except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
@@ -179,7 +172,7 @@ def _cells(key: str) -> tuple[Reported, ...]:
     """The printed cells; of two of one place the second is the change that the paper prints beside the first."""
     cells: dict[tuple[str, ...], Reported] = {}
     digits: dict[tuple[str, str], int] = {}
-    for line in suite_files.paper_table(key, COLUMNS):
+    for line in paper_table(key, COLUMNS):
         backbone, method = (line[part].replace("-", "", line[part] == "-") for part in ("backbone", "method"))
         metric = line["metric"].lower() + (f"@{line['k']}" if line["k"] else "")
         cell = Reported(line["table"], line["dataset"], backbone, method, metric, float(line["value"]), line["unit"],

@@ -27,7 +27,6 @@ COUNTS = {"n_users": lambda d: d["users"], "n_items": lambda d: d["items"],
           "n_interactions": lambda d: d["interactions"],
           "density": lambda d: d["interactions"] / (d["users"] * d["items"]),
           "sparsity": lambda d: 1 - d["interactions"] / (d["users"] * d["items"])}
-TAKEN, OTHERWISE = "taken from the paper's table", "set otherwise"
 COSTS = {"s": "another machine", "epochs": "counted otherwise"}  # why costs are never compared, by unit
 Better = Mapping[tuple[str, str], tuple[str, ...]]  # (block, label of a row) -> labels that a test found it better than
 
@@ -225,7 +224,7 @@ def joined(paper: Paper, number: str, blocks: Sequence[Block], better: Better) -
         if (dataset, backbone) not in known:
             pairs = {(c.backbone, c.method) for c in column}
             known[dataset, backbone] = _standing_rows(paper, layout, dataset, blocks, pairs)
-        made = [_cell(paper, layout, c, known[dataset, backbone].get((c.backbone, c.method)), better) for c in column]
+        made = [_cell(layout, c, known[dataset, backbone].get((c.backbone, c.method)), better) for c in column]
         cells |= {c.reported: c for c in _finished(layout, made)}
     return [cells[c] for c in paper.of(number)]
 
@@ -242,20 +241,20 @@ def _standing_rows(paper: Paper, layout: Layout, dataset: str, blocks: Sequence[
     return {("", ""): Standing(block, block.groups[0], why)} if block else {}
 
 
-def _cell(paper: Paper, layout: Layout, reported: Reported, standing: Standing | None, better: Better) -> Cell:
+def _cell(layout: Layout, reported: Reported, standing: Standing | None, better: Better) -> Cell:
     """A cell with our values; what rests on the whole column comes later."""
     if standing is None or reported.relative:
         return Cell(reported)
     block, group = standing.block, standing.group
-    once = layout.kind in ("counts", "settings")
+    once = layout.kind == "counts"
     values = {r.seed: float(value) for r in group.records[:1 if once else None]
-              if (value := _value(paper, layout.kind, reported.metric, group, r)) is not None}
+              if (value := _value(layout.kind, reported.metric, r)) is not None}
     whole = once or not block.missing(group) and len(values) == len(group.records)
     starred = better.get((block.name, group.label), ()) if reported.metric == METRIC else ()
     return Cell(reported, standing, values, whole, better_than=starred)
 
 
-def _value(paper: Paper, kind: str, metric: str, group: Group, record: RunRecord) -> float | None:
+def _value(kind: str, metric: str, record: RunRecord) -> float | None:
     """Ours of a printed metric, ID-level where there is an ID-level value, as papers count."""
     if kind == "counts":
         known = all(record.data.get(k) for k in ("users", "items", "interactions"))
@@ -263,9 +262,6 @@ def _value(paper: Paper, kind: str, metric: str, group: Group, record: RunRecord
     if kind == "costs":
         return (record.timings.get("seconds_per_epoch") if metric == "time_per_epoch" else
                 record.training.get("best_epoch"))
-    if kind == "settings":
-        name = paper.best_settings[metric]
-        return next((o[name] for o in reversed(group.config.get("objective", ())) if name in o), None)
     return record.metrics.get(f"id_{metric}", record.metrics.get(metric))
 
 
@@ -331,9 +327,6 @@ def _graded(layout: Layout, cell: Cell, order: tuple[str, bool] | None) -> tuple
         return "", ""
     if not cell.values:
         return NOT_RUN, ""
-    if layout.kind == "settings":
-        (value,) = cell.values.values()
-        return "", TAKEN if math.isclose(value, cell.reported.value) else OTHERWISE
     if cell.why_not:
         return NOT_COMPARABLE, cell.why_not
     return grade(cell.ours, cell.reported.value, digits=cell.reported.digits, order=order,

@@ -18,8 +18,6 @@ from genrec_bench.reporting.printed import (
     GRADES,
     NOT_COMPARABLE,
     NOT_RUN,
-    OTHERWISE,
-    TAKEN,
     Better,
     Cell,
     joined,
@@ -41,8 +39,7 @@ READING = {
     "counts": "Ours (printed, grade).",
     "costs": "Ours ± SD over seeds, as a multiple of the first row (printed, as a multiple, grade). Of the last stage; "
              "our epochs are those up to the one that is kept. Multiples depend on the machine less than seconds do.",
-    "settings": "What our rows of the paper are run with (printed).",
-    "reference": "Printed numbers for reference: live traffic, so nothing of ours can stand beside them.",
+    "reference": "Printed numbers for reference: nothing of ours stands beside them.",
 }
 GRADING = ("Grades: exact, the printed number is within one standard error of our seeds (at least two) and half a unit "
            f"of its last digit; statistical, within mean ± 2 SD of at least {ENOUGH} seeds; directional, the method "
@@ -94,7 +91,7 @@ def paper_tables(paper: Paper, blocks: Sequence[Block], *,
 
 
 def grade_counts(tables: Iterable[PrintedTable]) -> dict[str, dict[str, int]]:
-    """Table -> grade -> how many of its cells have it; improvements, and settings that were run, have no grade."""
+    """Table -> grade -> how many of its cells have it; improvements and references have none."""
     counts = {table.number: Counter(cell.grade for cell in table.cells) for table in tables}
     return {key: {name: found[name] for name in GRADES if found[name]} for key, found in counts.items()}
 
@@ -232,10 +229,6 @@ def _notes(paper: Paper, number: str, cells: Sequence[Cell]) -> Iterator[str]:
         where = f" ({'; '.join(places)})" if len(starred) > 1 else ""
         yield (f"Star{where}: better than {' and '.join(others)} in a declared comparison of ours (Holm), not the "
                "paper's test.")
-    if any(c.why == TAKEN for c in cells):
-        yield "Where the two are equal our rows take the setting from this table: it is no result of ours."
-    if other := list(dict.fromkeys(_place(c.reported) for c in cells if c.why == OTHERWISE)):
-        yield f"Set otherwise: {'; '.join(other)}."
     yield from _our_rows(cells)
     for grade, why, some in reasons(cells):
         yield f"{grade.capitalize()}, {'; '.join(dict.fromkeys(map(_place, some)))}: {why}."
