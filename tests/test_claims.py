@@ -24,7 +24,8 @@ USERS = 200
 
 
 @pytest.mark.parametrize(("interval", "found"), [((0.1, 0.2), SEEN), ((-0.1, 0.2), OPEN), ((-0.2, -0.1), NOT_SEEN),
-                                                 ((0.2, 0.4), OPEN), ((0.31, 0.4), NOT_SEEN), ((0.0, 0.3), SEEN)])
+                                                 ((0.2, 0.4), OPEN), ((0.31, 0.4), NOT_SEEN), ((0.0, 0.2), OPEN),
+                                                 ((0.0, 0.0), NOT_SEEN)])
 def test_a_range_by_hand(interval, found):
     assert answer_between(*interval, 0.0, 0.3) == found
 

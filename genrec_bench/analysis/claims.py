@@ -28,11 +28,11 @@ def answer(low: float, high: float, claimed: float) -> str:
 def answer_between(low: float, high: float, least: float, most: float = math.inf) -> str:
     """SEEN, NOT_SEEN or OPEN of a claim without a size, or that two things are about equal: a range of values.
 
-    SEEN where the interval lies inside the range, NOT_SEEN where it lies outside, else OPEN. Raises: ValueError, as
-    `answer`, and for an empty range.
+    SEEN where the interval lies inside the range, its ends not counted, NOT_SEEN where it lies outside, else OPEN.
+    Raises: ValueError, as `answer`, and for an empty range.
     """
     if not all(map(math.isfinite, (low, high))) or low > high or not least < most:
         raise ValueError(f"an interval and a range are needed, got {low} to {high} and {least} to {most}")
-    if least <= low and high <= most:
+    if least < low and high < most:
         return SEEN
-    return NOT_SEEN if high < least or low > most else OPEN
+    return NOT_SEEN if high <= least or low >= most else OPEN

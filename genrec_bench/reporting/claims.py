@@ -144,8 +144,8 @@ def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows:
         raise Unknown("no ranks")
     if values[0].shape[1] < 2:
         raise Unknown("one test user")
-    known = (t.comparison for one in material.families for t in one.tests if t.block is block and t.metric == metric
-             and (t.group, t.against) == tuple(rows))
+    known = (t.comparison for one in material.families for t in one.tests
+             if t.group is rows[0] and t.against is rows[1] and t.metric == metric)
     c: Comparison = next(known, None) or compare_values(*values)
     if not c.mean_b:
         raise Unknown("reference is 0")
@@ -156,7 +156,7 @@ def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows:
 
 def _floor(values: Sequence[float], seeds: int) -> float | None:
     """The noise floor in parts of the mean from a reference's seeds; see `SelfComparison.floor`."""
-    if len(values) < MIN_SEEDS or not fmean(values):
+    if len(values) < MIN_SEEDS or not all(map(math.isfinite, values)) or not fmean(values):
         return None
     return stdev(values) * math.sqrt(2.0 / seeds) / fmean(values)
 
