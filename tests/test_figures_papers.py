@@ -13,7 +13,7 @@ import pytest
 
 from genrec_bench.contracts import Rankings, digest
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.figures import ablations, comparisons, efficiency, runs, sensitivity
+from genrec_bench.reporting.figures import ablations, efficiency, runs, sensitivity
 from genrec_bench.reporting.figures.base import Picture, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.load import Block

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genrec_bench.reporting import pruning
-from genrec_bench.reporting.figures import beams, lost, panels
+from genrec_bench.reporting.figures import beams, diagnosed as panels, lost
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.pruning import Searched
 from genrec_bench.reporting.report_data import ReportData

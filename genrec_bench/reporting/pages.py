@@ -136,7 +136,8 @@ class _Figure:
 def _summed(stem: str, chart: Chart) -> dict[str, bytes]:
     """A chart's files, and what they are, as `sha256sum` writes it, after a line for the data that they show."""
     files = chart.files()
-    lines = [f"{chart.digest()}  data", *(f"{hashlib.sha256(of).hexdigest()}  {stem}{end}" for end, of in files.items())]
+    lines = [f"{chart.digest()}  data"]
+    lines += [f"{hashlib.sha256(content).hexdigest()}  {stem}{end}" for end, content in files.items()]
     return {**files, SUMS: ("\n".join(lines) + "\n").encode()}
 
 
@@ -193,5 +194,5 @@ def place(pages: Pages, folder: str, plate: Plate, block: Block | None, picture:
     stem = f"figures/{picture.stem}"
     for end, content in picture.files.items():
         pages.files[f"{folder}/{stem}{end}"] = content
-    return (f"![{picture.title}]({stem}.svg)\n\n**{picture.title}.** {picture.text} ([PDF]({stem}.pdf), at column width "
-            f"[SVG]({stem}-column.svg) and [PDF]({stem}-column.pdf), [numbers]({stem}.csv)).")
+    return (f"![{picture.title}]({stem}.svg)\n\n**{picture.title}.** {picture.text} ([PDF]({stem}.pdf), at column "
+            f"width [SVG]({stem}-column.svg) and [PDF]({stem}-column.pdf), [numbers]({stem}.csv)).")

@@ -31,18 +31,20 @@ MARKS = {"mean": "", "curve": "", "bar": "", "join": "", "point": "",
          "front": "grey line: what no other point beats at its cost", "best": "star: best mean in validation",
          "own": "tick at the bottom: the row's own value"}
 WIDTHS = {"": style.TEXT, "-column": style.COLUMN}  # end of a file's name -> inches
-KINDS = ("svg", "pdf")
 
 
 @dataclass(frozen=True)
 class Axis:
     """An axis. ticks: place -> label, None = chosen. percent: 0.1 is written 10%. hidden: no axis, and a narrow panel.
+    whole: no ticks between whole numbers. even: its ticks, which are all that is on it, at equal distances.
     """
 
     label: str
     log: bool = False
     percent: bool = False
     hidden: bool = False
+    whole: bool = False
+    even: bool = False
     ticks: Mapping[float, str] | None = None
 
 
@@ -109,15 +111,18 @@ class Chart:
         return hashlib.sha256(repr(parts).encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()
 
     def files(self) -> dict[str, bytes]:
-        """End of the file's name -> bytes: "csv", and pictures as wide as a page's text and as a column."""
-        from genrec_bench.reporting.figures.drawing import draw
-
+        """End of the file's name -> bytes: the numbers, and pictures as wide as a page's text and as a column."""
         found = {".csv": self.csv.encode()}
-        with style.own_style():
-            for end, width in WIDTHS.items():
-                images = style.image_bytes(draw(self, width), KINDS)
-                found |= {f"{end}.{kind}": content for kind, content in images.items()}
+        for end, width in WIDTHS.items():
+            found |= {f"{end}.{kind}": content for kind, content in self.images(("svg", "pdf"), width).items()}
         return found
+
+    def images(self, kinds: Sequence[str], width: float = style.TEXT) -> dict[str, bytes]:
+        """The picture in some formats, as wide as given, in inches."""
+        from genrec_bench.reporting.figures.drawing import draw  # loads seaborn, a second
+
+        with style.own_style():
+            return style.image_bytes(draw(self, width), kinds)
 
 
 def point(panel: str, quantity: str, method: str, mark: str, at: str | float, value: float | None,

@@ -95,9 +95,9 @@ def seconds(groups: Sequence[Group]) -> list[Point]:
 def front(points: Sequence[Point]) -> list[Point]:
     """The points that no other equals or beats in one of mean cost and mean score without being worse in the other."""
     best: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.cost.mean, -p.score.mean)):
-        if not best or point.score.mean > best[-1].score.mean:
-            best.append(point)
+    for one in sorted(points, key=lambda p: (p.cost.mean, -p.score.mean)):
+        if not best or one.score.mean > best[-1].score.mean:
+            best.append(one)
     return best
 
 

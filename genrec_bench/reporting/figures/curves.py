@@ -36,7 +36,7 @@ def curves_figure(material: ReportData, block: Block) -> Chart | None:
     shown = [g for groups in drawn.values() for g in groups]
     return Chart(f"Validation NDCG@10 while training on {block.dataset}", _caption(block, shown, left_out), points,
                  {CURVE: Axis("Validation NDCG@10")}, {g.name: material.look[g.row.key] for g in shown},
-                 Axis("Epoch"), shared=False)
+                 Axis("Epoch", whole=True), shared=False)
 
 
 def _caption(block: Block, shown: Sequence[Group], left_out: int) -> str:

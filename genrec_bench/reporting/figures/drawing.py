@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.figures.charts import Axis, Chart
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LINE = 0.125  # inches of a line of the smallest type
-PANEL = 1.75  # inches of a panel's height
+PANEL, TALLEST = 1.75, 8.0  # inches of a panel's height, and of all panels of a column
 SMALL = {"seed": {"s": 5, "alpha": 0.55, "linewidths": 0}, "incomplete": {"s": 14, "marker": "x", "linewidths": 0.8}}
 LEGEND_WIDTH = {True: 24, False: 34}  # characters of a name in the legend, at column width and else
 
@@ -55,6 +56,8 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
             places[at], edge = edge + size / 2, edge + size
         for axes, (quantity, axis) in zip(line, chart.values.items(), strict=True):
             here = points[(points["panel"] == panel) & (points["quantity"] == quantity)]
+            of = points[points["quantity"] == quantity]
+            _log(axes.xaxis, axis, of[["value", "low", "high"]].stack())
             _row_marks(axes, here.assign(place=here["at"].map(places)), chart)
             axes.set_ylim(edge, 0.0)
             axes.set_yticks(list(places.values()), list(own.values()) if axes is line[0] else [])
@@ -66,14 +69,18 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
                 axes.set_xlim(-0.5, max(4.0, here["value"].max()) + 0.5)
             else:
                 axes.margins(x=0.12)
-                _axis(axes.xaxis, axis)
-        line[0].set_title(broken_label(panel, 46 if narrow else 100))
+                _axis(axes.xaxis, axis, 3 if narrow and len(chart.values) > 1 else 5)
+        line[0].set_title(broken_label(panel, 40 if narrow else 100), loc="right" if narrow else "left")
     for axes, axis in zip(grid[-1], chart.values.values(), strict=True):
-        axes.set_xlabel(broken_label(axis.label, 26 if narrow else 44))
+        axes.set_xlabel(broken_label(axis.label, (18 if len(chart.values) > 1 else 36) if narrow else 44))
     return figure
 
 
 def _row_marks(axes: Axes, here: DataFrame, chart: Chart) -> None:
+    """The points of one panel of rows; methods that share a row stand one below the other."""
+    means = here[here["mark"] == "mean"].groupby("at")["method"]
+    moved = 0.5 * (means.cumcount() - (means.transform("size") - 1) / 2)
+    here = here.assign(moved=moved.reindex(here.index).fillna(0.0))
     for p in here.itertuples():
         color, marker, dashes = chart.looks[p.method]
         if p.mark == "level":
@@ -84,9 +91,9 @@ def _row_marks(axes: Axes, here: DataFrame, chart: Chart) -> None:
         elif p.mark == "printed":
             axes.plot([p.value], [p.place - 0.35], marker=marker, color=color, markerfacecolor="none", zorder=4)
         elif p.mark == "mean":
-            _interval(axes, p, color, upright=False)
-            axes.plot([p.value], [p.place], marker=marker, color=color, markeredgecolor="white",
-                      markeredgewidth=0.4, markersize=5, zorder=4)
+            _interval(axes, p, color, upright=False, moved=p.moved)
+            axes.plot([p.value], [p.place + p.moved], marker=marker, color=color, markeredgecolor="none", markersize=5,
+                      zorder=4)
             if isinstance(getattr(p, "note", None), str):
                 axes.annotate(p.note, (1.0, p.place), xycoords=("axes fraction", "data"), xytext=(2, 0),
                               textcoords="offset points", va="center", annotation_clip=False)
@@ -95,10 +102,10 @@ def _row_marks(axes: Axes, here: DataFrame, chart: Chart) -> None:
         axes.plot(same["value"], same["place"], color=color, marker="o", markersize=3, linewidth=1.6)
 
 
-def _interval(axes: Axes, p: tuple, color: str, upright: bool) -> None:
+def _interval(axes: Axes, p: tuple, color: str, upright: bool, moved: float = 0.0) -> None:
     if p.low == p.low:  # known
         ends = [[max(0.0, p.value - p.low)], [max(0.0, p.high - p.value)]]
-        at = ([p.place], [p.value]) if upright else ([p.value], [p.place])
+        at = ([p.place], [p.value]) if upright else ([p.value], [p.place + moved])
         axes.errorbar(*at, **{"yerr" if upright else "xerr": ends}, fmt="none", ecolor=color, elinewidth=0.9,
                       capsize=1.8, capthick=0.9, zorder=3)
 
@@ -107,7 +114,8 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
     """Panels beside each other where there is room, the quantities of each one below the other."""
     names, quantities = list(points["panel"].unique()), list(chart.values)
     columns = 1 if narrow else min(len(names), 2 if len(names) != 3 else 3)
-    heights = [PANEL * chart.heights.get(q, 1.0) for q in quantities] * ceil(len(names) / columns)
+    shares = [chart.heights.get(q, 1.0) for q in quantities] * ceil(len(names) / columns)
+    heights = [min(PANEL, TALLEST / sum(shares)) * share for share in shares]
     figure = Figure(figsize=(width, 0.75 + sum(heights) + 0.3 * len(heights) / len(quantities)), layout="constrained")
     grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
     for number, name in enumerate(names):
@@ -117,6 +125,7 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
             here = points[(points["panel"] == name) & (points["quantity"] == quantity)]
             at = chart.at if isinstance(chart.at, Axis) else chart.at[name]
             _panel(axes, here, chart, at, chart.values[quantity])
+            axes.tick_params(labelbottom=turn == len(quantities) - 1)
             if turn == len(quantities) - 1:
                 axes.set_xlabel(broken_label(at.label, 50))
             if column == 0:
@@ -142,9 +151,11 @@ def _same_limits(grid: Sequence[Sequence[Axes]], quantities: Sequence[str]) -> N
 
 
 def _panel(axes: Axes, here: DataFrame, chart: Chart, at: Axis, value: Axis) -> None:
+    if at.even:
+        here = here.assign(at=here["at"].map({tick: place for place, tick in enumerate(at.ticks)}))
     here = here.assign(place=_dodged(here, chart.dodge, at))
-    if at.log:
-        axes.set_xscale("log")
+    _log(axes.xaxis, at, here["at"])
+    _log(axes.yaxis, value, here[["value", "low", "high"]].stack())
     joined = here[here["mark"].isin(["mean", "curve"])]
     if len(joined):
         shown = {m: chart.looks[m] for m in joined["method"].unique()}
@@ -163,6 +174,7 @@ def _panel(axes: Axes, here: DataFrame, chart: Chart, at: Axis, value: Axis) -> 
     if (here["mark"] == "bar").any():
         axes.set_ylim(bottom=0.0)
     if at.ticks is not None and not at.log:
+        axes.set_xlim(axes.get_xticks()[0] - 0.5, axes.get_xticks()[-1] + 0.5)
         axes.grid(axis="x", visible=False)
 
 
@@ -175,9 +187,9 @@ def _dodged(here: DataFrame, share: float, at: Axis) -> DataFrame:
     beside = here["mark"].isin(["mean", "seed", "incomplete", "point", "printed", "best"])
     turns = here["method"].map({m: i for i, m in enumerate(here[beside]["method"].unique())}).fillna(0)
     turns -= turns.max() / 2
-    if (here["mark"] == "point").any():
-        turns = here.groupby("at")["method"].transform(lambda same: (same != same.shift()).cumsum() - 1)
-        turns -= here.assign(turn=turns).groupby("at")["turn"].transform("max") / 2
+    if (of_plane := here["mark"] == "point").any():
+        same = here[of_plane].groupby("at")["method"]
+        turns = (same.cumcount() - (same.transform("size") - 1) / 2).reindex(here.index)
     turns = turns.where(beside, 0.0)
     low, high = places.min(), places.max()
     if at.log:
@@ -213,33 +225,38 @@ def _marks(axes: Axes, mark: str, same: DataFrame, look: Look) -> None:
         axes.step(same["place"], same["value"], where="post", color="0.8", linewidth=2.5, zorder=0.9)
     elif mark == "bar":
         axes.bar(same["place"], same["value"] - same["low"].fillna(0.0), bottom=same["low"].fillna(0.0), width=0.5,
-                 color=color, edgecolor="black", linewidth=0.5, hatch="" if not dashes else "////")
+                 color=color, edgecolor="black", linewidth=0.5, hatch="//////" if dashes else "")
     if mark in ("mean", "point", "whisker"):
         for p in same.itertuples():
             _interval(axes, p, "0.1" if mark == "whisker" else color, upright=True)
             if p.at_low == p.at_low:
-                axes.hlines(p.value, p.at_low, p.at_high, color=color, linewidth=0.9, zorder=2)
+                axes.hlines(p.value, p.at_low + p.place - p.at, p.at_high + p.place - p.at, color=color,
+                            linewidth=0.9, zorder=2)
     if mark == "point":
         axes.plot(same["place"], same["value"], marker=marker, color=color, markeredgecolor="white",
                   markeredgewidth=0.4, markersize=5.5, linestyle="none", zorder=4)
 
 
-def _axis(axis: object, of: Axis) -> None:
+def _log(axis: XAxis | YAxis, of: Axis, values: Iterable[float]) -> None:
+    """A logarithmic axis that is a little wider than what is on it."""
+    known = [v for v in values if v == v]
+    if of.log and known:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.axes.set(**{f"{axis.axis_name}lim": (min(known) / 1.4, max(known) * 1.4)})
+
+
+def _axis(axis: XAxis | YAxis, of: Axis, bins: int = 5) -> None:
     """Ticks and their labels."""
     if of.log:
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         low, high = axis.get_view_interval()
-        if high < 3 * low:
-            axis.set_view_interval(low / 1.4, high * 1.4, ignore=True)
-            low, high = low / 1.4, high * 1.4
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
     else:
-        axis.set_major_locator(MaxNLocator(4 if axis.axis_name == "x" else 5))
+        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], integer=of.whole))
     if of.ticks is not None:
-        axis.set_ticks(list(of.ticks), list(of.ticks.values()))
+        axis.set_ticks(range(len(of.ticks)) if of.even else list(of.ticks), list(of.ticks.values()))
     if of.percent:
-        axis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{round(100 * v, 6):g}%"))
     axis.set_minor_locator(NullLocator())
 
 
@@ -249,11 +266,12 @@ def _legend(figure: Figure, chart: Chart, points: DataFrame, narrow: bool) -> No
     marks = points.groupby("method", sort=False)["mark"].agg(set)
     handles = []
     for method, own in marks.items():
-        if own <= hidden or method not in chart.looks:
+        if own <= hidden or own == {"level"} and chart.at is None:
             continue
         color, marker, dashes = chart.looks[method]
         line = "none" if not own & {"mean", "curve", "level"} or chart.at is None else (0, dashes) if dashes else "-"
         handles.append(Line2D([], [], color=color, marker="" if own == {"level"} else marker, linestyle=line,
+                              markerfacecolor="none" if own == {"printed"} else color,
                               label=broken_label(method, LEGEND_WIDTH[narrow])))
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=2 if narrow else 4 if len(handles) > 3 else 3)

@@ -80,9 +80,9 @@ def time_figure(material: ReportData, block: Block) -> Chart | str | None:
                     if "num_beams" in o})
     timed = len(costs(block)) > 1
     text = (f"{block.name}: {'seconds and ' if timed else ''}decoder positions of an epoch in units of SFT's, after "
-            f"BEAR's Figure 5, {_spread(block)}{seeds_of(block)}. Printed for B = 10 and a language model that writes titles: (3.1) takes over "
-            f"{PRINTED_BEAM} times as long as SFT, and BEAR about as long; here B = "
-            f"{', '.join(map(str, beams)) or 'not stated'}. {_clock(block, parts.values())}{not_drawn(absent)}")
+            f"BEAR's Figure 5, {_spread(block)}{seeds_of(block)}. Printed for B = 10 and a language model "
+            f"that writes titles: (3.1) takes over {PRINTED_BEAM} times as long as SFT, and BEAR about as long; here "
+            f"B = {', '.join(map(str, beams)) or 'not stated'}. {_clock(block, parts.values())}{not_drawn(absent)}")
     looks = {g.name: material.look[g.row.key] for groups in parts.values() for g in groups}
     points = [p for family, groups in parts.items() for label, what in costs(block).items()
               for p in _ratios(family, label, groups, what)]
@@ -138,10 +138,10 @@ def plane_figure(material: ReportData, block: Block) -> Chart | str | None:
     label, what = next(iter(costs(block).items()))
     band = ("Grey band: 2 to 10 times BEAR's time, printed for CFT, S-DPO and SPRec, from SFT's as the paper's BEAR "
             "is about as fast; other" if what == "seconds" else "The")
-    near = "; points of equal cost are drawn side by side"
     text = (f"{block.name}: item-level NDCG@10 of test targets by {label[0].lower()}{label[1:]} in units of SFT's, "
-            f"after BEAR's Figure 9, {seeds_of(block)}; cost: {_spread(block)}of the last stage where there are two; NDCG@10: "
-            f"{around}{near}. {band} values of the paper's figure are not in its text. {_clock(block, parts.values())}"
+            f"after BEAR's Figure 9, {seeds_of(block)}; cost: {_spread(block)}of the last stage where there are two; "
+            f"NDCG@10: {around}; points of equal cost are drawn side by side. "
+            f"{band} values of the paper's figure are not in its text. {_clock(block, parts.values())}"
             f"{not_drawn(absent)}")
     looks = {g.name: material.look[g.row.key] for groups in parts.values() for g in groups}
     points = [p for family, groups in parts.items() for p in _plane(material, family, groups, what)]

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from genrec_bench.core.files import canonical
 from genrec_bench.reporting.figures.base import plate
 from genrec_bench.reporting.figures.charts import Axis, Chart, point, seed_points
-from genrec_bench.reporting.figures.runs import complete, evidence, group_of, lacking, needed, not_drawn, paired, path_of
+from genrec_bench.reporting.figures.runs import (
+    complete,
+    evidence,
+    group_of,
+    lacking,
+    needed,
+    not_drawn,
+    paired,
+    path_of,
+)
 from genrec_bench.reporting.figures.style import look
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite, effective
 from genrec_bench.reporting.tables import title_of
 
-WIDE = 20.0  # largest value over smallest from which on an axis is logarithmic
 DIFFERENCE, ZERO = "difference", "no difference"
 
 
@@ -115,7 +123,8 @@ def swept(material: ReportData, block: Block, plan: Plan) -> Chart | str | None:
     """
     found = {setting: sweeps(material.suite, setting, block.dataset) for setting in plan.settings}
     if not any(found.values()):
-        return (f"it needs rows that differ in {' or '.join(plan.settings)} alone; suite {material.suite.name} has none")
+        return (f"it needs rows that differ in {' or '.join(plan.settings)} alone; suite "
+                f"{material.suite.name} has none")
     families = {(family, setting): [s for s in of if s.base.backbone == groups[0].row.backbone]
                 for family, groups in block.families().items() for setting, of in found.items()}
     absent = list(dict.fromkeys(label for of in families.values() for sweep in of
@@ -127,19 +136,18 @@ def swept(material: ReportData, block: Block, plan: Plan) -> Chart | str | None:
     for (family, setting), of in drawn.items():
         panel = f"{family}, {plan.settings[setting].rpartition(', ')[2]}"
         values = sorted({value for sweep in of for value in sweep.points(block)})
-        at[panel] = Axis(plan.settings[setting], values[0] > 0 and values[-1] / values[0] >= WIDE,
-                         ticks={v: f"{v:g}" for v in values})
+        at[panel] = Axis(plan.settings[setting], even=True, ticks={v: f"{v:g}" for v in values})
         for sweep in of:
             own = next(material.look[row.key] for row in (sweep.base, *(g.row for g in sweep.points(block).values()))
                        if row.key in material.look)
             looks[_name(sweep)] = own
             points += _points(material, block, plan, sweep, panel)
         points += _reference(material, block, plan, family, panel, looks)
-    caption = f"{block.name}: one setting varied at a time, item-level, {plan.caption}"
+    caption = f"{block.name}: one setting varied at a time, its values at equal distances, item-level, {plan.caption}"
     if any(p["mark"] == "printed" for p in points):
         caption += "; hollow marks on the zero line are the best values of its Table 5"
     kinds = {**{m: Axis(_score(m)) for m in plan.metrics},
-             **({DIFFERENCE: Axis("Difference to the row's own value")} if material.ranked else {})}
+             **({DIFFERENCE: Axis("Gain over own value")} if material.ranked else {})}
     return Chart(f"{plan.title} on {block.dataset}", f"{caption}. Here: {evidence(material, block)}{not_drawn(absent)}",
                  points, kinds, looks, at, fewest=1, dodge=0.015, shared=False,
                  heights={DIFFERENCE: 0.75, "valid_ndcg@10": 0.8})
@@ -155,7 +163,7 @@ def _points(material: ReportData, block: Block, plan: Plan, sweep: Sweep, panel:
             found += seed_points(panel, metric, name, value, group.values(metric), not block.missing(group))
         if best is not None and whole[best].values(metric):
             found.append(point(panel, metric, name, "best", best, whole[best].mean(metric)))
-        found.append(point(panel, metric, name, "own", sweep.own, None))
+        found += [point(panel, metric, name, "own", sweep.own, None)] * (sweep.own in groups)
     if not material.ranked:
         return found
     own = complete(block, sweep.rows.get(sweep.own, ()))
@@ -165,7 +173,7 @@ def _points(material: ReportData, block: Block, plan: Plan, sweep: Sweep, panel:
             gap = paired(material, group, own, metric)
             found.append(point(panel, DIFFERENCE, name, "mean", value, gap.value, gap))
     printed = printed_best(sweep, block.dataset)
-    if printed is not None and min(sweep.rows) <= printed <= max(sweep.rows):
+    if printed in groups:
         found.append(point(panel, DIFFERENCE, name, "printed", printed, 0.0))
     return found
 

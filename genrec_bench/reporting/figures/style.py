@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from genrec_bench.reporting.load import Block
@@ -88,10 +89,12 @@ def _variant(own: dict[str, Any], turn: int) -> Look:
     """The kind's own style, or for its second and further rows one with another marker and other dashes."""
     if not turn:
         return _look(own)
-    markers = [m for m in styles()["variants"]["markers"] if m != own["marker"]]
-    dashes = [d for d in styles()["variants"]["dashes"] if d != own["dashes"]]
-    place = turn - 1  # marker and dashes change together until the shorter list ends, then in other pairs
-    return _look({**own, "marker": markers[place % len(markers)],
+    place, every = turn - 1, styles()["variants"]
+    markers = [m for m in every["markers"] if m != own["marker"]]
+    dashes = [d for d in every["dashes"] if d != own["dashes"]]  # both change until one list ends, then in other pairs
+    shade, colour = (to_rgb(c) for c in (every["shades"][place % len(every["shades"])], own["color"]))
+    mixed = to_hex([(1 - every["share"]) * c + every["share"] * s for c, s in zip(colour, shade, strict=True)])
+    return _look({"color": mixed, "marker": markers[place % len(markers)],
                   "dashes": dashes[(place + place // len(markers)) % len(dashes)]})
 
 
@@ -108,7 +111,7 @@ def broken_label(label: str, width: int = 32) -> str:
     return "\n".join(short for line in lines for short in textwrap.wrap(line, width, break_on_hyphens=False))
 
 
-def image_bytes(figure: Figure, kinds: Sequence[str] = ("svg", "pdf")) -> dict[str, bytes]:
+def image_bytes(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     """The figure in some formats, without date, creator or version in the files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
