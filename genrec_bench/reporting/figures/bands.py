@@ -16,7 +16,7 @@ from genrec_bench.reporting.groups import CHOSEN_BY, FEW, check_rows
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
 
-MOST = 6  # methods of a panel
+MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
 QUARTERS = (0.25, 0.5, 0.75)
 
