@@ -352,4 +352,5 @@ def _figure(blocks: Blocks) -> dict[str, bytes] | None:
     if not points:
         return None
     return Chart("Differences to stored methods, with 95% intervals and p (Holm)", "", points,
-                 {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS, shared=False).images(("png", "svg"))
+                 {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS,
+                 shared=False).images(("png", "svg"))
