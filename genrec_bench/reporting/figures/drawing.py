@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.figures.charts import Axis, Chart
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LINE = 0.125  # inches of a line of the smallest type
 PANEL, TALLEST = 1.75, 8.0  # inches of a panel's height, and of all panels of a column
 SMALL = {"seed": {"s": 5, "alpha": 0.55, "linewidths": 0}, "incomplete": {"s": 14, "marker": "x", "linewidths": 0.8}}
+ROOM = 17  # characters on the axis of a narrow panel
 LEGEND_WIDTH = {True: 24, False: 34}  # characters of a name in the legend, at column width and else
 
 
@@ -71,6 +72,8 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
                 axes.margins(x=0.12)
                 _axis(axes.xaxis, axis, 3 if narrow and len(chart.values) > 1 else 5)
         line[0].set_title(broken_label(panel, 40 if narrow else 100), loc="right" if narrow else "left")
+    for axes in grid.flat if narrow and len(chart.values) > 1 else ():
+        _thin(axes)
     for axes, axis in zip(grid[-1], chart.values.values(), strict=True):
         axes.set_xlabel(broken_label(axis.label, (18 if len(chart.values) > 1 else 36) if narrow else 44))
     return figure
@@ -252,12 +255,22 @@ def _axis(axis: XAxis | YAxis, of: Axis, bins: int = 5) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
     else:
-        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], integer=of.whole))
+        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10], integer=of.whole))
+    part = 100 if of.percent else 1
+    if not of.log:
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{round(part * v, 9):g}" + "%" * of.percent))
     if of.ticks is not None:
         axis.set_ticks(range(len(of.ticks)) if of.even else list(of.ticks), list(of.ticks.values()))
-    if of.percent:
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{round(100 * v, 6):g}%"))
     axis.set_minor_locator(NullLocator())
+
+
+def _thin(axes: Axes) -> None:
+    """Every other tick of a narrow panel until their labels have room."""
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    while len(ticks) > 2 and sum(len(text) + 2 for text in axes.xaxis.get_major_formatter().format_ticks(ticks)) > ROOM:
+        ticks = ticks[::2]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
 
 
 def _legend(figure: Figure, chart: Chart, points: DataFrame, narrow: bool) -> None:
