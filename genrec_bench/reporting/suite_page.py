@@ -92,7 +92,7 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
              if any(cell not in ("", DASH) for cell in cells)}
     return {"name": block.name, "table": pipe(list(shown), zip(*shown.values(), strict=True)),
             "note": tables.missing_note(block), "best": best, "left": len(block.groups) - len(core),
-            "absent": [r.label or r.baseline for r in wanted if not any(g.row is r for g in core)]}
+            "absent": sum(not any(g.row is r for g in core) for r in wanted)}
 
 
 def _short(metric: str) -> str:
