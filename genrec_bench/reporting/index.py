@@ -22,7 +22,8 @@ def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Map
     papers = []
     for paper in (p for p in map(load_paper, paper_names()) if p.claims):
         found = claims.known_by_claim(paper, by_suite.get(paper.measured_by))
-        papers.append({"short": paper.short, "measured_by": paper.measured_by if paper.measured_by in by_suite else "",
+        page = f"{paper.measured_by}/report.md"
+        papers.append({"short": paper.short, "report": page if page in links else "",
                        "table": pipe(["Claim", "Known", "Measured on (data, profile)"], found, numeric_from=3)})
     counted = [(name, sum(of.values()), [(g, n) for g, n in of.items() if n]) for name, of in grades.items()]
     return render("index", papers=papers, leaders=_leaders(materials), runs=_runs(materials), links=links,
