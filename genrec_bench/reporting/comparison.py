@@ -16,6 +16,7 @@ from genrec_bench.analysis.significance import ALPHA, NUM_PERMUTATIONS, NUM_RESA
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
+from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.figures.style import PALETTE, ROW, broken_label, image_bytes, own_style
 from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
@@ -231,8 +232,9 @@ def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> s
                f"no verdict, unequal budget: {budget}" if budget else
                "no verdict: no row of a suite has a record for this profile and backbone yet"
                if described(pairs) else "no seed in common with a stored baseline")
-    smoke = " Profile smoke only shows that everything works: these numbers mean nothing."
-    return f"{'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")
+    profile = method.first.profile
+    untested = f" Profile {profile} only shows that everything works: these numbers mean nothing."
+    return f"{'; '.join(parts) or nothing}." + untested * (profile in UNTESTED)
 
 
 def _one_user(pairs: Sequence[Pair]) -> bool:

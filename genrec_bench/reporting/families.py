@@ -11,11 +11,12 @@ import numpy as np
 from genrec_bench.analysis.classical import McNemar, mcnemar
 from genrec_bench.analysis.noise import Components, components
 from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
+from genrec_bench.experiments.suite_files import untested_profiles
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import Family, Suite
 
 Values = Callable[[Group, str, int], np.ndarray | None]
-UNTESTED = ("smoke",)  # profiles whose numbers mean nothing
+UNTESTED = untested_profiles()  # whose numbers mean nothing
 
 
 @dataclass(frozen=True)
