@@ -109,6 +109,7 @@ class ProfileFile:
     title: str = setting(REQUIRED, "one line for people")
     seeds: tuple[int, ...] = setting(REQUIRED, "seeds of every run", low=0, high=MAX_SEED)
     datasets: tuple[str, ...] = setting(REQUIRED, "datasets where the user names none")
+    decides: bool = setting(True, "false = its runs answer no question about methods, and the leaderboard says so")
     tuning: str | None = setting(None, "how the settings were chosen, with the number of trials; reports print it")
     grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
