@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from genrec_bench.reporting.tables import UNSEEN
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.frame import PASSES
+from genrec_bench.results.makers import badge, makers
 from genrec_bench.results.records import RecordStore, RunRecord
 
 LEVELS = {"item": "", "id": "id_"}  # how a target is counted, and what begins the names of its metrics
@@ -152,7 +154,7 @@ def _line(place: _Place, group: Group, reference: Group | None, scores: dict[str
         "against": None if reference is None else reference.label, "scores": scores,
         "seconds": _seconds(group), "device": sorted({d.partition(" ")[0] for d in group.values("device")}),
         "cost": {name: _rounded(group.mean(name), 1) for name in COSTS if group.mean(name) is not None},
-        "suites": place.suites[_key(group)], "settings": _settings(first),
+        "badges": _badges(group.records), "suites": place.suites[_key(group)], "settings": _settings(first),
         "runs": [_run(record, store) for record in group.records]}
 
 
@@ -163,6 +165,12 @@ def _groups(row: Row) -> list[str]:
     classes = [registry.objectives.get(name) for name in row.stages[-1]]
     named = list(dict.fromkeys(cls.group or cls.name for cls in classes))
     return [name for name in named if name != registry.objectives.get("cross_entropy").group] or named
+
+
+def _badges(records: Sequence[RunRecord]) -> list[str]:
+    """Who made the runs, in a word, with how many of them where not all are alike; none for runs of ours."""
+    counts = Counter(filter(None, map(badge, records)))
+    return [name if n == len(records) else f"{name}: {n} of {len(records)}" for name, n in sorted(counts.items())]
 
 
 def _seconds(group: Group) -> float | None:
@@ -187,6 +195,7 @@ def _run(record: RunRecord, store: RecordStore) -> dict[str, Any]:
               for level, begin in LEVELS.items()}
     return {"id": record.run_id, "seed": record.seed, "scores": scores, "curve": _curve(record),
             "best": record.training.get("best_epoch"), "epochs": record.training.get("epochs"),
+            "makers": sorted(makers(record)),
             "uses": sorted(record.identity.get("uses", {}).values()), "command": provenance.get("command"),
             "seconds": _rounded(record.timings.get("total_seconds"), 1),
             "machine": [provenance.get(name) for name in ("device", "cpu", "threads")],

@@ -68,7 +68,7 @@ function method(line) {
   const open = state.open === line.id;
   const button = make("button", { type: "button", id: `line-${line.id}`, "aria-expanded": open,
     "aria-controls": open ? `runs-${line.id}` : null }, line.label);
-  return [button];
+  return [button, ...line.badges.map((text) => make("span", { class: "badge" }, text))];
 }
 
 function seeds(line) {
@@ -198,18 +198,18 @@ function passes({ cost }, what) {
 function runTable(line) {
   const names = ["", "unseen_"].flatMap((begin) => [`${begin}ndcg@${data.k}`, `${begin}recall@${data.k}`]);
   const both = [KEPT, OUT].flatMap((part) => [`NDCG@${data.k}, ${part.toLowerCase()}`, `Recall@${data.k}`]);
-  const titles = ["Seed", ...both, "Epochs (best)", "Time, last stage", "Machine", "Code",
+  const titles = ["Seed", ...both, "Epochs (best)", "Time, last stage", "Made by", "Machine", "Code",
     "Files of record, ranks and diagnosis"];
   const rows = line.runs.map((run) => {
     const [device, cpu, threads, version, torch, commit, dirty] =
       [...run.machine, ...run.code].map((part) => part ?? "?");
     return [line.seeded ? run.seed : DASH, ...names.map((name) => fixed(run.scores[state.level][name])),
       run.epochs ? `${run.epochs} (${run.best})` : DASH, run.seconds === null ? DASH : `${run.seconds} s`,
-      `${device}, ${cpu}, threads: ${threads}`,
+      run.makers.join(", "), `${device}, ${cpu}, threads: ${threads}`,
       `${version}, torch ${torch}, commit ${commit.slice(0, 10)}${dirty === true ? ", changed" : ""}`,
       run.files.join("\n") + (run.uses.length ? `\ngoes on from ${[...new Set(run.uses)].join(", ")}` : "")];
   });
-  const cell = (text, n) => make("td", { class: n < 7 ? "number" : n === 9 ? "files" : null }, text);
+  const cell = (text, n) => make("td", { class: n < 7 ? "number" : n === 10 ? "files" : null }, text);
   return make("div", { class: "box", role: "region", tabindex: 0, "aria-label": "Runs" }, make("table", {},
     make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
     make("tbody", {}, ...rows.map((cells) => make("tr", {}, ...cells.map(cell))))));
