@@ -13,6 +13,7 @@ import pytest
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.contracts import Rankings
+from genrec_bench.reporting import claims
 from genrec_bench.reporting.html import embedded, html_page
 from genrec_bench.reporting.leaderboard import board
 from genrec_bench.reporting.markdown import Source
@@ -157,12 +158,22 @@ def test_nothing_that_a_record_says_leaves_the_data(tmp_path):
     label = "</script><script>alert(1)</script><!--"
     record = replace(record_of("ml-100k", "item_knn", 0), label=label)
     assert list(written(tmp_path, [record])) == [label]
-    page = html_page("T", board_of(tmp_path), {}, [{"claim": label, "estimate": 0.01, "interval": (-0.02, 0.04),
-                                                    "data": "ml-100k", "profile": "quick", "seeds": 3,
-                                                    "answer": None, "minimum_detectable": 0.03}])
+    claim = {"claim": label, "about": "", "estimate": 0.01, "interval": (-0.02, 0.04), "data": "ml-100k",
+             "profile": "quick", "seeds": 3, "answer": None, "minimum_detectable": 0.03}
+    page = html_page("T", board_of(tmp_path), {}, [claim])
     assert "alert(1)</script>" not in page and page.count("</script>") == 2 and "[-0.0200, +0.0400]" in page
     inside = page.partition('id="data">')[2].partition("</script>")[0]
     assert json.loads(inside)["blocks"][0]["lines"][0]["label"] == label
+
+
+def test_claims_stand_as_texts_that_say_where_and_whether_that_decides(folder):
+    found = claims.lines(Source(RecordStore(folder).read_all(), folder).materials("all"))
+    measured = [line for line in found if line["data"]]
+    assert {(line["data"], line["profile"]) for line in measured} == {("ml-100k", "quick (decides nothing)")}
+    assert measured[0]["about"].startswith("APAO, 5.2, Table 1. TIGER + APAO-Pointwise over cross-entropy: NDCG@10.")
+    assert measured[0]["estimate"].endswith(" %") and measured[0]["interval"][0] == "[" and measured[0]["seeds"] == 3
+    assert {line["answer"] for line in found if not line["data"]} >= {"cannot tell: not run"}
+    assert "decides nothing" in html_page("T", board_of(folder), {}, found)
 
 
 def test_equal_records_give_equal_bytes_and_numbers_must_be_numbers(folder):

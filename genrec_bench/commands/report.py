@@ -86,12 +86,14 @@ def _check(differences: list[str], reports: Path) -> int:
 
 
 def _html(suite: str, source: Source, files: dict[str, bytes], reports: Path) -> Path:
+    from genrec_bench.reporting import claims
     from genrec_bench.reporting.html import html_page
     from genrec_bench.reporting.leaderboard import board
 
     names = sorted((name for name in files if name.endswith(".md")), key=lambda n: (n != "index.md", n))
     links = {name: _heading(files[name]) for name in names}
-    page = html_page("genrec-bench: leaderboard", board(source.materials(suite)), links)
+    materials = source.materials(suite)
+    page = html_page("genrec-bench: leaderboard", board(materials), links, claims.lines(materials))
     path = reports / PAGE
     write_atomically(path, page.encode())
     return path

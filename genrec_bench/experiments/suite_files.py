@@ -193,6 +193,11 @@ def _check_profile(path: Path) -> None:
         _check_tables(values, f"{path}, datasets_settings.{dataset}")
 
 
+def decides(profile: str) -> bool:
+    """Whether runs of a profile answer questions about methods, as its file says; a profile without one does."""
+    return profile not in profile_names() or load_profile(profile).get("decides", True)
+
+
 def load_baseline(name: str, folder: Path | None = None) -> Data:
     """The file of a registered baseline as data, {} where it has none. Raises: UserError naming what is wrong in it."""
     if name not in _names("baseline", folder):

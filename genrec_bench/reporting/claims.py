@@ -19,10 +19,11 @@ from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values
+from genrec_bench.experiments.suite_files import decides
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
-from genrec_bench.reporting.papers import Claim, Paper
+from genrec_bench.reporting.papers import Claim, Paper, load_paper, paper_names
 from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
 from genrec_bench.reporting.report_data import ReportData
@@ -234,6 +235,24 @@ def section(paper: Paper, material: ReportData | None, pages: Pages | None = Non
         lines.append([text, *_cells(one)])
         last = one.claim
     return [f"## What {paper.short} claims", summary(paper, found), pipe(header, lines, numeric_from=6), READING]
+
+
+def lines(materials: Sequence[ReportData]) -> list[dict[str, Any]]:
+    """The claims that some suites measure, as texts for `html.html_page`: a line a measured pair, or why there is none.
+    """
+    measured = [(paper, m) for paper in map(load_paper, paper_names()) for m in materials
+                if paper.measured_by == m.suite.name]
+    return [_line(paper, one) for paper, m in measured for one in _telling(evidence(paper, m))]
+
+
+def _line(paper: Paper, one: Evidence) -> dict[str, Any]:
+    quantity, size, ours, _, said, detectable, _ = _cells(one)
+    estimate, _, interval = ours.partition(" [")
+    place = one.found and {"data": one.block.dataset, "seeds": one.found.seeds,
+                           "profile": one.block.profile + " (decides nothing)" * (not decides(one.block.profile))}
+    return {"claim": one.claim.text, "about": f"{paper.short}, {one.claim.place}. {quantity}. Paper: {size}",
+            "answer": said, "estimate": estimate, "interval": f"[{interval}" if interval else DASH,
+            "minimum_detectable": detectable, **(place or dict.fromkeys(("data", "profile", "seeds")))}
 
 
 def summary(paper: Paper, found: Sequence[Evidence]) -> str:

@@ -19,9 +19,9 @@ def html_page(title: str, board: Mapping[str, Any], links: Mapping[str, str],
     """The page of a leaderboard.
 
     board: see `leaderboard.board`. links: files beside the page, with their titles. claims: what is known and what is
-    not, each with `claim`, `estimate`, `interval` (a pair), `data`, `profile`, `seeds`, `answer` and
-    `minimum_detectable`; fractions are printed with four decimals, texts as they are, None as a dash.
-    Equal arguments give equal bytes.
+    not, each with `claim`, `about`, `estimate`, `interval` (a pair), `data`, `profile`, `seeds`, `answer` and
+    `minimum_detectable`, such as `claims.lines` gives; fractions are printed with four decimals, texts as they are,
+    None as a dash. Equal arguments give equal bytes.
     """
     place = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)

@@ -14,7 +14,7 @@ from genrec_bench.analysis.pruning import Estimate, pruning_rate
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.contracts import Rankings
 from genrec_bench.core import registry
-from genrec_bench.experiments.suite_files import load_profile, profile_names
+from genrec_bench.experiments.suite_files import decides, load_profile, profile_names
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.families import Test
 from genrec_bench.reporting.load import Block, Group
@@ -95,7 +95,7 @@ def _block(place: _Place, store: RecordStore, known: Mapping[str, Diagnosis]) ->
              for key, line in _lines(place, groups, block.cross_entropy(family), store)]
     lines.sort(key=lambda line: (-line["scores"]["item"].get(f"ndcg@{K}", [-1.0])[0], line["label"]))
     return {"name": block.name, "dataset": block.dataset, "profile": block.profile, "title": own.get("title"),
-            "decides": own.get("decides", True), "users": block.groups[0].mean("users"), "seeds": block.seeds,
+            "decides": decides(block.profile), "users": block.groups[0].mean("users"), "seeds": block.seeds,
             "lines": lines}
 
 
