@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from baselines._common import ROUNDING, flat_histories
+from baselines._common import flat_histories, settled
 from baselines._training_free import TrainingFree
 from genrec_bench.contracts import Job, Split
 from genrec_bench.core.registry import baselines
@@ -61,7 +61,7 @@ class ItemKnn(TrainingFree):
         similarity.sort_indices()
         return _nearest(similarity, self.neighbours) if self.neighbours else similarity
 
-    def scores(self, similarity: sparse.csr_array, split: Split, part: str, rows: np.ndarray) -> np.ndarray:
+    def scores(self, similarity: sparse.csr_array, split: Split, part: str, rows: np.ndarray) -> sparse.csr_array:
         """(B, I) float64 scores of some rows of a part ("valid" or "test").
 
         A score that differs from its row's target's by rounding alone is set to it.
@@ -70,13 +70,7 @@ class ItemKnn(TrainingFree):
         where, items, age = flat_histories(instances, rows)
         weights = sparse.csr_array((self.decay ** age.astype(np.float64), (where, items)),
                                    shape=(len(rows), split.num_items))
-        sums = weights @ similarity
-        scores = sums.toarray()
-        target = scores[np.arange(len(rows)), instances.targets[rows]]
-        wanted = np.repeat(target, np.diff(sums.indptr))
-        near = np.flatnonzero(np.abs(sums.data - wanted) <= ROUNDING * wanted)
-        scores[np.searchsorted(sums.indptr, near, side="right") - 1, sums.indices[near]] = wanted[near]
-        return scores
+        return settled(weights @ similarity, instances.targets[rows])
 
 
 def _nearest(similarity: sparse.csr_array, count: int) -> sparse.csr_array:

@@ -60,7 +60,7 @@ def test_item_knn_by_hand() -> None:
     expected[0, 1] = expected[1, 0] = expected[0, 2] = expected[2, 0] = near
     expected[1, 2] = expected[2, 1] = 0.5
     assert np.allclose(similarity.toarray(), expected, atol=1e-15)
-    scores = knn.scores(similarity, split, "valid", np.array([0]))
+    scores = knn.scores(similarity, split, "valid", np.array([0])).toarray()
     assert np.allclose(scores, [[0.5 * near + near, 0.25 * near + 0.5, 0.25 * near + 0.25, 0, 0]], atol=1e-15)
 
 
@@ -81,7 +81,7 @@ def test_item_knn_sums_in_another_order_are_equal(seed: int) -> None:
         similarity[:10, candidate] = random.permutation(near)
     similarity[:10, 19] = np.append(near[:9], near[9] * (1 + 1e-9))  # greater indeed
     split = LeaveOneOut().split(made_of([[*range(10), 11, target] for target in range(10, 20)], 20))
-    scores = ItemKnn(decay=1.0).scores(sparse.csr_array(similarity), split, "valid", np.arange(10))
+    scores = ItemKnn(decay=1.0).scores(sparse.csr_array(similarity), split, "valid", np.arange(10)).toarray()
     assert (scores[:, 11:12] == scores[:, 10:19]).all() and (scores[:, 19] > scores[:, 11]).all()
 
 
@@ -113,7 +113,7 @@ def test_item_knn_against_loops(values: dict, part: str) -> None:
     split = LeaveOneOut(max_history=4).split(toy(seed=len(values)))
     knn = ItemKnn(**values)
     rows = np.arange(len(getattr(split, part)))
-    fast = knn.scores(knn.fit(split), split, part, rows)
+    fast = knn.scores(knn.fit(split), split, part, rows).toarray()
     assert np.allclose(fast, slow_knn(split, part, knn), atol=1e-12)
 
 
