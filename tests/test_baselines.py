@@ -117,6 +117,17 @@ def test_item_knn_against_loops(values: dict, part: str) -> None:
     assert np.allclose(fast, slow_knn(split, part, knn), atol=1e-12)
 
 
+@pytest.mark.parametrize("values", [{}, {"neighbours": 3}, {"shrink": 2.0}])
+@pytest.mark.parametrize("size", [1, 40])
+def test_blocks_of_similarities_leave_no_trace(values: dict, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of single rows, and of some; the last two items are nobody's."""
+    split = LeaveOneOut().split(toy())
+    whole = ItemKnn(**values).fit(split)
+    monkeypatch.setattr(sys.modules["baselines.item_knn"], "BLOCK", size)
+    parts = ItemKnn(**values).fit(split)
+    assert whole.nnz == parts.nnz > 0 and (whole != parts).nnz == 0 and not whole.diagonal().any()
+
+
 def test_histories_as_triples() -> None:
     split = LeaveOneOut(max_history=4).split(toy())
     rows = np.array([3, 7, 8])
