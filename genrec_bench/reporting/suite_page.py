@@ -117,15 +117,17 @@ def _differences(material: ReportData, block: Block, core: Sequence[Group]) -> d
     values = [material.values(g) for g in groups]
     measured = [reference(block, g, groups) for g in groups]
     told = {r.label: "reference" for r in measured}
-    gaps: Sequence[Any] = [None] * len(groups)
     if groups and not any(v is None for v in values) and len({len(v) for v in values} - {1}) < 2:
-        gaps = [gap for _, gap in against(values, [groups.index(r) for r in measured])]
-    tested = {(t.group, t.against): t.comparison.interval for one in material.families for t in one.tests}
-    for g, r, gap in zip(groups, measured, gaps, strict=True):
-        base, ends = r.mean(METRIC), tested.get((g, r), gap and (gap.low, gap.high))
-        if g is not r and base:
-            told[g.label] = f"{100 * (g.mean(METRIC) / base - 1):+.1f}" + (
-                f" [{100 * ends[0] / base:+.1f}, {100 * ends[1] / base:+.1f}]" if ends else "")
+        tested = {(t.group, t.against): t.comparison for one in material.families for t in one.tests}
+        found = against(values, [groups.index(r) for r in measured])
+        for g, r, (_, gap) in zip(groups, measured, found, strict=True):
+            if (c := tested.get((g, r))) is not None:
+                told[g.label] = verdicts.interval(c.difference, *c.interval, c.mean_b)
+            elif gap is not None:
+                told[g.label] = verdicts.interval(gap.value, gap.low, gap.high, found[groups.index(r)][0].value)
+    else:
+        told |= {g.label: verdicts.percent(g.mean(METRIC) - r.mean(METRIC), r.mean(METRIC), "+")
+                 for g, r in zip(groups, measured, strict=True) if g is not r}
     return told
 
 
