@@ -32,8 +32,13 @@ def write(material: ReportData, pages: Pages, draw: Callable[[], Drawn], extra: 
     drawn = draw()
     figures = [place(pages, folder, *one) for one in drawn]
     pictures = [text for text in figures if text.startswith("!")]
+    links: dict[str, list[tuple[str, str]]] = {}
+    for (plate, block, _), text in zip(drawn, figures, strict=True):
+        if text in pictures:
+            links.setdefault(plate.title, []).append((block.name if block else "all data",
+                                                      text.partition("](")[2].partition(")")[0]))
     for shown in range(len(own["results"]), -1, -1):
-        page = render("report", **own, shown=shown, figures=[text.partition("\n")[0][1:] for text in pictures])
+        page = render("report", **own, shown=shown, figures=links)
         if len(page.split()) <= MOST_WORDS:
             break
     pages.text(f"{folder}/report.md", page + "\n")
@@ -61,7 +66,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
                     for name, value in values.items()],
         "claims": [claims.section(one, material, pages, folder) for one in map(load_paper, paper_names())
                    if one.measured_by == folder],
-        "results": results, "pruned": any("PR@20" in one["table"] for one in results),
+        "results": results, "columns": {name for one in results for name in one["columns"]},
         "baselines": _baselines(small) if small else "",
         "several": bool((material.runs["test_rows"] > material.runs["users"]).any()),
         "families": len(material.suite.families) if material.families else 0,
@@ -90,7 +95,7 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
         "Prefix weights": [_weights(g) for g in core]}
     shown = {name: [cell or DASH for cell in cells] for name, cells in columns.items()
              if any(cell not in ("", DASH) for cell in cells)}
-    return {"name": block.name, "table": pipe(list(shown), zip(*shown.values(), strict=True)),
+    return {"name": block.name, "columns": list(shown), "table": pipe(list(shown), zip(*shown.values(), strict=True)),
             "note": tables.missing_note(block), "best": best, "left": len(block.groups) - len(core),
             "absent": sum(not any(g.row is r for g in core) for r in wanted)}
 
