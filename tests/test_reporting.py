@@ -86,7 +86,7 @@ def test_the_best_is_marked_where_all_rows_are_there(tmp_path, monkeypatch):
 
 def test_only_the_papers_settings_stand_beside_the_paper(rendered):
     text = (rendered / "apao" / "appendix.md").read_text()
-    assert "- Not comparable, it is not among the paper's datasets: ml-100k, profile quick." in text
+    assert "- Not comparable (it is not among the paper's datasets): ml-100k, profile quick." in text
     # seeds 0.029, 0.030, 0.031 at item level, 0.0005 more at ID level, printed 0.0292; the SE is 0.0006
     cells = table_rows((rendered / "papers" / "apao.md").read_text(), "**TIGER, Office**")["CE"]
     assert cells[2].startswith("0.0305 ± 0.0010 (0.0292, +0.0013, ")

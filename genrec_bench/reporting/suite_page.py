@@ -32,8 +32,13 @@ def write(material: ReportData, pages: Pages, draw: Callable[[], Drawn], extra: 
     drawn = draw()
     figures = [place(pages, folder, *one) for one in drawn]
     pictures = [text for text in figures if text.startswith("!")]
+    links: dict[str, list[tuple[str, str]]] = {}
+    for (plate, block, _), text in zip(drawn, figures, strict=True):
+        if text in pictures:
+            links.setdefault(plate.title, []).append((block.name if block else "all data",
+                                                      text.partition("](")[2].partition(")")[0]))
     for shown in range(len(own["results"]), -1, -1):
-        page = render("report", **own, shown=shown, figures=[text.partition("\n")[0][1:] for text in pictures])
+        page = render("report", **own, shown=shown, figures=links)
         if len(page.split()) <= MOST_WORDS:
             break
     pages.text(f"{folder}/report.md", page + "\n")
@@ -61,7 +66,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
                     for name, value in values.items()],
         "claims": [claims.section(one, material, pages, folder) for one in map(load_paper, paper_names())
                    if one.measured_by == folder],
-        "results": results, "pruned": any("PR@20" in one["table"] for one in results),
+        "results": results, "columns": {name for one in results for name in one["columns"]},
         "baselines": _baselines(small) if small else "",
         "several": bool((material.runs["test_rows"] > material.runs["users"]).any()),
         "families": len(material.suite.families) if material.families else 0,
@@ -90,7 +95,7 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
         "Prefix weights": [_weights(g) for g in core]}
     shown = {name: [cell or DASH for cell in cells] for name, cells in columns.items()
              if any(cell not in ("", DASH) for cell in cells)}
-    return {"name": block.name, "table": pipe(list(shown), zip(*shown.values(), strict=True)),
+    return {"name": block.name, "columns": list(shown), "table": pipe(list(shown), zip(*shown.values(), strict=True)),
             "note": tables.missing_note(block), "best": best, "left": len(block.groups) - len(core),
             "absent": sum(not any(g.row is r for g in core) for r in wanted)}
 
@@ -117,15 +122,17 @@ def _differences(material: ReportData, block: Block, core: Sequence[Group]) -> d
     values = [material.values(g) for g in groups]
     measured = [reference(block, g, groups) for g in groups]
     told = {r.label: "reference" for r in measured}
-    gaps: Sequence[Any] = [None] * len(groups)
     if groups and not any(v is None for v in values) and len({len(v) for v in values} - {1}) < 2:
-        gaps = [gap for _, gap in against(values, [groups.index(r) for r in measured])]
-    tested = {(t.group, t.against): t.comparison.interval for one in material.families for t in one.tests}
-    for g, r, gap in zip(groups, measured, gaps, strict=True):
-        base, ends = r.mean(METRIC), tested.get((g, r), gap and (gap.low, gap.high))
-        if g is not r and base:
-            told[g.label] = f"{100 * (g.mean(METRIC) / base - 1):+.1f}" + (
-                f" [{100 * ends[0] / base:+.1f}, {100 * ends[1] / base:+.1f}]" if ends else "")
+        tested = {(t.group, t.against): t.comparison for one in material.families for t in one.tests}
+        found = against(values, [groups.index(r) for r in measured])
+        for g, r, (_, gap) in zip(groups, measured, found, strict=True):
+            if (c := tested.get((g, r))) is not None:
+                told[g.label] = verdicts.interval(c.difference, *c.interval, c.mean_b)
+            elif gap is not None:
+                told[g.label] = verdicts.interval(gap.value, gap.low, gap.high, found[groups.index(r)][0].value)
+    else:
+        told |= {g.label: verdicts.percent(g.mean(METRIC) - r.mean(METRIC), r.mean(METRIC), "+")
+                 for g, r in zip(groups, measured, strict=True) if g is not r}
     return told
 
 

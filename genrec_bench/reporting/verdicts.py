@@ -32,6 +32,12 @@ def percent(value: float | None, mean: float, sign: str = "") -> str:
     return DASH if value is None or not mean else f"{100.0 * value / mean:{sign}.1f}"
 
 
+def interval(value: float, low: float, high: float, mean: float) -> str:
+    """`+3.4 [-3.7, +10.7]`, in per cent of the reference's mean, or a dash."""
+    value, low, high = (percent(v, mean, "+") for v in (value, low, high))
+    return f"{value} [{low}, {high}]" if mean else DASH
+
+
 def paper_gain(t: Test, paper: Paper | None) -> float | None:
     """The gain that the paper prints for a comparison, as a part of the reference."""
     return printed_gain(t.block.dataset, t.group.row, t.against.row, t.metric, paper) if paper else None
@@ -64,9 +70,9 @@ def _table(tests: Sequence[Test], paper: Paper | None) -> str:
     rows = []
     for t in tests:
         c, gain = t.comparison, paper_gain(t, paper)
-        gap, low, high = (percent(value, c.mean_b, "+") for value in (c.difference, *c.interval))
         rows.append([f"{t.group.label} over {t.against.name}", f"{t.block.dataset}, {t.block.profile}",
-                     str(c.n_seeds), f"{gap} [{low}, {high}]", p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
+                     str(c.n_seeds), interval(c.difference, *c.interval, c.mean_b),
+                     p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
                      f"**{t.verdict}**" if t.verdict else NOTHING, percent(c.minimum_detectable, c.mean_b),
                      percent(gain, 1.0, "+"), answer_of(t, gain) or DASH])
     return pipe(header, rows, numeric_from=len(header))
@@ -88,9 +94,8 @@ def _across(tests: Sequence[Test]) -> str:
         gaps = [t.comparison.difference / t.comparison.mean_b for t in some]
         halves = [(t.comparison.interval[1] - t.comparison.interval[0]) / 2 / t.comparison.mean_b for t in some]
         mean, half = sum(gaps) / len(gaps), math.hypot(*halves) / len(halves)
-        mean, low, high, least, most = (percent(v, 1.0, "+") for v in (mean, mean - half, mean + half, min(gaps),
-                                                                       max(gaps)))
-        rows.append([name, profile, str(len(some)), f"{mean} [{low}, {high}]", f"{least} to {most}",
+        least, most = (percent(v, 1.0, "+") for v in (min(gaps), max(gaps)))
+        rows.append([name, profile, str(len(some)), interval(mean, mean - half, mean + half, 1.0), f"{least} to {most}",
                      *(str(sum(t.verdict == word for t in some)) for word in ("better", "worse", None))])
     header = ["Comparison", "Profile", "Data sets", f"Mean difference, % [{LEVEL:.0%}]", "Least to most, %", "Better",
               "Worse", NOTHING.capitalize()]
