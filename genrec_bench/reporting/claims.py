@@ -245,11 +245,12 @@ def _line(paper: Paper, same: Sequence[Evidence]) -> dict[str, Any]:
     one = same[0]
     quantity, size, ours, _, said, detectable, _ = _cells(same)
     estimate, _, interval = ours.partition(" [")
+    unit = " %" if one.found else ""
     place = one.found and {"data": ", ".join(o.block.dataset for o in same), "seeds": one.found.seeds,
                            "profile": one.block.profile + " (decides nothing)" * bool(undecided(one.block.profile))}
     return {"claim": one.claim.text, "about": f"{paper.short}, {one.claim.place}. {quantity}. Paper: {size}",
-            "answer": said, "estimate": estimate + " %" * bool(one.found), "interval": f"[{interval}" if interval else DASH,
-            "minimum_detectable": detectable + " %" * bool(one.found), **(place or dict.fromkeys(("data", "profile", "seeds")))}
+            "answer": said, "estimate": estimate + unit, "interval": f"[{interval}" if interval else DASH,
+            "minimum_detectable": detectable + unit, **(place or dict.fromkeys(("data", "profile", "seeds")))}
 
 
 def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:
