@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
 
 from genrec_bench.analysis.pruning import wilson
 from genrec_bench.analysis.ranking import AllPairs, all_pairs, mean_interval
 from genrec_bench.analysis.significance import compare_values, holm
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.reporting.figures import bands, curves, forest, plane, ranking, results
+from genrec_bench.reporting.figures import bands, costs, curves, forest, ranking, results
 from genrec_bench.reporting.figures.bands import FEW
+from genrec_bench.reporting.figures.base import plates
+from genrec_bench.reporting.figures.charts import Chart
 from genrec_bench.reporting.load import summarise
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.records import RecordStore, RunRecord
@@ -27,7 +28,6 @@ from tests.small_records import stored as stored_records
 USERS = 160
 SASREC = "SASRec (RecBole, CE)"
 FINGERPRINT = "ab" * 32
-MODULES = (bands, curves, forest, plane, ranking, results)
 
 
 def methods(seed: int, count: int, seeds: int = 3, users: int = 200, better: float = 0.0) -> list[np.ndarray]:
@@ -141,8 +141,8 @@ def test_bands_by_hand() -> None:
     assert labels == ["0", "1–2", "3–4", "5–6", "7–8"]
     assert [(b.low, b.high, b.users) for b in bands.bands(np.array([9, 3, 9, 9, 4, 9]))] == [
         (3, 4, 2), (9, 9, 4)]
-    assert [b.label for b in bands.bands(np.full(1200, 7))] == ["7\n1,200 users"]
-    assert [b.label for b in bands.bands(np.array([0]))] == ["0\n1 user\n(too few)"]
+    assert [b.label for b in bands.bands(np.full(1200, 7))] == ["7\nn = 1,200"]
+    assert [b.label for b in bands.bands(np.array([0]))] == ["0\nn = 1\n(too few)"]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -160,12 +160,12 @@ def test_bands_hold_every_user_once(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_front_by_brute_force(seed: int) -> None:
     random = np.random.default_rng(seed)
-    points = [plane.Point(None, summarise([float(s)]), summarise([float(c)]), 0.0)
+    points = [costs.Point(None, summarise([float(s)]), summarise([float(c)]))
               for s, c in random.integers(1, 7, size=(12, 2))]
     undominated = {(p.cost.mean, p.score.mean) for p in points if not any(
         q.cost.mean <= p.cost.mean and q.score.mean >= p.score.mean and
         (q.cost.mean, q.score.mean) != (p.cost.mean, p.score.mean) for q in points)}
-    found = [(p.cost.mean, p.score.mean) for p in plane.front(points)]
+    found = [(p.cost.mean, p.score.mean) for p in costs.front(points)]
     assert set(found) == undominated and found == sorted(undominated)
 
 
@@ -204,141 +204,97 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return stored(tmp_path_factory.mktemp("records"))
 
 
-@pytest.fixture()
-def figures(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The figures that are drawn, instead of their bytes."""
-    kept = []
-
-    def keep(figure: object) -> dict[str, bytes]:
-        kept.append(figure)
-        return {"png": b"", "svg": b""}
-
-    for module in MODULES:
-        monkeypatch.setattr(module, "image_bytes", keep)
-    return kept
+def at(chart: Chart, mark: str, **where: object) -> list[dict]:
+    """The points of one mark with these values."""
+    return [p for p in chart.points if p["mark"] == mark and all(p[k] == v for k, v in where.items())]
 
 
-def names(axes: object) -> list[str]:
-    return [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
-
-
-def test_forest_shows_every_declared_test(material: ReportData, figures: list) -> None:
-    picture = forest.forest_figure(material, None)
+def test_forest_shows_every_declared_test_in_per_cent(material: ReportData) -> None:
+    chart = forest.forest_figure(material, None)
     tests = [t for one in material.families for t in one.tests]
     # Pairwise against cross-entropy, MSL against it, cross-entropy and Pairwise against SASRec; Pointwise lacks a seed
     assert [t.group.name for t in tests] == ["APAO-Pairwise", "MSL", "cross-entropy", "APAO-Pairwise"]
-    shown = [name for axes in figures[0].axes for name in names(axes)]
-    assert shown.count("ml-100k, TIGER, 3 seeds") == sum(bool(one.tests) for one in material.families) == 3
-    assert sorted(n for n in shown if n != "ml-100k, TIGER, 3 seeds") == sorted(t.group.name for t in tests)
-    notes = [text.get_text() for axes in figures[0].axes for text in axes.texts]
-    assert len(notes) == len(tests) and all(n.startswith(f"{t.comparison.difference:+.4f}, p")
-                                            for n, t in zip(notes, tests, strict=True))
-    first = figures[0].axes[0].lines[1]
-    assert tuple(first.get_xdata()) == tests[0].comparison.interval
-    assert "4 tests in 3 families, 3 seeds" in picture.text and not picture.text.endswith(".")
+    shown = at(chart, "mean")
+    assert [p["at"] for p in shown] == [t.group.name for t in tests]
+    for p, t in zip(shown, tests, strict=True):
+        c = t.comparison
+        assert (p["value"], p["low"]) == pytest.approx((c.difference / c.mean_b, c.interval[0] / c.mean_b))
+        assert p["note"].startswith("p ") and t.against.name in p["panel"] and not chart.shared
+    assert "4 tests in 3 families, 3 seeds" in chart.caption and not chart.note.endswith(".")
     assert forest.forest_figure(ReportData.of(apao(), made_up()), None) is None
 
 
-def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData, figures: list) -> None:
-    picture = ranking.ranking_figure(material, material.blocks[0])
-    axes, bars = figures[0].axes
-    shown = names(axes)
+def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData) -> None:
+    chart = ranking.ranking_figure(material, material.blocks[0])
+    shown = [p["at"] for p in at(chart, "mean")]
     groups = {g.name: g for g in material.blocks[0].groups}
     assert set(shown) == {"Popularity", "Item-kNN", SASREC, "cross-entropy", "MSL", "APAO-Pairwise"}
     means = [float(material.values(groups[name]).mean()) for name in shown]
     assert means == sorted(means, reverse=True)
-    assert [t.get_text() for t in axes.texts] == [f"{m:.4f}" for m in means]
-    assert "TIGER + APAO-Pointwise" in picture.text and "TIGER 15" in picture.text  # 6 methods, 15 pairs
-    joined = [set(np.round(line.get_ydata(), 6)) for line in bars.lines if line.get_marker() == "o"]
-    places = dict(zip(shown, np.round(axes.get_yticks(), 6), strict=True))
+    assert [p["note"] for p in at(chart, "mean")] == [f"{m:.4f}" for m in means]
+    assert "TIGER + APAO-Pointwise" in chart.caption and "TIGER 15" in chart.caption  # 6 methods, 15 pairs
     ordered = [g for g in material.blocks[0].groups if g.name in shown]
+    joined = {}
+    for p in at(chart, "join"):
+        joined.setdefault(p["value"], set()).add(p["at"])
     pairs = all_pairs([material.values(g) for g in ordered])
-    assert sorted(map(sorted, joined)) == sorted(sorted(places[ordered[i].name] for i in c) for c in pairs.together())
+    assert sorted(map(sorted, joined.values())) == sorted(sorted(ordered[i].name for i in c) for c in pairs.together())
     assert ranking.ranking_figure(ReportData.of(apao(), made_up()), material.blocks[0]) is None
 
 
-def test_ranking_of_one_test_user_is_none(material: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = ReportData.values
-    monkeypatch.setattr(ReportData, "values", lambda self, group: values(self, group)[:, :1])
-    picture = ranking.ranking_figure(material, material.blocks[0])
-    assert picture.files is None and picture.text.endswith("it needs more than one test user: one allows no test")
-
-
-def test_ranking_of_one_method_says_what_is_missing(tmp_path: Path) -> None:
+def test_ranking_that_allows_no_test_says_why(material: ReportData, monkeypatch: pytest.MonkeyPatch,
+                                              tmp_path: Path) -> None:
     records = [r for r in made_up() if r.label == "TIGER + MSL"]
     alone = ReportData.of(apao(), records, stored_records(tmp_path, records).root)
-    picture = ranking.ranking_figure(alone, alone.blocks[0])
-    assert ranking.ranking_figure(ReportData.of(apao(), records, tmp_path / "no ranks"), alone.blocks[0]) is None
-    assert picture.files is None and "TIGER + cross-entropy" in picture.text and "--suite apao" in picture.text
-    assert "TIGER + MSL;" not in picture.text
-    assert picture.text.startswith("Ranking with critical differences: no picture; it needs ")  # the report adds where
+    reason = ranking.ranking_figure(alone, alone.blocks[0])
+    assert "TIGER + cross-entropy" in reason and "--suite apao" in reason and "TIGER + MSL;" not in reason
+    values = ReportData.values
+    monkeypatch.setattr(ReportData, "values", lambda self, group: values(self, group)[:, :1])
+    assert ranking.ranking_figure(material, material.blocks[0]).endswith("one allows no test")
 
 
 def test_positions_and_seconds_by_hand(material: ReportData) -> None:
     """Pairwise: 300 with and 100 without gradient against 100 of cross-entropy; untrained rows have no seconds."""
     block = material.blocks[0]
-    points = {p.group.name: p for p in plane.positions(block, "TIGER")}
-    assert set(points) == {"cross-entropy", "MSL", "APAO-Pairwise"}
-    assert (points["APAO-Pairwise"].cost.mean, points["APAO-Pairwise"].least) == (4.0, 3.0)
-    assert points["cross-entropy"].cost.mean == points["cross-entropy"].least == 1.0
+    points = {p.group.name: p for p in costs.positions(block, "TIGER")}
+    assert {name: p.cost.mean for name, p in points.items()} == {"cross-entropy": 1.0, "MSL": 1.0, "APAO-Pairwise": 4.0}
     assert points["MSL"].score.mean == pytest.approx(0.041) and points["MSL"].score.sd == pytest.approx(0.001)
-    timed = plane.seconds(block.groups)
+    timed = costs.seconds(block.groups)
     assert SASREC in {p.group.name for p in timed} and {p.cost.mean for p in timed} == {30.0}
     assert not {"Popularity", "Item-kNN"} & {p.group.name for p in timed}
 
 
-def test_plane_draws_what_was_trained(material: ReportData, figures: list) -> None:
-    picture = plane.plane_figure(material, material.blocks[0])
-    left, right = figures[0].axes
-    for axes in (left, right):
-        assert axes.get_xscale() == "log"
-    handles = {line.get_label() for line in right.lines}
-    assert {"Popularity, not trained", "Item-kNN, not trained", "best for the cost", "cross-entropy", "MSL",
-            "APAO-Pairwise"} <= handles and "APAO-Pointwise" not in handles
-    front = next(line for line in left.lines if line.get_label() == "best for the cost")
-    assert list(front.get_xdata()) == [1.0, 4.0] and list(front.get_ydata()) == pytest.approx([0.041, 0.051])
-    assert "cpu, 1 thread" in picture.text and "TIGER + APAO-Pointwise" in picture.text
+def test_plane_draws_what_was_trained(material: ReportData) -> None:
+    chart = costs.plane_figure(material, material.blocks[0])
+    positions, seconds = dict.fromkeys(p["panel"] for p in chart.points)
+    assert {p["method"] for p in at(chart, "level")} == {"Popularity", "Item-kNN"}
+    assert {p["method"] for p in at(chart, "point", panel=seconds)} == {SASREC, "cross-entropy", "MSL", "APAO-Pairwise"}
+    front = at(chart, "front", panel=positions)
+    assert [p["at"] for p in front] == [1.0, 4.0] and [p["value"] for p in front] == pytest.approx([0.041, 0.051])
+    assert "cpu, 1 thread" in chart.caption and "TIGER + APAO-Pointwise" in chart.caption
     baselines = ReportData.of(apao(), [r for r in made_up() if "baseline" in r.config and r.config["baseline"]])
-    assert plane.plane_figure(baselines, baselines.blocks[0]) is None
+    assert costs.plane_figure(baselines, baselines.blocks[0]) is None
 
 
 @pytest.mark.parametrize(("draw", "fact"), [(bands.popularity_figure, "target_count"),
                                             (bands.history_figure, "user_count")])
-def test_bands_show_means_of_their_users(material: ReportData, figures: list, draw: object, fact: str) -> None:
+def test_bands_show_means_of_their_users(material: ReportData, draw: object, fact: str) -> None:
     block = material.blocks[0]
-    draw(material, block)
-    axes = figures[0].axes[0]
+    chart = draw(material, block)
     found = bands.bands(getattr(material.users(block), fact))
-    assert [t.get_text() for t in axes.get_xticklabels()] == [b.label for b in found]
-    lines = {line.get_label().replace("\n", " "): line for line in axes.lines if not line.get_label().startswith("_")}
-    assert len(lines) == 6 and "APAO-Pointwise" not in lines
+    assert list(chart.at.ticks.values()) == [b.label for b in found]
+    assert {p["method"] for p in chart.points} == {g.name for g in block.groups} - {"APAO-Pointwise"}
     for group in block.groups:
-        if group.name in lines:
+        if shown := at(chart, "mean", method=group.name):
             whole = [material.values(group)[:, b.rows].mean() for b in found if b.users >= FEW]
-            assert list(lines[group.name].get_ydata()) == pytest.approx(whole)
+            assert [p["value"] for p in shown] == pytest.approx(whole)
+            assert all((p["low"] is None) == (p["value"] == 0) for p in shown)
     assert any(b.users < FEW for b in found) == (fact == "target_count")
-
-
-def test_bands_name_intervals_of_nothing_found(material: ReportData, figures: list) -> None:
-    """Pale where a method finds no target of a band; of these records popularity finds none at all."""
-    block = material.blocks[0]
-    picture = bands.history_figure(material, block)
-    values = {g.name: material.values(g) for g in block.groups}
-    found = bands.bands(material.users(block).user_count)
-    pale = [c for c in figures[0].axes[0].collections if c.get_alpha() == bands.PALE]
-    wanted = sum(not values[name][:, b.rows].any() for b in found for name in values if name != "APAO-Pointwise")
-    assert len(pale) == wanted and ("; pale: no target" in picture.text) == bool(wanted)
-    assert "quarters of the test rows, joined where counts coincide" in picture.text
-    none = replace(material, _values={(r.run_id, "ndcg", 10, False): np.zeros(USERS)
-                                      for g in block.groups for r in g.records})
-    assert "; pale: no target of the band is found" in bands.history_figure(none, block).text
-    assert [c.get_alpha() for c in figures[1].axes[0].collections] == [bands.PALE] * 6 * len(found)
 
 
 def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
     without = stored(tmp_path / "without", facts=False)
-    picture = bands.history_figure(without, without.blocks[0])
-    assert picture.files is None and "--suite apao --profile quick --datasets ml-100k" in picture.text
+    assert "--suite apao --profile quick --datasets ml-100k" in bands.history_figure(without, without.blocks[0])
     other = stored(tmp_path / "other", users=USERS - 1)
     with pytest.raises(UserError, match="159 test rows.*160"):
         bands.popularity_figure(other, other.blocks[0])
@@ -349,7 +305,7 @@ def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
 def test_a_panel_has_the_best_rows_in_validation(material: ReportData) -> None:
     """Of many rows cross-entropy and those with the highest validation; the baselines always."""
     block = material.blocks[0]
-    chosen = bands._compared(replace(block, groups=tuple(
+    chosen = bands.compared(replace(block, groups=tuple(
         replace(g, label=f"TIGER + {i}", row=replace(g.row, label=f"TIGER + {i}", stated={**g.row.stated, "n": i}))
         for g in block.groups if g.row.backbone and not block.missing(g) for i in range(4))
         + tuple(g for g in block.groups if not g.row.backbone)), "TIGER")
@@ -358,33 +314,31 @@ def test_a_panel_has_the_best_rows_in_validation(material: ReportData) -> None:
     assert scores == pytest.approx([0.031] + [0.051] * 4)
 
 
-def test_a_row_without_all_seeds_has_hollow_dots_and_no_mean(material: ReportData, figures: list) -> None:
-    results.results_figure(material, material.blocks[0])
-    axes = next(a for a in figures[0].axes if "APAO-Pointwise (2 of 3 seeds)" in names(a))
-    place = dict(zip(names(axes), axes.get_yticks(), strict=True))
-    hollow = [c for c in axes.collections if isinstance(c, PathCollection) and not len(c.get_facecolors())]
-    assert [sorted(c.get_offsets()[:, 0]) for c in hollow] == [pytest.approx([0.06, 0.061])]
-    means = {float(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in axes.lines
-             if len(line.get_xdata()) == 1 and line.get_marker() != "|"}  # which ends a deviation
-    assert place["APAO-Pointwise (2 of 3 seeds)"] not in means
-    assert means[place["MSL"]] == pytest.approx(0.041)
+def test_groups_that_are_all_too_small_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    few = stored(tmp_path, users=FEW - 1, facts=False)
+    ones = np.ones(FEW - 1, int)
+    write_users(path_of(RecordStore(tmp_path), "ml-100k", FINGERPRINT), UserFacts(
+        FINGERPRINT, np.arange(FEW - 1), ones, ones, ones, ones, -ones))
+    plate = next(p for p in plates(few.suite) if p.key == "figure:history")
+    assert plate.draw(few, few.blocks[0]) == "every group has fewer than 20 users"
 
 
-def test_curves_have_deviations_and_thin_lines_for_single_seeds(material: ReportData, figures: list) -> None:
-    curves.curves_figure(material, material.blocks[0])
-    axes = next(a for a in figures[0].axes if a.get_title("left") == "TIGER")
-    thin = [line for line in axes.lines if line.get_linewidth() < 1]
-    assert [line.get_ydata()[0] for line in thin] == pytest.approx([0.06, 0.061])
-    assert len(axes.lines) == 5 and len(axes.collections) == 3  # three rows with a mean and a shade
-    edges = axes.collections[0].get_paths()[0].vertices[:, 1]
-    assert (edges.min(), edges.max()) == pytest.approx((0.03, 0.032))  # 0.031 ± 0.001
+def test_a_row_without_all_seeds_has_crosses_and_no_mean(material: ReportData) -> None:
+    chart = results.results_figure(material, material.blocks[0])
+    name = "TIGER + APAO-Pointwise"
+    alone = at(chart, "incomplete", method=name, quantity="ndcg@10")
+    assert [p["value"] for p in alone] == pytest.approx([0.06, 0.061])
+    assert not at(chart, "mean", method=name) and "crosses: " in chart.note
+    mean, = at(chart, "mean", method="TIGER + MSL", quantity="ndcg@10")
+    assert (mean["value"], mean["low"], mean["high"]) == pytest.approx((0.041, 0.040, 0.042))
 
 
-def test_equal_records_give_equal_pictures(material: ReportData) -> None:
-    again = ReportData.of(apao(), list(reversed(made_up())), material.results)
-    for draw in (ranking.ranking_figure, bands.popularity_figure):
-        first, second = (draw(m, m.blocks[0]) for m in (material, again))
-        assert first == second and set(first.files) == {"png", "svg"}
+def test_curves_have_deviations_and_crosses_for_single_seeds(material: ReportData) -> None:
+    chart = curves.curves_figure(material, material.blocks[0])
+    alone = at(chart, "incomplete", panel="TIGER", at=1)
+    assert [p["value"] for p in alone] == pytest.approx([0.06, 0.061])
+    first, = at(chart, "curve", method="cross-entropy", at=1)
+    assert (first["low"], first["high"]) == pytest.approx((0.03, 0.032))  # 0.031 ± 0.001
 
 
 def test_principal_rows_are_whole_and_plain(material: ReportData) -> None:

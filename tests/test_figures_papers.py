@@ -13,18 +13,18 @@ import pytest
 
 from genrec_bench.contracts import Rankings, digest
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.figures import ablations, comparisons, efficiency, runs, sensitivity
+from genrec_bench.reporting.figures import ablations, efficiency, runs, sensitivity
 from genrec_bench.reporting.figures.base import Picture, plates
+from genrec_bench.reporting.figures.charts import Chart
 from genrec_bench.reporting.figures.status import status
-from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of
 
 USERS = 200
-MEASURED = {"apao": ["1b", "1c", "2a", "2b", "3", "4", "5"], "bear": ["3", "4", "5", "6", "7", "8", "9"]}
-PNG = b"\x89PNG"
+MEASURED = {"apao": ["1b", "1c", "2a", "2b", "3", "4", "5"], "bear": ["3", "4", "5", "6", "7", "8", "9"],
+            "rankgr": ["4", "5"]}
 
 
 @cache
@@ -72,8 +72,14 @@ def all_seeds(suite: Suite, labels: list[str], **more) -> list[RunRecord]:
     return [run_of(suite, label, seed, **more) for label in labels for seed in SEEDS]
 
 
-def drawn(name: str, material: ReportData, block: Block):
-    return next(p for p in plates(material.suite) if p.name == name).draw(material, block)
+def drawn(key: str, material: ReportData) -> Chart | str | None:
+    """The chart of a figure by its key, of the first block."""
+    return next(p for p in plates(material.suite) if p.key == f"figure:{key}").draw(material, material.blocks[0])
+
+
+def at(chart: Chart, mark: str, **where: object) -> list[dict]:
+    """The points of one mark with these values."""
+    return [p for p in chart.points if p["mark"] == mark and all(p[k] == v for k, v in where.items())]
 
 
 def test_every_measured_figure_has_a_plate_and_a_state(tmp_path):
@@ -87,7 +93,7 @@ def test_every_measured_figure_has_a_plate_and_a_state(tmp_path):
     states = dict((number, text) for number, _, text in status(material, "apao"))
     assert "TIGER + APAO-Pointwise, weight = 0.05, 0.2, 0.3, 0.4; " in states["3"]
     assert "--row 'TIGER + APAO-Pointwise, weight = 0.05'" in states["3"]
-    assert not status(material, "rankgr")
+    assert status(material, "rankgr")[0][2] == "not drawn: suite apao has no row with rsp"
     unlike = material_of(suite_of("bear-sid"), None, [run_of(suite_of("bear-sid"), "TIGER + BEAR")])
     assert status(unlike, "apao")[0][2] == "not drawn: suite bear-sid has no row with apao"
 
@@ -95,9 +101,9 @@ def test_every_measured_figure_has_a_plate_and_a_state(tmp_path):
 def test_status_reads_what_has_been_drawn_already():
     suite = suite_of("bear-sid")
     material = material_of(suite, None, [run_of(suite, "TIGER + BEAR")])
-    block, of = material.blocks[0], {p.name: p for p in plates(suite)}
-    drawn_before = [(of["bear-plane"], block, Picture("drawn", {"png": b""})), (of["results"], block, Picture("ours")),
-                    (of["bear-time"], block, Picture("no runs"))]
+    block, of = material.blocks[0], {p.key: p for p in plates(suite)}
+    drawn_before = [(of["figure:bear-9"], block, Picture("drawn", {".svg": b""})),
+                    (of["figure:results"], block, Picture("ours")), (of["figure:bear-5"], block, Picture("no runs"))]
     states = {number: text for number, _, text in status(material, "bear", drawn_before)}
     assert states["9"] == "drawn for ml-100k, profile quick"
     assert states["5"] == "not drawn: ml-100k, profile quick: no runs"
@@ -134,8 +140,8 @@ def test_a_row_with_other_best_values_is_no_point_of_the_sweep():
     office = next(s for s in sensitivity.sweeps(suite, "apao.weight", "apao_office") if s.base is base)
     assert base not in [row for rows in office.rows.values() for row in rows]
     assert office.rows[0.1][0].label == "TIGER + APAO-Pointwise, weight = 0.1"
-    assert sensitivity._table_5(office, "apao_office") == best["objective.1.weight"]
-    assert sensitivity._table_5(office, "ml-100k") is None
+    assert sensitivity.printed_best(office, "apao_office") == best["objective.1.weight"]
+    assert sensitivity.printed_best(office, "ml-100k") is None
 
 
 def test_ablation_rows_share_weight_and_eta_with_their_whole_method():
@@ -201,111 +207,79 @@ def test_differences_are_paired_by_user(tmp_path):
 def test_missing_rows_are_named_with_a_command(tmp_path):
     suite = suite_of("bear-sid")
     records = all_seeds(suite, ["TIGER + SFT (summed cross-entropy)"]) + [run_of(suite, "TIGER + CE → S-DPO + BEAR")]
-    block = (material := material_of(suite, None, records)).blocks[0]
-    picture = drawn("bear-s-dpo", material, block)
-    assert picture.files is None and picture.text == (
-        "BEAR, Figure 7: no picture; it needs complete runs of TIGER + CE → S-DPO; TIGER + CE → S-DPO + BEAR "
-        "(`python benchmark.py run --suite bear-sid --datasets ml-100k --profile quick --row 'TIGER + CE → S-DPO'`, "
-        "and so on for each)")
-    for name in ("bear-time", "bear-plane", "bear-sensitivity"):
-        assert drawn(name, material, block).files is None
-    smoke = material_of(suite, None, [run_of(suite, "TIGER + BEAR", profile="smoke")])
-    assert drawn("bear-s-dpo", smoke, smoke.blocks[0]) is None
+    material = material_of(suite, None, records)
+    assert drawn("bear-7", material) == (
+        "it needs complete runs of TIGER + CE → S-DPO; TIGER + CE → S-DPO + BEAR (`python benchmark.py run --suite "
+        "bear-sid --datasets ml-100k --profile quick --row 'TIGER + CE → S-DPO'`, and so on for each)")
+    assert all(isinstance(drawn(key, material), str) for key in ("bear-5", "bear-8", "bear-9"))
+    assert drawn("bear-7", material_of(suite, None, [run_of(suite, "TIGER + BEAR", profile="smoke")])) is None
 
 
-def figure_of(monkeypatch, module, name: str, material: ReportData):
-    """The picture and the figure that its files would be made of."""
-    made = []
-    monkeypatch.setattr(module, "image_bytes", lambda figure: made.append(figure) or {})
-    picture = drawn(name, material, material.blocks[0])
-    return picture, made[0] if made else None
-
-
-def lines_of(axes, label: str) -> list[tuple[list[float], list[float]]]:
-    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines if line.get_label() == label]
-
-
-def test_the_sweep_figure_shows_means_star_and_missing_seeds(tmp_path, monkeypatch):
+def test_the_sweep_figure_shows_means_star_and_missing_seeds(tmp_path):
     suite = suite_of("bear-sid")
     labels = ["TIGER + BEAR", "TIGER + SFT (summed cross-entropy)", *labels_of(suite, "xi = ")]
     records = [r for r in all_seeds(suite, labels) if (r.label, r.seed) != ("TIGER + BEAR, xi = 1", 2)]
-    material = material_of(suite, tmp_path, records)
-    picture, figure = figure_of(monkeypatch, sensitivity, "bear-sensitivity", material)
+    chart = drawn("bear-8", material_of(suite, tmp_path, records))
     means = {xi: np.mean([r.metrics["ndcg@10"] for r in records if r.label == label]) for xi, label in
              {2.75: "TIGER + BEAR", **{xi: f"TIGER + BEAR, xi = {xi:g}" for xi in (0.25, 0.5, 2.0, 3.0)}}.items()}
-    (validation, test, difference) = figure.axes[1::2]  # the column of xi
-    ((places, heights),) = lines_of(test, "BEAR")
-    assert places == sorted(means) and heights == pytest.approx([means[xi] for xi in places])
     best = max(means, key=means.get)
-    for axes in (validation, test):
-        assert lines_of(axes, "best by validation") == [([best], [pytest.approx(means[best])])]
-    assert lines_of(test, "mean of SFT (summed cross-entropy)")
-    assert len(difference.containers) == 4  # all complete rows but the base
-    assert [t.get_text() for t in test.get_xticklabels()] == ["0.25", "0.5", "1", "2", "2.75", "3"]
-    assert figure.axes[0].texts[0].get_text() == "no complete runs"  # the column of the weight
-    assert "TIGER + BEAR, xi = 1" in picture.text and "weight = 0.1, 0.25, 0.5, 1, 2, 5" in picture.text
+    for metric in ("valid_ndcg@10", "ndcg@10"):
+        shown = {p["at"]: p["value"] for p in at(chart, "mean", quantity=metric)}
+        assert shown == pytest.approx(means) and list(shown) == sorted(means)
+        star, = at(chart, "best", quantity=metric)
+        assert star["at"] == best and star["value"] == pytest.approx(means[best])
+    assert {p["method"] for p in at(chart, "level")} == {"SFT (summed cross-entropy)", sensitivity.ZERO}
+    assert len(at(chart, "mean", quantity=sensitivity.DIFFERENCE)) == 4  # all complete rows but the base
+    assert list(chart.at) == ["TIGER, ξ"] and list(chart.at["TIGER, ξ"].ticks) == [0.25, 0.5, 1, 2, 2.75, 3]
+    assert "TIGER + BEAR, xi = 1" in chart.caption and "weight = 0.1, 0.25, 0.5, 1, 2, 5" in chart.caption
 
 
-def test_ratios_of_the_cost_figure_are_per_seed(monkeypatch):
+def test_ratios_of_the_cost_figure_are_per_seed():
     suite, names = suite_of("bear-sid"), ["SFT (summed cross-entropy)", "BEAR", "objective (3.1)"]
     records = [run_of(suite, f"TIGER + {name}", seed, seconds=(seed + 1) * factor, positions=1200 * factor)
                for name, factor in zip(names, (1, 2, 8), strict=True) for seed in SEEDS]
-    picture, figure = figure_of(monkeypatch, efficiency, "bear-time", material_of(suite, None, records))
-    for axes in figure.axes:  # every seed has the same ratio, so the mean is it and nothing deviates
-        assert [t.get_text() for t in axes.texts] == ["1.00", "2.00", "8.00"]
-        assert axes.get_xlim()[1] > 8
-    assert "here B = 20" in picture.text and "3 seeds" in picture.text
+    chart = drawn("bear-5", material_of(suite, None, records))
+    for label in efficiency.COSTS:  # every seed has the same ratio, so the mean is it and nothing deviates
+        assert [(p["note"], p["value"]) for p in at(chart, "mean", quantity=label)] == [
+            ("1.00", pytest.approx(1)), ("2.00", pytest.approx(2)), ("8.00", pytest.approx(8))]
+    printed, = at(chart, "printed")
+    assert printed["value"] == efficiency.PRINTED_BEAM and printed["method"] == "objective (3.1)"
+    assert "here B = 20" in chart.caption and "3 seeds" in chart.caption
 
 
-def test_seconds_of_one_seed_are_not_drawn(monkeypatch):
+def test_seconds_of_one_seed_are_not_drawn():
     suite, names = suite_of("bear-sid"), ["SFT (summed cross-entropy)", "BEAR", "objective (3.1)"]
     one = [run_of(suite, f"TIGER + {name}", seconds=factor, positions=600 * factor)
            for name, factor in zip(names, (1, 3, 8), strict=True)]
     material = material_of(suite, None, one)
-    picture, figure = figure_of(monkeypatch, efficiency, "bear-time", material)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["Decoder positions per epoch (SFT = 1)"]
-    assert [t.get_text() for t in figure.axes[0].texts] == ["1.00", "3.00", "8.00"]
-    assert len(figure.axes[0].lines) == 3 * 3 + 1  # a marker and two caps each, SFT's line; no printed time
-    plane, drawn_plane = figure_of(monkeypatch, efficiency, "bear-plane", material)
-    assert drawn_plane.axes[0].get_xlabel() == "Decoder positions per epoch (SFT = 1)"
-    assert not drawn_plane.axes[0].patches and "Grey band" not in plane.text
-    for text in (picture.text, plane.text):
-        assert "one seed, so no SD over seeds" in text and "Seconds are not drawn: those of one seed" in text
-        assert "by seconds" not in text and "seconds and" not in text
+    assert list(drawn("bear-5", material).values) == ["Decoder positions per epoch"]
+    assert efficiency.ONE_SEED[1:] in drawn("bear-5", material).caption
+    plane = drawn("bear-9", material)
+    assert [p["at"] for p in at(plane, "point")] == pytest.approx([1, 3, 8]) and not at(plane, "band")
+    several = [r for r in one if "3.1" not in r.label] + all_seeds(suite, ["TIGER + SFT (summed cross-entropy)"])
+    records = {r.run_id: r for r in several + all_seeds(suite, ["TIGER + BEAR"])}
+    band, = at(drawn("bear-9", material_of(suite, None, list(records.values()))), "band")
+    assert (band["at_low"], band["at_high"]) == (2.0, 10.0)
 
 
-def test_the_printed_band_starts_from_sft(monkeypatch):
-    """BEAR is measured at 3 times SFT here; the band of 2 to 10 times the paper's BEAR, which is about SFT, stays."""
-    suite = suite_of("bear-sid")
-    records = [run_of(suite, f"TIGER + {name}", seed, seconds=(seed + 1) * factor)
-               for name, factor in (("SFT (summed cross-entropy)", 1), ("BEAR", 3)) for seed in SEEDS]
-    picture, figure = figure_of(monkeypatch, efficiency, "bear-plane", material_of(suite, None, records))
-    (band,) = figure.axes[0].patches
-    assert (band.get_x(), band.get_x() + band.get_width()) == (2.0, 10.0)
-    assert "Grey band: 2 to 10 times BEAR's time" in picture.text
-
-
-def test_an_incomplete_row_is_never_averaged(tmp_path, monkeypatch):
+def test_an_incomplete_row_is_never_averaged(tmp_path):
     suite = suite_of("apao")
     labels = ["Llama + APAO-Pointwise", "Llama + APAO-Pointwise, uniform weights", "Llama + APAO-Pointwise without CE"]
     records = [r for r in all_seeds(suite, labels) if (r.label, r.seed) != (labels[2], 1)]
-    picture, figure = figure_of(monkeypatch, comparisons, "ablation", material_of(suite, tmp_path, records))
-    scores, differences = figure.axes
-    texts = [t.get_text() for t in scores.get_yticklabels()]
-    assert texts == ["Whole method", "Without adaptive weights", "Without cross-entropy\n(2 of 3 seeds)"]
-    assert len(scores.containers) == 2 and len(scores.collections[-1].get_offsets()) == 2
-    assert len(differences.containers) == 1
-    assert "Llama + APAO-Pointwise without CE; Llama + cross-entropy" in picture.text
+    chart = drawn("apao-2a", material_of(suite, tmp_path, records))
+    assert list(dict.fromkeys(p["at"] for p in chart.points)) == [
+        "Whole method", "Without adaptive weights", "Without cross-entropy (2 of 3 seeds)"]
+    assert len(at(chart, "mean", quantity="score")) == 2 and len(at(chart, "incomplete")) == 2
+    assert len(at(chart, "mean", quantity="difference")) == 1
+    assert "Llama + APAO-Pointwise without CE; Llama + cross-entropy" in chart.caption
 
 
-@pytest.mark.parametrize(("suite", "labels", "name"), [
-    ("bear-sid", ["TIGER + CE → S-DPO", "TIGER + CE → S-DPO + BEAR"], "bear-s-dpo"),
-    ("bear-sid", ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"], "bear-plane"),
-    ("apao", ["Llama + APAO-Pairwise", "Llama + APAO-Pairwise, drop_prefix = 1"], "prefix-ablation")])
-def test_equal_records_give_equal_bytes(tmp_path, suite, labels, name):
+@pytest.mark.parametrize(("suite", "labels", "key"), [
+    ("bear-sid", ["TIGER + CE → S-DPO", "TIGER + CE → S-DPO + BEAR"], "bear-7"),
+    ("bear-sid", ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"], "bear-9"),
+    ("apao", ["Llama + APAO-Pairwise", *(f"Llama + APAO-Pairwise, drop_prefix = {n}" for n in (1, 2))], "apao-2b")])
+def test_equal_records_give_equal_bytes(tmp_path, suite, labels, key):
     records = all_seeds(suite_of(suite), labels)
-    first, second = (drawn(name, m, m.blocks[0]) for m in (
-        material_of(suite_of(suite), tmp_path, rs) for rs in (records, records[::-1])))
-    assert first == second and first.files["png"].startswith(PNG) and b"<svg" in first.files["svg"]
-    bare = ReportData.of(suite_of(suite), records)  # without ranks: scores alone
-    assert drawn(name, bare, bare.blocks[0]).files["png"].startswith(PNG)
+    first, second = (drawn(key, material_of(suite_of(suite), tmp_path, rs)) for rs in (records, records[::-1]))
+    assert first.csv == second.csv and first.digest() == second.digest() and first.files() == second.files()
+    assert isinstance(drawn(key, ReportData.of(suite_of(suite), records)), Chart)  # without ranks: scores alone

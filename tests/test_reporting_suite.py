@@ -156,22 +156,15 @@ def test_an_objective_has_one_colour_and_a_row_one_look(block):
     assert look["TIGER + CE → CE"][0] == look["TIGER + cross-entropy"][0]
 
 
-def test_a_second_stage_is_drawn_after_the_first(monkeypatch, block):
+def test_a_second_stage_is_drawn_after_the_first(block):
     """The first stage had 12 epochs and was kept at 0.030, 0.031, 0.032."""
-    drawn, plot = {}, curves.Axes.plot
-
-    def kept(axes, x, y, **look):
-        drawn.setdefault(look["label"], (list(x), list(y), look["linestyle"]))
-        return plot(axes, x, y, **look)
-
-    monkeypatch.setattr(curves.Axes, "plot", kept)
-    monkeypatch.setattr(curves, "image_bytes", lambda figure: {"panels": [a.get_title("left") for a in figure.axes]})
-    panels = curves.curves_figure(ReportData(load_suite("apao"), (block,)), block).files
-    assert panels == {"panels": ["Baselines", "TIGER", "Llama"]}
-    epochs, values, line = drawn["CE → CE"]
-    assert epochs == list(range(12, 25)) and line == "--"
-    assert values == pytest.approx([0.031, *[0.032] * 12])
-    assert drawn["MSL"][0] == list(range(1, 13)) and drawn["MSL"][2] == "-"
+    chart = curves.curves_figure(ReportData(load_suite("apao"), (block,)), block)
+    assert list(dict.fromkeys(p["panel"] for p in chart.points)) == ["Baselines", "TIGER", "Llama"]
+    lines = {name: [(p["at"], p["value"]) for p in chart.points if (p["panel"], p["method"]) == ("TIGER", name)]
+             for name in ("CE → CE", "MSL")}
+    assert [epoch for epoch, _ in lines["CE → CE"]] == list(range(12, 25))
+    assert [value for _, value in lines["CE → CE"]] == pytest.approx([0.031, *[0.032] * 12])
+    assert [epoch for epoch, _ in lines["MSL"]] == list(range(1, 13))
 
 
 def test_report_of_many_rows(monkeypatch, tmp_path):

@@ -244,7 +244,7 @@ def test_it_is_short_linked_and_the_same_twice(store: RecordStore, suite: str) -
     text = first["training-free.md"].decode()
     assert len(re.findall(r"[A-Za-z][\w'-]*", re.sub(r"\(\S+\)", "", text))) <= 800
     picture, = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert first[picture].startswith(b"\x89PNG") and first[picture.replace(".png", ".svg")]
+    assert b"<svg" in first[picture] and first[picture.replace(".svg", ".pdf")].startswith(b"%PDF")
     assert f"- [{training_free.TITLE}](training-free.md)" in first["index.md"].decode()
 
 

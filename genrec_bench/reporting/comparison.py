@@ -8,23 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from genrec_bench.analysis.significance import ALPHA, NUM_PERMUTATIONS, NUM_RESAMPLES, Comparison
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.families import UNTESTED
-from genrec_bench.reporting.figures.style import PALETTE, ROW, broken_label, image_bytes, own_style
+from genrec_bench.reporting.figures.charts import Axis, Chart, point
+from genrec_bench.reporting.figures.forest import LOOKS, OUTCOMES, ZERO
 from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
 from genrec_bench.results.records import RunRecord
 
 PARTS = ("tokenizer", "semantic_ids_fingerprint", "backbone", "training", "decoding", "negatives", "uses")
 MACHINE = ("device", "cpu", "threads")
-LOOKS = {"better": (PALETTE[0], "o"), "worse": (PALETTE[3], "s"), None: ("0.35", "D")}
 CSV_HEADER = ("dataset", "profile", "new", "baseline", "seeds", "users", "ndcg@10_new", "ndcg@10_baseline",
               "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable", "detectable",
               "recall@10_new", "recall@10_baseline", "train_seconds_ratio", "positions_ratio", "verdict", "declared",
@@ -346,39 +342,15 @@ def _few_seeds(compared: Sequence[Pair]) -> str:
 
 def _figure(blocks: Blocks) -> dict[str, bytes] | None:
     """A panel a new method and dataset, a row a verdict: difference and interval; None where there is none."""
-    panels = [(m, shown) for m, pairs in blocks if (shown := tested(pairs))]
-    if not panels:
-        return None
-    with own_style():
-        heights = [sum(_height(p) for p in pairs) + 0.4 for _, pairs in panels]
-        figure = Figure(figsize=(8.6, 0.5 + ROW * sum(heights) + 0.9 * len(panels)), layout="constrained")
-        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (method, pairs) in zip(grid, panels, strict=True):
-            _forest(axes, pairs)
-            axes.set_title(broken_label(_title(method), 90), loc="left")
-        grid[-1].set_xlabel("difference in NDCG@10, new minus baseline, with 95% interval")
-        figure.supxlabel("blue circle: better; orange square: worse; grey diamond: no difference detected (Holm)",
-                         fontsize=8, color="0.35")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        return image_bytes(figure)
-
-
-def _height(pair: Pair) -> float:
-    """Of a row, in ROW: no label meets the next."""
-    return max(1.0, 0.42 * (broken_label(pair.baseline.label).count("\n") + 1))
-
-
-def _forest(axes: Any, pairs: Sequence[Pair]) -> None:
-    edges = np.concatenate([[0.0], np.cumsum([_height(p) for p in pairs])])
-    places = (edges[:-1] + edges[1:]) / 2
-    axes.axvline(0.0, color="0.2", linewidth=1.0)
-    for place, pair in zip(places, pairs, strict=True):
-        (color, marker), c = LOOKS[pair.verdict], pair.ndcg
-        axes.plot(c.interval, [place, place], color=color, linewidth=1.8, solid_capstyle="butt")
-        axes.plot([c.difference], [place], color=color, marker=marker, markersize=6)
-        axes.annotate(f"{c.difference:+.4f}, {_p(pair.p_holm)}", (1.01, place), fontsize=8, va="center",
-                      xycoords=("axes fraction", "data"), annotation_clip=False)
-    axes.set_yticks(places, [broken_label(p.baseline.label) for p in pairs])
-    axes.set_ylim(edges[-1] + 0.1, -0.1)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.grid(axis="y", visible=False)
+    points = []
+    for method, pairs in blocks:
+        panel = _title(method)
+        for turn, pair in enumerate(tested(pairs)):
+            at, c = pair.baseline.label, pair.ndcg
+            if turn == 0:
+                points.append(point(panel, "difference", ZERO, "level", at, 0.0))
+            points.append(point(panel, "difference", OUTCOMES[pair.verdict], "mean", at, c.difference, c.interval,
+                                note=_p(pair.p_holm)))
+    return points and Chart("Differences to stored methods, with 95% intervals and p (Holm)", "", points,
+                            {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS,
+                            shared=False).images(("png", "svg"))

@@ -137,7 +137,8 @@ def _drawing(materials: Sequence[ReportData], source: Source) -> AbstractContext
     for material in materials if source.drawn else ():
         for shared in ("look", "searched", "families"):
             getattr(material, shared)
-    return drawing([(m, plates(m.suite) if source.drawn else []) for m in materials], source.jobs)
+    return drawing([(m, plates(m.suite) if source.drawn else []) for m in materials], source.jobs,
+                   source.reports)
 
 
 def _tables(paper: Paper, materials: Sequence[ReportData]) -> tuple[Paper, list[PrintedTable], ReportData | None]:
@@ -204,7 +205,7 @@ def _other_runs(material: ReportData, source: Source) -> str:
 def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], every: Sequence[ReportData]) -> str | None:
     """The page that a suite names, with its figure from the suite's folder; None where its records make none."""
     name = material.suite.name
-    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].name == beside_printed.NAME]
+    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].number == beside_printed.NAME]
     picture = "".join(pictures).replace("(figures/", f"({name}/figures/")
     return training_free.page(material, source.records, picture, every)
 
@@ -257,7 +258,7 @@ def _drawn(material: ReportData, plate: Plate, jobs: int, pages: Pages) -> list[
     """Add one figure; returns why it is not drawn."""
     with drawing([(material, [plate])], jobs) as drawn:
         texts = {place(pages, material.suite.name, *one): one[2].files for one in drawn(material)}
-    return [text for text, files in texts.items() if files is None]
+    return [text.strip("*") for text, files in texts.items() if files is None]
 
 
 def _table(paper: Paper, table: PrintedTable, pages: Pages) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,12 +16,14 @@ from genrec_bench.core.ending import children, start_child
 from genrec_bench.core.files import write_atomically
 from genrec_bench.core.walk import Board, Told, walk
 from genrec_bench.reporting.figures.base import Picture, Plate
+from genrec_bench.reporting.figures.charts import Chart
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import csv_text
 
-OWNED = ("tables/*.csv", "figures/*.png", "figures/*.svg")  # what a report's folder holds besides report.md
+OWNED = ("tables/*.csv", "figures/*")  # what a report's folder holds besides report.md
 PICTURE = "picture"  # the file that says that a figure is drawn
+SUMS = ".sha256"  # end of the file that says of which data a figure is drawn, and what its files are
 FEW = 4  # figures that are drawn faster here than in processes of their own
 
 
@@ -79,22 +81,21 @@ def _first_difference(there: bytes, here: bytes) -> str:
     return "" if line is None else f" from line {line} on"
 
 
-def slug(name: str) -> str:
-    """A block's name as part of a file name."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
 Drawn = list[tuple[Plate, Block | None, Picture]]
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """A figure as a task of the walk: whoever comes first draws it and leaves it in a folder. See `core.walk.Task`."""
+    """A figure as a task of the walk: whoever comes first draws it and leaves it in a folder. See `core.walk.Task`.
+
+    earlier: where pictures of an earlier report may lie, or None.
+    """
 
     material: ReportData
     plate: Plate
     block: Block | None
     folder: Path
+    earlier: Path | None = None
     uses: tuple[str, ...] = ()
 
     @property
@@ -109,13 +110,18 @@ class _Figure:
 
     def draw(self) -> Picture | None:
         """The picture, or None where the block has nothing that it is about."""
-        return self.plate.draw(self.material, self.block)
+        chart = self.plate.draw(self.material, self.block)
+        if chart is None or isinstance(chart, str):
+            return chart and Picture(chart, None, self.plate.title)
+        stem = self.plate.stem(self.material, self.block)
+        files = self.earlier and _as_drawn(self.earlier / stem, chart.digest())
+        return Picture(chart.note, files or _summed(stem, chart), chart.title, stem)
 
     def run(self, tell: Told) -> None:
         picture = self.draw()
-        for kind, content in ((picture and picture.files) or {}).items():
-            (self.folder / f"drawn.{kind}").write_bytes(content)
-        about = picture and [picture.text, picture.files and list(picture.files)]
+        for end, content in ((picture and picture.files) or {}).items():
+            (self.folder / f"drawn{end}").write_bytes(content)
+        about = picture and [picture.text, picture.files and list(picture.files), picture.title, picture.stem]
         write_atomically(self.folder / PICTURE, json.dumps(about).encode())
 
     def read(self) -> Picture | None:
@@ -123,20 +129,43 @@ class _Figure:
         about = json.loads((self.folder / PICTURE).read_bytes())
         if about is None:
             return None
-        text, kinds = about
-        return Picture(text, kinds and {kind: (self.folder / f"drawn.{kind}").read_bytes() for kind in kinds})
+        text, ends, title, stem = about
+        return Picture(text, ends and {end: (self.folder / f"drawn{end}").read_bytes() for end in ends}, title, stem)
+
+
+def _summed(stem: str, chart: Chart) -> dict[str, bytes]:
+    """A chart's files, and what they are, as `sha256sum` writes it, after a line for the data that they show."""
+    files = chart.files()
+    lines = [f"{chart.digest()}  data"]
+    lines += [f"{hashlib.sha256(content).hexdigest()}  {stem}{end}" for end, content in files.items()]
+    return {**files, SUMS: ("\n".join(lines) + "\n").encode()}
+
+
+def _as_drawn(stem: Path, digest: str) -> dict[str, bytes] | None:
+    """The files of an earlier report that show the same data and are as they were drawn; None without them."""
+    try:
+        sums = Path(f"{stem}{SUMS}").read_bytes()
+        first, *lines = (line.split("  ", 1) for line in sums.decode().splitlines())
+        files = {name.removeprefix(stem.name): (stem.parent / name).read_bytes() for _, name in lines}
+        whole = all(hashlib.sha256(files[name.removeprefix(stem.name)]).hexdigest() == of for of, name in lines)
+    except (OSError, ValueError):
+        return None
+    return {**files, SUMS: sums} if whole and first == [digest, "data"] else None
 
 
 @contextmanager
-def drawing(wanted: Sequence[tuple[ReportData, Sequence[Plate]]],
-            jobs: int = 1) -> Iterator[Callable[[ReportData], Drawn]]:
+def drawing(wanted: Sequence[tuple[ReportData, Sequence[Plate]]], jobs: int = 1,
+            reports: Path | None = None) -> Iterator[Callable[[ReportData], Drawn]]:
     """Draw the figures of some reports; gives a function that returns those of one in order.
+
+    reports: where earlier reports may lie, whose pictures are taken where they show the same data.
 
     Where they are many and forking is safe, other processes draw while the caller goes on, until it asks for the first
     and draws too: `jobs` with it. What another could not draw is drawn here, where its error is raised.
     """
     with tempfile.TemporaryDirectory(prefix="genrec-bench-") as folder, children() as processes:
-        tasks = [_Figure(material, plate, block, Path(folder, str(number))) for number, (material, plate, block) in
+        tasks = [_Figure(material, plate, block, Path(folder, str(number)),
+                         reports and reports / material.suite.name / "figures") for number, (material, plate, block) in
                  enumerate((m, p, b) for m, plates in wanted for p in plates for b in p.subjects(m))]
         safe = sys.platform == "linux" and "torch" not in sys.modules  # whose threads do not outlive a fork
         board = Board(Path(tempfile.mkdtemp(dir=folder)))
@@ -161,9 +190,9 @@ def _draw(tasks: Sequence[_Figure], board: Board) -> None:
 def place(pages: Pages, folder: str, plate: Plate, block: Block | None, picture: Picture) -> str:
     """Add a figure's files and return its Markdown: the picture with its caption, or why there is none."""
     if picture.files is None:
-        return f"{'' if block is None else f'{block.name}: '}{picture.text}."
-    stem = "figures/" + slug(plate.name if block is None else f"{plate.name} {block.name}")
-    for kind, content in picture.files.items():
-        pages.files[f"{folder}/{stem}.{kind}"] = content
-    title = plate.title if block is None else f"{block.name}: {plate.title}"
-    return f"![{title}]({stem}.png)\n\n{picture.text} ([SVG]({stem}.svg))."
+        return f"*{picture.title}{'' if block is None else f', {block.name}'}: not drawn; {picture.text}.*"
+    stem = f"figures/{picture.stem}"
+    for end, content in picture.files.items():
+        pages.files[f"{folder}/{stem}{end}"] = content
+    return (f"![{picture.title}]({stem}.svg)\n\n**{picture.title}.** {picture.text} ([PDF]({stem}.pdf), at column "
+            f"width [SVG]({stem}-column.svg) and [PDF]({stem}-column.pdf), [numbers]({stem}.csv)).")

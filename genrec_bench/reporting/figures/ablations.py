@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from genrec_bench.reporting.figures.base import Picture, plate
+from genrec_bench.reporting.figures.base import plate
+from genrec_bench.reporting.figures.charts import Chart
 from genrec_bench.reporting.figures.comparisons import Line, compared
 from genrec_bench.reporting.figures.runs import (
     complete,
@@ -23,28 +24,29 @@ APAO = {"paper": "apao", "objectives": ("apao",)}
 FORMS = {"pointwise": "APAO-Pointwise", "pairwise": "APAO-Pairwise"}
 WHOLE = {"name", "form", "weight", "eta"}  # settings of APAO as the paper has it
 DROPPED = {"drop_prefix", "renormalise"}
+TITLES = {"2a": "What APAO loses without one of its parts on {}",
+          "2b": "What APAO loses without the loss of one prefix on {}"}
 BOTH, PLAIN = (("cross_entropy", "apao"),), (("cross_entropy",),)
-TITLES = {"2a": "APAO, Figure 2a", "2b": "APAO, Figure 2b"}
 Wanted = Mapping[str, Sequence[Row]]  # what a line is called -> the equal rows that it may be drawn of
 
 
-@plate("2a", "ablation", TITLES["2a"], **APAO)
-def modules_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("2a", "APAO without one of its parts", **APAO)
+def modules_figure(material: ReportData, block: Block) -> Chart | str | None:
     """The whole method, and without adaptive weights, cross-entropy or the prefix loss (APAO, 2a)."""
     return _ablation(material, block, "2a", modules, "each part in turn is left out; without adaptive weights means "
                      "equal ones, without the prefix loss cross-entropy alone. The paper says that every part "
                      "contributes")
 
 
-@plate("2b", "prefix-ablation", TITLES["2b"], **APAO)
-def dropped_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("2b", "APAO without the loss of one prefix", **APAO)
+def dropped_figure(material: ReportData, block: Block) -> Chart | str | None:
     """The whole method, and without the loss of one prefix (APAO, 2b)."""
     return _ablation(material, block, "2b", prefixes, "the loss of one prefix in turn is left out and its weight goes "
                      "to the others; length 1 is the paper's prefix 0. The paper says that its loss matters most")
 
 
 def _ablation(material: ReportData, block: Block, number: str, rows_of: Callable[..., Wanted],
-              text: str) -> Picture | None:
+              text: str) -> Chart | str | None:
     """A panel for each backbone and form that has complete runs of the whole method and of a part that is left out."""
     parts, absent, drawn_without = {}, [], []
     for family, groups in block.families().items():
@@ -59,11 +61,12 @@ def _ablation(material: ReportData, block: Block, number: str, rows_of: Callable
             elif left_out:
                 absent += gaps
     if not parts:
-        return needed(material, block, TITLES[number], list(dict.fromkeys(absent)))
-    files = compared(material, block, parts, "NDCG@10 (fraction)", "Difference to the whole method")
-    caption = (f"{block.name}: NDCG@10 of APAO, after {TITLES[number]} (there Beauty with Llama; form and metric are "
-               f"not said): {text}; the values of its figure are not in its text. Here: {evidence(material, block)}")
-    return Picture(caption + not_drawn(list(dict.fromkeys(drawn_without + absent))), files)
+        return needed(material, block, list(dict.fromkeys(absent)))
+    caption = (f"{block.name}: NDCG@10 of test targets, after APAO's Figure {number} (there Beauty with Llama; form "
+               f"and metric are not said): {text}; the values of its figure are not in its text. Here: "
+               f"{evidence(material, block)}{not_drawn(list(dict.fromkeys(drawn_without + absent)))}")
+    return compared(material, block, parts, TITLES[number].format(block.dataset), caption,
+                    ("NDCG@10", "Difference to the whole method"))
 
 
 def _lines(block: Block, wanted: Wanted) -> list[Line]:

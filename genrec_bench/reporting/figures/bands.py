@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.metrics.base import averaged
-from genrec_bench.reporting.figures.base import Picture, missing, plate
-from genrec_bench.reporting.figures.panels import dodged, whiskers
+from genrec_bench.reporting.figures.base import plate
+from genrec_bench.reporting.figures.charts import Axis, Chart, point
 from genrec_bench.reporting.figures.results import principal, seeds_text
-from genrec_bench.reporting.figures.style import broken_label, image_bytes, own_style
 from genrec_bench.reporting.groups import CHOSEN_BY, FEW, check_rows
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
@@ -23,7 +19,6 @@ from genrec_bench.reporting.report_data import ReportData
 MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
 QUARTERS = (0.25, 0.5, 0.75)
-PALE = 0.3  # opacity of an interval of nothing found
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,22 +34,22 @@ class Band:
     def label(self) -> str:
         """Its range and its number of users."""
         span = f"{self.low:,}" if self.low == self.high else f"{self.low:,}–{self.high:,}"
-        return f"{span}\n{self.users:,} user{'' if self.users == 1 else 's'}" + "\n(too few)" * (self.users < FEW)
+        return f"{span}\nn = {self.users:,}" + "\n(too few)" * (self.users < FEW)
 
 
-@plate("popularity", "popularity", "By popularity of the target")
-def popularity_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("popularity", "By popularity of the target")
+def popularity_figure(material: ReportData, block: Block) -> Chart | str | None:
     """NDCG@10 by how often the target occurs in the training sequences; targets that never do stand apart."""
-    return _figure(material, block, "By popularity of the target", "target_count",
+    return _figure(material, block, "Quality by popularity of the target", "target_count",
                    "Interactions of the target in training")
 
 
-@plate("history", "history", "By length of history")
-def history_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("history", "By length of history")
+def history_figure(material: ReportData, block: Block) -> Chart | str | None:
     """NDCG@10 by how many interactions of the user training has, of which a method may read the last ones alone."""
     longest = block.config.get("split", {}).get("max_history")
     reads = f", of which a method reads the last {longest} at most" if longest else ""
-    return _figure(material, block, "By length of history", "user_count",
+    return _figure(material, block, "Quality by length of the history", "user_count",
                    f"Interactions of the user in training{reads}")
 
 
@@ -81,39 +76,39 @@ def _band(low: int, high: int, rows: np.ndarray, users: np.ndarray) -> Band:
     return Band(low, high, rows, len(np.unique(users[rows])))
 
 
-def _figure(material: ReportData, block: Block, title: str, fact: str, xlabel: str) -> Picture | None:
-    panels = {family: groups for family in block.families() if (groups := _compared(block, family))}
+def _figure(material: ReportData, block: Block, title: str, fact: str, xlabel: str) -> Chart | str | None:
+    panels = {family: groups for family in block.families() if (groups := compared(block, family))}
     if not material.ranked or not panels:
         return None
     facts = material.users(block)
     if facts is None:
-        return missing(title, "facts about the test users; a run on this split writes them, also "
-                       f"where all is found done: `python benchmark.py --suite {material.suite.name} --profile "
-                       f"{block.profile} --datasets {block.config['dataset']['name']}`")
+        return ("it needs facts about the test users; a run on this split writes them, also where all is found done: "
+                f"`python benchmark.py --suite {material.suite.name} --profile {block.profile} --datasets "
+                f"{block.config['dataset']['name']}`")
     found = bands(getattr(facts, fact), facts.user)
-    shown = {id(g): _estimates(material.row_values(g), facts.user, found, block)
-             for groups in panels.values() for g in groups}
-    with own_style():
-        figure = Figure(figsize=(8.6, 0.9 + 3.2 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-        for one, (family, groups) in zip(axes, panels.items(), strict=True):
-            for turn, group in enumerate(groups):
-                _line(one, group, shown[id(group)], turn, len(groups), material.look)
-            one.set_title(family, loc="left", fontweight="bold")
-            one.set(ylabel="NDCG@10 (fraction)")
-            one.set_xticks(range(len(found)), [band.label for band in found])
-            one.tick_params(labelbottom=True)
-            one.grid(axis="x", visible=False)
-            one.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, frameon=False)
-        axes[0].set_ylim(bottom=0.0)
-        axes[0].set_xlim(-0.5, len(found) - 0.5)
-        axes[-1].set_xlabel(xlabel)
-        figure.suptitle(f"{block.name}: test targets, item-level", fontsize=11)
-        nothing = any(e is not None and e.value == 0.0 for estimates in shown.values() for e in estimates)
-        return Picture(_caption(block, xlabel, found, nothing), image_bytes(figure))
+    enough = {place: band for place, band in enumerate(found) if band.users >= FEW}
+    if not enough:
+        return f"every group has fewer than {FEW} users"
+    points, looks = [], {}
+    for family, groups in panels.items():
+        for group in groups:
+            looks[group.name] = material.look[group.row.key]
+            values = material.row_values(group)
+            check_rows(block, values, len(found[0].rows))
+            points += [_point(family, group, place, values[:, band.rows], facts.user[band.rows])
+                       for place, band in enough.items()]
+    ticks = {float(place): band.label for place, band in enumerate(found)}
+    return Chart(f"{title} on {block.dataset}", _caption(block, xlabel, found), points, {"ndcg@10": Axis("NDCG@10")},
+                 looks, Axis(xlabel, ticks=ticks), dodge=0.018)
 
 
-def _compared(block: Block, family: str) -> list[Group]:
+def _point(family: str, group: Group, place: int, values: np.ndarray, users: np.ndarray) -> dict:
+    """The mean of a band with its interval; without one where nothing of the band is found."""
+    e = mean_interval(averaged(values, users))
+    return point(family, "ndcg@10", group.name, "mean", float(place), e.value, e if e.value else None)
+
+
+def compared(block: Block, family: str) -> list[Group]:
     """The baselines, a backbone's cross-entropy and its best rows in validation; [] where a backbone has no whole row.
 
     Baselines alone are shown where there is no backbone.
@@ -130,35 +125,11 @@ def _compared(block: Block, family: str) -> list[Group]:
     return [*baselines, *(g for g in own if g in chosen)] if own else []
 
 
-def _estimates(values: np.ndarray, users: np.ndarray, found: Sequence[Band], block: Block) -> list[Estimate | None]:
-    """The mean of each band with its interval; None where there are too few users."""
-    check_rows(block, values, len(found[0].rows))
-    return [mean_interval(averaged(values[:, band.rows], users[band.rows])) if band.users >= FEW else None
-            for band in found]
-
-
-def _line(axes: Axes, group: Group, estimates: Sequence[Estimate | None], turn: int, count: int,
-          look: Mapping[str, tuple[str, str]]) -> None:
-    color, marker = look[group.row.key]
-    places = [i for i, e in enumerate(estimates) if e is not None]
-    values = [e for e in estimates if e is not None]
-    moved = dodged(places, turn, count)
-    means = [e.value for e in values]
-    for place, one in zip(moved, values, strict=True):
-        axes.errorbar([place], [one.value], yerr=whiskers([one]), color=color, fmt="none", elinewidth=1.0, capsize=2.5,
-                      clip_on=False, alpha=None if one.value else PALE)
-    axes.plot(moved, means, color=color, marker=marker, markersize=5.5, linewidth=0.7, clip_on=False,
-              label=broken_label(group.name, 26))
-
-
-def _caption(block: Block, xlabel: str, found: Sequence[Band], nothing: bool) -> str:
-    """nothing: whether some method finds no target of some band."""
-    few = [band for band in found if band.users < FEW]
-    note = f"; bands of fewer than {FEW} users have no point" if few else ""
+def _caption(block: Block, xlabel: str, found: Sequence[Band]) -> str:
+    few = f"; bands of fewer than {FEW} users have no point" * any(band.users < FEW for band in found)
     some = "; those of count 0 stand apart" if found[0].high == 0 else ""
-    pale = ("; pale: no target of the band is found, and the interval is Wilson's for a share of none of its users"
-            if nothing else "")
-    return (f"{block.name}: NDCG@10 with 95 % interval over {seeds_text(block)} and the users of each band, by "
-            f"{xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test rows, joined where counts coincide"
-            f"{some}{note}{pale}; the baselines, cross-entropy, and of the other rows those that are best in "
-            "validation. Descriptive: no test")
+    return (f"{block.name}: NDCG@10 of test targets, item-level, with 95 % interval over {seeds_text(block)} and the "
+            f"users of each band, by {xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test rows, joined "
+            f"where counts coincide{some}{few}; the baselines, cross-entropy, and of the other rows those that are "
+            "best in validation; a point without an interval is a method that finds no target of the band. "
+            "Descriptive: no test")

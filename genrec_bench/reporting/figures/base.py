@@ -1,41 +1,48 @@
-"""What a figure is: a function of a report's material, registered under the key that `--only` knows."""
+"""What a figure is: a function of a report's data, registered under the key that `--only` knows."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from genrec_bench.reporting.figures.charts import Chart
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite
 
+SECTIONS = ("tests", "power", "figures", "pruning")
+ORDER = ("results", "forest", "ranking", "curves", "plane", "popularity", "history")  # of our own; others after them
+Draw = Callable[[ReportData, Block | None], Chart | str | None]
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure. text: its caption without the full stop, or why it is not drawn. files: "png" and "svg"."""
+    """A figure in a report. text: its caption, or why it is not drawn, without the full stop. files: end of the file's
+    name -> bytes, None where it is not drawn. stem: the name without its end.
+    """
 
     text: str
     files: dict[str, bytes] | None = None
+    title: str = ""
+    stem: str = ""
 
 
 @dataclass(frozen=True)
 class Plate:
     """A figure that can be drawn.
 
-    number: the paper's, such as "1c", or for a figure of ours a word; `--only` knows it as figure:<number>. name: of
-    its files. title: what it is called in reports. paper: key of the paper that it is drawn after, or None.
-    objectives: suites with a row of one of these have it, () for every suite. whole: one picture of all blocks; else
-    one a block. section: which part of the report shows it, SECTIONS.
-    draw(material, block): a picture, or None where the block has nothing that it is about.
+    number: the paper's, such as "1c", or for a figure of ours a word. title: what it is called where it is not drawn.
+    paper: key of the paper that it is drawn after, or None. objectives: suites with a row of one of these have it, ()
+    for every suite. whole: one figure of all blocks; else one a block. section: which part of the report shows it.
+    chart(data, block): the chart, why there is none, or None where the block has nothing that it is about.
     """
 
     number: str
-    name: str
     title: str
-    draw: Callable[[ReportData, Block | None], Picture | None]
+    chart: Draw
     paper: str | None = None
     objectives: tuple[str, ...] = ()
     whole: bool = False
@@ -43,8 +50,8 @@ class Plate:
 
     @property
     def key(self) -> str:
-        """As `--only` names it."""
-        return f"figure:{self.number}"
+        """As `--only` names it: `figure:apao-5`, or `figure:forest`."""
+        return f"figure:{self.paper}-{self.number}" if self.paper else f"figure:{self.number}"
 
     def belongs_to(self, suite: Suite) -> bool:
         """Whether a suite has rows that the figure is about."""
@@ -57,15 +64,34 @@ class Plate:
         generative = [block for block in material.blocks if any(g.row.backbone for g in block.groups)]
         return [None] if self.whole else generative or material.blocks
 
+    def draw(self, material: ReportData, block: Block | None) -> Chart | str | None:
+        """The chart, or why there is none, which may be that it would show too little."""
+        made = self.chart(material, block)
+        return made.lacks() or made if isinstance(made, Chart) else made
 
-SECTIONS = ("tests", "power", "figures", "pruning")
+    def stem(self, material: ReportData, block: Block | None) -> str:
+        """The name of its files without their ends: `apao-fig5-office`, `apao-results-office`."""
+        head = f"{self.paper}-fig{self.number}" if self.paper else f"{material.suite.name}-{self.number}"
+        return head if block is None else f"{head}-{short_name(material.blocks, block)}"
+
+
+def short_name(blocks: Sequence[Block], block: Block) -> str:
+    """The shortest name of a block that no other block of the report has."""
+    def names(of: Block) -> tuple[str, ...]:
+        place = blocks.index(of)
+        return (of.dataset.partition("_")[2] or of.dataset, of.dataset.replace("_", "-"),
+                f"{of.dataset.replace('_', '-')}-{of.profile}", f"{of.dataset.replace('_', '-')}-{of.profile}-{place}")
+    every = [names(of) for of in blocks]
+    return next(name for level, name in enumerate(names(block)) if [n[level] for n in every].count(name) == 1)
+
+
 _PLATES: dict[tuple[str | None, str], Plate] = {}
 
 
-def plate(number: str, name: str, title: str, **more) -> Callable:
+def plate(number: str, title: str, **more) -> Callable[[Draw], Draw]:
     """Register a function as a figure; see Plate. Raises: ValueError where paper and number are taken."""
-    def register(draw: Callable[[ReportData, Block | None], Picture | None]) -> Callable:
-        made = Plate(number, name, title, draw, **more)
+    def register(draw: Draw) -> Draw:
+        made = Plate(number, title, draw, **more)
         if made.section not in SECTIONS:
             raise ValueError(f"figure {number}: section {made.section!r} is none of {', '.join(SECTIONS)}")
         if (made.paper, number) in _PLATES:
@@ -78,7 +104,7 @@ def plate(number: str, name: str, title: str, **more) -> Callable:
 @cache
 def _load() -> None:
     package = importlib.import_module(__package__)
-    for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+    for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "drawing"):
         importlib.import_module(f"{__package__}.{module}")
 
 
@@ -95,17 +121,6 @@ def _place(made: Plate) -> tuple:
     return made.paper or "", int(digits or 0), 0 if digits else first, made.number
 
 
-ORDER = ("results", "forest", "ranking", "curves", "plane", "popularity", "history")  # of our own; others after them
-
-
-def missing(title: str, what: str) -> Picture:
-    """No picture, and the runs or diagnoses that it needs."""
-    return Picture(f"{title}: no picture; it needs {what}")
-
-
-def blocks_of(made: Plate, material: ReportData) -> Iterator[tuple[Block | None, Picture]]:
-    """Draw a figure of all that it is about."""
-    for block in made.subjects(material):
-        picture = made.draw(material, block)
-        if picture is not None:
-            yield block, picture
+def undiagnosed(what: str, beam: int | None = None) -> str:
+    """Why a figure of diagnoses is not drawn."""
+    return f"it needs diagnoses of {what}{'' if beam is None else f' at beam {beam}'} (`diagnose` makes them)"

@@ -3,105 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from genrec_bench.reporting.figures.base import Picture, plate
-from genrec_bench.reporting.figures.results import MOST_ROWS, seeds_text, smaller, wrapped
-from genrec_bench.reporting.figures.style import image_bytes, own_style
+from genrec_bench.reporting.figures.base import plate
+from genrec_bench.reporting.figures.charts import Axis, Chart, point
+from genrec_bench.reporting.figures.results import MOST_ROWS, seeds_text, smaller
 from genrec_bench.reporting.load import Block, Group, summarise
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.records import RunRecord
 
 CURVE = "valid_ndcg@10"
-LINES = ("-", ":", "-.")  # of a row's variants; a second stage is dashed
-MOST_CURVES = 16  # lines of a panel
-SHADE = 0.6  # opacity of all shades of a panel together
+MOST_CURVES = 12  # lines of a panel
 
 
-@plate("curves", "curves", "Learning curves")
-def curves_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("curves", "Learning curves")
+def curves_figure(material: ReportData, block: Block) -> Chart | None:
     """Validation NDCG@10 by epoch, a panel for the baselines and each backbone; None where nothing has a curve.
 
-    Lines are means over seeds, shaded ± SD where there are several; a row that lacks seeds has a thin line a seed and
-    no mean. A second stage is dashed and drawn after all epochs of the first, from what the epoch reached whose weights
-    it starts from.
+    Lines are means over seeds, shaded ± SD where there are several; a row that lacks seeds has a cross a seed and
+    epoch. A second stage is drawn after all epochs of the first, from what the epoch reached whose weights it starts
+    from.
     """
     known = {r.run_id: curve for g in block.groups for r in g.records if (curve := _curve(r))}
     block, left_out = smaller(block)
     curved = {family: [g for g in groups if any(r.run_id in known for r in g.records)]
               for family, groups in block.families().items()}
     drawn = {family: groups[:MOST_CURVES] for family, groups in curved.items() if groups}
-    left_out += sum(len(groups) for groups in curved.values()) - sum(len(groups) for groups in drawn.values())
+    left_out += sum(map(len, curved.values())) - sum(map(len, drawn.values()))
     if not drawn:
         return None
-    with own_style():
-        labels = {family: [wrapped(g, block, 32) for g in groups] for family, groups in drawn.items()}
-        lines = {family: sum(0.15 * (t.count("\n") + 1) + 0.06 for t in texts) for family, texts in labels.items()}
-        heights = [max(2.4, 0.3 + height) for height in lines.values()]
-        figure = Figure(figsize=(8.6, 0.9 + sum(heights) + 0.45 * len(drawn)), layout="constrained")
-        panels = figure.subplots(len(drawn), 1, sharey=True, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (family, groups) in zip(panels, drawn.items(), strict=True):
-            for place, (label, group) in enumerate(zip(labels[family], groups, strict=True)):
-                variant = sum(g.row is group.row for g in groups[:place])
-                line = "--" if group.row.goes_on else LINES[variant % len(LINES)]
-                parts = [[r] for r in group.records] if block.missing(group) else [group.records]
-                for turn, records in enumerate(parts):
-                    _line(axes, label if turn == 0 else None, block, group, records, known,
-                          material.look[group.row.key], line, min(0.15, SHADE / len(groups)))
-            axes.set_title(family, loc="left", fontweight="bold")
-            axes.set(xlabel="Epoch", ylabel="Validation NDCG@10")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0.0, frameon=False,
-                        handlelength=3.0, labelspacing=0.35)
-        panels[0].set_ylim(bottom=0.0)
-        figure.suptitle(f"{block.name}: validation, item-level", fontsize=11)
-        shown = [g for groups in drawn.values() for g in groups]
-        figure.supxlabel(_note(block, shown, left_out), fontsize=8, color="0.35")
-        return Picture(f"{block.name}: validation NDCG@10 by epoch", image_bytes(figure))
+    points = [p for family, groups in drawn.items() for g in groups for p in _points(family, block, g, known)]
+    shown = [g for groups in drawn.values() for g in groups]
+    return Chart(f"Validation NDCG@10 while training on {block.dataset}", _caption(block, shown, left_out), points,
+                 {CURVE: Axis("Validation NDCG@10")}, {g.name: material.look[g.row.key] for g in shown},
+                 Axis("Epoch", whole=True), shared=False)
 
 
-def _note(block: Block, shown: Sequence[Group], left_out: int) -> str:
-    notes = [f"means over {seeds_text(block)}, as far as all were trained, shaded ± SD" if len(block.seeds) > 1 else
-             seeds_text(block)]
-    if any(block.missing(g) for g in shown):
-        notes[0] += "; thin: single seeds of a row that lacks others"
+def _caption(block: Block, shown: Sequence[Group], left_out: int) -> str:
+    notes = [f"{block.name}: validation, item-level"]
+    notes.append(f"means over {seeds_text(block)}, as far as all were trained, shaded ± SD" if len(block.seeds) > 1 else
+                 seeds_text(block))
     if any(g.row.goes_on for g in shown):
-        notes[0] += "; dashed: a second stage, from the kept epoch of the first"
+        notes.append("a second stage begins after the first, from its kept epoch")
     if left_out:
         notes.append(f"{left_out} rows are not drawn: a panel has at most {MOST_CURVES}, and none of the full grid "
                      f"where a block has more than {MOST_ROWS}")
-    return "\n".join(notes)
+    return "; ".join(notes)
 
 
-def _line(axes: Axes, label: str | None, block: Block, group: Group, records: Sequence[RunRecord],
-          known: Mapping[str, dict[int, float]], look: tuple[str, str], line: str, shade: float) -> None:
-    """Mean and deviation of some seeds over the epochs that all of them have, thin where the row lacks seeds.
-
-    Of two stages the second, after the first.
+def _points(family: str, block: Block, group: Group, known: Mapping[str, dict[int, float]]) -> list[dict[str, Any]]:
+    """Mean and deviation of the seeds over the epochs that all of them have, of two stages the second after the first.
     """
-    color, marker = look
-    curves = [known[r.run_id] for r in records if r.run_id in known]
-    epochs = [e for e in sorted(set().union(*curves)) if all(e in c for c in curves)]
-    values = [summarise([c[e] for c in curves]) for e in epochs]
-    if not epochs:
-        return
-    if group.row.goes_on:
-        starts = [_start(r, known) for r in records]
-        after = [s for s in starts if s is not None]
-        first = max((epochs for epochs, _ in after), default=0)
-        epochs = [first + e for e in epochs]
-        if len(after) == len(starts) and all(value is not None for _, value in after):
-            epochs, values = [first, *epochs], [summarise([value for _, value in after]), *values]
-    means = [v.mean for v in values]
-    whole = not block.missing(group)
-    axes.plot(epochs, means, color=color, linestyle=line, label=label, marker=marker if whole else None, markersize=4.5,
-              markevery=max(1, len(epochs) // 10), linewidth=1.4 if whole else 0.8)
-    if len(curves) > 1:
-        axes.fill_between(epochs, [v.mean - v.sd for v in values], [v.mean + v.sd for v in values], color=color,
-                          alpha=shade, linewidth=0)
+    curves = [known[r.run_id] for r in group.records if r.run_id in known]
+    starts = [s for r in group.records if (s := _start(r, known))] if group.row.goes_on else []
+    first = max((epochs for epochs, _ in starts), default=0)
+    if block.missing(group):
+        return [point(family, CURVE, group.name, "incomplete", first + e, v) for c in curves for e, v in c.items()]
+    values = {first + e: [c[e] for c in curves] for e in sorted(set.intersection(*map(set, curves)))}
+    if starts and len(starts) == len(group.records) and all(value is not None for _, value in starts):
+        values = {first: [value for _, value in starts], **values}
+    return [point(family, CURVE, group.name, "curve", epoch, s.mean, (s.mean - s.sd, s.mean + s.sd) if s.sd else None)
+            for epoch, of in values.items() for s in [summarise(of)]]
 
 
 def _start(record: RunRecord, known: Mapping[str, dict[int, float]]) -> tuple[int, float | None] | None:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from typing import Any
 
 from genrec_bench.analysis import pruning
-from genrec_bench.reporting.figures.base import Picture, plate
-from genrec_bench.reporting.figures.panels import dodged, fewer_seeds, finished, grid, line, undiagnosed, whiskers
-from genrec_bench.reporting.figures.style import PALETTE, broken_label, image_bytes, own_style
+from genrec_bench.reporting.figures.base import plate, undiagnosed
+from genrec_bench.reporting.figures.charts import Axis, Chart, point
+from genrec_bench.reporting.figures.diagnosed import fewer_seeds, line, looks_of
+from genrec_bench.reporting.figures.style import look
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.pruning import CAUSES, Diagnosed, Searched
 from genrec_bench.reporting.report_data import ReportData
 
-# What BEAR says of a language model that writes titles, B = 10: the lost shares stand in the text to Figure 4, without
-# their K; the share with a violation in the text to Figure 4; the average change of the lost share, of which it is not
-# said whether it is relative, in the text to Figure 6.
-PRINTED_LOST = {"Book": 0.8828, "Toy": 0.8439}
-PRINTED_CAUSE = 0.70
+# What BEAR says of a language model that writes titles, B = 10: the lost shares and the share with a violation stand in
+# the text to Figure 4, without K; the average change of the lost share in the text to Figure 6.
+PRINTED_CAUSES = ("Printed, of a language model that writes titles: lost 88.28 % (Book) and 84.39 % (Toy), where K is "
+                  "not said, and over 70 % of these with such a token in all settings")
 PRINTED_CHANGE = "-24.86 %"
 BEAR = {"paper": "bear", "objectives": ("bear",), "section": "pruning"}
+VOCABULARIES = {"flat": "whole vocabulary", "trie": "valid tokens"}
+REST = "another reason"
 
 
 def _sft_and_bear(found: Searched, *between: str) -> dict[str, list[Diagnosed]]:
@@ -33,142 +32,91 @@ def _sft_and_bear(found: Searched, *between: str) -> dict[str, list[Diagnosed]]:
     return {f: same for f, same in rows.items() if found.reference(f) and found.named(f, "bear")}
 
 
-@plate("3", "bear-accuracy", "BEAR, Figure 3", **BEAR)
-def accuracy_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("3", "Quality and loss by beam search, SFT and BEAR", **BEAR)
+def accuracy_figure(material: ReportData, block: Block) -> Chart | str | None:
     """NDCG@10 and the lost share at beam 10, SFT and BEAR (BEAR, 3)."""
-    found, look, title = material.searched[block.name], material.look, "BEAR, Figure 3"
+    found = material.searched[block.name]
     if found is None:
         return None
-    beam = CAUSES[0]
-    families = _sft_and_bear(found)
+    beam, families = CAUSES[0], _sft_and_bear(found)
     if beam not in found.beams or not families:
-        return undiagnosed(title, "SFT and BEAR on one backbone", beam)
-    with own_style():
-        figure = Figure(figsize=(8.6, 1.1 + sum(0.45 * len(rows) + 0.5 for rows in families.values())),
-                        layout="constrained")
-        panels = figure.subplots(len(families), 2, squeeze=False, sharex="col",
-                                 height_ratios=[len(rows) + 0.5 for rows in families.values()])
-        for line, (family, rows) in zip(panels, families.items(), strict=True):
-            for place, row in enumerate(rows):
-                color, marker = look[row.row.key]
-                for axes, e in zip(line, (row.estimate(pruning.beam_metric, metric="ndcg", k=10, beam=beam),
-                                          row.estimate(pruning.pruning_rate, k=10, beam=beam)), strict=True):
-                    if e.n:
-                        axes.errorbar([e.value], [place], xerr=whiskers([e]), color=color, marker=marker, capsize=3)
-            line[0].set_yticks(range(len(rows)), [broken_label(r.name) for r in rows])
-            line[1].set_yticks(range(len(rows)), [])
-            line[0].set_title(family, loc="left", fontweight="bold")
-            for axes in line:
-                axes.set_ylim(len(rows) - 0.5, -0.5)
-        for axes in panels[-1]:
-            axes.set_xlim(-0.02 * axes.get_xlim()[1], 1.04 * axes.get_xlim()[1])
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-        for axes in panels[:-1].flat:
-            axes.tick_params(labelbottom=True)
-        panels[-1][0].set_xlabel("NDCG@10 (fraction, ID-level)")
-        panels[-1][1].set_xlabel("Lost of the exact top 10 (PR@10)")
-        panels[-1][1].xaxis.set_major_formatter(PercentFormatter(1.0))
-        figure.suptitle(f"{found.block.name}: beam {beam}", fontsize=11)
-        text = (f"{found.block.name}: NDCG@10 and the lost share at beam {beam}, after {title}; 95 % intervals. The "
-                "values of the paper's figure are not in its text")
-        return Picture(text + fewer_seeds(found, families), image_bytes(figure))
+        return undiagnosed("SFT and BEAR on one backbone", beam)
+    points = [point(family, quantity, row.name, "mean", row.name, e.value, e)
+              for family, rows in families.items() for row in rows
+              for quantity, e in (("ndcg@10", row.estimate(pruning.beam_metric, metric="ndcg", k=10, beam=beam)),
+                                  ("lost", row.estimate(pruning.pruning_rate, k=10, beam=beam))) if e.n]
+    caption = (f"{block.name}: NDCG@10 (ID-level) and the share of the exact top 10 that beam {beam} loses (PR@10), "
+               "after BEAR's Figure 3; 95 % intervals. The values of the paper's figure are not in its text")
+    return Chart(f"What BEAR changes in quality and in what the beam loses on {block.dataset}",
+                 caption + fewer_seeds(found, families), points,
+                 {"ndcg@10": Axis("NDCG@10"), "lost": Axis("Lost of the exact top 10", percent=True)},
+                 looks_of(material.look, families), legend=False, fewest=2)
 
 
-@plate("4", "bear-causes", "BEAR, Figure 4", **BEAR)
-def causes_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("4", "Why the beam loses targets", **BEAR)
+def causes_figure(material: ReportData, block: Block) -> Chart | str | None:
     """The lost share of SFT split by cause, and the share with a violation (BEAR, 4)."""
-    found, title = material.searched[block.name], "BEAR, Figure 4"
+    found = material.searched[block.name]
     if found is None:
         return None
     beam, tops = CAUSES
-    families = {f: [row] for f in found.families() if (row := found.reference(f))}
+    families = {f: row for f in found.families() if (row := found.reference(f))}
     if beam not in found.beams or not families:
-        return undiagnosed(title, "SFT", beam)
-    with own_style():
-        figure, panels = grid(found, families, [2.9, 2.3])
-        for (above, below), (row,) in zip(zip(*panels, strict=True), families.values(), strict=True):
-            for place, k in enumerate(tops):
-                for turn, (vocabulary, color) in enumerate((("flat", PALETTE[3]), ("trie", PALETTE[0]))):
-                    _cause_bars(above, below, row, k, place + 0.34 * turn - 0.32, vocabulary, color)
-            for turn, value in enumerate(PRINTED_LOST.values()):
-                above.plot([len(tops) - 0.25], [value], marker="Ds"[turn], color="0.2", markerfacecolor="none",
-                           linestyle="none", clip_on=False)
-            below.axhline(PRINTED_CAUSE, color="0.2", linestyle="--", linewidth=1.0)
-            for axes in (above, below):
-                axes.set(ylim=(-0.03, 1.05), xlim=(-0.6, len(tops) + 0.15))
-                axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-                axes.grid(axis="x", visible=False)
-            below.set_xticks([*(p - 0.15 for p in range(len(tops))), len(tops) - 0.25],
-                             [*(f"K = {k}" for k in tops), "printed"])
-        _cause_legend(panels[0][0])
-        panels[0][0].set_ylabel(f"Lost of the exact\ntop K, beam {beam}")
-        panels[1][0].set_ylabel("Of these: with\nsuch a token")
-        return finished(found, figure, panels, f"targets of the exact top K that beam {beam} loses under "
-                         f"cross-entropy, split by whether some token is not among the {beam} likeliest at its own "
-                         f"prefix, after {title}; 95 % intervals. Printed: a language model that writes titles, lost "
-                         "88.28 % (Book) and 84.39 % (Toy) in the text, where K is not said, and over 70 % with such a "
-                         "token in all settings", families)
+        return undiagnosed("SFT", beam)
+    points = [p for family, row in families.items() for place, k in enumerate(tops)
+              for p in _causes(family, row, place, k, beam)]
+    caption = (f"{block.name}: targets of the exact top K that beam {beam} loses under cross-entropy, after BEAR's "
+               f"Figure 4; coloured: some token is not among the {beam} likeliest of the whole vocabulary at its own "
+               "prefix; below, the share of the lost ones for which that is so, among the whole vocabulary or valid "
+               f"tokens alone; 95 % intervals. {PRINTED_CAUSES}")
+    names = (*VOCABULARIES.values(), REST)
+    return Chart(f"Why beam search loses targets that the model ranks high, on {block.dataset}",
+                 caption + fewer_seeds(found, {f: [row] for f, row in families.items()}), points,
+                 {"lost": Axis("Lost of the exact top K", percent=True),
+                  "cause": Axis(f"Of these, with a token below {beam}", percent=True)},
+                 {name: look(name) for name in names},
+                 Axis("", ticks={float(place): f"K = {k}" for place, k in enumerate(tops)}), fewest=1, dodge=0.08,
+                 heights={"cause": 0.8})
 
 
-def _cause_bars(above: Axes, below: Axes, row: Diagnosed, k: int, place: float, vocabulary: str, color: str) -> None:
-    """A bar of the lost share in two parts with its number, and the share of one part below it."""
-    beam = CAUSES[0]
+def _causes(family: str, row: Diagnosed, place: int, k: int, beam: int) -> list[dict[str, Any]]:
+    """A bar of the lost share in two parts with its interval, and below the share of the causes."""
     lost = row.estimate(pruning.pruning_rate, k=k, beam=beam)
-    cause = row.estimate(pruning.violation_share, k=k, beam=beam, vocabulary=vocabulary)
+    causes = {name: row.estimate(pruning.violation_share, k=k, beam=beam, vocabulary=vocabulary)
+              for vocabulary, name in VOCABULARIES.items()}
     if not lost.n:
-        return
-    part = lost.value * cause.value if cause.n else 0.0
-    above.bar([place], [part], width=0.3, color=color, linewidth=0)
-    above.bar([place], [lost.value - part], bottom=[part], width=0.3, color="0.75", linewidth=0)
-    above.errorbar([place], [lost.value], yerr=whiskers([lost]), fmt="none", ecolor="0.1", capsize=3)
-    if vocabulary == "flat":
-        above.annotate(f"{100 * lost.value:.1f} %\nof {lost.n:,}", (place + 0.17, lost.high), xytext=(0, 5),
-                       textcoords="offset points", ha="center", va="bottom", fontsize=7.5,
-                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
-    if cause.n:
-        below.errorbar([place], [cause.value], yerr=whiskers([cause]), color=color, capsize=3,
-                       marker="o" if vocabulary == "flat" else "^")
+        return []
+    first, at = VOCABULARIES["flat"], float(place)
+    part = lost.value * causes[first].value if causes[first].n else 0.0
+    return [point(family, "lost", first, "bar", at, part, (0.0, None)),
+            point(family, "lost", REST, "bar", at, lost.value, (part, None)),
+            point(family, "lost", REST, "whisker", at, lost.value, lost, note=f"of {lost.n}"),
+            *(point(family, "cause", name, "mean", at, e.value, e) for name, e in causes.items() if e.n)]
 
 
-def _cause_legend(axes: Axes) -> None:
-    axes.bar([0], [0], color=PALETTE[3], label=f"token outside {CAUSES[0]}, whole vocabulary")
-    axes.bar([0], [0], color=PALETTE[0], label=f"token outside {CAUSES[0]}, valid tokens")
-    axes.bar([0], [0], color="0.75", label="the rest")
-    for marker, name in zip("Ds", PRINTED_LOST, strict=True):
-        axes.plot([], [], marker=marker, color="0.2", markerfacecolor="none", linestyle="none",
-                  label=f"printed ({name})")
-    axes.plot([], [], color="0.2", linestyle="--", label="printed: over 70 % (Book, Toy)")
-
-
-@plate("6", "bear-rates", "BEAR, Figure 6", **BEAR)
-def rates_figure(material: ReportData, block: Block) -> Picture | None:
+@plate("6", "What the beam loses under SFT, MSL and BEAR", **BEAR)
+def rates_figure(material: ReportData, block: Block) -> Chart | str | None:
     """The lost share at beam 10 for K = 5 and 10: SFT, MSL and BEAR (BEAR, 6)."""
-    found, look, title = material.searched[block.name], material.look, "BEAR, Figure 6"
+    found = material.searched[block.name]
     if found is None:
         return None
-    beam, tops = CAUSES
-    families = _sft_and_bear(found, "msl")
+    (beam, tops), families = CAUSES, _sft_and_bear(found, "msl")
     if beam not in found.beams or not families:
-        return undiagnosed(title, "SFT and BEAR on one backbone", beam)
-    with own_style():
-        figure, panels = grid(found, families, [3.0])
-        for axes, rows in zip(panels[0], families.values(), strict=True):
-            for turn, row in enumerate(rows):
-                rates = [row.estimate(pruning.pruning_rate, k=k, beam=beam) for k in tops]
-                places = dodged(range(len(tops)), turn, len(rows), 0.13)
-                line(axes, places, rates, row, look, line="none")
-            axes.set_xticks(range(len(tops)), [f"K = {k}" for k in tops])
-            axes.set(xlim=(-0.5, len(tops) - 0.5))
-            axes.grid(axis="x", visible=False)
-        panels[0][0].set_ylabel(f"Lost of the exact top K\nat beam {beam} (PR@K)")
-        panels[0][0].set_ylim(bottom=-0.02 * panels[0][0].get_ylim()[1])
-        panels[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
-        text = (f"lost share at beam {beam}, after {title}; 95 % intervals. Printed: {PRINTED_CHANGE} on average from "
-                f"SFT to BEAR, relative or in points is not said. {_changes(found, families, tops, beam)}")
-        absent = [f for f in families if not found.named(f, "msl")]
-        if absent:
-            text += f" MSL has no diagnosis on {' and '.join(absent)}."
-        return finished(found, figure, panels, text.rstrip(" ."), families)
+        return undiagnosed("SFT and BEAR on one backbone", beam)
+    points = [p for family, rows in families.items() for row in rows for p in line(
+        family, "lost", row, map(float, range(len(tops))),
+        [row.estimate(pruning.pruning_rate, k=k, beam=beam) for k in tops])]
+    caption = (f"{block.name}: share of the exact top K that beam {beam} loses (PR@K), after BEAR's Figure 6; 95 % "
+               f"intervals. Printed: {PRINTED_CHANGE} on average from SFT to BEAR, relative or in points is not said. "
+               f"{_changes(found, families, tops, beam)}")
+    absent = [f for f in families if not found.named(f, "msl")]
+    if absent:
+        caption += f" MSL has no diagnosis on {' and '.join(absent)}."
+    return Chart(f"What beam search loses under each objective on {block.dataset}",
+                 caption.rstrip(" .") + fewer_seeds(found, families), points,
+                 {"lost": Axis(f"Lost of the exact top K\nat beam {beam}", percent=True)},
+                 looks_of(material.look, families),
+                 Axis("", ticks={float(place): f"K = {k}" for place, k in enumerate(tops)}), fewest=2, dodge=0.07)
 
 
 def _changes(found: Searched, families: Mapping[str, Sequence[Diagnosed]], tops: Sequence[int], beam: int) -> str:

@@ -8,19 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.significance import compare_values
 from genrec_bench.reporting.families import UNTESTED
-from genrec_bench.reporting.figures.base import Picture, missing
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import PARTS, Row
 
 RESAMPLES = 500  # of an interval that is only looked at
 INTERVAL = "differences with 95 % intervals, paired by user, over seeds and users"
-SPREAD = "small dots: one seed each; large: mean ± 1 SD over seeds"
 
 
 def group_of(block: Block, rows: Iterable[Row]) -> Group | None:
@@ -43,14 +40,19 @@ def lacking(block: Block, wanted: Iterable[Sequence[Row]]) -> list[str]:
     return [rows[0].label for rows in wanted if complete(block, rows) is None]
 
 
-def needed(material: ReportData, block: Block, title: str, labels: Sequence[str]) -> Picture | None:
-    """No picture, with the rows that have no complete runs and how to run one; None where the runs mean nothing."""
+def needed(material: ReportData, block: Block, labels: Sequence[str]) -> str | None:
+    """The rows that have no complete runs and how to run one; None where the runs mean nothing."""
     if block.profile in UNTESTED or not labels:
         return None
     words = ["python", "benchmark.py", "run", "--suite", material.suite.name, "--datasets",
              block.config["dataset"]["name"], "--profile", block.profile, "--row", labels[0]]
     more = ", and so on for each" if len(labels) > 1 else ""
-    return missing(title, f"complete runs of {listed(labels)} (`{shlex.join(words)}`{more})")
+    return f"it needs complete runs of {listed(labels)} (`{shlex.join(words)}`{more})"
+
+
+def counted(group: Group, block: Block) -> str:
+    """A row's name with the number of its seeds where some are missing."""
+    return f"{group.name} ({len(group.seeds)} of {len(block.seeds)} seeds)" if block.missing(group) else group.name
 
 
 def not_drawn(labels: Sequence[str]) -> str:
@@ -126,23 +128,3 @@ def geometric(values: Sequence[float]) -> tuple[float, float, float]:
     logs = [math.log(v) for v in values]
     mean, spread = fmean(logs), stdev(logs) if len(logs) > 1 else 0.0
     return math.exp(mean), math.exp(mean - spread), math.exp(mean + spread)
-
-
-def dots(axes: Axes, place: float, values: Sequence[float], look: tuple[str, str], whole: bool,
-         upright: bool = False) -> None:
-    """A dot a seed, and their mean ± SD where all seeds are there; hollow dots alone where some are missing.
-
-    upright: the values run along the y-axis; else along the x-axis, with the dots below the mean.
-    """
-    color, marker = look
-    if not values:
-        return
-    face = {"color": color, "alpha": 0.6, "linewidths": 0} if whole else {"facecolors": "none", "edgecolors": color}
-    if len(values) > 1 or not whole:
-        at = [place if upright else place + 0.24] * len(values)
-        axes.scatter(*((at, values) if upright else (values, at)), s=10 if whole else 16, zorder=3, **face)
-    if whole:
-        spread = [stdev(values)] if len(values) > 1 else None
-        centre = ([place], [fmean(values)]) if upright else ([fmean(values)], [place])
-        axes.errorbar(*centre, **{"yerr" if upright else "xerr": spread}, color=color, marker=marker, markersize=6.0,
-                      ecolor=color if upright else "0.1", elinewidth=1.0, capsize=3.0, linestyle="none", zorder=4)

@@ -1,41 +1,42 @@
-"""How every figure looks: colours and markers of methods, labels, and bytes that are equal for equal records."""
+"""How every figure looks: styles of methods from `styles.toml`, and bytes that are equal for equal records."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections import Counter
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import matplotlib
-from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from genrec_bench.reporting.load import Block
-from genrec_bench.reporting.rows import objective_of
+from genrec_bench.reporting.rows import Row, objective_of
 
-DPI = 120
-ROW = 0.42  # inches of a method with a label of one or two lines
-# DejaVu Sans comes with matplotlib. Text in SVG stays text, to be searched and edited; a viewer without the font takes
-# the next one.
-FONTS = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]
-STYLE = {"svg.hashsalt": "genrec-bench", "svg.fonttype": "none", "font.family": "sans-serif",
-         "font.sans-serif": FONTS, "font.size": 9.0, "axes.titlesize": 10.0,
-         "axes.labelsize": 9.0, "legend.fontsize": 8.5, "figure.facecolor": "white", "savefig.facecolor": "white"}
-# The palette "colorblind" of seaborn 0.13; as the colours below, safe for the colour-blind.
-PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
-# An objective has the same colour in every figure and on every backbone; baselines are grey, and markers tell rows of
-# one colour apart.
-BASELINES = {"item_knn": ("0.2", "o"), "popularity": ("0.6", "P"), "sasrec": ("0.45", "s"), "bert4rec": ("0.6", "D")}
-GREYS = ("0.3", "0.5", "0.7")  # of other baselines
-COLORS = {"cross_entropy": PALETTE[0], "msl": PALETTE[1], "s_dpo": PALETTE[2], "apao pairwise": PALETTE[3],
-          "apao pointwise": PALETTE[4], "dpo": PALETTE[5], "dmpo": PALETTE[9], "bear": "#332288",
-          "bear_beam": "#999933"}
-OTHER_COLORS = ("#882255", "#44aa99", PALETTE[7])
-MARKERS = "osD^vPX<>*"
+STYLES = Path(__file__).with_name("styles.toml")
+COLUMN, TEXT = 3.3, 7.0  # inches of a column and of the text of a page
+SMALLEST = 7.0  # points of the smallest type at these widths
+# DejaVu Sans comes with matplotlib. Text in SVG stays text, to be searched and edited; PDF has TrueType fonts inside,
+# as publishers ask for.
+SETTINGS = {"svg.hashsalt": "genrec-bench", "svg.fonttype": "none", "pdf.fonttype": 42, "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"], "font.size": SMALLEST,
+            "axes.titlesize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+            "axes.labelsize": SMALLEST, "xtick.labelsize": SMALLEST, "ytick.labelsize": SMALLEST,
+            "legend.fontsize": SMALLEST, "figure.titlesize": 8.0, "lines.linewidth": 1.1, "lines.markersize": 4.2,
+            "axes.grid": True, "grid.color": "0.9", "grid.linewidth": 0.5, "axes.axisbelow": True,
+            "axes.edgecolor": "0.5", "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+            "xtick.major.size": 2.0, "ytick.major.size": 2.0, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+            "legend.frameon": False, "legend.handlelength": 2.8, "legend.columnspacing": 1.2,
+            "legend.labelspacing": 0.35, "savefig.dpi": 200}
+METADATA = {"png": {"metadata": {"Software": None}}, "svg": {"metadata": {"Date": None, "Creator": None}},
+            "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}}
+Look = tuple[str, str, tuple[float, ...]]  # colour, marker, dashes
 
 
 @contextmanager
@@ -43,25 +44,62 @@ def own_style() -> Iterator[None]:
     """Our own style whatever the user's matplotlib settings are; they are as before afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**style.library["seaborn-v0_8-whitegrid"], **STYLE})
+        matplotlib.rcParams.update(SETTINGS)
         yield
 
 
-def looks(blocks: Sequence[Block]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every method of a report, by row key: the objective's colour, a marker of its own."""
+@cache
+def styles() -> dict[str, Any]:
+    """The file of styles."""
+    return tomllib.loads(STYLES.read_text(encoding="utf-8"))
+
+
+def look(name: str) -> Look:
+    """The style of what is no method, such as a verdict."""
+    return _look(styles()["other"][name])
+
+
+def looks(blocks: Sequence[Block]) -> dict[str, Look]:
+    """The style of every row of a report, by row key; no two rows of one backbone, and no two baselines, share one."""
     rows = {g.row.key: g.row for b in blocks for g in b.groups}
-    others = sorted({objective_of(row) for row in rows.values() if row.backbone} - set(COLORS))
-    colors = {**COLORS, **dict(zip(others, cycle(OTHER_COLORS)))}
-    places = {name: place for place, name in enumerate(colors)}  # no two objectives of one look by colour alone
-    turns: Counter[tuple[str | None, str]] = Counter()
-    result = {}
+    every = styles()
+    unknown = sorted({kind for part, kind in map(_kind, rows.values()) if kind not in every[part]})
+    more = {kind: {"color": color, "marker": "o", "dashes": []}
+            for kind, color in zip(unknown, cycle(every["variants"]["colors"]))}
+    names: dict[str, list[str]] = {}  # of each kind, in order: equal ones on two backbones look the same
+    found = {}
     for key, row in rows.items():
-        turn = turns[row.backbone, objective_of(row)]
-        turns[row.backbone, objective_of(row)] += 1
-        marker = MARKERS[(places.get(objective_of(row), 0) + turn) % len(MARKERS)]
-        result[key] = (colors[objective_of(row)], marker) if row.backbone else \
-            BASELINES.get(row.baseline, (GREYS[turn % len(GREYS)], marker))
-    return result
+        part, kind = _kind(row)
+        name = (row.label or key).removeprefix(f"{row.spelling} + ")
+        turns = names.setdefault(kind, [])
+        turns += [name] * (name not in turns)
+        found[key] = _variant(every[part].get(kind) or more[kind], turns.index(name))
+    return found
+
+
+def _kind(row: Row) -> tuple[str, str]:
+    """The table of `styles.toml` and the name in it that a row goes by."""
+    if row.baseline:
+        return "baseline", row.baseline
+    stages = " > ".join(" ".join(stage) for stage in row.stages)
+    return "objective", stages if stages in styles()["objective"] else objective_of(row)
+
+
+def _variant(own: dict[str, Any], turn: int) -> Look:
+    """The kind's own style, or for its second and further rows one with another marker and other dashes."""
+    if not turn:
+        return _look(own)
+    place, every = turn - 1, styles()["variants"]
+    markers = [m for m in every["markers"] if m != own["marker"]]
+    dashes = [d for d in every["dashes"] if d != own["dashes"]]  # both change until one list ends, then in other pairs
+    shade, colour = (to_rgb(c) for c in (every["shades"][place % len(every["shades"])], own["color"]))
+    mixed = to_hex([(1 - every["share"]) * c + every["share"] * s for c, s in zip(colour, shade, strict=True)])
+    return _look({"color": mixed, "marker": markers[place % len(markers)],
+                  "dashes": dashes[(place + place // len(markers)) % len(dashes)]})
+
+
+def _look(entry: dict[str, Any]) -> Look:
+    return entry["color"], entry["marker"], tuple(entry["dashes"])
 
 
 def broken_label(label: str, width: int = 32) -> str:
@@ -73,8 +111,10 @@ def broken_label(label: str, width: int = 32) -> str:
     return "\n".join(short for line in lines for short in textwrap.wrap(line, width, break_on_hyphens=False))
 
 
-def image_bytes(figure: Figure) -> dict[str, bytes]:
-    """The figure as "png" and "svg", without date, creator or version in the files."""
+def image_bytes(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
+    """The figure in some formats, without date, creator or version in the files."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     # the layout's solver differs in the last bits from process to process, and SVG names clips by a hash of them
     figure.get_layout_engine().execute(figure)
@@ -82,9 +122,8 @@ def image_bytes(figure: Figure) -> dict[str, bytes]:
     for axes in figure.axes:
         axes.set_position([round(float(edge), 5) for edge in axes.get_position().bounds])
     result = {}
-    for kind, more in (("png", {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 1}}),
-                       ("svg", {"metadata": {"Date": None, "Creator": None}})):
+    for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=DPI, **more)
+        figure.savefig(buffer, format=kind, **METADATA[kind])
         result[kind] = buffer.getvalue()
     return result
