@@ -23,7 +23,7 @@ from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
-from genrec_bench.reporting.papers import Claim, Paper
+from genrec_bench.reporting.papers import Claim, Paper, load_paper, paper_names
 from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
 from genrec_bench.reporting.rendering import render
@@ -231,6 +231,26 @@ def section(paper: Paper, material: ReportData | None, pages: Pages | None = Non
               "Floor, %"]
     return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH,
                   table=pipe(header, lines, numeric_from=6) if lines else "")
+
+
+def lines(materials: Sequence[ReportData]) -> list[dict[str, Any]]:
+    """The claims that some suites measure, as texts for `html.html_page`: a line a measured pair, or why there is none.
+    """
+    measured = [(paper, m) for paper in map(load_paper, paper_names()) for m in materials
+                if paper.measured_by == m.suite.name]
+    return [_line(paper, same) for paper, m in measured for same in _telling(evidence(paper, m))]
+
+
+def _line(paper: Paper, same: Sequence[Evidence]) -> dict[str, Any]:
+    one = same[0]
+    quantity, size, ours, _, said, detectable, _ = _cells(same)
+    estimate, _, interval = ours.partition(" [")
+    unit = " %" if one.found else ""
+    place = one.found and {"data": ", ".join(o.block.dataset for o in same), "seeds": one.found.seeds,
+                           "profile": one.block.profile + " (decides nothing)" * bool(undecided(one.block.profile))}
+    return {"claim": one.claim.text, "about": f"{paper.short}, {one.claim.place}. {quantity}. Paper: {size}",
+            "answer": said, "estimate": estimate + unit, "interval": f"[{interval}" if interval else DASH,
+            "minimum_detectable": detectable + unit, **(place or dict.fromkeys(("data", "profile", "seeds")))}
 
 
 def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:

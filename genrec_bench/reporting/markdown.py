@@ -50,10 +50,19 @@ class Source:
     drawn: bool = True
     reports: Path | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _materials: dict[str, ReportData] = field(default_factory=dict, repr=False, compare=False)
 
     def material(self, suite: Suite) -> ReportData:
-        """What a suite's report is made from."""
-        return ReportData.of(with_baselines(suite, self.runs), self.runs, self.results, self.overrides)
+        """What a suite's report is made from, made once."""
+        if suite.name not in self._materials:
+            self._materials[suite.name] = ReportData.of(with_baselines(suite, self.runs), self.runs, self.results,
+                                                        self.overrides)
+        return self._materials[suite.name]
+
+    def materials(self, suite_name: str) -> list[ReportData]:
+        """The same of a suite, or of each that it includes, where there are any runs."""
+        names = load_suite(suite_name, self.suites).includes or (suite_name,)
+        return [m for name in names if (m := self.material(load_suite(name, self.suites))).blocks]
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -228,8 +237,7 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
     Raises: UserError for a key that no suite has, naming the nearest.
     """
     suite = load_suite(suite_name, source.suites)
-    names = suite.includes or (suite_name,)
-    materials = [m for m in (source.material(load_suite(name, source.suites)) for name in names) if m.blocks]
+    materials = source.materials(suite_name)
     offered: dict[str, list[Callable[[Pages], list[str]]]] = {}
     for material in materials:
         for plate in plates(material.suite):
