@@ -77,16 +77,15 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
 def _result(material: ReportData, block: Block) -> dict[str, Any]:
     """The table of one block, with what stands around it. Rows of wider grids than the core are in the appendix."""
     core = [g for g in block.groups if g.row.grid == "core"] or list(block.groups)
-    wanted = [row for row in material.suite.rows if row.grid == "core"]
-    whole = len(core) >= len(wanted) and not any(map(block.missing, core))
     backbones = {g.row.backbone for g in core}
-    best = whole or all(r.baseline or r.backbone not in backbones or any(g.row is r for g in core) for r in wanted)
+    lacking = [r for r in material.suite.rows if r.grid == "core" and (r.baseline or r.backbone in backbones)
+               and not any(g.row is r and not block.missing(g) for g in core)]
     differences = _differences(material, block, core)
     units = cost.of_cross_entropy(block, cost.POSITIONS)
     found = material.searched[block.name]
     columns: dict[str, list[str]] = {
         "Method": [g.label for g in core], "n": [tables.seeds_cell(block, g) for g in core],
-        **{_short(m): _means(block, core, m, best) for m in SHOWN if any(g.values(m) for g in core)},
+        **{_short(m): _means(block, core, m, not lacking) for m in SHOWN if any(g.values(m) for g in core)},
         "Difference, %": [differences.get(g.label, DASH) for g in core],
         "PR@20, %": [pruning.rate(found, g).replace(" %", "") for g in core],
         "Cost": [number(None if not units[g] or (w := g.mean(cost.POSITIONS)) is None else w / units[g], 2)
@@ -96,8 +95,7 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
     shown = {name: [cell or DASH for cell in cells] for name, cells in columns.items()
              if any(cell not in ("", DASH) for cell in cells)}
     return {"name": block.name, "columns": list(shown), "table": pipe(list(shown), zip(*shown.values(), strict=True)),
-            "note": tables.missing_note(block), "best": best, "left": len(block.groups) - len(core),
-            "absent": sum(not any(g.row is r for g in core) for r in wanted)}
+            "note": tables.missing_note(block), "left": len(block.groups) - len(core), "lacking": len(lacking)}
 
 
 def _short(metric: str) -> str:

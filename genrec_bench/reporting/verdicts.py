@@ -58,7 +58,10 @@ def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
     theirs = [(t, found) for t in tests if (found := _theirs(t)) is not None]
     return {"tests": tests, "table": _table(tests, paper) if tests else "", "across": _across(tests),
             "untested": [(one.family.name, one.profile) for one in families if not one.tests],
-            "absent": [(one.family.name, one.profile, _absent(one)) for one in families if one.absent],
+            "absent": [(one.family.name, one.profile, _absent(one)) for one in families
+                       if one.absent and not _unrun(one)],
+            "unrun": {profile: [one.family.name for one in families if one.profile == profile and _unrun(one)]
+                      for profile in dict.fromkeys(one.profile for one in families if _unrun(one))},
             "seeds": sorted({t.comparison.n_seeds for t in tests}), "theirs": len(theirs), "alpha": ALPHA,
             "theirs_found": sum(found.p_value <= ALPHA for _, found in theirs),
             "ours_found": sum(t.verdict is not None for t, _ in theirs)}
@@ -100,6 +103,11 @@ def _across(tests: Sequence[Test]) -> str:
     header = ["Comparison", "Profile", "Data sets", f"Mean difference, % [{LEVEL:.0%}]", "Least to most, %", "Better",
               "Worse", NOTHING.capitalize()]
     return pipe(header, rows, numeric_from=2) if rows else ""
+
+
+def _unrun(one: Tested) -> bool:
+    """Whether no row of a family has been run on any of its data."""
+    return not one.tests and all(what == "no run" for _, what in one.absent)
 
 
 def _absent(one: Tested) -> list[tuple[str, str]]:
