@@ -153,7 +153,6 @@ def test_an_objective_has_one_colour_and_a_row_one_look(block):
         assert look[f"TIGER + {name}"] == look[f"Llama + {name}"]
     for groups in block.families().values():
         assert len({look[g.label] for g in groups}) == len(groups)
-    assert look["TIGER + CE → CE"][0] == look["TIGER + cross-entropy"][0]
 
 
 def test_a_second_stage_is_drawn_after_the_first(block):

@@ -351,6 +351,7 @@ def _figure(blocks: Blocks) -> dict[str, bytes] | None:
                 points.append(point(panel, "difference", ZERO, "level", at, 0.0))
             points.append(point(panel, "difference", OUTCOMES[pair.verdict], "mean", at, c.difference, c.interval,
                                 note=_p(pair.p_holm)))
-    return points and Chart("Differences to stored methods, with 95% intervals and p (Holm)", "", points,
-                            {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS,
-                            shared=False).images(("png", "svg"))
+    if not points:
+        return None
+    return Chart("Differences to stored methods, with 95% intervals and p (Holm)", "", points,
+                 {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS, shared=False).images(("png", "svg"))

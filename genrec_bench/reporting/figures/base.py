@@ -91,7 +91,7 @@ _PLATES: dict[tuple[str | None, str], Plate] = {}
 def plate(number: str, title: str, **more) -> Callable[[Draw], Draw]:
     """Register a function as a figure; see Plate. Raises: ValueError where paper and number are taken."""
     def register(draw: Draw) -> Draw:
-        made = Plate(number, title, draw, **more)
+        made = Plate(number, f"Figure {number}: {title}" if more.get("paper") else title, draw, **more)
         if made.section not in SECTIONS:
             raise ValueError(f"figure {number}: section {made.section!r} is none of {', '.join(SECTIONS)}")
         if (made.paper, number) in _PLATES:

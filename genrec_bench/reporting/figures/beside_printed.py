@@ -30,4 +30,4 @@ def beside_printed_figure(material: ReportData, block: Block | None = None) -> C
                  "NDCG@10 of the training-free row that is best in validation, the history kept as in the papers or "
                  "taken out, with 95 % interval over users; the printed rows have none", points,
                  {"ndcg@10": Axis("NDCG@10")},
-                 {**{name: look(name) for name in POLICIES}, PRINTED: (*look("reference")[:1], "D", ())})
+                 {**{name: look(name) for name in POLICIES}, PRINTED: (*look("reference")[:1], "D", ())}, fewest=2)

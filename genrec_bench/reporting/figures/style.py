@@ -64,8 +64,8 @@ def looks(blocks: Sequence[Block]) -> dict[str, Look]:
     rows = {g.row.key: g.row for b in blocks for g in b.groups}
     every = styles()
     unknown = sorted({kind for part, kind in map(_kind, rows.values()) if kind not in every[part]})
-    more = {kind: {"color": color, "marker": "o", "dashes": []}
-            for kind, color in zip(unknown, cycle(every["variants"]["colors"]))}
+    more = {kind: {"color": color, "marker": marker, "dashes": dashes} for kind, color, marker, dashes in
+            zip(unknown, *(cycle(every["variants"][part]) for part in ("colors", "markers", "dashes")))}
     names: dict[str, list[str]] = {}  # of each kind, in order: equal ones on two backbones look the same
     found = {}
     for key, row in rows.items():
