@@ -353,5 +353,6 @@ def _figure(blocks: Blocks) -> dict[str, bytes] | None:
                                 note=_p(pair.p_holm)))
     if not points:
         return None
-    return Chart("Differences to stored methods, with 95% intervals and p (Holm)", "", points,
-                 {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS, shared=False).images(("png", "svg"))
+    chart = Chart("Differences to stored methods, with 95% intervals and p (Holm)", "", points,
+                  {"difference": Axis("Difference in NDCG@10, new minus stored")}, LOOKS, shared=False)
+    return chart.images(("png", "svg"))
