@@ -34,7 +34,7 @@ WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's 
 PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours
 NAMES = {"pruning_rate": "PR@{k}, beam {beam}", "violation_share": "share of the lost at beam {beam}",
          "retention": "share of the exact top in beam {beam}", "prefix_growth": "last gain - first, beam {beam}",
-         "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "seconds an epoch"}
+         "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "processor time an epoch"}
 HEADER = ("claim", "place", "block", "profile", "method", "against", "quantity", "seeds", "claimed", "least", "most",
           "value", "low", "high", "minimum_detectable", "noise_floor", "answer", "why_not")
 
