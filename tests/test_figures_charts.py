@@ -61,7 +61,8 @@ def test_markers_are_where_the_numbers_are() -> None:
         assert {(1 + turn, 2 + turn) for turn in range(3)} <= found
     points = [{**p, "at": str(p["at"])} for p in small().points]
     axes, = draw(small(at=None, points=points), style.TEXT).axes  # rows: values along x
-    assert sorted(line.get_xdata()[0] for line in axes.lines if line.get_marker() in ("o", "s")) == [1, 2, 2, 3]
+    assert sorted(line.get_xdata()[0] for line in axes.lines if line.get_marker() in ("o", "s", "8")) == [
+        1, 2, 2, 3, 3, 4]
 
 
 @pytest.mark.parametrize("width", charts.WIDTHS.values())

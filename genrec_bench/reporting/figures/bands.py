@@ -11,7 +11,7 @@ from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting.figures.base import plate
 from genrec_bench.reporting.figures.charts import Axis, Chart, point
-from genrec_bench.reporting.figures.results import principal, seeds_text
+from genrec_bench.reporting.figures.results import beside_baselines, seeds_text
 from genrec_bench.reporting.groups import CHOSEN_BY, FEW, check_rows
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
@@ -113,16 +113,11 @@ def compared(block: Block, family: str) -> list[Group]:
 
     Baselines alone are shown where there is no backbone.
     """
-    families = block.families()
-    plain = [f for f, groups in families.items() if groups[0].row.backbone is None]
-    baselines = [g for f in plain for g in principal(block, f, ROWS)][:MOST]
-    if family in plain:
-        return baselines if len(plain) == len(families) else []
-    own = principal(block, family, ROWS)
-    reference = block.cross_entropy(family)
+    baselines, own = beside_baselines(block, family, ROWS)
+    reference = block.cross_entropy(family) if own else None
     best = sorted((g for g in own if g is not reference), key=lambda g: -(g.mean(CHOSEN_BY) or 0.0))
     chosen = [*(g for g in own if g is reference), *best][:max(1, MOST - len(baselines))]
-    return [*baselines, *(g for g in own if g in chosen)] if own else []
+    return [*baselines[:MOST], *(g for g in own if g in chosen)]
 
 
 def _caption(block: Block, xlabel: str, found: Sequence[Band]) -> str:

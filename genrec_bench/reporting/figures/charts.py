@@ -32,6 +32,8 @@ MARKS = {"mean": "", "curve": "", "bar": "", "join": "", "point": "",
          "own": "tick at the bottom: the row's own value"}
 WIDTHS = {"": style.TEXT, "-column": style.COLUMN}  # end of a file's name -> inches
 
+SOURCES = [Path(__file__).with_name(name) for name in ("drawing.py", "style.py", "styles.toml")]  # how a chart looks
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -104,11 +106,9 @@ class Chart:
 
     def digest(self) -> str:
         """Of all that the pictures depend on: numbers, texts, styles, the code that draws, and matplotlib's version."""
-        parts = (self.csv, self.title, sorted(self.values.items()), self.at if isinstance(self.at, (Axis, type(None)))
-                 else sorted(self.at.items()), sorted(self.looks.items()), self.legend, self.shared, self.dodge,
-                 sorted(self.heights.items()), WIDTHS, matplotlib.__version__)
-        sources = sorted(Path(__file__).parent.glob("dr*.py")) + [Path(style.__file__), style.STYLES]
-        return hashlib.sha256(repr(parts).encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()
+        parts = (self.csv, self.title, list(self.values.items()), self.at, sorted(self.looks.items()), self.legend,
+                 self.shared, self.dodge, self.heights, WIDTHS, matplotlib.__version__)
+        return hashlib.sha256(repr(parts).encode() + b"".join(p.read_bytes() for p in SOURCES)).hexdigest()
 
     def files(self) -> dict[str, bytes]:
         """End of the file's name -> bytes: the numbers, and pictures as wide as a page's text and as a column."""

@@ -202,7 +202,7 @@ def _marks(axes: Axes, mark: str, same: DataFrame, look: Look) -> None:
     color, marker, dashes = look
     line = (0, dashes) if dashes else "-"
     if mark == "curve":
-        axes.fill_between(same["place"], same["low"], same["high"], color=color, alpha=0.12, linewidth=0)
+        axes.fill_between(same["place"], same["low"], same["high"], color=color, alpha=0.08, linewidth=0)
         step = max(1, len(same) // 8)
         axes.plot(same["place"].iloc[::step], same["value"].iloc[::step], marker=marker, color=color, markersize=3.2,
                   linestyle="none")

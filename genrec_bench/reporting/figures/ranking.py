@@ -8,7 +8,7 @@ from genrec_bench.analysis.ranking import all_pairs
 from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.figures.base import plate
 from genrec_bench.reporting.figures.charts import Axis, Chart, point
-from genrec_bench.reporting.figures.results import principal, seeds_text
+from genrec_bench.reporting.figures.results import beside_baselines, seeds_text
 from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn
 from genrec_bench.reporting.figures.style import look
 from genrec_bench.reporting.load import Block, Group
@@ -27,7 +27,9 @@ def ranking_figure(material: ReportData, block: Block) -> Chart | str | None:
     """
     if not material.ranked:
         return None
-    panels = {family: groups for family in block.families() if (groups := compared(block, family))}
+    beside = {family: beside_baselines(block, family, MOST) for family in block.families()}
+    panels = {family: groups for family, (baselines, own) in beside.items()
+              if len(groups := [*baselines, *own[:MOST - len(baselines)]]) > 1}
     if not panels:
         rows = [row for row in material.suite.rows if row.backbone is not None and row.grid == GRIDS[0]]
         return needed(material, block, lacking(block, [[row] for row in rows]))
@@ -46,17 +48,6 @@ def ranking_figure(material: ReportData, block: Block) -> Chart | str | None:
             points += [point(title, "joined", JOIN, "join", groups[i].name, float(turn)) for i in members]
     return Chart(f"Which methods the test users tell apart on {block.dataset}", _caption(block, panels), points,
                  {"mean": Axis("NDCG@10"), "joined": Axis("", hidden=True)}, looks, legend=False)
-
-
-def compared(block: Block, family: str) -> list[Group]:
-    """The baselines and a backbone's rows that have all seeds; [] where there are no two, or a backbone has none."""
-    families = list(block.families())
-    own = principal(block, family, MOST)
-    if block.families()[family][0].row.backbone is None:
-        return own if len(families) == 1 and len(own) > 1 else []
-    baselines = [g for f in families if block.families()[f][0].row.backbone is None for g in principal(block, f, MOST)]
-    found = [*baselines, *principal(block, family, MOST - len(baselines))]
-    return found if own and len(found) > 1 else []
 
 
 def _caption(block: Block, panels: Mapping[str, Sequence[Group]]) -> str:

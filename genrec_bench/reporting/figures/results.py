@@ -77,6 +77,20 @@ def principal(block: Block, family: str, most: int) -> list[Group]:
     return groups[:most]
 
 
+def beside_baselines(block: Block, family: str, most: int) -> tuple[list[Group], list[Group]]:
+    """The baselines and a backbone's rows that have all seeds, the backbone's only where there are any.
+
+    Baselines alone stand as rows where there is no backbone.
+    """
+    families = block.families()
+    plain = [f for f, groups in families.items() if groups[0].row.backbone is None]
+    baselines = [g for f in plain for g in principal(block, f, most)]
+    if family in plain:
+        return (baselines if len(plain) == len(families) else []), []
+    own = principal(block, family, most)
+    return (baselines, own) if own else ([], [])
+
+
 def seeds_text(block: Block) -> str:
     """`3 seeds`: those that a row of the block without gaps has."""
     count = len(block.seeds)

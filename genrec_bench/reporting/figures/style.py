@@ -65,7 +65,8 @@ def looks(blocks: Sequence[Block]) -> dict[str, Look]:
     every = styles()
     unknown = sorted({kind for part, kind in map(_kind, rows.values()) if kind not in every[part]})
     more = {kind: {"color": color, "marker": marker, "dashes": dashes} for kind, color, marker, dashes in
-            zip(unknown, *(cycle(every["variants"][part]) for part in ("colors", "markers", "dashes")), strict=False)}
+            zip(unknown, *(cycle(every["variants"][part]) for part in ("colors", "markers", "dashes")),
+                strict=False)}
     names: dict[str, list[str]] = {}  # of each kind, in order: equal ones on two backbones look the same
     found = {}
     for key, row in rows.items():
