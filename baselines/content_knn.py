@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from baselines._common import ROUNDING, flat_histories
+from baselines._common import flat_histories, settled
 from baselines._training_free import TrainingFree, fields_of, has_texts
 from genrec_bench.contracts import Job, Split
 from genrec_bench.core.errors import DoesNotFit
@@ -63,7 +63,7 @@ class ContentKnn(TrainingFree):
                          max_k=job.config.evaluation.max_k)
 
     def scores(self, vectors: sparse.csr_array, turned: sparse.csr_array, split: Split, part: str,
-               rows: np.ndarray) -> np.ndarray:
+               rows: np.ndarray) -> sparse.csr_array:
         """(B, I) float64 scores of some rows of a part. turned: the (V, I) transpose of the vectors.
 
         A score that differs from its row's target's by rounding alone is set to it.
@@ -73,6 +73,4 @@ class ContentKnn(TrainingFree):
         read = age < self.last
         weights = sparse.csr_array((self.weight ** age[read].astype(np.float64), (where[read], items[read])),
                                    shape=(len(rows), split.num_items))
-        scores = ((weights @ vectors) @ turned).toarray()
-        wanted = scores[np.arange(len(rows)), instances.targets[rows]][:, None]
-        return np.where(np.abs(scores - wanted) <= ROUNDING * wanted, wanted, scores)
+        return settled((weights @ vectors) @ turned, instances.targets[rows])

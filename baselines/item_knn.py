@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
 
-from baselines._common import ROUNDING, flat_histories
+from baselines._common import flat_histories, settled
 from baselines._training_free import TrainingFree
 from genrec_bench.contracts import Job, Split
 from genrec_bench.core.registry import baselines
 from genrec_bench.core.settings import setting
 from genrec_bench.evaluate import Ranked, rank_rows
+
+BLOCK = 2**20  # pairs of items whose cosines are computed together
 
 
 @baselines.register("item_knn")
@@ -50,18 +53,30 @@ class ItemKnn(TrainingFree):
         seen = sparse.csr_array((np.ones(len(users)), (users, np.concatenate(sequences))),
                                 shape=(len(sequences), split.num_items))
         seen.data[:] = 1.0  # an item counts once a user
-        together = (seen.T @ seen).tocoo()
-        count = seen.sum(axis=0)
-        rows, columns = together.coords
-        product = count[rows] * count[columns]  # whole numbers, exact: equal ratios have equal roots
-        values = (together.data / (np.sqrt(product) + self.shrink) if self.shrink
-                  else np.sqrt(together.data**2 / product))
-        others = rows != columns  # an item's cosine of 1 with itself would put the history on top
-        similarity = sparse.csr_array((values[others], (rows[others], columns[others])), shape=together.shape)
-        similarity.sort_indices()
-        return _nearest(similarity, self.neighbours) if self.neighbours else similarity
+        similarity, count = sparse.csr_array(seen.T) @ seen, seen.sum(axis=0)
+        ends, end = similarity.indptr.copy(), 0
+        for first, last in _blocks(ends):  # in place: what is kept of a block never needs more room
+            block = slice(ends[first], ends[last])
+            rows = np.repeat(np.arange(first, last), np.diff(ends[first:last + 1]))
+            columns = similarity.indices[block]
+            values = self.cosines(similarity.data[block], rows, columns, count)
+            kept = columns != rows  # an item's cosine of 1 with itself would put the history on top
+            rows, columns, values = rows[kept], columns[kept], values[kept]
+            if self.neighbours:
+                kept = _nearest(rows, columns, values, self.neighbours)
+                rows, columns, values = rows[kept], columns[kept], values[kept]
+            similarity.data[end:end + len(rows)], similarity.indices[end:end + len(rows)] = values, columns
+            similarity.indptr[first + 1:last + 1] = end + np.searchsorted(rows, np.arange(first + 1, last + 1))
+            end += len(rows)
+        similarity.prune()
+        return similarity
 
-    def scores(self, similarity: sparse.csr_array, split: Split, part: str, rows: np.ndarray) -> np.ndarray:
+    def cosines(self, together: np.ndarray, rows: np.ndarray, columns: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Of pairs of items: users with both over the root of the product of the users with each."""
+        product = count[rows] * count[columns]  # whole numbers, exact: equal ratios have equal roots
+        return together / (np.sqrt(product) + self.shrink) if self.shrink else np.sqrt(together**2 / product)
+
+    def scores(self, similarity: sparse.csr_array, split: Split, part: str, rows: np.ndarray) -> sparse.csr_array:
         """(B, I) float64 scores of some rows of a part ("valid" or "test").
 
         A score that differs from its row's target's by rounding alone is set to it.
@@ -70,19 +85,22 @@ class ItemKnn(TrainingFree):
         where, items, age = flat_histories(instances, rows)
         weights = sparse.csr_array((self.decay ** age.astype(np.float64), (where, items)),
                                    shape=(len(rows), split.num_items))
-        sums = weights @ similarity
-        scores = sums.toarray()
-        target = scores[np.arange(len(rows)), instances.targets[rows]]
-        wanted = np.repeat(target, np.diff(sums.indptr))
-        near = np.flatnonzero(np.abs(sums.data - wanted) <= ROUNDING * wanted)
-        scores[np.searchsorted(sums.indptr, near, side="right") - 1, sums.indices[near]] = wanted[near]
-        return scores
+        return settled(weights @ similarity, instances.targets[rows])
 
 
-def _nearest(similarity: sparse.csr_array, count: int) -> sparse.csr_array:
-    """Keep the `count` largest of each row; of equals the item with the smaller number."""
-    rows = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
-    order = np.lexsort((similarity.indices, -similarity.data, rows))
-    rank = np.arange(len(order)) - similarity.indptr[rows[order]]
-    keep = order[rank < count]
-    return sparse.csr_array((similarity.data[keep], (rows[keep], similarity.indices[keep])), shape=similarity.shape)
+def _blocks(ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First and last (exclusive) rows of blocks with about `BLOCK` entries. ends: (rows + 1,) as of a `csr_array`."""
+    first = 0
+    while first < len(ends) - 1:
+        last = max(first + 1, int(np.searchsorted(ends, ends[first] + BLOCK, side="right")) - 1)
+        yield first, last
+        first = last
+
+
+def _nearest(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Which entries are the `count` largest of their row, row by row; of equals the item with the smaller number.
+
+    rows: ascending.
+    """
+    order = np.lexsort((columns, -values, rows))
+    return order[np.arange(len(order)) - np.searchsorted(rows, rows) < count]

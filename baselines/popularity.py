@@ -39,5 +39,4 @@ class Popularity(TrainingFree):
 
     def rank(self, job: Job, fitted: np.ndarray, part: str) -> Ranked:
         """Rank the targets of a part ("valid" or "test") under both policies."""
-        return rank_rows(lambda rows: np.tile(fitted, (len(rows), 1)), getattr(job.split, part),
-                         max_k=job.config.evaluation.max_k)
+        return rank_rows(lambda rows: fitted, getattr(job.split, part), max_k=job.config.evaluation.max_k)

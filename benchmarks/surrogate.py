@@ -100,6 +100,9 @@ class SurrogateState:
     def select(self, users: Tensor) -> SurrogateState:
         return SurrogateState(self.model, self.logps[users], self.nodes[users])
 
+    def forget(self, count: int) -> None:
+        self.nodes = self.nodes[:, :self.nodes.shape[1] - count]
+
     def _children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.model.child_start[nodes][:, :, None], self.model.child_start[nodes + 1][:, :, None]
         children = start + torch.arange(self.model.most)

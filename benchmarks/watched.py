@@ -49,6 +49,9 @@ class WatchedState:
     def select(self, users: Tensor) -> WatchedState:
         return WatchedState(self.watched, self.watched.timed(lambda: self.state.select(users)))
 
+    def forget(self, count: int) -> None:
+        self.state.forget(count)
+
 
 def watched_rows(case: Case, name: str, search: Callable[[Any], Any], model: Any, users: int) -> list[Row]:
     """Positions of the decoder a user, columns of no use included, and the search's own time."""

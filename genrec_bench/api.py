@@ -38,6 +38,7 @@ from genrec_bench.running.plugin_file import is_file, load_objective, register_c
 from genrec_bench.running.plugin_sources import read_sources
 from genrec_bench.running.rankings import Evaluation
 from genrec_bench.running.scheduler import Means
+from genrec_bench.running.submission import take_records
 from genrec_bench.running.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -156,13 +157,19 @@ def load_records(results: Path | str = LOCAL) -> list[RunRecord]:
     return RecordStore(Path(results)).read_all()
 
 
-def merge(sources: Sequence[Path | str], into: Path | str) -> Merged:
+def merge(sources: Sequence[Path | str], into: Path | str, *, maker: str | None = None,
+          data_dir: Path | str | None = None) -> Merged:
     """Move all finished records below some folders into one; nothing is moved where anything is wrong with one.
 
+    maker: who else made them: they are checked as by `merge --check`, against the data where they are at hand, and
+    the records say it.
     Gives the numbers of records moved, of those that were there already, and of diagnoses taken along.
     Raises: UserError, such as for one name with different numbers.
     """
-    return merging.merge([Path(folder) for folder in _tuple(sources)], Path(into))
+    folders = [Path(folder) for folder in _tuple(sources)]
+    if maker is not None:
+        return take_records(folders, Path(into), maker, data_folder(data_dir))
+    return merging.merge(folders, Path(into))
 
 
 def frame(results: Path | str = LOCAL, *, per: str = "metric", suite: str | None = None,

@@ -158,7 +158,7 @@ class Instances:
     @property
     def groups(self) -> np.ndarray | None:
         """The users where one has several rows, else None: what `Rankings.users` is."""
-        return self.users if len(np.unique(self.users)) < len(self) else None
+        return self.users if (np.diff(np.sort(self.users)) == 0).any() else None
 
     def where(self, kept: np.ndarray) -> Instances:
         """The rows for which `kept`, (N,) bool, is true."""

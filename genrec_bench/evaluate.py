@@ -18,6 +18,8 @@ from genrec_bench.core import registry
 from genrec_bench.metrics.base import averaged, expected_values
 
 KS = (1, 5, 10, 20)
+FIRST_BATCH = 16  # rows that are ranked together at first
+BATCH_BYTES = 2**25  # of scores that are held at a time
 
 
 class Ranked(NamedTuple):
@@ -27,19 +29,24 @@ class Ranked(NamedTuple):
     unseen: Rankings
 
 
-def rank_rows(scores: Callable[[np.ndarray], np.ndarray], rows: Instances, *, max_k: int,
-              batch_size: int = 512) -> Ranked:
+def rank_rows(scores: Callable[[np.ndarray], np.ndarray | sparse.csr_array], rows: Instances, *, max_k: int,
+              batch_size: int = 0) -> Ranked:
     """Rank every row's target under both policies, holding the scores of one batch at a time.
 
-    scores: row numbers (B,) -> scores (B, I) over the whole catalogue, larger is better. rows: validation or test rows.
-    Raises: ValueError as `rankings_from_scores`.
+    scores: row numbers (B,) -> larger is better, over the whole catalogue: (B, I), or sparse without repeated entries
+    where most are 0, or (I,) where they are the same for all rows. rows: validation or test rows. batch_size: 0 = as
+    many rows as have scores of `BATCH_BYTES`. Raises: ValueError as `rankings_from_scores`.
     """
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        batch = np.arange(start, min(start + batch_size, len(rows)))
-        seen = [rows.seen[row] for row in batch]
-        parts.append(_ranked(scores(batch), rows.targets[batch], seen, max_k))
-    return Ranked(*(_joined(policy, rows.groups) for policy in zip(*parts, strict=True)))
+    parts, start, size = [], 0, batch_size or FIRST_BATCH
+    while start < len(rows):
+        batch = np.arange(start, min(start + size, len(rows)))
+        found = scores(batch)
+        parts.append(_ranked(found, rows.targets[batch], rows.seen[start:start + len(batch)], max_k))
+        start += len(batch)
+        held = found.data.nbytes + found.indices.nbytes if sparse.issparse(found) else np.asarray(found).nbytes
+        size = batch_size or max(1, min(2 * size, size * BATCH_BYTES // max(held, 1)))
+    users = rows.groups
+    return Ranked(*(_joined(policy, users) for policy in zip(*parts, strict=True)))
 
 
 def rankings_from_scores(scores: np.ndarray, targets: np.ndarray, *, max_k: int,
@@ -52,29 +59,77 @@ def rankings_from_scores(scores: np.ndarray, targets: np.ndarray, *, max_k: int,
     (its last possible rank), so that equal scores never earn ID-level credit; without ties they equal ranks.
     Raises: ValueError naming the row for NaN, +inf, a target at -inf, or a target or seen item out of range.
     """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != 2:
+        raise ValueError(f"expected a table of scores, got shape {scores.shape}")
     return _ranked(scores, targets, seen or [np.empty(0, dtype=np.int64)] * len(targets), max_k)[seen is not None]
 
 
-def _ranked(scores: np.ndarray, targets: np.ndarray, seen: Sequence[np.ndarray], max_k: int) -> Ranked:
-    scores, targets = np.asarray(scores), np.asarray(targets)
-    items = scores.shape[1] if scores.ndim == 2 else 0
-    _check_rows(scores, targets, items, "item")
-    bad = np.flatnonzero(np.isnan(scores).any(axis=1) | np.isposinf(scores).any(axis=1))
-    if len(bad):
-        column = int(np.flatnonzero(np.isnan(scores[bad[0]]) | np.isposinf(scores[bad[0]]))[0])
-        raise ValueError(f"row {bad[0]} has the score {scores[bad[0], column]} for item {column}; "
-                         f"{len(bad)} of {len(scores)} rows hold NaN or +inf")
-    own = scores[np.arange(len(targets)), targets]
+def _ranked(scores: np.ndarray | sparse.csr_array, targets: np.ndarray, seen: Sequence[np.ndarray],
+            max_k: int) -> Ranked:
+    """Both rankings, by scores of any of the forms that `rank_rows` takes."""
+    scores = scores if sparse.issparse(scores) else np.asarray(scores)
+    items = scores.shape[-1]
+    _check_rows(scores if scores.ndim == 2 else np.broadcast_to(scores, (len(targets), items)), targets, items, "item")
+    row, item = row_items(seen, items)
+    if scores.ndim == 1:
+        own, greater, equal, gone = _count_alike(scores, targets, item)
+    else:
+        own, greater, equal, gone = _count_rows(scores, targets, row, item)
     lost = np.flatnonzero(np.isneginf(own))
     if len(lost):
         raise ValueError(f"row {lost[0]} has the score -inf for its target, item {targets[lost[0]]}")
-    greater, equal = (scores > own[:, None]).sum(axis=1), (scores == own[:, None]).sum(axis=1)
     kept = _cut(greater + 1, equal, greater + equal, max_k)
-    row, item = row_items(seen, items)
-    gone = scores[row, item]
     greater = greater - np.bincount(row[gone > own[row]], minlength=len(targets))
     equal = equal - np.bincount(row[gone == own[row]], minlength=len(targets))
     return Ranked(kept, misses(_cut(greater + 1, equal, greater + equal, max_k), seen, targets))
+
+
+def _count_alike(scores: np.ndarray, targets: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`_count_rows` where all rows have the same (I,) scores."""
+    _check_scores(scores[None], scores.max(initial=0)[None])
+    ordered, own = np.sort(scores), scores[targets]
+    up_to = np.searchsorted(ordered, own, side="right")
+    return own, len(scores) - up_to, up_to - np.searchsorted(ordered, own), scores[item]
+
+
+def _count_rows(scores: np.ndarray | sparse.csr_array, targets: np.ndarray, row: np.ndarray,
+                item: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of each row the score of its target, how many are greater and how many equal; and the scores at (row, item).
+
+    row, item: ascending. Row by row, so that a row stays in the processor's caches.
+    """
+    items, is_sparse = scores.shape[1], sparse.issparse(scores)
+    own, top = np.empty(len(targets), scores.dtype), np.empty(len(targets), scores.dtype)
+    greater, equal = np.empty(len(targets), np.int64), np.empty(len(targets), np.int64)
+    gone, ends = np.empty(len(row), scores.dtype), np.searchsorted(row, np.arange(len(targets) + 1))
+    line = np.zeros(items, scores.dtype)  # of a sparse row all items
+    for n, target in enumerate(targets):
+        if is_sparse:
+            entries = slice(scores.indptr[n], scores.indptr[n + 1])
+            values, places = scores.data[entries], scores.indices[entries]
+            line[places] = values
+        else:
+            values = line = scores[n]
+        own[n], gone[ends[n]:ends[n + 1]] = line[target], line[item[ends[n]:ends[n + 1]]]
+        top[n] = values.max(initial=0)
+        greater[n], equal[n] = np.count_nonzero(values > own[n]), np.count_nonzero(values == own[n])
+        if is_sparse:
+            greater[n] += (items - len(values)) * (own[n] < 0)
+            equal[n] += (items - len(values)) * (own[n] == 0)
+            line[places] = 0
+    _check_scores(scores, top)
+    return own, greater, equal, gone
+
+
+def _check_scores(scores: np.ndarray | sparse.csr_array, top: np.ndarray) -> None:
+    """Refuse NaN and +inf. top: (N,) the greatest score of each row, NaN where there is one."""
+    bad = np.flatnonzero(np.isnan(top) | np.isposinf(top))
+    if len(bad):
+        line = scores[[bad[0]]].toarray()[0] if sparse.issparse(scores) else scores[bad[0]]
+        column = int(np.flatnonzero(np.isnan(line) | np.isposinf(line))[0])
+        raise ValueError(f"row {bad[0]} has the score {line[column]} for item {column}; "
+                         f"{len(bad)} of {len(top)} rows hold NaN or +inf")
 
 
 def misses(rankings: Rankings, seen: Sequence[np.ndarray], targets: np.ndarray) -> Rankings:
@@ -86,7 +141,9 @@ def misses(rankings: Rankings, seen: Sequence[np.ndarray], targets: np.ndarray) 
 
 def repeated(seen: Sequence[np.ndarray], targets: np.ndarray) -> np.ndarray:
     """(N,) bool, whether a row's target is among the items that its user had before."""
-    return np.array([target in items for items, target in zip(seen, targets, strict=True)], dtype=bool)
+    rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
+    found = np.concatenate([np.empty(0, dtype=np.int64), *seen]) == targets[rows]
+    return np.bincount(rows[found], minlength=len(targets)) > 0
 
 
 def rankings_from_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, *,
@@ -164,7 +221,8 @@ def row_items(lists: Sequence[np.ndarray], limit: int) -> tuple[np.ndarray, np.n
     bad = np.flatnonzero((items < 0) | (items >= limit))
     if len(bad):
         raise ValueError(f"row {rows[bad[0]]} has seen item {items[bad[0]]}, which is no item (0 to {limit - 1})")
-    return np.divmod(np.unique(rows * limit + items), limit)
+    keys = np.sort(rows * limit + items)  # numpy's `unique` hashes, which takes ten times as long
+    return np.divmod(keys[np.diff(keys, prepend=-1) > 0], limit)
 
 
 def score(rankings: Rankings, *, ks: Sequence[int] = KS, id_level: bool = True) -> dict[str, float]:

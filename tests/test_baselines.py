@@ -20,6 +20,7 @@ from baselines.popularity import item_counts
 from genrec_bench.contracts import Split
 from genrec_bench.core import memory, registry
 from genrec_bench.core.meter import Meter
+from genrec_bench.experiments.config import GivesUp
 from genrec_bench.experiments.suite_files import load_baseline
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from tests.small_jobs import made_of, run, toy
@@ -60,7 +61,7 @@ def test_item_knn_by_hand() -> None:
     expected[0, 1] = expected[1, 0] = expected[0, 2] = expected[2, 0] = near
     expected[1, 2] = expected[2, 1] = 0.5
     assert np.allclose(similarity.toarray(), expected, atol=1e-15)
-    scores = knn.scores(similarity, split, "valid", np.array([0]))
+    scores = knn.scores(similarity, split, "valid", np.array([0])).toarray()
     assert np.allclose(scores, [[0.5 * near + near, 0.25 * near + 0.5, 0.25 * near + 0.25, 0, 0]], atol=1e-15)
 
 
@@ -81,7 +82,7 @@ def test_item_knn_sums_in_another_order_are_equal(seed: int) -> None:
         similarity[:10, candidate] = random.permutation(near)
     similarity[:10, 19] = np.append(near[:9], near[9] * (1 + 1e-9))  # greater indeed
     split = LeaveOneOut().split(made_of([[*range(10), 11, target] for target in range(10, 20)], 20))
-    scores = ItemKnn(decay=1.0).scores(sparse.csr_array(similarity), split, "valid", np.arange(10))
+    scores = ItemKnn(decay=1.0).scores(sparse.csr_array(similarity), split, "valid", np.arange(10)).toarray()
     assert (scores[:, 11:12] == scores[:, 10:19]).all() and (scores[:, 19] > scores[:, 11]).all()
 
 
@@ -113,8 +114,19 @@ def test_item_knn_against_loops(values: dict, part: str) -> None:
     split = LeaveOneOut(max_history=4).split(toy(seed=len(values)))
     knn = ItemKnn(**values)
     rows = np.arange(len(getattr(split, part)))
-    fast = knn.scores(knn.fit(split), split, part, rows)
+    fast = knn.scores(knn.fit(split), split, part, rows).toarray()
     assert np.allclose(fast, slow_knn(split, part, knn), atol=1e-12)
+
+
+@pytest.mark.parametrize("values", [{}, {"neighbours": 3}, {"shrink": 2.0}])
+@pytest.mark.parametrize("size", [1, 40])
+def test_blocks_of_similarities_leave_no_trace(values: dict, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of single rows, and of some; the last two items are nobody's."""
+    split = LeaveOneOut().split(toy())
+    whole = ItemKnn(**values).fit(split)
+    monkeypatch.setattr(sys.modules["baselines.item_knn"], "BLOCK", size)
+    parts = ItemKnn(**values).fit(split)
+    assert whole.nnz == parts.nnz > 0 and (whole != parts).nnz == 0 and not whole.diagonal().any()
 
 
 def test_histories_as_triples() -> None:
@@ -146,7 +158,8 @@ def test_a_file_holds_what_differs_and_says_where_every_setting_comes_from(path:
         baseline = registry.baselines.build({"name": path.stem, **data.get("settings", {}), **values})
         assert registry.baselines.build(registry.resolved(baseline)) == baseline
     quick, smoke = (data.get("profiles", {}).get(profile) for profile in ("quick", "smoke"))
-    sourced = {*(f.name for f in dataclasses.fields(cls)), *(f"quick.{k}" for k in quick or ()),
+    trials_own = {f.name for f in dataclasses.fields(GivesUp)}  # no file sets them
+    sourced = {*({f.name for f in dataclasses.fields(cls)} - trials_own), *(f"quick.{k}" for k in quick or ()),
                *(["smoke"] if smoke else [])}
     assert set(data["sources"]) == sourced and all(data["sources"].values())
 

@@ -262,8 +262,8 @@ def test_the_family_is_what_the_suites_declare() -> None:
     pairs = pairs_of([fresh(s) for s in range(3)], records)
     assert {label for label, pair in pairs.items() if pair.declared} == {*CORE, "Popularity", SASREC}
     family = [p for p in pairs.values() if p.declared]
-    assert [p.p_holm for p in family] == holm([p.ndcg.p_value for p in family])
-    assert all(pairs[label].ndcg is not None and pairs[label].p_holm == 1.0 for label in VARIANTS)
+    assert [p.p_holm for p in family] == holm([p.comparison.p_value for p in family])
+    assert all(pairs[label].comparison is not None and pairs[label].p_holm == 1.0 for label in VARIANTS)
     llama = fresh(0, backbone={"name": "llama", "width": 64})
     assert {label for label, p in pairs_of([llama], records).items() if p.declared} == {
         "Llama + cross-entropy", "Popularity", SASREC}

@@ -36,8 +36,8 @@ def test_files_are_matched_with_seeds_in_order(files: int, seeds: tuple[int, ...
     b = values_of(*(r for r in records if r.seed in paired[1]))
     count = max(len(a), len(b))
     a, b = (np.concatenate([side] * count) if len(side) == 1 else side for side in (a, b))
-    assert pair.ndcg == compare_values(a, b, num_permutations=199)
-    assert pair.ndcg.difference == pytest.approx(a.mean() - b.mean()) and pair.ndcg.n_seeds == count
+    assert pair.comparison == compare_values(a, b, num_permutations=199)
+    assert pair.comparison.difference == pytest.approx(a.mean() - b.mean()) and pair.comparison.n_seeds == count
 
 
 def test_lists_stand_beside_baselines_and_the_cross_entropy_of_every_backbone() -> None:

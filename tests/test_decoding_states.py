@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genrec_bench.backbones.base import Backbone, DecodingState, PrefixState
+from genrec_bench.backbones.inference import Paths
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.contracts import PAD
 from genrec_bench.search.beam import beam_search
+from genrec_bench.search.exact import exact_top_k
 from genrec_bench.trie import Trie
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -69,6 +71,11 @@ class Grown:
         wanted = torch.stack([torch.stack([row[len(prefix)] for prefix, row in zip(read, user, strict=True)])
                               for read, user in zip(newest, rows, strict=True)])
         torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+
+    def forget(self, count: int) -> None:
+        self.state.forget(count)
+        for read in self.prefixes:
+            del read[-count:]
 
     def select(self, users: list[int]) -> Grown:
         chosen = Grown(self.model, self.state.select(torch.tensor(users)), self.histories[users], 99)
@@ -126,6 +133,52 @@ def test_a_long_search_outgrows_every_buffer(name: str) -> None:
     for _ in range(12):
         search.grow(13)
     assert len(search.prefixes[0]) == 157
+
+
+@pytest.mark.parametrize("kind", ["own", "prefixes"])
+@networks
+@torch.no_grad()
+def test_what_is_forgotten_leaves_its_slots_to_others(name: str, kind: str) -> None:
+    search = grown(name, kind).select([3, 0, 1])
+    search.state.first()
+    for count in (5, 9, 4, 4, 3, 6, 3, 5, 8, 7, 11, 3):  # more steps than a beam search has
+        search.grow(count)
+        search.forget(count // 3)
+    some = search.select([2, 0])
+    some.grow(3)
+    search.grow(70)
+
+
+@networks
+def test_an_exact_search_that_reads_hundreds_of_prefixes_scores_as_token_logits_does(name: str) -> None:
+    model = network(name)
+    rows, trie = histories(model), Trie.from_codes(np.random.default_rng(0).integers(2, VOCAB, size=(300, 4)))
+    found = exact_top_k(model, rows, trie, k=trie.num_ids)
+    with torch.no_grad():
+        steps = model.token_logits(rows, found.codes).log_softmax(3).gather(3, found.codes[:, :, :, None])
+    torch.testing.assert_close(found.scores, steps.sum((2, 3)), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_prefix_sees_its_own_path_and_a_step_looks_at_few_slots(seed: int) -> None:
+    """Against a plain list of the parents of every slot."""
+    random, paths = np.random.default_rng(seed), Paths(2, torch.device("cpu"))
+    above: list[list[list[int]]] = [[[]], [[]]]  # of each user and slot the slots on the way to it
+    for count in (3, 2, 1, 9, 40, 40, 1, 7, 2, 5, 90, 1, 30):
+        before = len(above[0])
+        wide = 0, before // 2 + 1
+        parents = random.integers(*(wide if seed % 2 else (max(0, before - 3), before)), size=(2, count))
+        sight = paths.extend(torch.from_numpy(parents))
+        for user, slots in enumerate(above):
+            slots += [[*slots[parent], before + n] for n, parent in enumerate(parents[user].tolist())]
+            seen = sight.sees[user].numpy()
+            slot = np.arange(before + count) if sight.slots is None else sight.slots[user].numpy()
+            for n, path in enumerate(slots[before:]):
+                assert sorted(slot[seen[n]]) == [0, *path] and int(sight.depths[user, n]) == len(path)
+                assert sorted(sight.key_depths[user].numpy()[seen[n]]) == list(range(len(path) + 1))
+        if before > 100:  # the ninth step: from here on the search asks for the longest
+            longest = int(sight.depths.max())
+            assert sight.sees.shape[2] == min(before + count, 1 + count * longest)
 
 
 @networks

@@ -239,7 +239,7 @@ def test_a_beam_search_asks_one_question(meta: World, settings: dict[str, Any]) 
 def test_a_diagnosis_asks_once_a_level_and_a_round(meta: World) -> None:
     """Of 4 users: two levels are read, then all users have open prefixes, then one, who goes on alone, then nobody."""
     def answer(*counts: int) -> Tensor:
-        return torch.tensor([counts, [0] * len(counts), [0] * len(counts)])
+        return torch.tensor([counts, *[[0] * len(counts)] * 3])
 
     rows, answers = np.arange(4), [answer(3, 3, 2, 3), answer(5, 4, 5, 5), answer(1, 2, 1, 1), answer(0, 0, 2, 0)]
     with Questions(*answers, answer(0)) as asked:

@@ -13,7 +13,7 @@ from genrec_bench.batches import TokenisedInstances
 from genrec_bench.contracts import EOS, PAD, Instances, SemanticIds
 from genrec_bench.search import diagnose
 from genrec_bench.search.beam import beam_search
-from genrec_bench.search.diagnose import BYTES_A_PAIR, Facts, diagnose_rows, diagnose_users, users_at_once
+from genrec_bench.search.diagnose import Facts, bytes_of_a_user, diagnose_rows, diagnose_users, users_at_once
 from genrec_bench.search.exact import exact_ranks, exact_top_k
 from genrec_bench.search.prefix_scores import PrefixScores
 from genrec_bench.trie import Trie
@@ -234,8 +234,8 @@ def small_data() -> tuple[TokenisedInstances, Trie]:
 @pytest.mark.parametrize("users", [1, 4, 64])
 def test_rows_keep_their_order_whatever_the_batches(users: int) -> None:
     data, trie = small_data()
-    memory = users * BYTES_A_PAIR * int(trie.level_start[-2]) ** 2 / 2**30
-    assert users_at_once(trie, memory) == users and users_at_once(trie, memory / 1e6) == 1
+    memory = users * bytes_of_a_user(tiny("tiger"), trie) / 2**30
+    assert users_at_once(tiny("tiger"), trie, memory) == users and users_at_once(tiny("tiger"), trie, memory / 1e6) == 1
     rows = np.array([7, 0, 3, 8, 5, 1])
     asked = {"beams": [1, 3], "normalisers": BOTH, "top": 4, "cap": 6}
     facts = diagnose_rows(tiny("tiger"), data, rows, trie, memory_gib=memory, **asked)

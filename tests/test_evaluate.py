@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from genrec_bench import evaluate
 from genrec_bench.contracts import Instances, Rankings
@@ -130,6 +131,45 @@ def test_both_policies_in_batches_are_those_of_one_table() -> None:
         assert score(got)["ndcg@10"] == pytest.approx(np.mean(by_user))
 
 
+def made_rows(rng: np.random.Generator, items: int) -> Instances:
+    """40 rows of as many users, of whom some had nothing and some an item several times, or the target."""
+    seen = tuple(rng.integers(items, size=n) for n in rng.integers(0, 9, size=40))
+    return Instances(np.arange(40), rng.integers(items, size=40), np.arange(41), rng.integers(items, size=40), seen)
+
+
+@pytest.mark.parametrize("held", [1, 900, 2**25])
+@pytest.mark.parametrize("form", ["sparse", "alike"])
+def test_scores_of_every_form_in_batches_of_any_size_rank_as_a_table(form: str, held: int,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sparse scores where what is left out, what is stored as 0 and what is below 0 meet targets of each kind."""
+    monkeypatch.setattr("genrec_bench.evaluate.BATCH_BYTES", held)
+    rng = np.random.default_rng(5)
+    rows, table = made_rows(rng, 25), rng.integers(-2, 4, size=(40, 25)).astype(float)
+    if form == "alike":
+        table, given = np.tile(table[0], (40, 1)), lambda batch: table[0]
+    else:
+        left_out = rng.random((40, 25)) < 0.4
+        table[left_out] = 0.0
+        def given(batch: np.ndarray) -> sparse.csr_array:
+            row, item = np.nonzero(~left_out[batch])
+            return sparse.csr_array((table[batch][row, item], (row, item)), shape=(len(batch), 25))
+    ranked = rank_rows(given, rows, max_k=20)
+    for got, seen in zip(ranked, (None, rows.seen), strict=True):
+        wanted = rankings_from_scores(table, rows.targets, max_k=20, seen=seen)
+        for name in ("ranks", "ties", "id_ranks"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+
+
+def test_batches_grow_to_what_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec_bench.evaluate.FIRST_BATCH", 2)
+    sizes: list[int] = []
+    for held in (8 * 25 * 7, 1):
+        monkeypatch.setattr("genrec_bench.evaluate.BATCH_BYTES", held)
+        rank_rows(lambda batch: sizes.append(len(batch)) or np.zeros((len(batch), 25)),
+                  made_rows(np.random.default_rng(6), 25), max_k=5)
+    assert sizes == [2, 4, 7, 7, 7, 7, 6, 2, *[1] * 38]
+
+
 @pytest.mark.parametrize(("value", "item", "text"), [
     (np.nan, 2, "row 1 has the score nan for item 2"), (np.inf, 2, "row 1 has the score inf"),
     (-np.inf, 0, "row 1 has the score -inf for its target")])
@@ -138,6 +178,11 @@ def test_bad_scores(value: float, item: int, text: str) -> None:
     scores[1, item] = value
     with pytest.raises(ValueError, match=text):
         rankings_from_scores(scores, np.zeros(3, dtype=int), max_k=3)
+    rows = Instances(np.arange(3), np.zeros(3, dtype=int), np.arange(4), np.zeros(3, dtype=int), (np.arange(0),) * 3)
+    with pytest.raises(ValueError, match=text):
+        rank_rows(lambda batch: sparse.csr_array(scores[batch]), rows, max_k=3)
+    with pytest.raises(ValueError, match=text.replace("row 1", "row 0")):
+        rank_rows(lambda batch: scores[1], rows, max_k=3)
 
 
 @pytest.mark.parametrize(("targets", "seen", "text"), [

@@ -19,11 +19,12 @@ from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting import rows, verdicts
 from genrec_bench.reporting.families import Tested
 from genrec_bench.reporting.load import arrange
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Family, Suite, load_suite
 from genrec_bench.reporting.tables import missing_note
 from genrec_bench.results.records import RecordStore, RunRecord
-from tests.small_records import record_of, suite_record
+from tests.small_records import record_of, suite_record, table_rows
 
 USERS = 200
 CE, POINTWISE, PAIRWISE = ("TIGER + cross-entropy", "TIGER + APAO-Pointwise", "TIGER + APAO-Pairwise")
@@ -83,9 +84,9 @@ def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
     one, = families_of(whole, tmp_path / "elsewhere", FAMILY)
     both = "APAO-Pointwise without ranks and cross-entropy without ranks"
     assert one.tests == () and ("ml-100k, TIGER", both) in one.absent
-    line, = verdicts.sentences([one])
-    assert line == "- Declared, and nothing of it tested yet: claim (profile quick)."
-    assert "APAO-Pointwise without ranks" in verdicts.section([one], 1)[-1]
+    facts = verdicts.facts([one], None)
+    assert facts["untested"] == [("claim", "quick")] and not facts["table"]
+    assert ("ml-100k, TIGER", f"{both}; APAO-Pairwise not run and cross-entropy without ranks") in facts["absent"][0][2]
 
 
 def test_one_test_user_is_not_tested(tmp_path, monkeypatch):
@@ -148,22 +149,40 @@ def test_the_words_of_the_report(tmp_path):
     records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5),
                *kept(tmp_path, runs(label=PAIRWISE), 0.2)]
     found = families_of(records, tmp_path, FAMILY)
-    line, = verdicts.sentences(found)
-    assert line.startswith("- **Claim** (profile quick, NDCG@10, 2 tests, 3 seeds): better: TIGER + APAO-Pointwise on "
-                           "ml-100k (+0.")
-    assert "worse: none; no difference detected: 1 of 2" in line
-    text = "\n\n".join(verdicts.section(found, 1))
-    assert "With 3 seeds the tests say whether other users would show the same" in text
-    assert "**better** |" in text and "Declared and not tested yet: apao_yelp: no run." in text
+    facts = verdicts.facts(found, None)
+    cells = table_rows("\n" + facts["table"], "")
+    assert cells[f"{POINTWISE} over cross-entropy"][0] == "ml-100k, quick"
+    assert [row[4] for row in cells.values()] == ["**better**", "no difference detected"]
+    assert facts["absent"] == [("claim", "quick", [("apao_yelp", "no run")])] and not facts["across"]
+    text = render("tests", **facts, nothing=verdicts.NOTHING)
+    assert "With fewer than 5 seeds a verdict is on these trained networks" in text
     rows = verdicts.tests_csv(found).splitlines()
     assert len(rows) == 3 and rows[0] == ",".join(verdicts.CSV_HEADER) and rows[1].endswith(",better")
+
+
+def test_the_same_comparison_on_several_data_sets(tmp_path):
+    """The mean of both relative differences; half the width is the root of the sum of squares over two."""
+    records = []
+    for dataset, share in (("ml-100k", 0.5), ("apao_yelp", 0.3)):
+        for label, of in ((CE, 0.2), (POINTWISE, share)):
+            row = next(row for row in load_suite("apao").rows if row.label == label)
+            records += kept(tmp_path, [record_of(dataset, "tiger", seed, row=row.source, profile="quick")
+                                       for seed in (0, 1, 2)], of)
+    one, = families_of(records, tmp_path, FAMILY)
+    first, second = (t.comparison for t in one.tests)
+    cells = table_rows("\n" + verdicts.facts([one], None)["across"], "")[f"{POINTWISE} over cross-entropy"]
+    mean = (first.difference / first.mean_b + second.difference / second.mean_b) / 2
+    half = np.hypot(*((c.interval[1] - c.interval[0]) / 2 / c.mean_b for c in (first, second))) / 2
+    assert cells[:3] == ["quick", "2", f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"]
+    assert cells[-3:] == ["2", "0", "0"]
 
 
 @pytest.mark.parametrize("name", [n for n in suite_files.suite_names() if not load_suite(n).includes])
 def test_the_families_of_the_suites(name):
     """Every name that a family uses is registered, no comparison is declared twice, and none is with itself."""
     suite = load_suite(name)
-    assert suite.families or all(row.baseline for row in suite.rows), "what stands beside others declares nothing"
+    networks = [row for row in suite.rows if not row.baseline]
+    assert suite.families or len(networks) <= 1, "networks that stand beside each other are compared"
     pairs = [(row, f.against, b, d, f.metric) for f in suite.families for row in f.rows for b in f.backbones
              for d in f.datasets]
     assert len(set(pairs)) == len(pairs)

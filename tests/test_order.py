@@ -112,7 +112,7 @@ def test_the_report_states_the_rule_with_its_counts(tmp_path: Path) -> None:
     assert main(["run", *words, "--results", str(tmp_path / "r"), "--jobs", "1"]) == 0
     (record,) = (tmp_path / "r" / "shop").glob("*.json")
     assert json.loads(record.read_text())["data"]["order"]["equal_times"] == 1
-    text = (tmp_path / "r" / "reports" / "apao" / "report.md").read_text()
+    text = (tmp_path / "r" / "reports" / "apao" / "appendix.md").read_text()
     assert "ties as in the file: 1 of 6 (17%) neighbouring ones" in text and "0 kept, 8 left out" in text
 
 

@@ -121,6 +121,6 @@ def test_report_reads_the_plan(tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     report.add_arguments(parser)
     report.run(parser.parse_args(["--suite", "apao", "--results", str(results)]))
-    text = (results / "reports" / "apao" / "report.md").read_text()
+    text = (results / "reports" / "apao" / "appendix.md").read_text()
     row = next(line for line in text.split("## What the grids cost")[1].splitlines() if "full" in line)
     assert [c.strip() for c in row.strip("|").split("|")] == ["apao", "quick", "full", "ml-100k", "cpu", "318", "20.0"]

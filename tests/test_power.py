@@ -13,7 +13,7 @@ import pytest
 from genrec_bench.analysis.claims import answer
 from genrec_bench.analysis.noise import pooled, self_comparison
 from genrec_bench.contracts import Rankings
-from genrec_bench.reporting import power
+from genrec_bench.reporting import power, verdicts
 from genrec_bench.reporting.figures import power as drawn
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import load_paper
@@ -45,7 +45,7 @@ def material(folder: Path, seeds: Sequence[int], more: Sequence[int] = (), *, pr
 
 def section(made: ReportData) -> tuple[str, Pages]:
     pages = Pages()
-    return "\n\n".join(power.section(made, pages, "apao")), pages
+    return power.section(made, pages, "apao"), pages
 
 
 def rows_of(pages: Pages, name: str) -> list[dict[str, str]]:
@@ -59,9 +59,11 @@ def test_a_comparison_stands_beside_the_gain_that_the_paper_prints(tmp_path):
     test, = (t for one in made.families for t in one.tests)
     gain, c = 0.0337 / 0.0292 - 1, test.comparison
     wanted = answer(c.interval[0] / c.mean_b, c.interval[1] / c.mean_b, gain)
-    cells = table_rows(text, "### What the declared comparisons could show\n")[BLOCK]
-    assert cells[:4] == [POINTWISE, CE, "5", "300"] and cells[-2:] == ["+15.4", wanted]
-    assert cells[5:7] == [f"{100 * size / c.mean_b:.1f}" for size in (c.minimum_detectable, test.detectable)]
+    cells = table_rows(text, "### What the pre-registered comparisons could show\n")[BLOCK]
+    assert cells[:3] == [f"{POINTWISE} over cross-entropy", "5", "300"]
+    beside = table_rows("\n" + verdicts.facts(made.families, load_paper("apao"))["table"], "")
+    assert beside[f"{POINTWISE} over cross-entropy"][-2:] == ["+15.4", wanted]
+    assert cells[3:5] == [f"{100 * size / c.mean_b:.1f}" for size in (c.minimum_detectable, test.detectable)]
     line, = rows_of(pages, "power")
     assert line["answer"] == wanted and float(line["paper_gain"]) == pytest.approx(gain)
     assert float(line["variance_noise"]) == test.parts.noise

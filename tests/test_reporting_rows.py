@@ -217,8 +217,8 @@ def test_a_changed_run_alone_completes_nothing(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_changed_run_is_listed_with_what_differs(tmp_path):
     records = [*whole(), *trials(), record_of("ml-100k", "sasrec", 0, overrides={"sasrec": {"hidden_size": 32}})]
-    text = render_suite("apao", records, tmp_path / "reports").read_text()
-    before, after = text.split("## Other runs")
+    page = render_suite("apao", records, tmp_path / "reports")
+    before, after = (page.parent / "appendix.md").read_text().split("## Other runs")
     listed = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in after.splitlines()
               if line.startswith("| ")}
     usual = whole()[0].config["training"]
@@ -228,7 +228,9 @@ def test_a_changed_run_is_listed_with_what_differs(tmp_path):
         f"{usual['learning_rate']})"]
     assert listed[records[-1].run_id][-1] == "baseline.hidden_size = 32 (row: 64)" and len(listed) == 3  # a header
     assert "0.0123" not in before
-    assert before.strip() == render_suite("apao", whole(), tmp_path / "b").read_text().strip()
+    other = render_suite("apao", whole(), tmp_path / "b")
+    assert before.strip() == (other.parent / "appendix.md").read_text().strip()
+    assert page.read_text() == other.read_text()
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -237,14 +239,16 @@ def test_the_report_of_changed_rows_has_them_under_their_settings(tmp_path):
     changed."""
     records = [*whole(), *trials((0, 1, 2)), *trials((0, 1, 2), POINTWISE)]
     folder = stored(tmp_path / "results", records)
-    text = render_suite("apao", records, tmp_path / "reports", results=folder, overrides=TRIAL).read_text()
-    assert ("Made from 9 runs, profile quick. Changed by `--set`: training.epochs = 1, training.learning_rate = 1e-06; "
-            "so no comparison here is a pre-registered one.") in text
-    rows = table_rows(text, "### ml-100k, profile quick")
+    page = render_suite("apao", records, tmp_path / "reports", results=folder, overrides=TRIAL)
+    text, more = page.read_text(), (page.parent / "appendix.md").read_text()
+    assert text.split("\n")[2].startswith("From 9 runs, profile quick.") and (
+        "Changed by `--set`: training.epochs = 1, training.learning_rate = 1e-06; so no comparison here is a "
+        "pre-registered one.") in text
+    rows = table_rows(more, "### ml-100k, profile quick: all metrics")
     assert {name: (cells[0], cells[5]) for name, cells in rows.items()} == {
         SASREC: ("3", "**0.0610 ± 0.0010**"), CE: ("3", "0.0123 ± 0.0000"), POINTWISE: ("3", "0.0123 ± 0.0000")}
-    assert "## Declared comparisons" not in text and "Verdicts of the declared" not in text
-    assert "epochs = 1" in text.split("## Settings, data and machines")[1] and "## Other runs" not in text
+    assert "## Pre-registered comparisons" not in text + more
+    assert "epochs = 1" in more.split("## Settings, data and machines")[1] and "## Other runs" not in more
     assert comparisons(folder, records, TRIAL) == []
 
 
@@ -268,10 +272,11 @@ def test_the_command_that_set_something_reports_it_so(tmp_path, toy_folder):
              "--results", str(tmp_path / "results")]
     report = tmp_path / "results" / "reports" / "apao" / "report.md"
     assert main([*words, "--set", "item_knn.neighbours=5"]) == 0
-    text = report.read_text()
-    assert "Made from 1 runs, profile smoke. Changed by `--set`: item_knn.neighbours = 5;" in text
+    appendix = report.with_name("appendix.md")
+    assert "Changed by `--set`: item_knn.neighbours = 5;" in report.read_text()
+    text = appendix.read_text()
     assert "neighbours = 5" in text.split("### Settings")[1] and "## Other runs" not in text
     assert main(words) == 0
-    before, after = report.read_text().split("## Other runs")
-    assert "Made from 1 runs, profile smoke. Paper" in before and "neighbours = 0" in before.split("### Settings")[1]
+    before, after = appendix.read_text().split("## Other runs")
+    assert "Changed by" not in report.read_text() and "neighbours" not in before.split("### Settings")[1]
     assert "baseline.neighbours = 5 (row: 0)" in after and after.count("Item-kNN") == 1

@@ -1,12 +1,12 @@
 """Reports of many rows: two backbones, rows of two stages, printed numbers that rows share, what grids cost."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
 from genrec_bench.core.errors import UserError
-from genrec_bench.reporting import cost, markdown, tables
-from genrec_bench.reporting.answer import answer
+from genrec_bench.reporting import cost, markdown, suite_page, tables
 from genrec_bench.reporting.figures import curves
 from genrec_bench.reporting.figures.style import looks
 from genrec_bench.reporting.load import arrange
@@ -21,6 +21,7 @@ from tests.small_records import SEEDS, record_of, suite_record, table_rows
 CE, CONTROL = "{} + cross-entropy", "{} + CE → CE"
 SASREC = "SASRec (RecBole, CE)"
 SHARED = "TIGER + APAO-Pointwise"
+REPORTS = Path(__file__).resolve().parents[1] / "reports"
 
 
 def of_three(label: str, value: float, **more) -> list[RunRecord]:
@@ -68,26 +69,13 @@ def test_backbones_stand_together(block):
     assert block.control("TIGER").label == "TIGER + CE → CE" and block.cross_entropy("Baselines") is None
 
 
-def test_objectives_against_cross_entropy_and_the_control(block):
-    """Deviations are 0.001 each, so 0.002 are within the spread: 0.0325 - 0.031 is, 0.0345 - 0.031 is not."""
-    text = answer(load_suite("apao"), [block])
-    assert f"Best of 11: {SASREC} with 0.0610 ± 0.0010, n = 3." in text
-    assert ("The best of 9 generative rows, Llama + CE → DPO, reaches 0.0500 ± 0.0010, n = 3: 150.0 % above "
-            f"Popularity (0.0200, n = 1) and 18.0 % below {SASREC}") in text
-    assert ("TIGER, 5 rows against TIGER + cross-entropy (0.0310 ± 0.0010, n = 3): 2 above by more than the seeds' "
-            "spread (MSL +29.0 %; CE → S-DPO +11.3 %), 1 below by more (CE → DPO -32.3 %), 2 within it.") in text
-    assert ("TIGER, 2 rows of two stages against TIGER + CE → CE (0.0320 ± 0.0010, n = 3): 1 above by more than the "
-            "seeds' spread (CE → S-DPO +7.8 %), 1 below by more (CE → DPO -34.4 %), none within it.") in text
-    assert ("Llama, 2 rows against Llama + cross-entropy (0.0400 ± 0.0010, n = 3): 1 above by more than the seeds' "
-            "spread (CE → DPO +25.0 %), 1 below by more (MSL -25.0 %), none within it.") in text
-    assert text.count("against") == 3 and "No record yet of item_knn to compare with." in text
-
-
-def test_one_seed_says_nothing_of_the_spread():
-    block, = arrange(load_suite("apao"), [r for r in suite_records() if r.seed == 1 and r.config.get("backbone")])
-    text = answer(load_suite("apao"), [block])
-    assert ("TIGER + cross-entropy (0.0310, n = 1): 4 above (MSL +29.0 %; CE → S-DPO +11.3 %; APAO-Pointwise +4.8 %; "
-            "CE → CE +3.2 %), 1 below (CE → DPO -32.3 %); one seed each, so nothing is known of the spread.") in text
+def test_differences_from_cross_entropy_on_the_same_backbone(block):
+    """Means 0.031 and 0.040; without ranks there is no interval. A baseline is measured by the first backbone."""
+    shown = suite_page._differences(ReportData(load_suite("apao"), (block,)), block, block.groups)
+    assert shown == {"Popularity": "-35.5", SASREC: "+96.8", "TIGER + cross-entropy": "reference",
+                     "TIGER + MSL": "+29.0", "TIGER + CE → DPO": "-32.3", "TIGER + CE → S-DPO": "+11.3",
+                     SHARED: "+4.8", "TIGER + CE → CE": "+3.2", "Llama + cross-entropy": "reference",
+                     "Llama + MSL": "-25.0", "Llama + CE → DPO": "+25.0"}
 
 
 def test_a_long_table_has_headings(monkeypatch, block):
@@ -103,10 +91,10 @@ def test_a_long_table_has_headings(monkeypatch, block):
 def test_both_stages_are_counted(block):
     """30 s and 12 epochs each stage; positions 100 before, then 50 with and 25 without gradient."""
     rows = table_rows("\n" + cost.efficiency(block), "")
-    assert rows["TIGER + cross-entropy"][2:8] == ["12 / 11", "2.50", "30.0", "–", "1.00", "0.00"]
-    assert rows["TIGER + CE → DPO"][2:8] == ["12 + 12 / 11 + 11", "2.50", "60.0", "30.0", "1.50", "0.25"]
-    assert rows["TIGER + CE → S-DPO"][6:8] == ["8.00", "7.00"]
-    assert rows[SASREC][4:8] == ["30.0", "–", "–", "–"] and rows["Popularity"][2:8] == ["–"] * 6
+    assert rows["TIGER + cross-entropy"][2:8] == ["12 / 11", "1.00", "0.00", "30.0", "–", "2.50"]
+    assert rows["TIGER + CE → DPO"][2:8] == ["12 + 12 / 11 + 11", "1.50", "0.25", "60.0", "30.0", "2.50"]
+    assert rows["TIGER + CE → S-DPO"][3:5] == ["8.00", "7.00"]
+    assert rows[SASREC][3:7] == ["–", "–", "30.0", "–"] and rows["Popularity"][2:8] == ["–"] * 6
     row = dict(zip(cost.EFFICIENCY_HEADER, next(r for r in cost.efficiency_rows(block) if r[2] == "TIGER + CE → DPO"),
                    strict=True))
     assert (row["steps"], row["first_stage_epochs"], row["first_stage_seconds"]) == (400, 12, 30.0)
@@ -115,20 +103,21 @@ def test_both_stages_are_counted(block):
 
 
 def test_budgets_are_told_apart(block):
-    assert cost.budget(block).splitlines() == [
-        f"- No steps are recorded: Popularity, {SASREC}.",
-        "- 300 steps of 64 rows (5 rows): TIGER + cross-entropy, TIGER + MSL, TIGER + APAO-Pointwise, "
-        "Llama + cross-entropy, Llama + MSL.",
-        "- 400 to 600 steps of 64 rows, 300 of them in the first stage, up to 300 more than cross-entropy's "
-        "(+100 %) (4 rows): TIGER + CE → DPO, TIGER + CE → S-DPO, TIGER + CE → CE, Llama + CE → DPO."]
+    rows = table_rows("\n" + cost.budget(block), "")
+    assert rows == {
+        f"Popularity, {SASREC}": ["not recorded", "–", "–", "–"],
+        "TIGER + cross-entropy, TIGER + MSL, TIGER + APAO-Pointwise, Llama + cross-entropy, Llama + MSL":
+            ["300", "64", "–", "–"],
+        "TIGER + CE → DPO, TIGER + CE → S-DPO, TIGER + CE → CE, Llama + CE → DPO":
+            ["400 to 600", "64", "300", "up to +300 (+100 %)"]}
 
 
 def test_what_the_profile_says_of_tuning(monkeypatch, block):
     texts = {"quick": {"tuning": "Nine trials\n  each."}, "paper": {}}
     monkeypatch.setattr(cost, "load_profile", texts.get)
-    assert cost.tuning([block]) == "- **Profile quick**: Nine trials each."
+    assert cost.tuning([block]) == [("quick", "Nine trials each.")]
     other = arrange(load_suite("apao"), [record_of("ml-100k", "tiger", 0, profile=p) for p in ("paper", "mine")])
-    assert cost.tuning(other) == ""
+    assert cost.tuning(other) == []
 
 
 def test_rows_that_share_a_printed_one():
@@ -182,26 +171,43 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
     plan = tmp_path / cost.PLAN
     plan.write_text(",".join(cost.PLAN_HEADER) + "\nall,quick,full,ml-100k,402,36000,cpu,2\n"
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
-    text = render_suite("apao", suite_records(), tmp_path, results=tmp_path).read_text()
+    page = render_suite("apao", suite_records(), tmp_path, results=tmp_path)
+    assert [line for line in page.read_text().splitlines() if line.startswith("## ")] == [
+        "## What APAO claims", "## Results", "## Pre-registered comparisons"]
+    text = (page.parent / "appendix.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## What APAO claims", "## The answer", "## Results", "## How this was obtained", "## Declared comparisons",
-        "## Figures",
-        "## What beam search throws away",
-        "## Efficiency", "## Budget and tuning", "## What the grids cost", "## Settings, data and machines",
-        "## Not covered yet"]
+        "## Results in full", "## How this was obtained", "## Beside the paper", "## Pre-registered comparisons",
+        "## What beam search prunes", "## Efficiency", "## Budget and tuning", "## What the grids cost",
+        "## Settings, data and machines"]
     lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if "ml-100k" in line]
     assert cells == [["all", "quick", "full", "ml-100k", "cpu", "402", "10.0"],
                      ["apao", "quick", "core", "ml-100k", "cpu", "30", "0.5"]]
-    assert "- All 6 rows of TIGER: tokenizer `rq_kmeans`: codebook_size = 64, " in text
-    assert ("- **TIGER + CE → CE** training: epochs = 1, learning_rate = 0.001; decoding: normaliser = flat; "
-            "objective 1 `cross_entropy`: eos = False, reduction = mean, weight = 1.0; first stage, training: "
-            "epochs = 4, learning_rate = 0.003; first stage, objective 1 `cross_entropy`: eos = False, "
-            "reduction = mean, weight = 1.0; first stage: continues = True.") in text
+    assert "- **All 6 rows of TIGER** tokenizer `rq_kmeans`: levels = 2; " in text
+    assert ("- **TIGER + CE → CE** training: epochs = 1, learning_rate = 0.001; objective 1 `cross_entropy`; first "
+            "stage: take = weights; first stage, training: epochs = 4, learning_rate = 0.003; first stage, objective 1 "
+            "`cross_entropy`.") in text
     with open(tmp_path / "apao" / "tables" / "efficiency.csv", newline="") as file:
         assert tuple(next(csv.reader(file))) == cost.EFFICIENCY_HEADER
-    without = render_suite("apao", suite_records(), tmp_path / "b", results=tmp_path / "none").read_text()
-    assert "## What the grids cost" not in without
+    render_suite("apao", suite_records(), tmp_path / "b", results=tmp_path / "none")
+    assert "## What the grids cost" not in (tmp_path / "b" / "apao" / "appendix.md").read_text()
+
+
+def test_a_page_that_would_be_too_long_leaves_its_last_tables_to_the_appendix(monkeypatch, tmp_path):
+    monkeypatch.setattr(markdown, "plates", lambda suite=None, paper=None: [])
+    records = [r for name in ("ml-100k", "apao_office") for r in of_three(CE.format("TIGER"), 0.031, dataset=name)]
+    page = render_suite("apao", records, tmp_path)
+    assert "### ml-100k, profile quick\n" in page.read_text()
+    monkeypatch.setattr(suite_page, "MOST_WORDS", len(page.read_text().split()) - 10)
+    text = render_suite("apao", records, tmp_path).read_text()
+    assert "### apao_office, profile paper\n" in text and "### ml-100k, profile quick\n" not in text
+    assert "(appendix.md#results-of-more-data-sets): ml-100k, profile quick." in text
+    assert "### ml-100k, profile quick\n" in (page.parent / "appendix.md").read_text()
+
+
+@pytest.mark.parametrize("page", sorted(REPORTS.glob("*/report.md")), ids=lambda page: page.parent.name)
+def test_a_committed_report_is_read_in_two_minutes(page):
+    assert len(page.read_text(encoding="utf-8").split()) <= 2500
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", ",".join(cost.PLAN_HEADER) + "\napao,quick,core,x,many,1,cpu,1\n",

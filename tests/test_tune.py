@@ -238,7 +238,7 @@ def test_reports_take_no_trial_for_a_row(suite: Path, toy_folder: Path, tmp_path
     words = ["--suite", suite, "--profile", "smoke", "--datasets", toy_folder, "--objectives", "none", "--results",
              results, "--jobs", "1"]
     assert call("run", *words) == 0
-    report = results / "reports/mine/report.md"
+    report = results / "reports/mine/appendix.md"
     alone = report.read_text()
     assert call("tune", *words, "--trials", "3") == 0
     assert len(RecordStore(results).read_all()) == 5 and len(RecordStore(results).read_results()) == 2

@@ -30,6 +30,12 @@ class DecodingState(Protocol):
     def select(self, users: Tensor) -> DecodingState:
         """The same search for some of the users alone: (U,) distinct rows of the batch."""
 
+    def forget(self, count: int) -> None:
+        """Nothing goes on from the last `count` slots: what is read next has their numbers.
+
+        An exact search says so of most prefixes that it reads. It asks for nothing where a state lacks this.
+        """
+
 
 class Backbone(nn.Module):
     """A network from token ids to logits over the flat vocabulary.
@@ -116,6 +122,10 @@ class PrefixState:
         chosen.prefixes, chosen.lengths = self.prefixes[users], self.lengths[users]
         chosen.rows = self.rows[users]
         return chosen
+
+    def forget(self, count: int) -> None:
+        slots = self.prefixes.shape[1] - count
+        self.prefixes, self.lengths = self.prefixes[:, :slots], self.lengths[:, :slots]
 
     def _next_logits(self, prefixes: Tensor, lengths: Tensor) -> Tensor:
         """Logits behind (U, K, m) prefixes of (U, K) lengths, by questions of one length about the whole batch.

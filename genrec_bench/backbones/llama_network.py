@@ -9,6 +9,7 @@ rotary positions are relative, so that the logits are the same.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,9 @@ from genrec_bench.backbones.folding import PrefixTree
 from genrec_bench.backbones.huggingface import LEVELS, check_class, check_logits, check_settings, copy_weights
 from genrec_bench.backbones.inference import (
     ROOM,
-    AncestorMask,
+    Paths,
     Rows,
+    Sight,
     attend,
     search_floats,
     split_heads,
@@ -257,7 +259,7 @@ class LlamaState:
         histories = histories[:, :-1]  # nobody sees the last column: what is there is somebody's root
         columns = torch.arange(histories.shape[1], device=histories.device)
         self.sees = columns < self.position[:, :, None]  # (B, 1, S): columns before the last token
-        self.ancestors = AncestorMask(len(histories), histories.device)
+        self.paths = Paths(len(histories), histories.device)
         self.past: list[tuple[Rows, Rows]] = []  # keys and values of history and slots, layer by layer
         self._read(histories, columns[None])
 
@@ -276,25 +278,30 @@ class LlamaState:
         return cosine, torch.cat([-first, second], dim=2)
 
     def first(self) -> Tensor:
-        return self._step(self.root, self.ancestors.depths, self.ancestors.depths[:, :, None] == 0)
+        return self._step(self.root, self.paths.root())
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        return self._step(tokens, *self.ancestors.extend(parents))
+        return self._step(tokens, self.paths.extend(parents))
+
+    def forget(self, count: int) -> None:
+        self.paths.forget(count)
+        for rows in itertools.chain(*self.past):
+            rows.forget(count)
 
     def select(self, users: Tensor) -> LlamaState:
         chosen = copy.copy(self)
         chosen.position, chosen.root, chosen.sees = self.position[users], self.root[users], self.sees[users]
         chosen.past = [(key.select(users), value.select(users)) for key, value in self.past]
-        chosen.ancestors = self.ancestors.select(users)
+        chosen.paths = self.paths.select(users)
         return chosen
 
-    def _step(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
-        sees = torch.cat([self.sees.expand(-1, tokens.shape[1], -1), sees], dim=2)
+    def _step(self, tokens: Tensor, sight: Sight) -> Tensor:
+        sees = torch.cat([self.sees.expand(-1, tokens.shape[1], -1), sight.sees], dim=2)
         bias = torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, -torch.inf)[:, None]
-        x, turn = F.embedding(tokens, self.embedding), self._turn(self.position + depths)
+        x, turn = F.embedding(tokens, self.embedding), self._turn(self.position + sight.depths)
         for layer, past in zip(self.layers, self.past, strict=True):
             query, *own = layer.projections(x, turn)
-            key, value = (rows.add(part) for rows, part in zip(past, own, strict=True))
+            key, value = (rows.add(part, sight.slots) for rows, part in zip(past, own, strict=True))
             layer.add_to(x, query, key, value, bias)
         return F.linear(rms_norm(x, self.eps) * self.norm, self.head).float()
 

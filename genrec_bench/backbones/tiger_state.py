@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_bench.backbones.inference import ROOM, AncestorMask, Rows, attend, split_heads
+from genrec_bench.backbones.inference import ROOM, Paths, Rows, Sight, attend, split_heads
 from genrec_bench.backbones.layers import fused_weight, rms_norm
 from genrec_bench.contracts import PAD
 
@@ -60,7 +61,7 @@ class TigerState:
         self.layers = [LeanLayer(block) for block in model.decoder.block]
         furthest = model.settings.max_distance  # from there on all keys have the same bias
         self.up = model.decoder.position_bias(furthest + 1, 1)[0, :, :, 0].detach()  # (heads, tokens up to the key)
-        self.ancestors = AncestorMask(len(histories), histories.device)
+        self.paths = Paths(len(histories), histories.device)
         self.past: list[tuple[Rows, Rows]] = []  # keys and values of the slots, layer by layer
         mask = torch.zeros(histories.shape, device=histories.device).masked_fill(histories == PAD, -torch.inf)
         self.mask = mask[:, None, None]  # (B, 1, 1, S)
@@ -81,28 +82,33 @@ class TigerState:
         return x
 
     def first(self) -> Tensor:
-        start = self.ancestors.depths.new_full(self.ancestors.depths.shape, PAD)
-        return self._step(start, self.ancestors.depths, self.ancestors.depths[:, :, None] == 0)
+        root = self.paths.root()
+        return self._step(torch.full_like(root.depths, PAD), root)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        return self._step(tokens, *self.ancestors.extend(parents))
+        return self._step(tokens, self.paths.extend(parents))
+
+    def forget(self, count: int) -> None:
+        self.paths.forget(count)
+        for rows in itertools.chain(*self.past):
+            rows.forget(count)
 
     def select(self, users: Tensor) -> TigerState:
         chosen = copy.copy(self)
-        chosen.mask, chosen.ancestors = self.mask[users], self.ancestors.select(users)
+        chosen.mask, chosen.paths = self.mask[users], self.paths.select(users)
         chosen.cross = [part[:, users] for part in self.cross]
         chosen.past = [(key.select(users), value.select(users)) for key, value in self.past]
         return chosen
 
-    def _step(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
-        distance = (depths[:, :, None] - self.ancestors.depths[:, None]).clamp_(0, self.up.shape[1] - 1)
-        bias = self.up[:, distance].masked_fill_(~sees, -torch.inf).transpose(0, 1)
+    def _step(self, tokens: Tensor, sight: Sight) -> Tensor:
+        distance = (sight.depths[:, :, None] - sight.key_depths[:, None]).clamp_(0, self.up.shape[1] - 1)
+        bias = self.up[:, distance].masked_fill_(~sight.sees, -torch.inf).transpose(0, 1)
         x = F.embedding(tokens, self.embedding)
         for number, layer in enumerate(self.layers):
             query, *own = layer.projections(x)
             if len(self.past) == number:
                 self.past.append(tuple(Rows(part[:, :, :0], ROOM) for part in own))
-            key, value = (rows.add(part) for rows, part in zip(self.past[number], own, strict=True))
+            key, value = (rows.add(part, sight.slots) for rows, part in zip(self.past[number], own, strict=True))
             layer.add_attention(x, query, key, value, bias)
             layer.add_cross_attention(x, *self.cross[number], self.mask)
             layer.add_feed_forward(x)

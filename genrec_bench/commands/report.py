@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import write_atomically
 from genrec_bench.results.records import RecordStore
+
+if TYPE_CHECKING:
+    from genrec_bench.reporting.markdown import Source
 
 PAGE = "index.html"
 MOST_LINES = 12  # of differences that are named one by one
@@ -25,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="write nothing; exit code 1 and a list where the reports that are there are not what the "
                            "records give")
     what.add_argument("--html", action="store_true",
-                      help="also write index.html: all reports of the suite as one page that needs no other file")
+                      help="also write index.html: a leaderboard of the suite's runs, a page that needs no other file")
     what.add_argument("--ledger", action="store_true",
                       help="write the ledger of choices instead: ledger.md in the folder of reports")
     parser.add_argument("--jobs", type=int, default=None, metavar="N",
@@ -67,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     (reports / PAGE).unlink(missing_ok=True)  # it would show what was before
     print(reports / front)
     if args.html:
-        print(_html(pages.files, reports))
+        print(_html(args.suite, source, pages.files, reports))
     return 0
 
 
@@ -81,13 +85,17 @@ def _check(differences: list[str], reports: Path) -> int:
     return 1 if differences else 0
 
 
-def _html(files: dict[str, bytes], reports: Path) -> Path:
+def _html(suite: str, source: Source, files: dict[str, bytes], reports: Path) -> Path:
+    from genrec_bench.reporting import claims
     from genrec_bench.reporting.html import html_page
+    from genrec_bench.reporting.leaderboard import board
 
-    names = [name for name in files if name.endswith(".md")]
-    parts = [(_heading(files[name]), reports / name) for name in sorted(names, key=lambda n: (n != "index.md", n))]
+    names = sorted((name for name in files if name.endswith(".md")), key=lambda n: (n != "index.md", n))
+    links = {name: _heading(files[name]) for name in names}
+    materials = source.materials(suite)
+    page = html_page("genrec-bench: leaderboard", board(materials), links, claims.lines(materials))
     path = reports / PAGE
-    write_atomically(path, html_page("genrec-bench: reports", parts).encode())
+    write_atomically(path, page.encode())
     return path
 
 

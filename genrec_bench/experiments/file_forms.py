@@ -109,6 +109,8 @@ class ProfileFile:
     title: str = setting(REQUIRED, "one line for people")
     seeds: tuple[int, ...] = setting(REQUIRED, "seeds of every run", low=0, high=MAX_SEED)
     datasets: tuple[str, ...] = setting(REQUIRED, "datasets where the user names none")
+    undecided: str | None = setting(None, "why its runs answer no claim of a paper, in a word; absent = they may")
+    tested: bool = setting(True, "false: its numbers mean nothing, so nothing of it is tested or told")
     tuning: str | None = setting(None, "how the settings were chosen, with the number of trials; reports print it")
     grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")

@@ -321,6 +321,8 @@ def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: 
     before = {**_objectives(stage["objective"], layers), "training": _section("training", layers)} if stage else {}
     if stage and "decoding" in stage:
         before["decoding"] = _section("decoding", [*layers[:2], {"decoding": stage["decoding"]}, layers[2]])
+    starts = bool(stage) and stage.get("continues", True)
+    _check_epochs(row["label"], training if not starts else before["training"])
     runs = []
     for seed in seeds:
         run = RunConfig(label=row["label"], seed=seed, **shared, **own_parts)
@@ -353,6 +355,13 @@ def _best(row: Mapping[str, Any], dataset: str) -> list[dict[str, Any]]:
     """The row's objectives; where the paper says which settings are best for a dataset, the last one has them."""
     *before, last = row["objective"]
     return [*before, {**last, **(best_values(row["paper"], dataset, row) if row.get("paper") else {})}]
+
+
+def _check_epochs(label: str, training: TrainingConfig) -> None:
+    """What starts from random weights is trained. Raises: UserError."""
+    if training.epochs == 0:
+        raise UserError(f"{label}: training.epochs must be at least 1, got 0, which ranks the weights of a first stage "
+                        "as they are; this run starts from random ones.")
 
 
 def _check_beam(decoding: DecodingConfig, evaluation: EvaluationConfig) -> None:

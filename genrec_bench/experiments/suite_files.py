@@ -178,6 +178,16 @@ def load_profile(name: str, folder: Path | None = None) -> Data:
     return data
 
 
+def undecided(profile: str) -> str:
+    """Why runs of a profile answer no claim of a paper, or "" where they may; a profile without a file may."""
+    return load_profile(profile).get("undecided", "") if profile in profile_names() else ""
+
+
+def untested_profiles() -> tuple[str, ...]:
+    """The profiles whose numbers mean nothing."""
+    return tuple(name for name in profile_names() if not load_profile(name).get("tested", True))
+
+
 @cache
 def _check_profile(path: Path) -> None:
     """Once a file, as it is read once: every row of a suite asks for its profile."""

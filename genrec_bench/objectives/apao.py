@@ -113,6 +113,8 @@ class Apao(Objective):
     pseudo-code, "released" its code, whose scripts moreover leave eta at 0.
     """
 
+    group = "prefix-aware losses"
+
     form: str = setting("pointwise", "loss of a prefix: its own likelihood (Eq. 12) or against negatives (Eq. 14)",
                         choices=("pointwise", "pairwise"))
     eta: float = setting(1e-4, "step size of the weights (eta, Eq. 17; Table 5: 5e-6 to 5e-4)", low=0.0)

@@ -218,12 +218,14 @@ class Objective:
     is given a row; with "reference", `reference` says of which weights ("initial": those training starts from,
     "first_stage": those of the first stage); with "beam", `num_beams` and `normaliser` say of which search. `version`
     is raised when the same settings give other numbers. `search_space` lists values of settings for `compare --tune`
-    to try, `{"tau": [1.0, 2.0]}`, where a suite lists none. `limits` are pairs of own settings and the spec of another
-    objective whose loss is then the same.
+    to try, `{"tau": [1.0, 2.0]}`, where a suite lists none. `group` is what the leaderboard lists it under with its
+    relatives, "" = its own name. `limits` are pairs of own settings and the spec of another objective whose loss is
+    then the same.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    group: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     num_negatives: ClassVar[int] = 0
     search_space: ClassVar[Mapping[str, list[Any]]] = {}

@@ -119,6 +119,8 @@ class Bear(Objective):
     Differs from the paper: none at the defaults but the detached threshold, on which it is silent.
     """
 
+    group = "beam-aware losses"
+
     # The code is not the paper's sum: it weighs the tokens of a masked softmax loss and normalises the weights, so
     # that w there corresponds to lambda / xi, and only relative weights matter.
     form: str = setting("paper", "paper = Eq. 3.4; released = the whole re-weighted masked softmax loss of the code",

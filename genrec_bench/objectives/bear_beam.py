@@ -41,6 +41,7 @@ class BearBeam(Objective):
     Differs from the paper: see `beam_retention_regulariser`.
     """
 
+    group = "beam-aware losses"
     version: ClassVar[int] = 2  # the search adds up in another order since 1, which moves the last bits of its scores
 
     num_beams: int = setting(10, "beam width (B)", low=1)

@@ -42,6 +42,8 @@ def cross_entropy_loss(target_token_logps: Tensor, is_token: Tensor | None = Non
 class CrossEntropy(Objective):
     """Token-level cross-entropy over the whole vocabulary, the reference of every comparison."""
 
+    group = "cross-entropy family"
+
     reduction: str = setting("mean", "over an item's tokens: mean (APAO, Eq. 2-4) or sum (BEAR's SFT, Eq. 2.1)",
                              choices=REDUCTIONS)
     eos: bool = setting(False, "EOS counts as one more token: APAO's released code, not its equations")

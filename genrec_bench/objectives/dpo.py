@@ -33,6 +33,8 @@ class PreferenceObjective(Objective):
     Negatives that are the target itself do not count; a row that has no others costs 0.
     """
 
+    group = "preference losses"
+
     beta: float = setting(1.0, "how much a difference of log-probabilities counts (APAO tries 0.5, 1 and 2)", low=0.0)
     num_negatives: int = setting(100, "sampled negatives a row (APAO: 100)", low=1)
     # APAO's one-stage variant (its Table 3) does not say which reference it has.

@@ -77,6 +77,8 @@ def adaptive_temperature(tau: Tensor, logits: Tensor, targets: Tensor, valid: Te
 class Msl(Objective):
     """Cross-entropy over the valid next tokens of the trie, at a fixed or an adaptive temperature."""
 
+    group = "cross-entropy family"
+
     # APAO tries 1, 2 and 3 and does not say which was best; its released script has 2.
     tau: float = setting(1.0, "temperature that divides the logits", low=0.01)
     skip_forced: bool = setting(False, "average over the tokens that have an alternative only; with `adaptive` always, "

@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from genrec_bench.core import registry
+from genrec_bench.core.errors import UserError
+from genrec_bench.core.lazy import pandas
+from genrec_bench.experiments.config import RunConfig, from_dict
+from genrec_bench.experiments.identity import method_parts
+from genrec_bench.reporting.ledger import load_ledger
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import flatten
 from genrec_bench.reporting.tables import DASH, number, pipe
@@ -40,6 +45,20 @@ def rules(block: Block) -> str:
     parts.append("Every method ranks the whole catalogue, the user's own history included; \"unseen\" takes it out, "
                  f"for every method alike. Lists of {evaluation.get('max_k', DASH)} are scored.")
     return " ".join(parts)
+
+
+def counts(block: Block) -> str:
+    """Users, items and interactions of a block's data."""
+    first = block.runs.iloc[0]
+    named = {"users": "data_users", "items": "items", "interactions": "interactions"}
+    return ", ".join(f"{first[column]:,} {name}" for name, column in named.items() if first[column] is not pandas.NA)
+
+
+def choices(blocks: Sequence[Block]) -> list[str]:
+    """The choices with a setting that concern the objectives of the rows that were run, as `setting = default`."""
+    trained = {o for b in blocks for g in b.groups for stage in g.row.stages for o in stage}
+    return list(dict.fromkeys(f"{e.setting} = {e.default}" for method in load_ledger() for e in method.entry
+                              if e.setting and e.setting.partition(".")[0] in trained and e.readings))
 
 
 def data_rows(blocks: Sequence[Block]) -> list[list[Any]]:
@@ -108,29 +127,39 @@ def _words(blocks: Sequence[Block]) -> list[str]:
     return told
 
 
-def settings(block: Block) -> str:
-    """The settings of each method, one bullet each, after those that all rows of a backbone share."""
+def settings(block: Block) -> list[tuple[str, str]]:
+    """(label, settings that are not the defaults) of each method, after those that all rows of a backbone share."""
     lines = []
     for family, groups in block.families().items():
-        settings = [_settings(g) for g in groups]
-        shared = {part: {k: v for k, v in settings[0][part].items() if all(s[part].get(k, ...) == v for s in settings)}
+        parts = [_settings(g) for g in groups]
+        shared = {part: {k: v for k, v in parts[0].get(part, {}).items() if all(s.get(part, {}).get(k, ...) == v
+                                                                                for s in parts)}
                   if len(groups) > 1 else {} for part in SHARED}
         if any(shared.values()):
-            lines.append(f"- All {len(groups)} rows of {family}: {_sentence(shared)}")
-        lines += [f"- **{g.label}** {_sentence(_without(s, shared))}" for g, s in zip(groups, settings, strict=True)]
-    return "\n".join(lines)
+            lines.append((f"All {len(groups)} rows of {family}", _written(shared)))
+        lines += [(g.label, _written(_without(s, shared))) for g, s in zip(groups, parts, strict=True)]
+    return lines
 
 
 def _settings(group: Group) -> dict[str, dict[str, Any]]:
-    """The settings of every part of a method, flat; objectives are parts of their own."""
-    stage = group.config.get("first_stage") or {}
-    parts = {part: group.config.get(part) for part in SHARED}
-    parts |= {f"objective {i}": spec for i, spec in enumerate(group.config.get("objective", ()), 1)}
-    parts |= {f"first stage, {part}": stage.get(part) for part in ("training", "negatives")}
-    parts |= {f"first stage, objective {i}": spec for i, spec in enumerate(stage.get("objective", ()), 1)}
-    parts |= {"first stage": {"continues": stage["continues"]}} if stage else {}
-    return {part: {k: v for k, v in flatten(spec or {}).items() if v is not None}
-            for part, spec in parts.items()}
+    """What every part of a method has otherwise than its defaults, flat; objectives are parts of their own."""
+    try:
+        config = from_dict(group.records[0].config)
+    except UserError:  # of a plug-in that is not loaded, or of other code: all that the record says
+        return {part: flatten(spec) for part, spec in group.config.items() if part in SHARED and spec}
+    parts = _parts(config)
+    for used in config.uses:
+        takes = " and ".join(u.take for u in config.uses)
+        parts |= {"first stage": {"take": takes}}
+        parts |= {f"first stage, {name}": part for name, part in _parts(used.run).items()}
+    return {name: flatten({k: v for k, v in part.items() if k not in ("version", "source")})
+            for name, part in parts.items()}
+
+
+def _parts(config: RunConfig) -> dict[str, dict[str, Any]]:
+    parts = {k: v for k, v in method_parts(config).items() if k in (*SHARED, "objectives")}
+    parts |= {f"objective {i}": spec for i, spec in enumerate(parts.pop("objectives", ()), 1)}
+    return parts
 
 
 def _without(settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -140,14 +169,15 @@ def _without(settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Map
             for part, values in settings.items()}
 
 
-def _sentence(parts: Mapping[str, Mapping[str, Any]]) -> str:
+def _written(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """`training: epochs = 4; objective 1 `msl`: tau = 2`."""
     texts = []
     for part, values in parts.items():
         text = ", ".join(f"{k} = {_plain(v)}" for k, v in sorted(values.items()) if k != "name")
         name = f" `{values['name']}`" if "name" in values else ""
         if values:
             texts.append(f"{part}{name}{': ' + text if text else ''}")
-    return f"{'; '.join(texts) or 'nothing else'}."
+    return "; ".join(texts) or "all defaults"
 
 
 def _plain(value: Any) -> str:
@@ -163,13 +193,3 @@ def machines(runs: DataFrame) -> str:
     header = ["CPU", "Device", "Threads", "Platform", "Python", "torch", "numpy", "RecBole", "genrec-bench", "Commit",
               "Runs"]
     return pipe(header, [[*row, str(n)] for row, n in counts.items()], numeric_from=10)
-
-
-def code_note(runs: DataFrame) -> str:
-    """A warning where runs were made by different or uncommitted code, or ""."""
-    commits = runs["commit"].nunique(dropna=False)
-    parts = [f"The runs come from {commits} commits." if commits > 1 else "",
-             "Some were made with files changed since the commit." if runs["dirty"].fillna(False).any() else "",
-             "Some were begun with other versions (`provenance.earlier` in their records)."
-             if any(r.provenance.get("earlier") for r in runs["record"]) else ""]
-    return " ".join(p for p in parts if p)

@@ -19,12 +19,14 @@ from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values
+from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
-from genrec_bench.reporting.papers import Claim, Paper
+from genrec_bench.reporting.papers import Claim, Paper, load_paper, paper_names
 from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, pipe, title_of
 
@@ -32,16 +34,9 @@ WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's 
 PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours
 NAMES = {"pruning_rate": "PR@{k}, beam {beam}", "violation_share": "share of the lost at beam {beam}",
          "retention": "share of the exact top in beam {beam}", "prefix_growth": "last gain - first, beam {beam}",
-         "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "seconds an epoch"}
+         "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "processor time an epoch"}
 HEADER = ("claim", "place", "block", "profile", "method", "against", "quantity", "seeds", "claimed", "least", "most",
           "value", "low", "high", "minimum_detectable", "noise_floor", "answer", "why_not")
-READING = (f"Ours: relative to the reference (shares of one row as they are), {LEVEL:.0%} interval over seeds and "
-           "users, of times over seeds. The paper's size: that of the data set, else the mean of its data sets; a "
-           "loss is read as a gain of the other side. *seen*: the interval is above 0 and reaches half of the "
-           "claimed size, or lies inside the claimed range; *smaller than claimed*: above 0, below half; *not seen*: "
-           "neither, or outside the range; else *cannot tell*. MDD: least true difference that is found in 4 of 5 "
-           f"cases; floor: SD of the difference of two equal methods with these seeds, {DASH} below {MIN_SEEDS} "
-           "seeds. Not corrected, no verdicts. All pairs: [tables/claims.csv](tables/claims.csv).")
 
 
 class Unknown(Exception):
@@ -78,9 +73,11 @@ class Evidence:
 
     @property
     def answer(self) -> str:
-        """What the data say."""
+        """What the data say; nothing where the profile's runs are not to answer, for the reason that its file names."""
         if self.found is None:
             return OPEN
+        if reason := undecided(self.block.profile):
+            return f"{OPEN}: {reason}"
         low, high, claim = self.found.low, self.found.high, self.claim
         said = answer_between(low, high, -math.inf if claim.least is None else claim.least, claim.most) \
             if self.claimed is None else answer(low, high, self.claimed)
@@ -214,83 +211,136 @@ QUANTITIES: Mapping[str, Callable[[ReportData, Claim, Block, Sequence[Group]], F
     "epoch_time": _epoch_time}
 
 
-def section(paper: Paper, material: ReportData | None, pages: Pages | None = None, folder: str = "") -> list[str]:
-    """The claims of a paper as Markdown: one sentence on what is known, and a table; [] for a paper without any.
+def section(paper: Paper, material: ReportData | None, pages: Pages | None = None, folder: str = "") -> str:
+    """The claims of a paper as Markdown: one sentence on what is known, and a table; "" for a paper without any.
 
     pages, folder: where the unrounded numbers of all pairs go, `<folder>/tables/claims.csv`; without them, for a paper
     that no suite measures, a list.
     """
     found = evidence(paper, material)
     if not found:
-        return []
-    if pages is None:
-        return [f"## What {paper.short} claims", summary(paper, found),
-                "\n".join(f"- {claim.text} ({claim.place})." for claim in paper.claims)]
-    pages.table(f"{folder}/tables/claims.csv", HEADER, map(_csv_row, found))
-    header = ["Claim", "Measured as", "Paper", f"Ours [{LEVEL:.0%}]", "Data, profile, seeds", "Answer", "MDD", "Floor"]
+        return ""
     lines, last = [], None
-    for one in _telling(found):
-        text = "" if one.claim is last else f"{one.claim.text} ({one.claim.place})"
-        lines.append([text, *_cells(one)])
-        last = one.claim
-    return [f"## What {paper.short} claims", summary(paper, found), pipe(header, lines, numeric_from=6), READING]
+    if pages is not None:
+        pages.table(f"{folder}/tables/claims.csv", HEADER, map(_csv_row, found))
+        for same in _telling(found):
+            text = "" if same[0].claim is last else f"{same[0].claim.text} ({same[0].claim.place})"
+            lines.append([text, *_cells(same)])
+            last = same[0].claim
+    header = ["Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer", "MDD, %",
+              "Floor, %"]
+    return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH,
+                  table=pipe(header, lines, numeric_from=6) if lines else "")
 
 
-def summary(paper: Paper, found: Sequence[Evidence]) -> str:
-    """What is known and what is not: claims by answer, profile by profile."""
-    total, known = len(paper.claims), [one for one in found if one.found]
-    parts, own = [], [one for one in known if one.papers_own]
-    if not own:
-        parts.append("nothing has been run with the paper's own data and settings, so none is supported or "
-                     "contradicted")
+def lines(materials: Sequence[ReportData]) -> list[dict[str, Any]]:
+    """The claims that some suites measure, as texts for `html.html_page`: a line a measured pair, or why there is none.
+    """
+    measured = [(paper, m) for paper in map(load_paper, paper_names()) for m in materials
+                if paper.measured_by == m.suite.name]
+    return [_line(paper, same) for paper, m in measured for same in _telling(evidence(paper, m))]
+
+
+def _line(paper: Paper, same: Sequence[Evidence]) -> dict[str, Any]:
+    one = same[0]
+    quantity, size, ours, _, said, detectable, _ = _cells(same)
+    estimate, _, interval = ours.partition(" [")
+    unit = " %" if one.found else ""
+    place = one.found and {"data": ", ".join(o.block.dataset for o in same), "seeds": one.found.seeds,
+                           "profile": one.block.profile + " (decides nothing)" * bool(undecided(one.block.profile))}
+    return {"claim": one.claim.text, "about": f"{paper.short}, {one.claim.place}. {quantity}. Paper: {size}",
+            "answer": said, "estimate": estimate + unit, "interval": f"[{interval}" if interval else DASH,
+            "minimum_detectable": detectable + unit, **(place or dict.fromkeys(("data", "profile", "seeds")))}
+
+
+def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:
+    """What is known and what is not: claims by answer, profile by profile, as the template names it."""
+    known = [one for one in found if one.found]
+    profiles = []
     for profile in sorted({one.block.profile for one in known}, key=lambda name: (name != PROFILE, name)):
         there: dict[str, set[str]] = {}
         for one in (one for one in known if one.block.profile == profile):
             there.setdefault(one.claim.text, set()).add(one.answer)
         counts = Counter(min(answers) if len(answers) == 1 else "differing between rows" for answers in there.values())
-        data = ", ".join(dict.fromkeys(one.block.dataset for one in known if one.block.profile == profile))
-        parts.append(f"profile {profile} ({data}): {', '.join(f'{n} {word}' for word, n in counts.items())}")
+        data = dict.fromkeys(one.block.dataset for one in known if one.block.profile == profile)
+        profiles.append({"name": profile, "data": ", ".join(data), "counts": sorted(counts.items())})
     measured = {one.claim.text for one in known}
-    if absent := Counter({one.claim.text: one.why for one in found if one.claim.text not in measured}.values()):
-        parts.append(f"{absent.total()} not measured ({', '.join(f'{n} {why}' for why, n in absent.items())})")
-    return f"**Of {paper.short}'s {total} claims**: {'; '.join(parts)}."
+    absent = Counter({one.claim.text: one.why for one in found if one.claim.text not in measured}.values())
+    return {"paper": paper, "own": any(one.papers_own for one in known), "profiles": profiles,
+            "absent": sorted(absent.items()),
+            "settled": len({one.claim.text for one in known if not one.answer.startswith(OPEN)})}
 
 
-def _telling(found: Sequence[Evidence]) -> Iterator[Evidence]:
-    """Of each claim what was measured, quick runs only where there are no others, or one line that says why nothing."""
-    for claim in dict.fromkeys(one.claim for one in found):
-        own = [one for one in found if one.claim is claim]
+def known_by_claim(paper: Paper, material: ReportData | None) -> list[list[str]]:
+    """A line a claim for the index: the claim, its answers, and the data and profiles that it was measured on."""
+    lines = []
+    for claim, of in _by_claim(evidence(paper, material)).items():
+        known = [one for one in of if one.found and not undecided(one.block.profile)] or [o for o in of if o.found]
+        answers = Counter(one.answer for one in known) or {f"{OPEN}: {of[0].why}": 1}
+        where = dict.fromkeys(f"{one.block.dataset}, {one.block.profile}" for one in known)
+        lines.append([f"{claim.text} ({claim.place})", _answers(answers), "; ".join(where) or DASH])
+    return lines
+
+
+def _by_claim(found: Sequence[Evidence]) -> dict[Claim, list[Evidence]]:
+    return {claim: [one for one in found if one.claim is claim]
+            for claim in dict.fromkeys(one.claim for one in found)}
+
+
+def _telling(found: Sequence[Evidence]) -> Iterator[list[Evidence]]:
+    """Of each claim what was measured, or what says why nothing was; a pair of rows on several data sets together.
+
+    Runs that are not to answer stand only where there are no others.
+    """
+    for own in _by_claim(found).values():
         known = [one for one in own if one.found]
-        yield from [one for one in known if one.block.profile != "quick"] or known or own[:1]
+        lines: dict[Any, list[Evidence]] = {}
+        for one in [one for one in known if not undecided(one.block.profile)] or known or own[:1]:
+            lines.setdefault((tuple(g.label for g in one.rows), one.block and one.block.profile), []).append(one)
+        yield from lines.values()
 
 
-def _cells(one: Evidence) -> list[str]:
-    """A line of the table but for its claim."""
+def _answers(answers: Mapping[str, int]) -> str:
+    """`seen`, or `2 seen, 1 cannot tell`."""
+    return next(iter(answers)) if len(answers) == 1 else ", ".join(f"{n} {word}" for word, n in answers.items())
+
+
+def _cells(same: Sequence[Evidence]) -> list[str]:
+    """A line of the table but for its claim: one pair of rows, on one data set or several."""
+    one = same[0]
     claim, found = one.claim, one.found
     quantity = NAMES.get(claim.quantity, title_of(claim.quantity)).format(
         k=claim.k, beam=claim.beam, against_beam=claim.against_beam) if claim.quantity else ""
     pair = [g.label if i == 0 else g.name for i, g in enumerate(one.rows)] or (claim.pairs or [()])[0]
     measured = ": ".join(filter(None, [" over ".join(pair), quantity])) or DASH
-    size = _size(one)
+    size = _span([_size(o) for o in same])
     if found is None:
         return [measured, size, DASH, DASH, f"{OPEN}: {one.why}", DASH, DASH]
-    signed = len(one.rows) == 2
-    value, low, high = (_percent(v, signed) for v in (found.value, found.low, found.high))
-    return [measured, size, f"{value} % [{low}, {high}]",
-            f"{one.block.dataset}, {one.block.profile}, {found.seeds}", one.answer,
-            f"{_percent(found.detectable)} %", DASH if found.floor is None else f"{_percent(found.floor)} %"]
+    value, low, high = (_percent(v, len(one.rows) == 2) for v in (found.value, found.low, found.high))
+    ours = f"{value} [{low}, {high}]" if len(same) == 1 else _span(
+        [_percent(o.found.value, len(o.rows) == 2) for o in sorted(same, key=lambda o: o.found.value)])
+    data = one.block.dataset if len(same) == 1 else f"{len(same)} data sets"
+    floors = [_percent(o.found.floor) for o in same if o.found.floor is not None]
+    return [measured, size, ours, f"{data}, {one.block.profile}, {found.seeds}",
+            _answers(Counter(o.answer for o in same)), _span([_percent(o.found.detectable) for o in same]),
+            _span(floors) or DASH]
+
+
+def _span(texts: Sequence[str]) -> str:
+    """The first and the last where they differ, else the one there is, or ""."""
+    return " to ".join(dict.fromkeys([texts[0], texts[-1]])) if texts else ""
 
 
 def _size(one: Evidence) -> str:
     """The claimed size, or its range."""
     claim = one.claim
     if one.claimed is not None:
-        return f"{_percent(one.claimed, True)} %"
+        return _percent(one.claimed, True)
     if claim.least is None:
         return DASH
     if claim.most < math.inf:
-        return f"{_percent(claim.least, True)} to {_percent(claim.most, True)} %"
-    return "above 0" if not claim.least else f"at least {_percent(claim.least)} %"
+        return f"{_percent(claim.least, True)} to {_percent(claim.most, True)}"
+    return "above 0" if not claim.least else f"at least {_percent(claim.least)}"
 
 
 def _percent(value: float, signed: bool = False) -> str:

@@ -13,6 +13,7 @@ from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.tables import DASH, by_family, number, pipe
 from genrec_bench.results.frame import PASSES
 
+POSITIONS = PASSES[2]
 PLAN = "plan.csv"  # below --results
 MIB = 2**20
 MEANS = ("parameters", "epochs", "best_epoch", "first_stage_epochs", "steps", "seconds_per_epoch", "train_seconds",
@@ -34,27 +35,33 @@ def _distinct(group: Group, column: str) -> str:
 
 def efficiency(block: Block) -> str:
     """Cost of each method of a block: means over seeds, with units in the header."""
-    units = _of_cross_entropy(block, "positions_with_gradient")
-    header = ["Method", "n", "Parameters", "Epochs run / best", "Seconds per epoch", "Training (s)",
-              "of it first stage (s)", "Positions with gradient (CE = 1)", "without gradient (CE = 1)",
+    units = of_cross_entropy(block, POSITIONS)
+    header = ["Method", "n", "Parameters", "Epochs run / best", "Positions with gradient (CE = 1)",
+              "without gradient (CE = 1)", "Processor time of training (s)", "of it first stage (s)", "of an epoch (s)",
               "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]
     return by_family(block, block.groups, lambda groups: pipe(header, [_cells(g, units[g]) for g in groups]))
 
 
 def _cells(group: Group, unit: float | None) -> list[str]:
-    mean = group.mean
-    work, peak = map(mean, PASSES[2:]), mean("peak_memory_bytes")
-    run, kept = (f"{_count(first)} + {_count(mean(name))}" if (first := mean(f"first_stage_{name}")) else
-                 _count(mean(name)) for name in ("epochs", "best_epoch"))
-    return [group.label, str(len(group.seeds)), number(mean("parameters")),
-            f"{run} / {kept}" if mean("epochs") else DASH, number(mean("seconds_per_epoch"), 2),
+    mean, peak = group.mean, group.mean("peak_memory_bytes")
+    run, kept = epochs(group)
+    return [group.label, str(len(group.seeds)), number(mean("parameters")), f"{run} / {kept}" if run else DASH,
+            *(number(None if not unit or w is None else w / unit, 2) for w in map(mean, PASSES[2:])),
             number(mean("train_seconds"), 1), number(mean("first_stage_seconds"), 1),
-            *(number(None if not unit or w is None else w / unit, 2) for w in work),
-            number(mean("decode_users_per_second")), number(None if peak is None else peak / MIB),
-            _distinct(group, "device"), _distinct(group, "threads")]
+            number(mean("seconds_per_epoch"), 2), number(mean("decode_users_per_second")),
+            number(None if peak is None else peak / MIB), _distinct(group, "device"), _distinct(group, "threads")]
 
 
-def _of_cross_entropy(block: Block, column: str) -> dict[Group, float | None]:
+def epochs(group: Group) -> tuple[str, str]:
+    """Epochs that were run and the best one, means over seeds; "3 + 1" of two stages, "" where nothing is trained."""
+    if not group.mean("epochs"):
+        return "", ""
+    run, kept = (f"{_count(first)} + {_count(group.mean(name))}" if (first := group.mean(f"first_stage_{name}"))
+                 else _count(group.mean(name)) for name in ("epochs", "best_epoch"))
+    return run, kept
+
+
+def of_cross_entropy(block: Block, column: str) -> dict[Group, float | None]:
     """What cross-entropy on the backbone of each row has of a column, as a mean over seeds."""
     return {g: reference and reference.mean(column) for family, groups in block.families().items()
             for reference in [block.cross_entropy(family)] for g in groups}
@@ -65,21 +72,16 @@ def _count(value: float | None) -> str:
 
 
 def budget(block: Block) -> str:
-    """One bullet for each budget: rows with the same batch, stages and most epochs, and how many steps they had."""
+    """A line for each budget: rows with the same batch, stages and most epochs, and how many steps they had."""
     same: dict[tuple[Any, ...], list[Group]] = {}
     for group in block.groups:
         same.setdefault(_allowed(group) if group.values("steps") else (None,), []).append(group)
     lines = []
     for (rows, *_), groups in same.items():
-        names = ", ".join(g.label for g in groups)
-        if rows is None:
-            lines.append(f"- No steps are recorded: {names}.")
-            continue
-        before = _span([s for g in groups for s in g.values("first_stage_steps")])
-        stages = f", {before} of them in the first stage" if before else ""
-        lines.append(f"- {_span([s for g in groups for s in g.values('steps')])} steps of {rows:,} rows{stages}"
-                     f"{_more(block, groups)} ({len(groups)} row{'s' if len(groups) > 1 else ''}): {names}.")
-    return "\n".join(lines)
+        steps, before = (_span([s for g in groups for s in g.values(name)]) for name in ("steps", "first_stage_steps"))
+        lines.append([", ".join(g.label for g in groups), steps or "not recorded", number(rows) if steps else DASH,
+                      before or DASH, _more(block, groups) or DASH])
+    return pipe(["Methods", "Optimiser steps", "Rows a step", "of it first stage", "More than cross-entropy"], lines)
 
 
 def _allowed(group: Group) -> tuple[Any, ...]:
@@ -92,14 +94,12 @@ def _allowed(group: Group) -> tuple[Any, ...]:
 
 def _more(block: Block, groups: Sequence[Group]) -> str:
     """How many more steps these rows had than cross-entropy on the same backbone."""
-    units = _of_cross_entropy(block, "steps")
+    units = of_cross_entropy(block, "steps")
     extra = [(s - unit, s / unit) for g in groups if (unit := units[g]) and (s := g.mean("steps")) is not None]
     if not extra or not any(d for d, _ in extra):
         return ""
     difference, share = max(extra, key=lambda e: abs(e[0]))
-    side = "more" if difference > 0 else "fewer"
-    return f", {'' if len(set(extra)) == 1 else 'up to '}{abs(difference):,.0f} {side} than cross-entropy's " \
-           f"({100 * (share - 1):+.0f} %)"
+    return f"{'' if len(set(extra)) == 1 else 'up to '}{difference:+,.0f} ({100 * (share - 1):+.0f} %)"
 
 
 def _span(values: Sequence[float]) -> str:
@@ -107,11 +107,11 @@ def _span(values: Sequence[float]) -> str:
     return " to ".join(f"{end:,.0f}" for end in sorted({min(values), max(values)})) if values else ""
 
 
-def tuning(blocks: Sequence[Block]) -> str:
-    """What the profiles' files say of how their settings were found, a bullet each; "" where they say nothing."""
+def tuning(blocks: Sequence[Block]) -> list[tuple[str, str]]:
+    """What the profiles' files say of how their settings were found: profile, text."""
     profiles = sorted({b.profile for b in blocks} & set(profile_names()))
     texts = {name: load_profile(name).get("tuning") for name in profiles}
-    return "\n".join(f"- **Profile {name}**: {' '.join(text.split())}" for name, text in texts.items() if text)
+    return [(name, " ".join(text.split())) for name, text in texts.items() if text]
 
 
 def read_plan(path: Path) -> list[dict[str, str]]:

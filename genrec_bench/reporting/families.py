@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 
 from genrec_bench.analysis.classical import McNemar, mcnemar
 from genrec_bench.analysis.noise import Components, components
 from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
+from genrec_bench.experiments.suite_files import untested_profiles
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import Family, Suite
 
 Values = Callable[[Group, str, int], np.ndarray | None]
-UNTESTED = ("smoke",)  # profiles whose numbers mean nothing
+C = TypeVar("C", bound="Compared")
+UNTESTED = untested_profiles()  # whose numbers mean nothing
 
 
 @dataclass(frozen=True)
-class Test:
+class Compared:
+    """Two rows compared over users; comparison is None where they have no runs to pair.
+
+    num_tests: how many were corrected together. p_holm: corrected within these.
+    """
+
+    comparison: Comparison | None = field(default=None, kw_only=True)
+    num_tests: int = field(default=1, kw_only=True)
+    p_holm: float = field(default=1.0, kw_only=True)
+
+    @property
+    def verdict(self) -> str | None:
+        """"better", "worse", or None where no difference was detected: test and interval have to agree."""
+        return verdict(self.comparison, self.p_holm)
+
+    @property
+    def detectable(self) -> float:
+        """The true difference that gets a verdict among all of these in about 4 of 5 cases."""
+        return detectable(self.comparison, self.num_tests)
+
+
+def corrected(family: Sequence[C]) -> list[C]:
+    """Comparisons with Holm's correction over all of them, in order."""
+    adjusted = holm([one.comparison.p_value for one in family])
+    return [replace(one, p_holm=p, num_tests=len(family)) for one, p in zip(family, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class Test(Compared):
     """One comparison of a family: a row against the named one, on one block and backbone, over the users of all seeds.
 
-    backbone: as the labels spell it. seeds: those that both rows have. metric: name@k. num_tests: how many were
-    corrected together. p_holm: corrected within the family. hits: McNemar's exact test of
+    backbone: as the labels spell it. seeds: those that both rows have. metric: name@k. hits: McNemar's exact test of
     who has the target within k, one a seed; a target that shares its place with others counts where its first place is.
     parts: of the variance of the users' differences, None for one seed.
     """
@@ -34,23 +64,10 @@ class Test:
     backbone: str
     group: Group
     against: Group
-    comparison: Comparison
     seeds: tuple[int, ...] = ()
     metric: str = "ndcg@10"
-    num_tests: int = 1
-    p_holm: float = 1.0
     hits: tuple[McNemar, ...] = ()
     parts: Components | None = None
-
-    @property
-    def verdict(self) -> str | None:
-        """"better", "worse", or None where no difference was detected."""
-        return verdict(self.comparison, self.p_holm)
-
-    @property
-    def detectable(self) -> float:
-        """The true difference that gets a verdict in about 4 of 5 cases."""
-        return detectable(self.comparison, self.num_tests)
 
 
 @dataclass(frozen=True)
@@ -87,10 +104,8 @@ def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Te
                 tests += [_tested(family, block, *pair, values) for pair in pairs]
                 absent += lacking
             absent += _untouched(family, inside)
-            adjusted = holm([t.comparison.p_value for t in tests])
             if inside:
-                yield Tested(family, profile, tuple(replace(t, p_holm=p, num_tests=len(tests))
-                                                    for t, p in zip(tests, adjusted, strict=True)), tuple(absent))
+                yield Tested(family, profile, tuple(corrected(tests)), tuple(absent))
 
 
 def _untouched(family: Family, blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
@@ -137,5 +152,5 @@ def _tested(family: Family, block: Block, group: Group, against: Group, values: 
     (a, b), hits = ([values(g, metric, family.k) for g in (group, against)] for metric in (family.measure, "recall"))
     found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
     seeds = next((g.seeds for g in (group, against) if g.row.seeded), ())
-    return Test(block, group.row.spelling, group, against, compare_values(a, b), seeds, family.metric, hits=found,
-                parts=components(a - b) if len(a) > 1 else None)
+    return Test(block, group.row.spelling, group, against, seeds, family.metric, found,
+                components(a - b) if len(a) > 1 else None, comparison=compare_values(a, b))

@@ -15,14 +15,16 @@ from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, MARK
+from genrec_bench.reporting.tables import DASH
 from genrec_bench.results.test_users import REACHES, UserFacts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FEW = 20  # a group of fewer users says nothing
+MOST_FEW = 0.5  # share of such groups in a block that is shown
 CHOSEN_BY = "valid_ndcg@10"
 WARM = ("target in training", "target not in training")
 DAYS = {1: "same day as the item before", 0: "another day", -1: "day not known"}
@@ -96,26 +98,24 @@ def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
     return (plain or sorted(baselines, key=lambda g: -(g.mean(CHOSEN_BY) or 0.0)) or [group])[0]
 
 
-def section(data: ReportData, pages: Pages, folder: str) -> list[str]:
-    """A table a block, and all of it with intervals as a CSV; [] where no block has ranks and facts."""
+def section(data: ReportData, wanted: Sequence[Block], pages: Pages, folder: str) -> str:
+    """A table of each wanted block that has enough users and methods, and all blocks with intervals as a CSV; "" where
+    none has ranks and facts."""
     found = {block: table for block in data.blocks if (table := by_group(data, block)) is not None}
     if not found:
-        return []
+        return ""
     pages.text(f"{folder}/tables/groups.csv", pandas.concat(found.values()).to_csv(index=False, lineterminator="\n"))
-    text = ("NDCG@10 of the test rows of a group, the history kept; of a user with several such rows their mean "
-            "counts. The first groups say how the target can be reached from what the user had before; a row is in the "
-            f"first that holds. {MARK}: fewer than {FEW} users. Groups that hold all rows are left out here. With 95 % "
-            "intervals, and differences from cross-entropy on the same backbone (or the baseline that is best in "
-            "validation): [tables/groups.csv](tables/groups.csv). Descriptive: no test.")
-    return ["## Results by group", text, *(part for block, table in found.items() for part in
-                                           (f"### {block.name}: by group", _markdown(block, table)))]
+    blocks = [(block.name, _markdown(block, table)) for block, table in found.items()
+              if block in wanted and table["method"].nunique() > 1 and table["few"].mean() <= MOST_FEW]
+    return render("groups", blocks=blocks, few=FEW,
+                  left_out=[b.name for b in wanted if b.name not in dict(blocks)],
+                  others=len(wanted) < len(data.blocks))
 
 
 def _markdown(block: Block, table: DataFrame) -> str:
     known = table.drop_duplicates("group")
-    shown = table[table["rows"] < known.groupby("kind")["rows"].sum().iloc[0]]
-    titles = {f"{p.group} ({p.rows:,}{f' {MARK}' if p.few else ''})": p.group
-              for p in shown.drop_duplicates("group").itertuples()}
+    shown = table[(table["rows"] < known.groupby("kind")["rows"].sum().iloc[0]) & (table["few"] == 0)]
+    titles = {f"{p.group} ({p.rows:,})": p.group for p in shown.drop_duplicates("group").itertuples()}
     cells = shown.pivot(index="method", columns="group", values="ndcg@10").map("{:.4f}".format)
     groups = [g for g in block.groups if g.label in cells.index]
     return tables.by_family(block, groups, lambda some: tables.pipe(

@@ -13,14 +13,14 @@ from typing import Any
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
+from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, arrange, run_table
 from genrec_bench.reporting.matching import data_of, row_method
 from genrec_bench.reporting.rows import load_suite
-from genrec_bench.reporting.tables import mean_sd, number, pipe, seeds_cell, title_of
+from genrec_bench.reporting.tables import METRIC, mean_sd, number, pipe, seeds_cell, title_of
 from genrec_bench.results.records import RunRecord
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "ledger"
-METRIC = "ndcg@10"
 PARTS = ("first_stage", "training", "decoding", "negatives")
 REQUIRED: Any = dataclasses.MISSING
 INTRODUCTION = """\
@@ -115,7 +115,8 @@ def render_ledger(records: Sequence[RunRecord], out: Path, *, folder: Path = FOL
     """
     methods, records = load_ledger(folder), [r for r in records if not r.is_trial]
     names = sorted({e.effect.suite for m in methods for e in m.entry if e.effect})
-    blocks = {name: [b for b in arrange(load_suite(name, suites), records) if b.profile != "smoke"] for name in names}
+    blocks = {name: [b for b in arrange(load_suite(name, suites), records) if b.profile not in UNTESTED]
+              for name in names}
     found = {(m.title, e.key): _measured(e, blocks, records) for m in methods for e in m.entry}
     rows = [[m.title, e.what, f"`{e.setting}`" if e.setting else "none", _text(e.default) if e.setting else "",
              "" if e.effect is None else "measured" if found[m.title, e.key] else "not measured"]

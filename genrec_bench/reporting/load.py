@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,6 @@ class Group:
     row: Row
     label: str
     runs: DataFrame
-    _values: dict[str, list[Any]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -86,12 +85,14 @@ class Group:
         """The settings in the words of a row, from the first record; only the seed differs in the others."""
         return as_stated(self.records[0])
 
+    @cached_property
+    def _values(self) -> dict[str, list[Any]]:
+        columns = self.runs.to_numpy(dtype=object, na_value=None).T  # all at once: pandas is slow column by column
+        return {name: [v for v in of if v is not None] for name, of in zip(self.runs, columns, strict=True)}
+
     def values(self, column: str) -> list[Any]:
         """A metric or another fact of `run_table`, a value for each seed that has one."""
-        if column not in self._values:
-            known = column in self.runs
-            self._values[column] = self.runs[column].dropna().tolist() if known else []
-        return self._values[column]
+        return self._values.get(column, [])
 
     def summary(self, column: str) -> Summary:
         """The same over seeds; n counts the seeds that have a value."""

@@ -15,27 +15,19 @@ from threadpoolctl import threadpool_limits
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.file_forms import PAGES
-from genrec_bench.reporting import (
-    claims,
-    groups,
-    power,
-    printed_tables,
-    sections,
-    training_free,
-    trials,
-    verdicts,
-)
-from genrec_bench.reporting.answer import answer
+from genrec_bench.reporting import claims, cost, printed_tables, suite_page, training_free, trials
 from genrec_bench.reporting.figures import beside_printed
 from genrec_bench.reporting.figures.base import Plate, plates
 from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.index import index
-from genrec_bench.reporting.matching import unregistered
+from genrec_bench.reporting.matching import dataset_title, other_runs, unregistered
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
 from genrec_bench.reporting.printed_tables import PrintedTable
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
+from genrec_bench.reporting.tables import METRIC, pipe, title_of
 from genrec_bench.results.records import RunRecord
 
 TRIALS = "trials.md"  # in a suite's folder, where trials were made
@@ -58,10 +50,19 @@ class Source:
     drawn: bool = True
     reports: Path | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _materials: dict[str, ReportData] = field(default_factory=dict, repr=False, compare=False)
 
     def material(self, suite: Suite) -> ReportData:
-        """What a suite's report is made from."""
-        return ReportData.of(with_baselines(suite, self.runs), self.runs, self.results, self.overrides)
+        """What a suite's report is made from, made once."""
+        if suite.name not in self._materials:
+            self._materials[suite.name] = ReportData.of(with_baselines(suite, self.runs), self.runs, self.results,
+                                                        self.overrides)
+        return self._materials[suite.name]
+
+    def materials(self, suite_name: str) -> list[ReportData]:
+        """The same of a suite, or of each that it includes, where there are any runs."""
+        names = load_suite(suite_name, self.suites).includes or (suite_name,)
+        return [m for name in names if (m := self.material(load_suite(name, self.suites))).blocks]
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -74,10 +75,11 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
                  overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
     """Write a suite's report from records and return the path of its Markdown.
 
-    Writes `<reports>/<suite>/` (`report.md`, `tables/*.csv`, `figures/*.png|svg`, and `trials.md` where `tune` made
-    any), the tables of its paper in `<reports>/papers/`, the page that the suite names and `<reports>/index.md`; for a
-    suite that includes others, theirs and all papers', and returns the index. Nothing but the arguments and the suite,
-    profile, paper, ledger and baseline files enters: equal records give equal bytes.
+    Writes `<reports>/<suite>/` (`report.md`, `appendix.md`, `tables/*.csv`, `figures/*.png|svg`, and `trials.md` where
+    `tune` made any), the tables of its paper in `<reports>/papers/`, the page that the suite names and
+    `<reports>/index.md`; for a suite that includes others, theirs and all papers', and returns the index. Nothing but
+    the arguments and the suite, profile, paper, ledger, baseline and template files enters: equal records give equal
+    bytes.
     Raises: UserError where no record belongs to the suite, and for a damaged file.
     """
     source = Source(records, results, suites, jobs, reports=reports, overrides=overrides or {})
@@ -106,7 +108,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     counts = {paper.short: _of_scores(paper, made) for paper, made, _ in tables.values()}
     for key, (paper, made, by) in tables.items():
         if suite.includes or key in _papers_of(suite):
-            pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages) + _figures(key, wanted, shown))
+            pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages, _figures(key, wanted, shown)) + "\n")
     for material in (m for m in wanted if m.suite.page and not m.overrides):
         if text := _page(material, source, shown, every):
             pages.text(f"{material.suite.page}.md", text)
@@ -116,7 +118,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
               for key, (paper, *_) in tables.items()}
     there = {name: title for name, title in links.items()
              if name in pages.files or (source.reports and (source.reports / name).is_file())}
-    pages.text("index.md", index(every, there, counts))
+    pages.text("index.md", index(every, there, counts) + "\n")
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
 
 
@@ -174,43 +176,30 @@ def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
 
 
 def _report(material: ReportData, pages: Pages, source: Source, drawn: Callable[[ReportData], Drawn]) -> Drawn:
-    """One suite's report: the answer, the results, how they were obtained, then everything else. Returns its figures.
-
-    Figures are asked for last, as others draw them meanwhile.
-    """
-    folder, blocks, paper = material.suite.name, material.blocks, material.paper
-    profiles = ", ".join(sorted({b.profile for b in blocks}))
-    head = f"Made from {len(material.runs)} runs, profile{'s' if ',' in profiles else ''} {profiles}."
-    if material.overrides:
-        changed = [f"{part}.{name} = {value}" for part, values in material.overrides.items()
-                   for name, value in values.items()]
-        head += f" Changed by `--set`: {', '.join(changed)}; so no comparison here is a pre-registered one."
-    if paper:
-        head += f" Paper: {paper.link}."
-    claimed = [part for key in paper_names() if (one := load_paper(key)).measured_by == folder
-               for part in claims.section(one, material, pages, folder)]
-    first = [f"# {material.suite.title}", head, *claimed, "## The answer", *_answer(material),
-             "## Results", *sections.results(material, pages, folder), *sections.beside(material),
-             *groups.section(material, pages, folder),
-             "## How this was obtained", *sections.obtained(material)]
-    if material.families:
-        pages.text(f"{folder}/tables/tests.csv", verdicts.tests_csv(material.families))
-        first += ["## Declared comparisons", *verdicts.section(material.families, len(material.suite.families))]
-    tried = [f"What `tune` tried: [{TRIALS}]({TRIALS})."] if f"{folder}/{TRIALS}" in pages.files else []
-    last = ["## Efficiency", *sections.efficiency(material, pages, folder),
-            "## Budget and tuning", *sections.budget(blocks), *tried,
-            *sections.grids(folder, source.results, source.suites),
-            "## Settings, data and machines", *sections.settings(material, pages, folder),
-            *sections.not_covered(material), *sections.other_runs(source.runs, material)]
-    searched, noise = sections.searched(material, pages, folder), power.section(material, pages, folder)
-    shown = drawn(material)
-    parts = [*first, *sections.figures(shown, pages, folder, "tests"),
-             *noise, *sections.figures(shown, pages, folder, "power"),
-             "## Figures", *sections.figures(shown, pages, folder, "figures"),
-             *sections.beam(searched, pages, folder, shown), *last]
-    pages.text(f"{folder}/report.md", "\n\n".join(part for part in parts if part) + "\n")
+    """One suite's report; returns its figures."""
+    folder = material.suite.name
+    shown = suite_page.write(material, pages, partial(drawn, material), {
+        "trials": TRIALS if f"{folder}/{TRIALS}" in pages.files else "",
+        "grids": _grids(folder, source), "others": _other_runs(material, source)})
     pages.whole[folder] = (*OWNED, TRIALS)
     return shown
+
+
+def _grids(suite: str, source: Source) -> str:
+    """What the grids of a suite, and of those that include it, were estimated to take; "" where nothing was."""
+    around = [suite, *(name for name in suite_files.suite_names(source.suites)
+                       if suite in load_suite(name, source.suites).includes)]
+    return cost.grids(cost.read_plan(source.results / cost.PLAN), around) if source.results else ""
+
+
+def _other_runs(material: ReportData, source: Source) -> str:
+    """The runs that no row of a suite gives, made with `--set` or by an earlier suite file; "" without."""
+    suites = [material.suite, *(one for one in map(load_suite, suite_files.suite_names()) if not one.includes)]
+    own = set(material.runs["run_id"])
+    rows = [[r.run_id, dataset_title(r), r.profile, r.label, str(r.seed), f"{r.metrics[METRIC]:.4f}", text]
+            for r, text in other_runs(source.runs, suites) if r.run_id not in own]
+    header = ["Run", "Dataset", "Profile", "Label", "Seed", title_of(METRIC), "What differs"]
+    return pipe(header, rows, numeric_from=4) if rows else ""
 
 
 def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], every: Sequence[ReportData]) -> str | None:
@@ -221,45 +210,26 @@ def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], ever
     return training_free.page(material, source.records, picture, every)
 
 
-def _answer(material: ReportData) -> list[str]:
-    tested = {t.block.name for one in material.families for t in one.tests}
-    parts = []
-    if material.families:
-        parts = ["Verdicts of the declared comparisons, corrected within each family (how: `docs/statistics.md`); "
-                 "everything else in this report is descriptive.",
-                 "\n".join(verdicts.sentences(material.families))]
-    return [*parts, answer(material.suite, material.blocks, tested)]
-
-
-def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | None, pages: Pages) -> str:
+def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | None, pages: Pages,
+           figures: Sequence[tuple[str, str, str]] | None) -> str:
     """A paper's page with its tables beside ours, which are also files of their own."""
-    by = f"the rows of [{material.suite.title}](../{material.suite.name}/report.md)" if material else \
-        "no suite yet: nothing of it has been run"
-    parts = [f"# {paper.short}: the paper's tables beside ours",
-             f"Paper: {paper.link}. Ours from {by}. {printed_tables.GRADING}",
-             *([] if paper.measured_by else claims.section(paper, None))]
     for table in made:
-        stem = f"{paper.key}/table-{table.number}"
         _table(paper, table, pages)
-        notes = "\n".join(f"- {note}" for note in table.notes)
-        parts += [f"## Table {table.number}: {table.title}", table.markdown, notes,
-                  f"[CSV]({stem}.csv), [LaTeX]({stem}.tex)."]
     pages.whole[f"{PAPERS}/{paper.key}"] = PAPER_FILES
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return render("paper", paper=paper, suite=material and material.suite, tables=made, grading=printed_tables.GRADING,
+                  claims="" if paper.measured_by else claims.section(paper, None), figures=figures)
 
 
-def _figures(key: str, materials: Sequence[ReportData], drawn: Mapping[str, Drawn]) -> str:
-    """Which of a paper's measured figures are drawn in which report, and what the others need; "" without any."""
-    own = {p.number: p for p in plates(paper=key)}
+def _figures(key: str, materials: Sequence[ReportData],
+             drawn: Mapping[str, Drawn]) -> list[tuple[str, str, str]] | None:
+    """Figure, suite and text of which of a paper's measured figures are drawn in which report, and what the others
+    need; None without any."""
+    own = plates(paper=key)
     if not own:
-        return ""
-    lines = []
-    for material in (m for m in materials if any(p.belongs_to(m.suite) for p in own.values())):
-        name = material.suite.name
-        lines += [f"- {title}, [suite {name}](../{name}/report.md): {text}."
-                  for _, title, text in status(material, key, drawn[name])]
-    return "\n## Figures\n\n" + "\n".join(lines or [f"- {p.title}: not drawn: no suite has rows for it yet."
-                                                     for p in own.values()]) + "\n"
+        return None
+    return [(title, m.suite.name, text) for m in materials if any(p.belongs_to(m.suite) for p in own)
+            for _, title, text in status(m, key, drawn[m.suite.name])] or [
+                (p.title, "", "not drawn: no suite has rows for it yet") for p in {p.number: p for p in own}.values()]
 
 
 def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[Pages, list[str]]:
@@ -268,8 +238,7 @@ def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[
     Raises: UserError for a key that no suite has, naming the nearest.
     """
     suite = load_suite(suite_name, source.suites)
-    names = suite.includes or (suite_name,)
-    materials = [m for m in (source.material(load_suite(name, source.suites)) for name in names) if m.blocks]
+    materials = source.materials(suite_name)
     offered: dict[str, list[Callable[[Pages], list[str]]]] = {}
     for material in materials:
         for plate in plates(material.suite):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genrec_bench.analysis.significance import Comparison, compare_values, detectable, holm, verdict
+from genrec_bench.analysis.significance import compare_values
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
+from genrec_bench.reporting.families import Compared, corrected
 from genrec_bench.reporting.matching import EVERY, Rows, data_of, dataset_title, is_seeded, unequal_budget
 from genrec_bench.results.records import RunRecord
 
@@ -45,13 +45,11 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The new method and a stored one on the runs that are paired; ndcg is None where no two can be.
+class Pair(Compared):
+    """The new method and a stored one on the runs that are paired, by NDCG@10; no comparison where no two can be.
 
     seeds, against: of the new method's and of the stored one's runs, in the order in which they are paired; a single
-    run stands against every other. declared: the pair carries a verdict, which one test user never does. p_holm:
-    corrected over all of these. detectable: the true difference that gets a verdict among all of these in about 80% of
-    cases.
+    run stands against every other. declared: the pair carries a verdict, which one test user never does.
     """
 
     new: Method
@@ -59,15 +57,7 @@ class Pair:
     seeds: tuple[int, ...]
     against: tuple[int, ...]
     declared: bool
-    ndcg: Comparison | None = None
     recall: tuple[float, float] = (0.0, 0.0)
-    p_holm: float = 1.0
-    detectable: float = math.nan
-
-    @property
-    def verdict(self) -> str | None:
-        """"better", "worse", or None where no difference was detected: test and interval have to agree."""
-        return verdict(self.ndcg, self.p_holm)
 
 
 Blocks = Sequence[tuple[Method, Sequence[Pair]]]
@@ -82,10 +72,8 @@ def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks
     """
     blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, rows)])
               for m in _methods(new, rows)]
-    family = tested(pair for _, pairs in blocks for pair in pairs)
-    adjusted = iter(holm([p.ndcg.p_value for p in family]))
-    return [(m, [replace(p, p_holm=next(adjusted), detectable=detectable(p.ndcg, len(family)))
-                 if p.declared and p.ndcg else p for p in pairs]) for m, pairs in blocks]
+    family = iter(corrected(tested(pair for _, pairs in blocks for pair in pairs)))
+    return [(m, [next(family) if p.declared and p.comparison else p for p in pairs]) for m, pairs in blocks]
 
 
 def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
@@ -121,12 +109,12 @@ def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunReco
 
 def tested(pairs: Iterable[Pair]) -> list[Pair]:
     """The pairs that carry a verdict."""
-    return [p for p in pairs if p.declared and p.ndcg]
+    return [p for p in pairs if p.declared and p.comparison]
 
 
 def described(pairs: Iterable[Pair]) -> list[Pair]:
     """The pairs that are shown without one."""
-    return [p for p in pairs if not p.declared and p.ndcg]
+    return [p for p in pairs if not p.declared and p.comparison]
 
 
 def _methods(records: Sequence[RunRecord], rows: Rows = EVERY) -> list[Method]:
@@ -210,5 +198,5 @@ def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:
                     for metric in ("ndcg", "recall"))
     ours = np.repeat(ndcg[0], len(ndcg[1]), axis=0) if len(ndcg[0]) == 1 else ndcg[0]
     comparison = compare_values(ours, ndcg[1], num_permutations=num_permutations, seed=seed)
-    return replace(pair, ndcg=comparison, declared=pair.declared and comparison.n_users > 1,
+    return replace(pair, comparison=comparison, declared=pair.declared and comparison.n_users > 1,
                    recall=tuple(float(side.mean()) for side in recall))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec_bench.analysis.claims import answer
 from genrec_bench.analysis.noise import (
     MIN_SEEDS,
     MOST_SPLITS,
@@ -22,14 +21,14 @@ from genrec_bench.analysis.noise import (
     simulated_nulls,
 )
 from genrec_bench.analysis.significance import ALPHA, LEVEL
-from genrec_bench.reporting.answer import METRIC
 from genrec_bench.reporting.families import UNTESTED, Test, Tested
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import Paper
-from genrec_bench.reporting.printed import printed_gain
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, pipe
+from genrec_bench.reporting.tables import METRIC, pipe
+from genrec_bench.reporting.verdicts import answer_of, paper_gain, percent
 
 SEEDS = (1, 2, 3, 5, 10, 20, math.inf)  # of the table of detectable differences
 TIMES = (1, 2, 4.5)  # the users there are; Beauty's 22,363 are 4.6 times Office's 4,905
@@ -39,23 +38,6 @@ POWER_HEADER = ("family", "profile", "block", "backbone", "method", "against", "
 NOISE_HEADER = ("block", "method", "seeds", "users", "mean", "sd_over_seeds", "splits", "seeds_a_half", "aa_sd",
                 "aa_middle_95", "aa_largest", "aa_verdicts", "null_studies", "null_p_at_most_0.05", "null_verdicts",
                 "floor_seeds", "floor_sd", "floor_half_width_95")
-
-INTRODUCTION = (
-    "How large a difference has to be before it means anything, in NDCG@10 and in per cent of the mean of the row that "
-    "is compared with. What the words mean and how it is computed: `docs/statistics.md`.")
-READING = (
-    "MDD: the true difference that an uncorrected two-sided 5 % test over these users and seeds finds in 80 % of "
-    "cases; detectable: the same for a verdict, which is corrected and needs an interval over seeds too; any seeds: "
-    "the MDD that is left however many seeds there are, 0.0 where these show no such part. Answer, where the paper "
-    "prints a gain c: *seen*: the interval is above 0 and reaches c/2; *smaller than claimed*: above 0, below c/2; "
-    "*not seen*: not above 0, below c/2; else *cannot tell*. Intervals are not corrected, and no answer is a verdict. "
-    "Unrounded: [tables/power.csv](tables/power.csv).")
-READING_NOISE = (
-    "A/A: all seeds of one row in two halves, compared like two methods, for all splits (of more than "
-    f"{MOST_SPLITS} so many), with {SPLIT_DRAWS:,} flips and resamples. Splits share seeds, so that their verdicts are "
-    f"no error rate. Simulated studies swap halves user by user and seed by seed ({STUDY_DRAWS:,} flips and "
-    "resamples); ± standard error. Unrounded: [tables/noise.csv](tables/noise.csv).")
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -87,28 +69,29 @@ class Noise:
     seeds: int
 
 
-def section(material: ReportData, pages: Pages, folder: str) -> list[str]:
-    """What declared comparisons could show, then noise and power block by block; [] without ranks of networks."""
+def section(material: ReportData, pages: Pages, folder: str) -> str:
+    """What pre-registered comparisons could show, then noise and power block by block; "" without ranks of networks."""
     blocks = [b for b in material.blocks if b.profile not in UNTESTED]
     plain = {b.name: _plain(material, b) for b in blocks}
     tests = [(one, t) for one in material.families for t in one.tests]
     if not tests and not any(plain.values()):
-        return []
-    parts = ["## Noise and power", INTRODUCTION]
+        return ""
     if tests:
         pages.table(f"{folder}/tables/power.csv", POWER_HEADER, (_csv(one, t, material.paper) for one, t in tests))
-        parts += ["### What the declared comparisons could show", _comparisons([t for _, t in tests], material.paper),
-                  READING]
-    found = []
+    floors, found = [], []
     for block in blocks:
         noises = [_noise(block, group, values) for group, values in _enough(plain[block.name])]
         if noises:
-            parts += [f"### {block.name}: noise floor", _noise_table(noises), *_power_table(curves(material, block))]
+            drawn = curves(material, block)
+            floors.append({"name": block.name, "table": _noise_table(noises), "power": _power_table(drawn),
+                           "users": drawn[0].users if drawn else 0,
+                           "least": [(one.family, one.percent(math.inf)) for one in drawn]})
         found += noises
     if found:
         pages.table(f"{folder}/tables/noise.csv", NOISE_HEADER, map(_noise_csv, found))
-        parts.append(READING_NOISE)
-    return [*parts, _too_few(blocks, plain)]
+    return render("power", comparisons=_comparisons([t for _, t in tests]) if tests else "", floors=floors,
+                  few=_too_few(blocks, plain), least=MIN_SEEDS, most_splits=MOST_SPLITS, flips=SPLIT_DRAWS,
+                  study_flips=STUDY_DRAWS)
 
 
 def curves(material: ReportData, block: Block) -> list[Curve]:
@@ -118,7 +101,7 @@ def curves(material: ReportData, block: Block) -> list[Curve]:
         tests = [t for one in material.families for t in one.tests if t.block.name == block.name
                  and t.against.label == group.label and t.metric == METRIC and t.parts and t.comparison.mean_b]
         if tests:
-            gains = (_gain(t, material.paper) for t in tests)
+            gains = (paper_gain(t, material.paper) for t in tests)
             found.append(Curve(group.row.spelling, pooled([t.parts for t in tests]), tests[0].comparison.mean_b,
                                tests[0].comparison.n_users, tuple(gain for gain in gains if gain)))
     return found
@@ -138,41 +121,20 @@ def _noise(block: Block, group: Group, values: np.ndarray) -> Noise:
     return Noise(block, group, values.shape[1], self_comparison(values), simulated_nulls(values), len(block.seeds))
 
 
-def _too_few(blocks: Sequence[Block], plain: dict[str, list[tuple[Group, np.ndarray]]]) -> str:
-    """Which rows have too few seeds for a noise floor, or ""."""
-    few = [f"{b.name}, {g.label}: {len(values)}" for b in blocks for g, values in plain[b.name]
-           if len(values) < MIN_SEEDS]
-    return f"Too few seeds for a noise floor, which needs {MIN_SEEDS}: {'; '.join(few)}." if few else ""
+def _too_few(blocks: Sequence[Block], plain: dict[str, list[tuple[Group, np.ndarray]]]) -> list[tuple[str, str, int]]:
+    """The rows with too few seeds for a noise floor: block, label, seeds."""
+    return [(b.name, g.label, len(values)) for b in blocks for g, values in plain[b.name] if len(values) < MIN_SEEDS]
 
 
-def _gain(t: Test, paper: Paper | None) -> float | None:
-    """The gain that the paper prints for a comparison, as a part of the reference."""
-    return printed_gain(t.block.dataset, t.group.row, t.against.row, t.metric, paper) if paper else None
-
-
-def _answer(t: Test, gain: float | None) -> str | None:
-    """What our interval says of the paper's gain; None without one."""
-    mean = t.comparison.mean_b
-    return answer(*(end / mean for end in t.comparison.interval), gain) if gain and mean else None
-
-
-def _percent(value: float | None, mean: float, sign: str = "") -> str:
-    return DASH if value is None or not mean else f"{100.0 * value / mean:{sign}.1f}"
-
-
-def _comparisons(tests: Sequence[Test], paper: Paper | None) -> str:
-    header = ["Data", "Method", "Against", "n", "Users", f"Difference, % [{LEVEL:.0%}]", "MDD, %", "Detectable, %",
-              "Any seeds, %", "Paper's gain, %", "Answer"]
+def _comparisons(tests: Sequence[Test]) -> str:
+    header = ["Data", "Comparison", "n", "Users", "MDD, %", "Detectable, %", "Any seeds, %"]
     rows = []
     for t in tests:
-        c, gain = t.comparison, _gain(t, paper)
-        gap, low, high = (_percent(value, c.mean_b, "+") for value in (c.difference, *c.interval))
-        rows.append([t.block.name, t.group.label, t.against.label, str(c.n_seeds), f"{c.n_users:,}",
-                     f"{gap} [{low}, {high}]", _percent(c.minimum_detectable, c.mean_b),
-                     _percent(t.detectable, c.mean_b),
-                     _percent(t.parts and t.parts.detectable(math.inf, c.n_users), c.mean_b),
-                     _percent(gain, 1.0, "+"), _answer(t, gain) or DASH])
-    return pipe(header, rows, numeric_from=3)
+        c = t.comparison
+        rows.append([t.block.name, f"{t.group.label} over {t.against.name}", str(c.n_seeds), f"{c.n_users:,}",
+                     *(percent(size, c.mean_b) for size in (c.minimum_detectable, t.detectable, t.parts
+                                                            and t.parts.detectable(math.inf, c.n_users)))])
+    return pipe(header, rows, numeric_from=2)
 
 
 def _noise_table(noises: Sequence[Noise]) -> str:
@@ -200,29 +162,23 @@ def _noise_cells(one: Noise) -> Iterator[str]:
 
 
 def _both(value: float, mean: float) -> str:
-    return f"{value:.4f} ({_percent(value, mean)} %)"
+    return f"{value:.4f} ({percent(value, mean)} %)"
 
 
-def _power_table(found: Sequence[Curve]) -> list[str]:
-    """The minimum detectable difference by seeds and users, and where its floor is; [] without a curve."""
-    if not found:
-        return []
+def _power_table(found: Sequence[Curve]) -> str:
+    """The minimum detectable difference by seeds and users; "" without a curve."""
     header = ["Backbone", "Users", *("any number" if n == math.inf else f"{n} seed{'s' * (n > 1)}" for n in SEEDS)]
     rows = [[one.family, f"{round(times * one.users):,}" + f" ({times:g}×)" * (times != 1),
              *(f"{one.percent(n, times):.1f}" for n in SEEDS)] for one in found for times in TIMES]
-    floors = ", ".join(f"{one.percent(math.inf):.1f} % ({one.family})" for one in found)
-    return ["Minimum detectable difference from cross-entropy, in per cent, by seeds and users; from the parts of the "
-            "variance, the mean of those of the comparisons declared here. That by which a whole seed moves all users "
-            "counts here, which the MDD above leaves out:", pipe(header, rows, numeric_from=1),
-            f"With any number of seeds these {found[0].users:,} users cannot show less than {floors}."]
+    return pipe(header, rows, numeric_from=1) if rows else ""
 
 
 def _csv(one: Tested, t: Test, paper: Paper | None) -> list:
-    c, gain = t.comparison, _gain(t, paper)
+    c, gain = t.comparison, paper_gain(t, paper)
     return [one.family.name, one.profile, t.block.name, t.backbone, t.group.label, t.against.label, t.metric,
             " ".join(map(str, t.seeds)), c.n_users, c.mean_b, c.difference, *c.interval, c.minimum_detectable,
             t.detectable, *((t.parts.users, t.parts.noise, t.parts.seeds) if t.parts else (None,) * 3), gain,
-            _answer(t, gain)]
+            answer_of(t, gain)]
 
 
 def _noise_csv(one: Noise) -> list:

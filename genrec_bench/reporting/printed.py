@@ -6,17 +6,18 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from genrec_bench.reporting.answer import METRIC
+from genrec_bench.experiments.suite_files import undecided
+from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
 from genrec_bench.reporting.matching import flat_settings, row_configs
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.rows import Row, Suite
+from genrec_bench.reporting.tables import METRIC
 from genrec_bench.results.records import RunRecord
 
 PROFILE = "paper"
 # How a pass is cut into parts: the numbers are those of another order of adding up.
 NO_MATTER = ("decoding.batch_size", "decoding.memory_gib", "training.memory_gib")
-PROFILES = (PROFILE, "quick")  # which runs stand in a printed table, the first that there are; smoke never
 EXACT, STATISTICAL, DIRECTIONAL = "exact", "statistical", "directional"
 NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN = "not reproduced", "not comparable", "not run"
 GRADES = (EXACT, STATISTICAL, DIRECTIONAL, NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN)
@@ -153,8 +154,8 @@ def standings(blocks: Sequence[Block], paper: Paper, dataset: str,
 
 
 def _usable(blocks: Sequence[Block], paper: Paper, dataset: str) -> list[Block]:
-    usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile != "smoke"]
-    return sorted(usable, key=lambda b: (*PROFILES, b.profile).index(b.profile))
+    usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile not in UNTESTED]
+    return sorted(usable, key=lambda b: (b.profile != PROFILE, bool(undecided(b.profile)), b.profile))
 
 
 def _standings(block: Block, paper: Paper, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:

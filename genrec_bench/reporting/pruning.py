@@ -1,4 +1,4 @@
-"""What beam search throws away: sentences and tables of a report, from the diagnoses beside the records."""
+"""What beam search throws away: the tables of a report, from the diagnoses beside the records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.pruning import Estimate, GainSplit
 from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Row, Suite, objective_of
 from genrec_bench.reporting.tables import DASH, MARK, by_family, number, pipe
 from genrec_bench.results.diagnoses import Diagnosis
@@ -19,17 +20,9 @@ BEAM = 20
 TOPS = (20, 10, 5)
 GAIN = ("ndcg", 10)
 CAUSES = (10, (5, 10))  # the beam, and the K, of the table of causes
-NAMED = ("cross_entropy", "msl", "apao pointwise", "apao pairwise", "bear")  # objectives that the sentences name
 OWN, OTHER = "own", "other"  # names of the normaliser that a run decodes with and of the one it does not
 CHOICES = ("metric", "k", "beam", "reading", "vocabulary")
 CSV_HEADER = ("block", "method", "quantity", "normaliser", *CHOICES, "part", "value", "low", "high", "n", "seeds")
-READ_ME = ("For each sampled test user: the exact rank of the target, by the summed log-probability of every semantic "
-           "ID, and its place in beams of several widths. ID-level, as papers publish it. In brackets 95 % intervals: "
-           "from resampled seeds and users; Wilson's for a share of one seed, of none or of all. Descriptive: no test, "
-           "no verdict. Lost: among the exact best K, and not in the beam; every method is asked about its own such "
-           "targets, which are not the same ones. A beam loses competitors of the target too, so that it may do better "
-           "than full sorting. All numbers of these tables, rounded at the sixth decimal: "
-           "[tables/pruning.csv](tables/pruning.csv).")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,58 +148,16 @@ def _by_role(run: Diagnosis, own: str) -> Diagnosis:
     return Diagnosis({**run.about, "normalisers": [roles[n] for n in run.about["normalisers"]]}, arrays)
 
 
-def section(suite: Suite, blocks: Sequence[Block], found: Sequence[Searched | None]) -> list[str]:
-    """How to read it, and the sentences of all blocks; one line says what makes the diagnoses where there are none."""
-    command = f"`python benchmark.py diagnose --suite {suite.name}`"
-    if not any(found):
-        return [f"Not measured yet: {command} measures it, from the weights that runs leave below the results."]
-    lines = []
-    for block, one in zip(blocks, found, strict=True):
-        if one:
-            lines += [f"- **{block.name}**", *(f"  - {sentence}" for sentence in sentences(one))]
-        elif any(g.row.backbone for g in block.groups):
-            lines.append(f"- **{block.name}**: not measured yet; {command} does it.")
-    return [READ_ME, "\n".join(lines)]
+def section(suite: Suite, blocks: Sequence[Block], found: Sequence[Searched | None]) -> str:
+    """How to read it and the tables of all blocks; one line says what makes the diagnoses where there are none."""
+    absent = [b.name for b, one in zip(blocks, found, strict=True) if not one and any(g.row.backbone for g in b.groups)]
+    return render("pruning", suite=suite.name, blocks=[facts(one) for one in found if one], absent=absent)
 
 
-def sentences(found: Searched) -> list[str]:
-    """What each backbone's objectives lose, how that falls with the beam, and what their gains are made of."""
-    result = []
-    for family in found.families():
-        rows = found.named(family, *NAMED)
-        if rows and BEAM in found.beams:
-            result += [_lost_by_row(family, rows), _lost_by_beam(found, family, rows[0]), _gains(found, family, rows)]
-    if found.block.profile == "smoke":
-        result.append("Profile smoke only shows that everything works: these numbers mean nothing.")
-    return [s for s in result if s] or ["No row with cross-entropy, MSL, APAO or BEAR has a diagnosis at beam 20."]
-
-
-def _lost_by_row(family: str, rows: Sequence[Diagnosed]) -> str:
-    parts = []
-    for row in rows:
-        lost = row.estimate(pruning.pruning_rate, k=BEAM, beam=BEAM)
-        parts.append(f"{row.name} {percent(lost)} of {lost.n:,}" if lost.n else f"{row.name} has none")
-    return f"{family}, targets among the exact top {BEAM} that beam {BEAM} loses: {'; '.join(parts)}."
-
-
-def _lost_by_beam(found: Searched, family: str, row: Diagnosed) -> str:
-    """The share by width for the first row named, which is cross-entropy where that is diagnosed."""
-    wide = [b for b in found.beams if b >= BEAM]
-    shares = [f"{percent(row.estimate(pruning.pruning_rate, k=BEAM, beam=b))} at {b}" for b in wide]
-    return f"{family}, by the beam, {row.name}: {', '.join(shares)}." if len(wide) > 1 else ""
-
-
-def _gains(found: Searched, family: str, rows: Sequence[Diagnosed]) -> str:
-    splits = {row.name: split for row in rows if (split := gain(found, family, row))}
-    if not splits:
-        return ""
-    parts = [f"{name} {signed(split.total)}, scoring {signed(split.scoring)} and pruning {signed(split.pruning)}"
-             for name, split in splits.items()]
-    clear = {part: sum(not getattr(split, part).low <= 0 <= getattr(split, part).high for split in splits.values())
-             for part in ("scoring", "pruning")}
-    return (f"{family}, gain over {found.reference(family).name} in {GAIN[0].upper()}@{GAIN[1]} at beam {BEAM}: "
-            f"{'; '.join(parts)}. {clear['scoring']} of {len(splits)} scoring parts and {clear['pruning']} of "
-            f"{len(splits)} pruning parts have an interval that is clear of zero.")
+def rate(found: Searched | None, group: Group) -> str:
+    """The pruning rate of a row at beam and K of 20 as a cell, "" where it is not diagnosed."""
+    row = next((r for r in found.rows if r.group is group), None) if found and BEAM in found.beams else None
+    return percent(row.estimate(pruning.pruning_rate, k=BEAM, beam=BEAM)) if row else ""
 
 
 def gain(found: Searched, family: str, row: Diagnosed, normaliser: str = OWN) -> GainSplit | None:
@@ -251,56 +202,27 @@ def plain(e: Estimate, digits: int = 4) -> str:
     return f"{e.value:,.{digits}f} [{e.low:,.{digits}f}, {e.high:,.{digits}f}]"
 
 
-def block_tables(found: Searched) -> list[str]:
-    """Who was looked at, then all tables of a block, each with a line that says what it shows."""
-    parts = [f"### {found.block.name}: what beam search loses", _sample(found)]
-    for k in TOPS:
-        beams = [b for b in found.beams if b >= k]
-        if beams:
-            parts += [f"Lost of the exact top {k} (PR@{k}), by beam:", _table(found, *_lost(k, beams))]
-    if BEAM in found.beams:
-        levels = range(1, found.about["levels"] + 1)
-        parts += [
-            f"{GAIN[0].upper()}@{GAIN[1]} at beam {BEAM}, and the gain over cross-entropy on the same backbone: what "
-            "full sorting gains too (scoring) and the rest (pruning):", _table(found, *_gain_table(found)),
-            f"Prefix Recall@{BEAM} by prefix length, share of users whose target's prefix is in the beam after that "
-            "step:", _table(found, *_by_level("level", levels, pruning.prefix_recall, reading="survival", beam=BEAM)),
-            "The same, read as the share of users whose target's prefix is among the "
-            f"{BEAM} best of all prefixes of its length:",
-            _table(found, *_by_level("level", levels, pruning.prefix_recall, reading="rank", k=BEAM)),
-            f"Share of the exact top {found.about['top']} whose prefix is in the beam of {BEAM} after each step:",
-            _table(found, *_by_level("step", levels, pruning.retention, beam=BEAM))]
-    if CAUSES[0] in found.beams:
-        parts += [f"Of the targets lost at beam {CAUSES[0]}, the share with a token that is not among the "
-                  f"{CAUSES[0]} likeliest next ones at its own prefix, of the whole vocabulary and of the valid "
-                  "tokens:", _table(found, *_causes())]
-    parts += ["Decoder positions for one user, prefixes that are read: a beam, the least that an exact search for "
-              f"the top {found.about['top']} can read, all prefixes once, every semantic ID by itself:",
-              _table(found, *_cost(found))]
-    if BEAM in found.beams:
-        parts += ["The other normaliser: what each row loses where it is not decoded as it was run, and its gain over "
-                  "cross-entropy where both are not:",
-                  _table(found, *_otherwise(found))]
-    return parts
+def facts(found: Searched) -> dict[str, Any]:
+    """What the template shows of a block: who was looked at, and its tables; those that need a beam of 20 or 10 are ""
+    without it."""
+    levels = range(1, found.about["levels"] + 1)
 
+    def table(cells: Cells, beam: int = 0) -> str:
+        return _table(found, *cells) if not beam or beam in found.beams else ""
 
-def _sample(found: Searched) -> str:
-    sample, levels = found.about["sample"], found.about["levels"]
-    who = f"all {sample['users']:,} test users" if sample["rule"] == "all" else \
-        f"{sample['users']:,} of {sample['of']:,} test users, drawn once for all runs"
-    parts = [f"Sample: {who} (hash {sample['sha256'][:12]}). Exact ranks up to {found.about['cap']}; worse ones count "
-             f"as not found. Semantic IDs of {levels} levels. Every row under its own normaliser unless said "
-             "otherwise; n seeds."]
-    missing = [g.label for g in found.block.groups if g.row.backbone and g.label not in found.others
-               and not any(g is r.group for r in found.rows)]
-    if missing:
-        parts.append(f"No diagnosis of {', '.join(missing)}.")
-    if found.others:
-        parts.append(f"Left out, as made with another sample, beams or cap: runs of {', '.join(found.others)}.")
-    fewer = [r.group.label for r in found.rows if len(r.seeds) < r.most]
-    if fewer:
-        parts.append(f"{MARK} Fewer seeds than others: {', '.join(fewer)}.")
-    return " ".join(parts)
+    return {
+        "name": found.block.name, "about": found.about, "others": found.others, "beam": BEAM, "mark": MARK,
+        "cause_beam": CAUSES[0],
+        "missing": [g.label for g in found.block.groups if g.row.backbone and g.label not in found.others
+                    and not any(g is r.group for r in found.rows)],
+        "fewer": [r.group.label for r in found.rows if len(r.seeds) < r.most],
+        "lost": [(k, table(_lost(k, beams))) for k in TOPS if (beams := [b for b in found.beams if b >= k])],
+        "gain": table(_gain_table(found), BEAM),
+        "survival": table(_by_level("level", levels, pruning.prefix_recall, reading="survival", beam=BEAM), BEAM),
+        "ranked": table(_by_level("level", levels, pruning.prefix_recall, reading="rank", k=BEAM), BEAM),
+        "retained": table(_by_level("step", levels, pruning.retention, beam=BEAM), BEAM),
+        "causes": table(_causes(), CAUSES[0]), "cost": table(_cost(found)),
+        "otherwise": table(_otherwise(found), BEAM)}
 
 
 Cells = tuple[list[str], Callable[[str, Diagnosed], list[str]]]

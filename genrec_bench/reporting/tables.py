@@ -11,6 +11,7 @@ from genrec_bench.core.files import csv_text
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.load import OTHER_COLUMNS, Block, Group, Summary, summarise
 
+METRIC = "ndcg@10"  # that methods are compared by
 DASH = "–"
 MARK = "†"
 LONG = 12  # rows of a table that is read without headings

@@ -1,57 +1,25 @@
-"""What the declared comparisons say: sentences for the answer, and a table for each family."""
+"""The pre-registered comparisons as tables: what was found, what could have been, and what is not tested yet."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from genrec_bench.analysis.claims import OPEN, answer
 from genrec_bench.analysis.classical import one_sample_t
-from genrec_bench.analysis.significance import ALPHA, LEVEL, NUM_PERMUTATIONS
+from genrec_bench.analysis.significance import ALPHA, LEVEL
+from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import Test, Tested
-from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
+from genrec_bench.reporting.papers import Paper
+from genrec_bench.reporting.printed import printed_gain
+from genrec_bench.reporting.tables import DASH, csv_text, pipe
 
-MOST_NAMED = 6  # tests that a sentence names
-ENOUGH = 5  # seeds that a claim on an objective needs
+NOTHING = "no difference detected"
 CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", "metric", "seeds", "users", "mean",
               "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable",
               "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high", "mcnemar_only_method",
               "mcnemar_only_against", "mcnemar_p", "apao_one_sample_t", "apao_one_sample_p", "verdict")
-
-
-def sentences(families: Sequence[Tested]) -> list[str]:
-    """One bullet a family: who is better or worse than what it is measured by, and what could have been found."""
-    empty = [f"{one.family.name} (profile {one.profile})" for one in families if not one.tests]
-    return [*(_sentence(one) for one in families if one.tests),
-            *([f"- Declared, and nothing of it tested yet: {'; '.join(empty)}."] if empty else [])]
-
-
-def _sentence(one: Tested) -> str:
-    parts = [f"{word}: {_named(one.of(word)) or 'none'}" for word in ("better", "worse")]
-    quiet = one.of(None)
-    if quiet:
-        sizes = [t.detectable for t in quiet]
-        span = f"{min(sizes):.4f}" if min(sizes) == max(sizes) else f"{min(sizes):.4f} to {max(sizes):.4f}"
-        parts.append(f"no difference detected: {len(quiet)} of {len(one.tests)} (a difference of {span} would have "
-                     "got a verdict in about 4 of 5 cases)")
-    count = f"{len(one.tests)} test{'s' if len(one.tests) > 1 else ''}"
-    return (f"- **{_title(one)}** (profile {one.profile}, {title_of(one.family.metric)}, {count}, "
-            f"{_seeds(one.tests)}): {'; '.join(parts)}.")
-
-
-def _seeds(tests: Sequence[Test]) -> str:
-    few, most = (f(t.comparison.n_seeds for t in tests) for f in (min, max))
-    return f"{few} seed{'s' if few > 1 else ''}" if few == most else f"{few} to {most} seeds"
-
-
-def _title(one: Tested) -> str:
-    return one.family.name[0].upper() + one.family.name[1:]
-
-
-def _named(tests: Sequence[Test]) -> str:
-    names = [f"{t.group.label} on {t.block.dataset} ({t.comparison.difference:+.4f}, {p_text(t.p_holm)})"
-             for t in tests]
-    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    return ", ".join([*names[:MOST_NAMED], *more])
 
 
 def p_text(p: float) -> str:
@@ -59,84 +27,98 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def section(families: Sequence[Tested], declared: int) -> list[str]:
-    """How the tests were made, then a table for each family, with what could not be tested."""
-    parts = [f"The only verdicts of this report: {declared} famil{'y' if declared == 1 else 'ies'} of comparisons that "
-             f"the suite file declares, by {NUM_PERMUTATIONS:,} sign flips over users of seed-averaged differences, "
-             f"corrected by Holm within a family and profile; interval: {LEVEL:.0%} over resampled seeds and users, "
-             f"uncorrected. Better or worse: corrected p at most {ALPHA} and an interval that leaves 0 out. Paired t: "
-             "over the seeds' means, for whether other seeds would show it. McNemar: exact, of hits within the "
-             "metric's length, seed by seed. APAO's test is the papers' own (one-sample t of the seeds against the "
-             "other row's mean taken as a constant): it leaves out that row's variance, so it is no verdict here. "
-             "Detectable: the true difference that gets a verdict in about 4 of 5 cases. More: `docs/statistics.md`; "
-             "unrounded: [tables/tests.csv](tables/tests.csv)."]
-    parts += _few([t for one in families for t in one.tests])
-    parts.append(_by_their_test(families))
-    for one in families:
-        parts += [f"### {_title(one)}, profile {one.profile}", _table(one)] if one.tests else []
-        if one.absent and one.tests:
-            parts.append(f"Declared and not tested yet: {_absent(one)}.")
-    empty = [f"- {one.family.name}, profile {one.profile}: {_absent(one)}." for one in families if not one.tests]
-    return [*parts, *(["### Declared, and nothing of it tested yet", "\n".join(empty)] if empty else [])]
+def percent(value: float | None, mean: float, sign: str = "") -> str:
+    """A difference in per cent of the reference's mean, or a dash."""
+    return DASH if value is None or not mean else f"{100.0 * value / mean:{sign}.1f}"
 
 
-def _absent(one: Tested) -> str:
-    """What is lacking, by place; places that lack the same stand together."""
+def interval(value: float, low: float, high: float, mean: float) -> str:
+    """`+3.4 [-3.7, +10.7]`, in per cent of the reference's mean, or a dash."""
+    value, low, high = (percent(v, mean, "+") for v in (value, low, high))
+    return f"{value} [{low}, {high}]" if mean else DASH
+
+
+def paper_gain(t: Test, paper: Paper | None) -> float | None:
+    """The gain that the paper prints for a comparison, as a part of the reference."""
+    return printed_gain(t.block.dataset, t.group.row, t.against.row, t.metric, paper) if paper else None
+
+
+def answer_of(t: Test, gain: float | None) -> str | None:
+    """What our interval says of the paper's gain; None without one. Short runs answer nothing."""
+    mean = t.comparison.mean_b
+    if not gain or not mean:
+        return None
+    reason = undecided(t.block.profile)
+    return f"{OPEN}: {reason}" if reason else answer(*(end / mean for end in t.comparison.interval), gain)
+
+
+def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
+    """What the templates say of the comparisons: tables, and what is declared and not tested, by family and profile."""
+    tests = [t for one in families for t in one.tests]
+    theirs = [(t, found) for t in tests if (found := _theirs(t)) is not None]
+    return {"tests": tests, "table": _table(tests, paper) if tests else "", "across": _across(tests),
+            "untested": [(one.family.name, one.profile) for one in families if not one.tests],
+            "absent": [(one.family.name, one.profile, _absent(one)) for one in families
+                       if one.absent and not _unrun(one)],
+            "unrun": {profile: [one.family.name for one in families if one.profile == profile and _unrun(one)]
+                      for profile in dict.fromkeys(one.profile for one in families if _unrun(one))},
+            "seeds": sorted({t.comparison.n_seeds for t in tests}), "theirs": len(theirs), "alpha": ALPHA,
+            "theirs_found": sum(found.p_value <= ALPHA for _, found in theirs),
+            "ours_found": sum(t.verdict is not None for t, _ in theirs)}
+
+
+def _table(tests: Sequence[Test], paper: Paper | None) -> str:
+    header = ["Comparison", "Data, profile", "n", f"Difference, % [{LEVEL:.0%}]", "p (Holm)", "Verdict", "MDD, %",
+              "Paper's gain, %", "Answer"]
+    rows = []
+    for t in tests:
+        c, gain = t.comparison, paper_gain(t, paper)
+        rows.append([f"{t.group.label} over {t.against.name}", f"{t.block.dataset}, {t.block.profile}",
+                     str(c.n_seeds), interval(c.difference, *c.interval, c.mean_b),
+                     p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
+                     f"**{t.verdict}**" if t.verdict else NOTHING, percent(c.minimum_detectable, c.mean_b),
+                     percent(gain, 1.0, "+"), answer_of(t, gain) or DASH])
+    return pipe(header, rows, numeric_from=len(header))
+
+
+def _across(tests: Sequence[Test]) -> str:
+    """Comparisons that were made on several data sets of a profile, with the mean of their differences; "" without.
+
+    The interval takes the data sets as given and their errors as independent.
+    """
+    same: dict[tuple[str, ...], list[Test]] = {}
+    for t in tests:
+        if t.comparison.mean_b:
+            same.setdefault((f"{t.group.label} over {t.against.name}", t.block.profile), []).append(t)
+    rows = []
+    for (name, profile), some in same.items():
+        if len(some) < 2:
+            continue
+        gaps = [t.comparison.difference / t.comparison.mean_b for t in some]
+        halves = [(t.comparison.interval[1] - t.comparison.interval[0]) / 2 / t.comparison.mean_b for t in some]
+        mean, half = sum(gaps) / len(gaps), math.hypot(*halves) / len(halves)
+        least, most = (percent(v, 1.0, "+") for v in (min(gaps), max(gaps)))
+        rows.append([name, profile, str(len(some)), interval(mean, mean - half, mean + half, 1.0), f"{least} to {most}",
+                     *(str(sum(t.verdict == word for t in some)) for word in ("better", "worse", None))])
+    header = ["Comparison", "Profile", "Data sets", f"Mean difference, % [{LEVEL:.0%}]", "Least to most, %", "Better",
+              "Worse", NOTHING.capitalize()]
+    return pipe(header, rows, numeric_from=2) if rows else ""
+
+
+def _unrun(one: Tested) -> bool:
+    """Whether no row of a family has been run on any of its data."""
+    return not one.tests and all(what == "no run" for _, what in one.absent)
+
+
+def _absent(one: Tested) -> list[tuple[str, str]]:
+    """(places, what is lacking there); places that lack the same stand together."""
     by_place: dict[str, list[str]] = {}
     for where, what in one.absent:
         by_place.setdefault(where, []).append(what)
     by_what: dict[str, list[str]] = {}
     for where, what in by_place.items():
         by_what.setdefault("; ".join(what), []).append(where)
-    return ". ".join(f"{', '.join(places)}: {what}" for what, places in by_what.items())
-
-
-def _by_their_test(families: Sequence[Tested]) -> str:
-    """How often the papers' own test would have spoken, where there are seeds to take it over."""
-    both = [(t, theirs) for one in families for t in one.tests if (theirs := _theirs(t)) is not None]
-    if not both:
-        return ""
-    found, strictly = (sum(theirs.p_value <= level for _, theirs in both) for level in (ALPHA, 0.01))
-    ours = sum(t.verdict is not None for t, _ in both)
-    return (f"APAO's test would call {found} of these {len(both)} differences significant at {ALPHA} ({strictly} at "
-            f"the paper's 0.01); {ours} of them carry a verdict here.")
-
-
-def _few(tests: Sequence[Test]) -> list[str]:
-    """What the numbers of seeds can and cannot show, a paragraph each."""
-    single = [f"{t.group.label} on {t.block.dataset}" for t in tests if t.comparison.n_seeds == 1]
-    some = sorted({t.comparison.n_seeds for t in tests if 1 < t.comparison.n_seeds < ENOUGH})
-    parts = []
-    if single:
-        parts.append(f"With one seed ({', '.join(single)}) the tests say whether other users would show the same "
-                     "between these two trained models; they cannot say whether the objectives or the luck of the "
-                     "seeds made the difference.")
-    if some:
-        parts.append(f"With {' or '.join(map(str, some))} seeds the tests say whether other users would show the same; "
-                     "about other seeds the interval and the paired t know that few values. An effect that is found is "
-                     f"one of these networks; {ENOUGH} seeds or more are needed to say it of the objective.")
-    return parts
-
-
-def _table(one: Tested) -> str:
-    header = ["Data", "Method", "Against", "n", "Users", "Mean", "Against", "Difference [95 %]", "p", "p (Holm)", "d_z",
-              "Detectable", "Paired t, p", "McNemar, p", "APAO's test, p", "Verdict"]
-    rows = []
-    for t in one.tests:
-        c, theirs = t.comparison, _theirs(t)
-        rows.append([t.block.dataset, t.group.label, t.against.label, str(c.n_seeds), f"{c.n_users:,}",
-                     f"{c.mean_a:.4f}", f"{c.mean_b:.4f}",
-                     f"{c.difference:+.4f} [{c.interval[0]:+.4f}, {c.interval[1]:+.4f}]", _plain(c.p_value),
-                     _plain(t.p_holm), f"{c.d_z:+.3f}", f"{t.detectable:.4f}",
-                     DASH if c.paired_t is None else _plain(c.paired_t.p_value),
-                     " / ".join(_plain(m.p_value) for m in t.hits),
-                     DASH if theirs is None else _plain(theirs.p_value),
-                     f"**{t.verdict}**" if t.verdict else "no difference detected"])
-    return pipe(header, rows, numeric_from=3)
-
-
-def _plain(p: float) -> str:
-    return p_text(p).removeprefix("p ").removeprefix("= ")
+    return [(", ".join(places), what) for what, places in by_what.items()]
 
 
 def _theirs(t: Test) -> Any:
@@ -157,6 +139,5 @@ def tests_csv(families: Sequence[Tested]) -> str:
                          *((c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if c.paired_t else (None,) * 4),
                          *(" ".join(map(repr, column)) for column in zip(
                              *((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)),
-                         *((theirs.t, theirs.p_value) if theirs else (None, None)),
-                         t.verdict or "no difference detected"])
+                         *((theirs.t, theirs.p_value) if theirs else (None, None)), t.verdict or NOTHING])
     return csv_text(CSV_HEADER, rows)

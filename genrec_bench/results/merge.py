@@ -17,6 +17,7 @@ from genrec_bench.results import diagnoses, test_users
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.index import NAME as INDEX
 from genrec_bench.results.index import write_index
+from genrec_bench.results.makers import made_by, makers, same_file
 from genrec_bench.results.records import RANKS, Damaged, RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts
 
@@ -45,24 +46,27 @@ class _Found:
     known: RunRecord | None = None
 
 
-def merge(sources: Sequence[Path], into: Path) -> Merged:
+def merge(sources: Sequence[Path], into: Path, *, maker: str | None = None, writes: bool = True) -> Merged:
     """Move all records below the source folders to `into`; none is moved where anything is wrong with one of them.
 
     A diagnosis goes with its record, also where the target has the record already; one of more users stays in its
     place. The facts about test users go with the records of their split. The target's index is written again.
+    maker: who made the records, other than us, whatever they say themselves; it is noted in them, and in an equal
+    record that the target has already. writes: False only checks, and says what would be done.
     Raises: UserError for a folder that is missing or holds no records, for damaged files, for one name with different
     numbers, and for a metric that is not the one its ranks give.
     """
     stores = _stores(sources, into)
     target = RecordStore(into, frozenset(store.root.resolve() for store in stores))
-    everything = _found(stores)
+    everything = _found(stores, maker)
     moves = [_compared(found, target) for found in _one_a_name(everything)]
     for found in moves:
         _check_metrics(found.record, found.source)
     users = _users(everything, target)
-    _write(moves, users, target)
-    for found in everything:
-        _remove(found.source, found.record)
+    if writes:
+        _write(moves, users, target)
+        for found in everything:
+            _remove(found.source, found.record)
     moved = sum(found.known is None for found in moves)
     return Merged(moved, len(moves) - moved, sum(found.diagnosis is not None for found in moves))
 
@@ -82,9 +86,9 @@ def _stores(sources: Sequence[Path], into: Path) -> list[RecordStore]:
     return [RecordStore(folder, frozenset(apart - {place})) for place, folder in places.items()]
 
 
-def _found(sources: list[RecordStore]) -> list[_Found]:
-    found = [_Found(record, source, diagnoses.find(source, record)) for source in sources
-             for record in source.read_all(_refuse)]
+def _found(sources: list[RecordStore], maker: str | None) -> list[_Found]:
+    found = [_Found(made_by(record, [maker]) if maker else record, source, diagnoses.find(source, record))
+             for source in sources for record in source.read_all(_refuse)]
     if not found:
         raise UserError(f"no records below {', '.join(str(s.root) for s in sources)}. Run a suite first, or name "
                         "another folder.")
@@ -104,9 +108,14 @@ def _one_a_name(found: list[_Found]) -> list[_Found]:
         if what := _difference(one.record, one.source, other.record, other.source):
             raise UserError(f"run {one.record.run_id} has other numbers in {one.source.root} than in "
                             f"{other.source.root} ({what}). Nothing was moved. {_cause(one.record, other.record)}")
-        if _users_of(other.diagnosis) > _users_of(one.diagnosis):
-            first[one.record.run_id] = replace(one, diagnosis=other.diagnosis)
+        more = other if _users_of(other.diagnosis) > _users_of(one.diagnosis) else one
+        first[one.record.run_id] = replace(one, record=_joined(one.record, other.record), diagnosis=more.diagnosis)
     return list(first.values())
+
+
+def _joined(one: RunRecord, other: RunRecord) -> RunRecord:
+    """The first of two records of equal numbers with the makers of both; a copy of it adds none."""
+    return one if same_file(one, other) else made_by(one, makers(one) | makers(other))
 
 
 def _compared(found: _Found, target: RecordStore) -> _Found:
@@ -176,6 +185,8 @@ def _write(moves: list[_Found], users: dict[Path, UserFacts], target: RecordStor
         fresh = replace(found.record, path=None)  # it will be of the target, wherever it was read
         if found.known is None:
             target.write(fresh, *(found.source.read_ranks(found.record, unseen=u) for u in (False, True)))
+        elif makers(both := _joined(found.known, found.record)) != makers(found.known):
+            target.note(both)
         if found.diagnosis is not None:
             diagnoses.write(diagnoses.path_of(target, found.known or fresh), found.diagnosis)
     for path, facts in users.items():

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,9 @@ class RunRecord:
     def goes_on(self) -> bool:
         """Whether training starts from the weights of an earlier run."""
         return any(used["take"] == "weights" for used in self.config.get("uses") or ())
+
+
+TABLES = tuple(f.name for f in fields(RunRecord) if str(f.type).startswith("dict"))
 
 
 @dataclass
@@ -202,8 +205,16 @@ class RecordStore:
         path = next(iter(self._pairs(record.run_id)), self._place(record))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_ranks(_ranks_path(path), test, unseen)
-        write_atomically(path, dump_json({k: v for k, v in asdict(record).items() if k != "path"}).encode())
+        _write_record(path, record)
         return path
+
+    def note(self, record: RunRecord) -> None:
+        """Write a record of this store again, with another provenance; its numbers and its ranks stay."""
+        _write_record(self.path(record), record)
+
+
+def _write_record(path: Path, record: RunRecord) -> None:
+    write_atomically(path, dump_json({k: v for k, v in asdict(record).items() if k != "path"}).encode())
 
 
 @dataclass(frozen=True)
@@ -304,6 +315,8 @@ def read_record(path: Path) -> RunRecord:
             raise TypeError(f"its schema is {data['schema']!r}")
         if data["schema"] != SCHEMA:
             raise OtherEngine(f"{path} has record schema {data['schema']}; this version reads {SCHEMA}.")
+        if wrong := [name for name in TABLES if not isinstance(data[name], dict)]:
+            raise TypeError(f"its {wrong[0]} is no table")
         return RunRecord(**{**data, "path": path})
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise Damaged(f"{path} is not a run record ({error}). {REMEDY}") from None

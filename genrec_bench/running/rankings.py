@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import misses, rankings_from_pairs, score
 from genrec_bench.reporting.comparison import Rendered, render_comparison
-from genrec_bench.reporting.pages import slug
 from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
 from genrec_bench.results.records import RecordStores, RunRecord
 from genrec_bench.running.ranking_files import check_file, read_rankings
@@ -155,7 +155,7 @@ def compare_files(files: Sequence[Scored], split: Split, opponents: Opponents, r
         notes.append(f"{apart} stored runs of these data are left out: they have other test rows.")
     notes += _left_out(left)
     return render_comparison(outside(opponents.label, len(files), taken), taken, ranks,
-                             reports / "evaluate" / (slug(opponents.label) or "rankings"), notes=notes)
+                             reports / "evaluate" / (_folder_name(opponents.label) or "rankings"), notes=notes)
 
 
 def same_targets(records: Sequence[RunRecord], split: Split) -> dict[str, np.ndarray]:
@@ -204,3 +204,8 @@ def _left_out(left: Sequence[Method]) -> list[str]:
     return [f"Left out though their test targets are the same: {', '.join(labels)} ({kind}). The files are put beside "
             "the runs of one split and profile, those of most methods: a method that is stored with several would be "
             "tested several times." for kind, labels in sorted(kinds.items())]
+
+
+def _folder_name(label: str) -> str:
+    """A label as part of a path."""
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")

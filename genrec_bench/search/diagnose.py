@@ -28,7 +28,7 @@ from genrec_bench.trie import Trie
 
 Facts = dict[str, np.ndarray]
 MOST_USERS = 64
-BYTES_A_PAIR = 6  # of two prefixes read for one user: as measured of searches that read them all
+BYTES_A_NODE = 24  # of a trie and one user: scores, what is known, and what a round asks of them
 
 
 class TokenRanks:
@@ -99,22 +99,28 @@ def diagnose_rows(model: Any, data: TokenisedInstances, rows: np.ndarray, trie: 
                   **asked: Any) -> Facts:
     """The facts of `diagnose_users` for some rows of a split, decoded in batches of like length.
 
-    model: in eval mode. rows: (U,) numbers of rows, whose order the arrays keep. memory_gib: bound of the ancestor
-    masks if every prefix of the trie were read; it limits the users that are searched for together. asked: `beams`,
-    `normalisers` and what else `diagnose_users` takes by name. Also holds the rows, (U,) int32.
+    model: in eval mode. rows: (U,) numbers of rows, whose order the arrays keep. memory_gib: what the users that are
+    searched for together would hold if every prefix of the trie were read. asked: `beams`, `normalisers` and what else
+    `diagnose_users` takes by name. Also holds the rows, (U,) int32.
     """
     searched = trie.with_eos if asked.get("eos") else trie
     facts: Facts = {"rows": np.asarray(rows, dtype=np.int32)}
-    for places in decoding_batches(data.instances.lengths[rows], users_at_once(searched, memory_gib)):
+    for places in decoding_batches(data.instances.lengths[rows], users_at_once(model, searched, memory_gib)):
         part = diagnose_users(model, data.histories(rows[places]), trie, data.targets(rows[places]), **asked)
         for name, values in part.items():
             facts.setdefault(name, np.empty((len(rows), *values.shape[1:]), dtype=values.dtype))[places] = values
     return facts
 
 
-def users_at_once(trie: Trie, memory_gib: float) -> int:
+def users_at_once(model: Any, trie: Trie, memory_gib: float) -> int:
     """How many users to search for together, from 1 to `MOST_USERS`."""
-    return max(1, min(MOST_USERS, int(memory_gib * 2**30 // (BYTES_A_PAIR * int(trie.level_start[-2]) ** 2))))
+    return max(1, min(MOST_USERS, int(memory_gib * 2**30 // bytes_of_a_user(model, trie))))
+
+
+def bytes_of_a_user(model: Any, trie: Trie) -> int:
+    """What one user takes whose search reads every prefix; those before a last token leave nothing in the network."""
+    kept = int(trie.level_start[-3])
+    return BYTES_A_NODE * len(trie.token) + 4 * model.decoding_floats(0, 1, kept)
 
 
 def _search(table: PrefixScores, found: dict[str, list[Beam]], path: Tensor, top: int, cap: int) -> None:

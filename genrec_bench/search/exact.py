@@ -16,6 +16,7 @@ from genrec_bench.search.steps import Beams, TrieTensors, best
 from genrec_bench.trie import Trie
 
 OPEN_COLUMNS = 24  # open prefixes of a user that one round reads at most: with fewer, less is read in vain
+SHARE = 8  # or this part of what has been read, if that is more: a round looks at every node that is known
 Open = Callable[[PrefixScores], tuple[Tensor, Tensor]]  # (B, K) nodes to read next, and which of them are meant
 
 
@@ -86,7 +87,7 @@ def expand_until_closed(table: PrefixScores, open_nodes: Open) -> None:
 def best_of(table: PrefixScores, normaliser: str, is_open: Tensor) -> tuple[Tensor, Tensor]:
     """The open nodes with the best scores, for `expand`: nodes (B, K) and whether they are open."""
     scores = table.scores[normaliser][:, :is_open.shape[1]].masked_fill(~is_open, -torch.inf)
-    kept = scores.topk(min(OPEN_COLUMNS, scores.shape[1]), dim=1)
+    kept = scores.topk(min(max(OPEN_COLUMNS, table.columns // SHARE), scores.shape[1]), dim=1)
     return kept.indices, kept.values > -torch.inf
 
 

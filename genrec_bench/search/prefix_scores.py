@@ -23,7 +23,8 @@ class PrefixScores:
     """Summed log-probabilities (nats) of the trie's nodes, one table for several searches; no prefix is read twice.
 
     scores: for each normaliser (B, nodes), -inf = probability 0 or not known. expanded: (B, nodes) bool, the scores of
-    the children are known. reads: (B,) prefixes that the network read. users: (B,) rows of the batch.
+    the children are known. reads: (B,) prefixes that the network read; columns: of all users together, side by side.
+    users: (B,) rows of the batch.
     A score is never above that of its prefix, in floating point either: no log-probability is above 0, as a log-sum-exp
     is not below its largest term, and rounded sums keep the order. So what lies below a node needs no margin.
     A node with nothing but a PAD below it has the score of its child and needs no reading: it is expanded, with all
@@ -53,8 +54,9 @@ class PrefixScores:
             scores[:, 0] = 0.0
         self.users = torch.arange(users, device=device)
         self.expanded = torch.zeros(users, nodes, dtype=torch.bool, device=device)
-        self.slot = torch.zeros(users, nodes, dtype=torch.long, device=device)
-        self.slots = 1
+        self.parents = int(trie.level_start[-3])  # nodes whose children are read: all above the last tokens
+        self.slot = torch.zeros(users, max(self.parents, 1), dtype=torch.long, device=device)
+        self.slots = self.columns = 1
         self.reads = torch.ones(users, dtype=torch.long, device=device)
         self.wrong = torch.zeros(users, dtype=torch.bool, device=device)
         root = torch.zeros(users, 1, dtype=torch.long, device=device)
@@ -72,14 +74,15 @@ class PrefixScores:
         repeated[:, 1:] = nodes[:, 1:] == nodes[:, :-1]
         nodes = nodes.masked_fill(repeated, last).sort(dim=1).values
         wanted = nodes < last
-        counts, wrong, users = torch.stack([wanted.sum(1), self.wrong.long(), self.users]).tolist()
+        going_on = (nodes < self.parents).sum(1)
+        counts, wrong, users, inner = torch.stack([wanted.sum(1), self.wrong.long(), self.users, going_on]).tolist()
         if any(wrong):
             raise ValueError(f"the logits of user row {users[wrong.index(1)]} are NaN or +inf")
-        width = max(counts, default=0)
+        width, inner = max(counts, default=0), max(inner, default=0)
         nodes = torch.where(wanted, nodes, 1)  # some prefix whose parent has been read; nobody looks at it
         for part in range(0, width, MAX_COLUMNS):
             columns = slice(part, min(part + MAX_COLUMNS, width))
-            self._read(nodes[:, columns], wanted[:, columns])
+            self._read(nodes[:, columns], wanted[:, columns], max(0, inner - part))
         return [row for row, count in enumerate(counts) if count]
 
     def select(self, rows: Tensor) -> PrefixScores:
@@ -97,12 +100,19 @@ class PrefixScores:
         for name in ("expanded", "reads"):
             getattr(self, name)[rows] = getattr(part, name)
 
-    def _read(self, nodes: Tensor, wanted: Tensor) -> None:
+    def _read(self, nodes: Tensor, wanted: Tensor, kept: int) -> None:
+        """Read some prefixes. Below those in the first `kept` columns more may be read, below the others never."""
         logits = self.state.advance(self.slot.gather(1, self.tree.parent[nodes]), self.tree.token[nodes])
         slots = torch.arange(self.slots, self.slots + nodes.shape[1], device=nodes.device)
-        kept = torch.where(wanted, nodes, 0)  # the root has slot 0 and is expanded already
-        self.slot.scatter_(1, kept, torch.where(wanted, slots, 0))
-        self.slots += nodes.shape[1]
+        goes_on = wanted & (nodes < self.parents)
+        # the root has slot 0, and keeps it
+        self.slot.scatter_(1, torch.where(goes_on, nodes, 0), torch.where(goes_on, slots, 0))
+        dropped = nodes.shape[1] - kept
+        if dropped > 0 and hasattr(self.state, "forget"):
+            self.state.forget(dropped)
+            slots = slots[:kept]
+        self.slots += len(slots)
+        self.columns += nodes.shape[1]
         self.reads += wanted.sum(1)
         self._write(nodes, wanted, logits, self.widest)
 
