@@ -8,6 +8,7 @@ import pytest
 
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer_between
+from genrec_bench.analysis.significance import detectable
 from genrec_bench.contracts import Rankings
 from genrec_bench.reporting import claims
 from genrec_bench.reporting.pages import Pages
@@ -104,7 +105,7 @@ def test_a_gain_by_hand(tmp_path):
     printed = [0.0337 / 0.0292, 0.0419 / 0.0403, 0.0332 / 0.0318, 0.0214 / 0.0201]
     assert one.claimed == pytest.approx(np.mean(printed) - 1) and one.found.floor is None
     tested = material.families[0].tests[0].comparison
-    assert one.found.detectable == pytest.approx(tested.minimum_detectable / tested.mean_b)
+    assert one.found.detectable == pytest.approx(detectable(tested) / tested.mean_b)
     other, = of(claims.evidence(paper, material), "S-DPO beside")
     assert (other.answer, other.why, other.block) == (OPEN, "not run", None)
 

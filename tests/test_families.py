@@ -152,7 +152,7 @@ def test_the_words_of_the_report(tmp_path):
     facts = verdicts.facts(found, None)
     cells = table_rows("\n" + facts["table"], "")
     assert cells[f"{POINTWISE} over cross-entropy"][0] == "ml-100k, quick"
-    assert [row[4] for row in cells.values()] == ["**better**", "no difference detected"]
+    assert [row[4] for row in cells.values()] == ["**better** (short runs)", "no difference detected"]
     assert facts["absent"] == [("claim", "quick", [("apao_yelp", "no run")])] and not facts["across"]
     text = render("tests", **facts, nothing=verdicts.NOTHING)
     assert "With fewer than 5 seeds a verdict is on these trained networks" in text

@@ -122,7 +122,7 @@ def test_a_split_of_ones_own(clicks: Path, tmp_path: Path, capsys: pytest.Captur
     (record,) = records(tmp_path).values()
     assert record.identity["split"]["name"] == "new_users" and "source" in record.identity["split"]
     assert record.data["test"] == record.data["valid"] == 30 and record.config["split"]["every"] == 2
-    report = (tmp_path / "reports/mine/report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "reports/mine/appendix.md").read_text(encoding="utf-8")
     assert "Users who were never trained on: one of 2 is tested; at most" in report
     assert run(*given, "--set", "split.evry=2") == 2 and "Did you mean 'every'?" in capsys.readouterr().err
     assert run(*given[:-1], "split.every=2") == 2 and "unknown setting 'every'" in capsys.readouterr().err
@@ -132,11 +132,11 @@ def test_a_baseline_that_no_suite_names_is_a_row_of_its_own(clicks: Path, result
     """Also in the report, but in no comparison; without its file the record is told of."""
     assert run("run", *PLUGINS, "--suite", "apao", "--baselines", "follows,popularity", *words(clicks, results),
                "--reports", tmp_path) == 0
-    report = (tmp_path / "apao/report.md").read_text(encoding="utf-8")
-    assert "| Follows " in report and "| Popularity " in report and "GRU" in report.partition("## Other runs")[2]
+    page, rest = ((tmp_path / "apao" / name).read_text(encoding="utf-8") for name in ("report.md", "appendix.md"))
+    assert "Follows" in page and "Popularity" in page and "GRU" in rest.partition("## Other runs")[2]
     del registry.baselines._classes["follows"]
     assert run("report", "--suite", "apao", *PLUGINS[:2], "--results", results, "--reports", tmp_path) == 0
-    table, _, others = (tmp_path / "apao/report.md").read_text(encoding="utf-8").partition("## Other runs")
+    table, _, others = (tmp_path / "apao/appendix.md").read_text(encoding="utf-8").partition("## Other runs")
     assert "Follows" not in table and "baseline follows: not registered; --plugin FILE.py loads it" in others
 
 

@@ -138,7 +138,7 @@ def test_a_record_averages_over_a_users_rows_first(results: Path) -> None:
 
 def test_the_report_counts_users(results: Path, tmp_path: Path) -> None:
     """Fewer test users than rows are compared, and the rule is stated."""
-    text = (results / "reports/apao/report.md").read_text(encoding="utf-8")
+    text = (results / "reports/apao/appendix.md").read_text(encoding="utf-8")
     assert "The last 3 items of a user are a test row each" in text
     assert main(["export", "--users", "--results", str(results), "--to", str(tmp_path / "users.csv")]) == 0
     with open(tmp_path / "users.csv", newline="", encoding="utf-8") as file:

@@ -35,6 +35,12 @@ GOOD = replace(KNN, metrics=METRICS, data={**KNN.data, "test": 3}, timings={"tot
 OURS = replace(GOOD, timings={"total_seconds": 1.5})
 
 
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of tests have splits of their own: the papers' data are not looked for."""
+    monkeypatch.delenv("GENREC_BENCH_DATA", raising=False)
+
+
 def sent(folder: Path, record: RunRecord = GOOD, ranks: Rankings = RANKS) -> Path:
     RecordStore(folder).write(record, ranks, UNSEEN)
     return folder

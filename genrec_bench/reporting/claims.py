@@ -18,7 +18,7 @@ from typing import Any
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
 from genrec_bench.analysis.noise import MIN_SEEDS
-from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values
+from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values, detectable
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
@@ -147,7 +147,7 @@ def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows:
     if not c.mean_b:
         raise Unknown("reference is 0")
     every = material.values(block.with_extra(rows[1]), name, int(k)).mean(axis=1)
-    return Found(c.difference / c.mean_b, *(end / c.mean_b for end in c.interval), c.minimum_detectable / c.mean_b,
+    return Found(c.difference / c.mean_b, *(end / c.mean_b for end in c.interval), detectable(c) / c.mean_b,
                  _floor(every, c.n_seeds), c.n_seeds)
 
 
@@ -227,8 +227,8 @@ def section(paper: Paper, material: ReportData | None, pages: Pages | None = Non
             text = "" if same[0].claim is last else f"{same[0].claim.text} ({same[0].claim.place})"
             lines.append([text, *_cells(same)])
             last = same[0].claim
-    header = ["Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer", "MDD, %",
-              "Floor, %"]
+    header = ["Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer",
+              "Detectable, %", "Floor, %"]
     return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH,
                   table=pipe(header, lines, numeric_from=6) if lines else "")
 
@@ -243,14 +243,14 @@ def lines(materials: Sequence[ReportData]) -> list[dict[str, Any]]:
 
 def _line(paper: Paper, same: Sequence[Evidence]) -> dict[str, Any]:
     one = same[0]
-    quantity, size, ours, _, said, detectable, _ = _cells(same)
+    quantity, size, ours, _, said, found, _ = _cells(same)
     estimate, _, interval = ours.partition(" [")
     unit = " %" if one.found else ""
     place = one.found and {"data": ", ".join(o.block.dataset for o in same), "seeds": one.found.seeds,
                            "profile": one.block.profile + " (decides nothing)" * bool(undecided(one.block.profile))}
     return {"claim": one.claim.text, "about": f"{paper.short}, {one.claim.place}. {quantity}. Paper: {size}",
             "answer": said, "estimate": estimate + unit, "interval": f"[{interval}" if interval else DASH,
-            "minimum_detectable": detectable + unit, **(place or dict.fromkeys(("data", "profile", "seeds")))}
+            "minimum_detectable": found + unit, **(place or dict.fromkeys(("data", "profile", "seeds")))}
 
 
 def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from genrec_bench.analysis.significance import ALPHA, NUM_PERMUTATIONS, NUM_RESA
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
+from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.figures.charts import Axis, Chart, point
 from genrec_bench.reporting.figures.forest import LOOKS, OUTCOMES, ZERO
 from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
@@ -118,9 +119,9 @@ def _costs(pair: Pair) -> str:
 def _sentence(pair: Pair) -> str:
     """The verdict on one baseline."""
     names, where = (pair.new.label, pair.baseline.label), f"{pair.new.where}, {_seeds(pair)}"
-    if pair.ndcg is None:
+    if pair.comparison is None:
         return f"{names[0]} was not compared with {names[1]}: they have no seed in common ({where})."
-    c = pair.ndcg
+    c = pair.comparison
     numbers = f"NDCG@10 {c.mean_a:.4f} against {c.mean_b:.4f}, {_difference(c)}, {_p(pair.p_holm)}"
     if pair.verdict is None:
         return f"No difference detected between {names[0]} and {names[1]} ({where}): {numbers}; {_detectable([pair])}."
@@ -164,8 +165,8 @@ def _csv_rows(blocks: Blocks) -> list[list[Any]]:
     """What carries no verdict has no p-value either."""
     rows = []
     for method, pairs in blocks:
-        for pair in (p for p in pairs if p.ndcg):
-            c, t = pair.ndcg, pair.ndcg.paired_t if pair.declared else None
+        for pair in (p for p in pairs if p.comparison):
+            c, t = pair.comparison, pair.comparison.paired_t if pair.declared else None
             p_values = (c.p_value, pair.p_holm) if pair.declared else (None, None)
             verdict = (pair.verdict or "no difference detected") if pair.declared else None
             size = pair.detectable if pair.declared else None
@@ -217,7 +218,7 @@ def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> s
         undecided = [p for p in tested(pairs) if p.verdict is None]
         which = f"{len(undecided)} of {len(tested(pairs))}" if brief else _join(named[None])
         parts.append(f"no difference detected from {which} ({_detectable(undecided)})")
-    if apart := [p.baseline.label for p in pairs if p.declared and not p.ndcg]:
+    if apart := [p.baseline.label for p in pairs if p.declared and not p.comparison]:
         parts.append(f"no seed in common with {_join(apart)}")
     budget = unequal_budget(method.first)
     if parts and budget:
@@ -227,13 +228,14 @@ def _verdict(method: Method, pairs: Sequence[Pair], *, brief: bool = False) -> s
                f"no verdict, unequal budget: {budget}" if budget else
                "no verdict: no row of a suite has a record for this profile and backbone yet"
                if described(pairs) else "no seed in common with a stored baseline")
-    smoke = " Profile smoke only shows that everything works: these numbers mean nothing."
-    return f"{'; '.join(parts) or nothing}." + smoke * (method.first.profile == "smoke")
+    profile = method.first.profile
+    untested = f" Profile {profile} only shows that everything works: these numbers mean nothing."
+    return f"{'; '.join(parts) or nothing}." + untested * (profile in UNTESTED)
 
 
 def _one_user(pairs: Sequence[Pair]) -> bool:
     """Whether there is but one test user, whose difference has nothing to be measured by."""
-    return any(p.ndcg.n_users == 1 for p in pairs)
+    return any(p.comparison.n_users == 1 for p in pairs)
 
 
 def _join(names: Sequence[str]) -> str:
@@ -246,7 +248,7 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
               "Recall@10 baseline", "Training time ratio", "Verdict"]
     rows = []
     for pair in pairs:
-        c = pair.ndcg
+        c = pair.comparison
         numbers = [tables.DASH] * 8 if c is None else [
             f"{c.mean_a:.4f}", f"{c.mean_b:.4f}", _difference(c), _p(pair.p_holm).removeprefix("p ").removeprefix("= "),
             _paired_t(c), f"{c.d_z:+.3f}", *(f"{value:.4f}" for value in pair.recall)]
@@ -261,8 +263,8 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
 def _described(pairs: Sequence[Pair]) -> list[str]:
     header = ["Method", "Setup", _paired_header(pairs), "NDCG@10 new", "NDCG@10 method", "Difference [95% interval]",
               "Recall@10 new", "Recall@10 method"]
-    rows = [[p.baseline.label, _setup(p), _paired_cell(p), f"{p.ndcg.mean_a:.4f}", f"{p.ndcg.mean_b:.4f}",
-             _difference(p.ndcg), *(f"{value:.4f}" for value in p.recall)] for p in pairs]
+    rows = [[p.baseline.label, _setup(p), _paired_cell(p), f"{p.comparison.mean_a:.4f}", f"{p.comparison.mean_b:.4f}",
+             _difference(p.comparison), *(f"{value:.4f}" for value in p.recall)] for p in pairs]
     return [tables.pipe(header, rows, numeric_from=3), _left_out(pairs)]
 
 
@@ -344,7 +346,7 @@ def _figure(blocks: Blocks) -> dict[str, bytes] | None:
     for method, pairs in blocks:
         panel = _title(method)
         for turn, pair in enumerate(tested(pairs)):
-            at, c = pair.baseline.label, pair.ndcg
+            at, c = pair.baseline.label, pair.comparison
             if turn == 0:
                 points.append(point(panel, "difference", ZERO, "level", at, 0.0))
             points.append(point(panel, "difference", OUTCOMES[pair.verdict], "mean", at, c.difference, c.interval,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from genrec_bench.analysis.claims import OPEN
+from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting import claims
 from genrec_bench.reporting.families import UNTESTED
-from genrec_bench.reporting.load import Block, Group
+from genrec_bench.reporting.load import Group
 from genrec_bench.reporting.papers import load_paper, paper_names
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
@@ -19,15 +21,20 @@ def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Map
     links: files of the reports and pages that are there, with their titles. grades: paper -> grade -> printed scores.
     """
     by_suite = {m.suite.name: m for m in materials}
-    papers = []
+    papers, answers = [], []
     for paper in (p for p in map(load_paper, paper_names()) if p.claims):
         found = claims.known_by_claim(paper, by_suite.get(paper.measured_by))
         page = f"{paper.measured_by}/report.md"
+        answers += [answer for _, answer, _ in found]
         papers.append({"short": paper.short, "report": page if page in links else "",
-                       "table": pipe(["Claim", "Known", "Measured on (data, profile)"], found, numeric_from=3)})
+                       "table": pipe(["Claim", "Answer", "Measured on (data, profile)"], found, numeric_from=3)})
     counted = [(name, sum(of.values()), [(g, n) for g, n in of.items() if n]) for name, of in grades.items()]
-    return render("index", papers=papers, leaders=_leaders(materials), runs=_runs(materials), links=links,
-                  tests=_tests(materials), grades=counted)
+    networks = {b.dataset for m in materials for b in m.blocks for g in b.groups
+                if g.row.baseline is None and not undecided(b.profile)}
+    return render("index", papers=papers, claims=len(answers),
+                  settled=sum(not answer.startswith(OPEN) for answer in answers), networks=sorted(networks),
+                  leaders=_leaders(materials), runs=_runs(materials), links=links, tests=_tests(materials),
+                  grades=counted)
 
 
 def _runs(materials: Iterable[ReportData]) -> str:
@@ -43,17 +50,15 @@ def _runs(materials: Iterable[ReportData]) -> str:
 
 
 def _leaders(materials: Iterable[ReportData]) -> str:
-    """The best row of each data set and profile, and the best generative one; whole rows of the block with most."""
-    most: dict[tuple[str, str], Block] = {}
+    """The best row of each data set, split and profile, and the best generative one; whole rows of all suites."""
+    whole: dict[tuple[str, str, str], list[Group]] = {}
     for block in (b for m in materials for b in m.blocks if b.profile not in UNTESTED):
-        key = block.dataset, block.profile
-        if key not in most or len(block.groups) > len(most[key].groups):
-            most[key] = block
-    rows = []
-    for (dataset, profile), block in sorted(most.items()):
-        whole = [g for g in block.groups if g.values(METRIC) and not block.missing(g)]
-        if whole:
-            rows.append([f"{dataset}, {profile}", *_best(whole), *_best([g for g in whole if g.row.baseline is None])])
+        for group in block.groups:
+            if group.values(METRIC) and not block.missing(group):
+                key = block.dataset, block.profile, group.records[0].split_fingerprint
+                whole.setdefault(key, []).append(group)
+    rows = [[f"{dataset}, {profile}", *_best(groups), *_best([g for g in groups if g.row.baseline is None])]
+            for (dataset, profile, _), groups in sorted(whole.items())]
     header = ["Data, profile", "Best row", "NDCG@10", "Best generative row", "NDCG@10"]
     return pipe(header, rows, numeric_from=5) if rows else ""
 
@@ -70,6 +75,6 @@ def _tests(materials: Iterable[ReportData]) -> str:
         for profile in dict.fromkeys(one.profile for one in material.families):
             tests = [t for one in material.families if one.profile == profile for t in one.tests]
             counts = [str(sum(t.verdict == word for t in tests)) for word in ("better", "worse", None)]
-            rows += [[material.suite.name, profile, str(len(tests)), *counts]] if tests else []
-    header = ["Suite", "Profile", "Tests", "Better", "Worse", "No difference detected"]
+            rows += [[material.suite.name, profile, str(len(tests)), *counts, undecided(profile)]] if tests else []
+    header = ["Suite", "Profile", "Tests", "Better", "Worse", "No difference detected", "Answers no claim"]
     return pipe(header, rows, numeric_from=2) if rows else ""

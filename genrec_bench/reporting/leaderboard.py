@@ -22,6 +22,7 @@ from genrec_bench.reporting.pruning import BEAM, searched
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import BASELINES, Row, flatten
 from genrec_bench.reporting.tables import UNSEEN
+from genrec_bench.reporting.verdicts import said
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.frame import PASSES
@@ -141,7 +142,7 @@ def _differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray
     if test is not None:
         c = test.comparison
         told |= {"difference": [_rounded(v) for v in (c.difference, *c.interval)],
-                 "verdict": test.verdict or "no difference detected"}
+                 "verdict": said(test).replace("*", "")}
     return told
 
 

@@ -67,7 +67,8 @@ class Pages:
 
     def _left(self, reports: Path) -> list[str]:
         found = {str(path.relative_to(reports)) for folder, patterns in self.whole.items() for pattern in patterns
-                 for path in (reports / folder).glob(pattern)}
+                 for path in (reports / folder).glob(pattern)
+                 if not path.name.startswith(".")}  # what another command is just writing
         return sorted(found - set(self.files))
 
 

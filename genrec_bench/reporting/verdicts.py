@@ -68,17 +68,23 @@ def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
 
 
 def _table(tests: Sequence[Test], paper: Paper | None) -> str:
-    header = ["Comparison", "Data, profile", "n", f"Difference, % [{LEVEL:.0%}]", "p (Holm)", "Verdict", "MDD, %",
-              "Paper's gain, %", "Answer"]
+    header = ["Comparison", "Data, profile", "n", f"Difference, % [{LEVEL:.0%}]", "p (Holm)", "Verdict",
+              "Detectable, %", "Paper's gain, %", "Answer"]
     rows = []
     for t in tests:
         c, gain = t.comparison, paper_gain(t, paper)
         rows.append([f"{t.group.label} over {t.against.name}", f"{t.block.dataset}, {t.block.profile}",
                      str(c.n_seeds), interval(c.difference, *c.interval, c.mean_b),
                      p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
-                     f"**{t.verdict}**" if t.verdict else NOTHING, percent(c.minimum_detectable, c.mean_b),
+                     said(t), percent(t.detectable, c.mean_b),
                      percent(gain, 1.0, "+"), answer_of(t, gain) or DASH])
     return pipe(header, rows, numeric_from=len(header))
+
+
+def said(t: Test) -> str:
+    """The verdict as tables show it; short runs say so beside it, as they answer no claim."""
+    word, short = f"**{t.verdict}**" if t.verdict else NOTHING, undecided(t.block.profile)
+    return f"{word} ({short})" if t.verdict and short else word
 
 
 def _across(tests: Sequence[Test]) -> str:

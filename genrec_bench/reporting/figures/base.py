@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -82,7 +83,8 @@ def short_name(blocks: Sequence[Block], block: Block) -> str:
         return (of.dataset.partition("_")[2] or of.dataset, of.dataset.replace("_", "-"),
                 f"{of.dataset.replace('_', '-')}-{of.profile}", f"{of.dataset.replace('_', '-')}-{of.profile}-{place}")
     every = [names(of) for of in blocks]
-    return next(name for level, name in enumerate(names(block)) if [n[level] for n in every].count(name) == 1)
+    name = next(name for level, name in enumerate(names(block)) if [n[level] for n in every].count(name) == 1)
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")  # `toy (folder)` is no part of a file's name
 
 
 _PLATES: dict[tuple[str | None, str], Plate] = {}
