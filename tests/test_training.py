@@ -260,7 +260,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(toy_folder: Path, tmp_path: P
     began = time.process_time()
     resumed = run_one(prepared, workspace, Quiet())
     last = time.process_time() - began
-    assert last < 0.8 * spent + last < resumed.timings["total_seconds"] < 1.01 * (spent + last)
+    assert last < 0.8 * spent + last < resumed.timings["total_seconds"] < 1.1 * (spent + last)
     assert resumed.metrics == whole.metrics and resumed.training == whole.training
     assert resumed.run_id == whole.run_id
     assert left_behind(workspace, resumed) == files
