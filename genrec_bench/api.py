@@ -21,6 +21,7 @@ from genrec_bench.datasets import convert as converting
 from genrec_bench.datasets.convert import Converted
 from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.queue import profile_of
 from genrec_bench.objectives.base import Objective
 from genrec_bench.reporting.matching import of_suite
 from genrec_bench.results import export as exporting
@@ -72,21 +73,23 @@ register_metric = _naming_source(registry.metrics)
 register_baseline = _naming_source(registry.baselines)
 
 
-def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
+def run_suite(name: str, *, profile: str | None = None, datasets: Sequence[str | Path] | None = None,
               seeds: Sequence[int] | None = None, objectives: Sequence[str] | None = None,
               baselines: Sequence[str] | None = None, rows: Sequence[str] | None = None, grid: str | None = None,
               results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
               jobs: int = 1, **settings: Mapping[str, Any]) -> list[RunRecord]:
     """Run what is missing of a suite, render its reports below `results`, and return its records.
 
-    datasets: names, or your own folders. objectives, baselines, rows (labels): what runs, as in the command: ["all"] is
-    every row of a kind, [] none, and where rows of one kind are named those of the other run only if named too.
+    profile: None = quick, of a queue each block's own. datasets: names, or your own folders. objectives, baselines,
+    rows (labels): what runs, as in the command: ["all"] is every row of a kind, [] none, and where rows of one kind are
+    named those of the other run only if named too.
     data_dir: None = GENREC_BENCH_DATA.
     settings: changed ones by component, such as `training={"epochs": 2}`. With jobs > 1 the calling script needs the
     usual `if __name__ == "__main__":`. Raises: UserError for whatever is wrong with these; RunsFailed.
     """
     workspace = open_workspace(results, data_dir=data_dir, device=device)
-    selection = Selection(name, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), _tuple(seeds),
+    selection = Selection(name, profile_of(name, profile), _texts(datasets), _tuple(objectives), _tuple(baselines),
+                          _tuple(seeds),
                           _settings(settings), grid, _tuple(rows))
     done = suites.run_suite(selection, workspace, Means(jobs), reports_folder(workspace.results))
     if done.ended.failed:
@@ -95,7 +98,7 @@ def run_suite(name: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     return [workspace.store.read(p.run_id) for p in done.prepared]
 
 
-def tune(suite: str, trials: int, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
+def tune(suite: str, trials: int, *, profile: str | None = None, datasets: Sequence[str | Path] | None = None,
          objectives: Sequence[str] | None = None, baselines: Sequence[str] | None = None,
          rows: Sequence[str] | None = None, grid: str | None = None, results: Path | str = LOCAL,
          data_dir: Path | str | None = None, device: str = "cpu", jobs: int = 1,
@@ -105,7 +108,8 @@ def tune(suite: str, trials: int, *, profile: str = "quick", datasets: Sequence[
     The rest is as in `run_suite`. Raises: UserError for whatever is wrong with these; RunsFailed.
     """
     workspace = open_workspace(results, data_dir=data_dir, device=device)
-    selection = Selection(suite, profile, _texts(datasets), _tuple(objectives), _tuple(baselines), None,
+    selection = Selection(suite, profile_of(suite, profile), _texts(datasets), _tuple(objectives), _tuple(baselines),
+                          None,
                           _settings(settings), grid, _tuple(rows))
     done = tuning.tune(selection, trials, workspace, Means(jobs), reports_folder(workspace.results))
     if done.ended.failed:
@@ -113,7 +117,7 @@ def tune(suite: str, trials: int, *, profile: str = "quick", datasets: Sequence[
     return done
 
 
-def diagnose(suite: str, *, profile: str = "quick", datasets: Sequence[str | Path] | None = None,
+def diagnose(suite: str, *, profile: str | None = None, datasets: Sequence[str | Path] | None = None,
              rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None, beams: Sequence[int] = BEAMS,
              users: int = 0, results: Path | str = LOCAL, data_dir: Path | str | None = None, device: str = "cpu",
              jobs: int = 1, **settings: Mapping[str, Any]) -> Path:
@@ -124,7 +128,8 @@ def diagnose(suite: str, *, profile: str = "quick", datasets: Sequence[str | Pat
     """
     workspace = open_workspace(results, data_dir=data_dir, device=device)
     changed, question = _settings(settings), diagnosing.Question(tuple(sorted(beams)), users)
-    selection = Selection(suite, profile, _texts(datasets), None, (), _tuple(seeds), changed, None, _tuple(rows))
+    selection = Selection(suite, profile_of(suite, profile), _texts(datasets), None, (), _tuple(seeds), changed, None,
+                          _tuple(rows))
     failed, report = diagnosing.diagnose_suite(suite, diagnosing.diagnosable(selection, workspace, question), workspace,
                                                question, Means(jobs), reports_folder(workspace.results), changed)
     if failed:

@@ -85,6 +85,8 @@ def test_every_trained_run_is_diagnosed_when_it_ends(mine: Path, toy_folder: Pat
     made = records(results)
     assert len(made) == 5 and len(list(results.rglob("*.diagnosis.npz"))) == 3
     assert not list(results.glob("work/*/diagnosis"))
+    asked = [w for w in words if w not in ("--jobs", "2")]
+    assert call("diagnose", *asked, "--users", "40") == 0 and "3 of 3 runs are diagnosed" in capsys.readouterr().err
     before = files(results / "toy")
     assert call("run", *words, "--jobs", "2") == 0 and files(results / "toy") == before
     assert call("plan", *words) == 0 and "5 done" in capsys.readouterr().out
@@ -103,7 +105,8 @@ WRONG = {
     "baseline": ('["item_knn"]', '["item_nkn"]', ["mine.toml, block 2", "'item_nkn'", "'item_knn'"]),
     "profile": ('"smoke"\ndatasets = ["ml-100k", ', '"smok"\ndatasets = ["ml-100k", ', ["'smok'", "'smoke'"]),
     "key": ("why = \"then\"", "wy = \"then\"", ["mine.toml, block 2", "'wy'", "'why'"]),
-    "dataset": ('"apao_office"', '"apao_offise"', ["'apao_offise'", "'apao_office'"]),
+    "dataset": ('"apao_office"', '"apao_offise"', ["mine.toml, block 2", "'apao_offise'", "'apao_office'"]),
+    "no dataset": ('datasets = ["ml-100k", "apao_office"]', "datasets = []", ["mine.toml, block 2, datasets"]),
     "nothing": ('rows = ["TIGER + BEAR"]\nbaselines = ["item_knn"]', "", ["mine.toml, block 2", "no rows"]),
     "one table": ("[[block]]\nwhy = \"first\"", "[block]\nwhy = \"first\"", ["mine.toml"]),
 }

@@ -288,13 +288,15 @@ def test_a_hopeless_trial_ends_at_a_third_by_hand(suite: Path) -> None:
     assert point(other, 6) == (4, 0.075), "trial 1 ended by patience after 6 of 15, so the other has 10 of 25 to go by"
     knn = searched(suite, 2)["Item-kNN"].trials
     assert trials.hopeless(knn[1], knn[0].config, {}) == knn[1], "nothing to end"
+    still = dataclasses.replace(first, training=dataclasses.replace(first.training, epochs=0))
+    assert trials.hopeless(other, still, {"epochs": 0, "curve": []}) == other, "a row that trains nothing"
 
 
 def test_a_run_gives_up_once_and_stays_so() -> None:
     curve = [{"valid_ndcg@10": value} for value in (0.1, 0.2, 0.5)] + [{"epoch": 4}]
     assert [gives_up(curve[:n], 2, 0.3) for n in range(5)] == [False, False, True, True, True]
     assert not gives_up(curve, 2, 0.2) and not gives_up(curve, 3, 0.5) and not gives_up(curve, 0, 1.0)
-    assert gives_up([{"epoch": 1}], 1, 0.1), "an epoch without validation has reached nothing"
+    assert not gives_up([{"epoch": 1}], 1, 0.1), "nothing was validated yet"
 
 
 def test_a_trial_is_given_up_and_shown_so(suite: Path, toy_folder: Path, tmp_path: Path, capsys: Any,

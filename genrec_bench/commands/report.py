@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", default="all", metavar="NAME", help="suite to report on (default: all)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--only", type=common.comma_list, default=None, metavar="A,B",
-                      help="single tables and figures, such as table:1,figure:5,figure:forest; nothing else is written")
+                      help="single tables and figures, such as table:1,figure:apao-5,figure:forest; nothing else is "
+                           "written")
     what.add_argument("--check", action="store_true",
                       help="write nothing; exit code 1 and a list where the reports that are there are not what the "
                            "records give")

@@ -26,8 +26,8 @@ def gives_up(curve: Sequence[Mapping[str, Any]], after: int, below: float) -> bo
 
     curve: an entry an epoch, with "valid_ndcg@10" where the epoch was validated.
     """
-    return bool(after) and len(curve) >= after and max(
-        (entry.get("valid_ndcg@10", 0.0) for entry in curve[:after]), default=0.0) < below
+    reached = [entry["valid_ndcg@10"] for entry in curve[:after] if "valid_ndcg@10" in entry]
+    return bool(after) and len(curve) >= after and bool(reached) and max(reached) < below
 
 
 @dataclass(frozen=True)

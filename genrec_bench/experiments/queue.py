@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from genrec_bench.core import settings
+from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.seeds import check_seeds
 from genrec_bench.experiments.file_forms import BlockRow
 from genrec_bench.experiments.grid import Selection
-from genrec_bench.experiments.suite_files import load_profile, load_suite, suite_path
+from genrec_bench.experiments.suite_files import load_suite, profile_names, suite_path
 
 DEFAULT_PROFILE = "quick"
 OWN = ""  # the profile of a selection that leaves it to the blocks
@@ -31,14 +32,23 @@ def blocks(name: str) -> tuple[BlockRow, ...]:
 
 
 def _check_names(block: BlockRow, where: str) -> None:
-    """Refuse rows that the block's suite has not, and a wrong profile. Raises: UserError."""
+    """Refuse data sets and a profile that there are not, rows that the block's suite has not, and seeds twice.
+
+    Raises: UserError.
+    """
+    for name in block.datasets or ("",):
+        if name not in registry.datasets.names():
+            raise unknown("dataset", name, registry.datasets.names(), f"{where}, datasets")
+    if block.seeds:
+        check_seeds(block.seeds, f"{where}, seeds")
+    if block.profile not in profile_names():
+        raise unknown("profile", block.profile, profile_names(), where)
     rows = load_suite(block.suite)["row"]
     for key, given in (("label", block.rows), ("baseline", block.baselines)):
         known = [row[key] for row in rows if key in row]
         for name in given:
             if name not in known:
                 raise unknown("row" if key == "label" else key, name, known, where)
-    load_profile(block.profile)
 
 
 def profile_of(suite: str, given: str | None) -> str:

@@ -130,7 +130,7 @@ def with_preset(part: str, spec: Mapping[str, Any], where: str) -> Data:
     if preset is None:
         return values
     presets = load_presets(part)
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         raise unknown("preset", str(preset), presets, f"{where}, {part}")
     return {**presets[preset], **values}
 
@@ -301,6 +301,11 @@ def _check_space(space: Mapping[str, Any], where: str, has_rows: bool) -> None:
     """Check the form of a search space; the parts that it names are checked where trials are planned."""
     if space and not has_rows:
         raise UserError(f"{where}: this suite has no rows. The search space stands in the suite that has them.")
+    check_form(space, where)
+
+
+def check_form(space: Mapping[str, Any], where: str) -> None:
+    """Check that a search space lists values of settings, part by part. Raises: UserError."""
     _check_tables(space, where)
     for part, values in space.items():
         for key, tried in values.items():

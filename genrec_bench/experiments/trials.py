@@ -25,7 +25,7 @@ from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
-from genrec_bench.experiments.suite_files import load_suite, suite_path
+from genrec_bench.experiments.suite_files import check_form, load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
 FIXED = ("split", "evaluation")
@@ -85,14 +85,16 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
     Raises: UserError for a wrong name or value in a search space, naming its place.
     """
     first = make({})
-    spaces = [(f"{suite_path(suite)}, tune", load_suite(suite).get("tune", {})) for suite in reversed(suites)]
-    own = {w.objective.name: w.objective.search_space for w in first.objectives if w.objective.search_space}
-    spaces.insert(0, ("search_space", own))
+    spaces = [("search_space of the objective", {w.objective.name: w.objective.search_space
+                                                 for w in first.objectives if w.objective.search_space})]
+    spaces += [(f"{suite_path(suite)}, tune", load_suite(suite).get("tune", {})) for suite in reversed(suites)]
     space: Overrides = {}
+    places: dict[str, str] = {}
     for where, values in spaces:
+        check_form(values, where)
         check_space(values, where)
         space |= values
-    where = spaces[-1][0]
+        places |= dict.fromkeys(values, where)
     found = {method(first): Trial(1, {}, first)}
     used = grid.parts_used(first)
     varied = [[(part, key.split("+"), value if "+" in key else [value]) for value in tried]
@@ -103,6 +105,7 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
         try:
             config = make(changes)
         except UserError as error:
+            where = " and ".join(dict.fromkeys(places[part] for part in changes))
             raise UserError(f"{where}: {words(changes)}: {error}") from None
         label = f"{first.label} ({words(changes)})"
         found.setdefault(method(config), Trial(len(found) + 1, changes,
@@ -116,7 +119,7 @@ def hopeless(trial: Trial, first: RunConfig, training: Mapping[str, Any]) -> Tri
     first: the row as it stands; training: what its record says of its training. A run without epochs never ends early.
     """
     ours, theirs = budget(trial.config), budget(first)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or not theirs.epochs:
         return trial
     third = math.ceil(training["epochs"] / THIRD)
     after = math.ceil(ours.epochs * training["epochs"] / theirs.epochs / THIRD)  # the first may have ended by patience

@@ -110,7 +110,8 @@ def compare(question: Question, workspace: Workspace, means: Means, reports: Pat
     """
     load_suite(question.suite)  # whatever is wrong with it is said now
     stored = stored_runs(workspace.results)
-    question = replace(question, datasets=_datasets(question, stored))
+    question = replace(question, datasets=_datasets(question, stored),
+                       seeds=question.seeds or _stored_seeds(question, stored))
     state = _checked(question, check)
     configs = _configs(question, stored)
     if not stored.read_results():

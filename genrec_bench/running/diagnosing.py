@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.grid import Overrides, Selection
+from genrec_bench.experiments.queue import blocks
 from genrec_bench.running.diagnosis import BEAMS, DiagnoseTask, Question, answered  # noqa: F401  BEAMS for callers
 from genrec_bench.running.runner import has_weights
 from genrec_bench.running.scheduler import Means, work
@@ -26,7 +27,9 @@ class Diagnosable:
 
 def diagnosable(selection: Selection, workspace: Workspace, question: Question) -> Diagnosable:
     """What there is to diagnose of a selection. Raises: UserError for what is wrong with the selection."""
-    prepared = prepare_all(selection, workspace, keep=False)
+    if blocks(selection.suite):  # whose file says which rows; baselines among them are left out here
+        selection = replace(selection, baselines=None)
+    prepared = [p for p in prepare_all(selection, workspace, keep=False) if p.config.baseline is None]
     kinds: dict[str, list[Prepared]] = {"answered": [], "todo": [], "left": []}
     for item in prepared:
         kinds["answered" if answered(item, workspace, question) else "todo" if has_weights(item, workspace)

@@ -126,8 +126,6 @@ def _logged(objectives: list[tuple[float, Objective]], states: States) -> dict[s
     return {"state": values} if values else {}
 
 
-
-
 def one_epoch(model: Backbone, feed: InputFeed, objectives: list[tuple[float, Objective]], states: States,
               optimiser: torch.optim.Optimizer, config: TrainingConfig, seed: int, state: dict[str, Any],
               num_steps: int) -> float:
