@@ -233,7 +233,7 @@ def _figures(key: str, materials: Sequence[ReportData],
 
 
 def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[Pages, list[str]]:
-    """The files of single tables and figures, `table:1` and `figure:5`, and why some figures are not drawn.
+    """The files of single tables and figures, `table:1` and `figure:apao-5`, and why some figures are not drawn.
 
     Raises: UserError for a key that no suite has, naming the nearest.
     """

@@ -111,7 +111,7 @@ def trained(material: ReportData, found: Sequence[Beside], others: Sequence[Repo
             cold.append(f"{(facts.target_count == 0).mean():.0%} on {one.dataset}")
     if not rows:
         return ""
-    unseen = f" They cannot find a target that no training row has: {', '.join(cold)}." if cold else ""
+    unseen = f" They are never trained on targets that no training row has: {', '.join(cold)}." if cold else ""
     return (f"## Trained models over item ids\n\n{len(networks)} models with the settings of their files, **untuned**, "
             f"so these are no best values of theirs.{unseen} First, tuned, the row of the table above.\n\n"
             + pipe(TRAINED_HEADER, rows, numeric_from=len(TRAINED_HEADER)))
