@@ -94,7 +94,8 @@ class Claim:
 class Paper:
     """One paper as it stands. datasets: our name -> the paper's. layouts: number -> table, in order. reported: all
     printed cells, in order. findings: its inconsistencies, (name, text, tables). url: "" where it has no address.
-    claims: what it claims, and measured_by: the suite whose rows measure them, or "".
+    claims: what it claims, and measured_by: the suite whose rows measure them, or "". apart: how these rows differ from
+    the paper's, a sentence, or "".
     """
 
     key: str
@@ -106,6 +107,7 @@ class Paper:
     findings: tuple[tuple[str, str, str], ...] = ()
     claims: tuple[Claim, ...] = ()
     measured_by: str = ""
+    apart: str = ""
 
     @property
     def short(self) -> str:
@@ -155,7 +157,8 @@ def load_paper(key: str) -> Paper:
                      {number: _layout(table, f"{path}, table {number}") for number, table in data["table"].items()},
                      _cells(key), tuple((f["name"], f["value"], f["source"]) for f in facts if f["kind"] == "finding"),
                      tuple(settings.build(Claim, claim, f"{path}, claim {n}")
-                           for n, claim in enumerate(data.get("claim", ()), 1)), data.get("measured_by", ""))
+                           for n, claim in enumerate(data.get("claim", ()), 1)), data.get("measured_by", ""),
+                     data.get("apart", ""))
     except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
         raise UserError(f"{path} and its CSV files are no paper ({error}).") from None
 
