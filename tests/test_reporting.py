@@ -141,7 +141,7 @@ def test_one_seed_has_no_deviation(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_two_profiles_of_one_dataset(tmp_path):
     path = render_suite("apao", unseeded_elsewhere(), tmp_path)
-    assert "From 14 runs, profiles paper, quick." in path.read_text()
+    assert "From 14 runs. Profiles: paper: " in path.read_text()
     text = (path.parent / "appendix.md").read_text()
     assert "Not seeded: Popularity, Item-kNN. One run of these is in the tables of all profiles" in text
     for profile in ("paper", "quick"):

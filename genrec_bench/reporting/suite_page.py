@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from genrec_bench.analysis.ranking import against
+from genrec_bench.experiments.suite_files import load_profile, profile_names
 from genrec_bench.reporting import about, claims, cost, groups, power, pruning, tables, verdicts
 from genrec_bench.reporting.groups import reference
 from genrec_bench.reporting.load import Block, Group
@@ -61,7 +62,8 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
     results = [_result(material, b) for b in own]
     return {
         "suite": material.suite, "paper": paper, "runs": len(material.runs),
-        "profiles": sorted({b.profile for b in blocks}),
+        "profiles": [load_profile(name)["title"] if name in profile_names() else name
+                     for name in sorted({b.profile for b in blocks})],
         "changed": [f"{part}.{name} = {value}" for part, values in material.overrides.items()
                     for name, value in values.items()],
         "claims": [claims.section(one, material, pages, folder) for one in map(load_paper, paper_names())
