@@ -241,7 +241,7 @@ def test_the_report_of_changed_rows_has_them_under_their_settings(tmp_path):
     folder = stored(tmp_path / "results", records)
     page = render_suite("apao", records, tmp_path / "reports", results=folder, overrides=TRIAL)
     text, more = page.read_text(), (page.parent / "appendix.md").read_text()
-    assert text.split("\n")[2].startswith("From 9 runs, profile quick.") and (
+    assert text.split("\n")[2].startswith("From 9 runs. Profile: quick: ") and (
         "Changed by `--set`: training.epochs = 1, training.learning_rate = 1e-06; so no comparison here is a "
         "pre-registered one.") in text
     rows = table_rows(more, "### ml-100k, profile quick: all metrics")
