@@ -76,7 +76,8 @@ def many_records(source: Path, results: Path) -> int:
 
 
 def rendered(results: Path, reports: Path, jobs: int) -> dict[str, bytes]:
-    """Run the command and return what it wrote."""
+    """Run the command on an empty folder, where no figure is kept from before, and return what it wrote."""
+    shutil.rmtree(reports, ignore_errors=True)
     subprocess.run([sys.executable, "benchmark.py", "report", "--results", str(results), "--reports", str(reports),
                     "--jobs", str(jobs)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
                    env={name: text for name, text in os.environ.items() if name not in KEEPS})
