@@ -13,6 +13,7 @@ from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import Overrides, row_config
 from genrec_bench.experiments.trials import LEAST, Trial, flat, merged, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Suite
 from genrec_bench.reporting.tables import pipe
 from genrec_bench.results.records import RunRecord
@@ -172,15 +173,4 @@ def _method(record: RunRecord) -> str:
 def page(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> str:
     """The trials of a suite's rows as a page, "" where there are none."""
     found = searched(name, suite, records, overrides)
-    if not found:
-        return ""
-    parts = [f"# {suite.title}: trials", "What `python benchmark.py tune` tried of each row, at a seed that no result "
-             f"has ({TUNING_SEED}), and what validation NDCG@10 alone chose, of equals the earlier trial. Trial 1 is "
-             "the row as the profile has it now: where the profile has taken what was chosen, that is trial 1, and the "
-             "others differ from it. A trial is given up after a third of its epochs where its best validation is then "
-             f"below {LEAST:.0%} of what trial 1 had after a third of its own. Trials are no rows of any report, and "
-             "their test numbers are not shown."]
-    for one in found:
-        parts += [f"## {one.label}, {one.dataset}, profile {one.profile}",
-                  f"{len(one.trials)} of the {one.size} trials that the search space has.", one.table()]
-    return "\n\n".join(parts) + "\n"
+    return render("trials", title=suite.title, seed=TUNING_SEED, least=LEAST, found=found) + "\n" if found else ""
