@@ -28,7 +28,8 @@ def records() -> list[RunRecord]:
 
 def line(record: RunRecord) -> tuple[str, ...]:
     """What stays of a run; a label may change, and is there for people."""
-    return (record.run_id, record.dataset, str(record.seed), record.label, *(repr(record.metrics[m]) for m in HEADER[4:]))
+    numbers = (repr(record.metrics[name]) for name in HEADER[4:])
+    return record.run_id, record.dataset, str(record.seed), record.label, *numbers
 
 
 def stored() -> dict[str, tuple[str, ...]]:
@@ -58,4 +59,5 @@ if __name__ == "__main__":
     if gone := broken(before, now):
         sys.exit(f"frozen, and changed or gone: {', '.join(gone)}")
     with STORED.open("w", encoding="utf-8", newline="") as target:
-        csv.writer(target, lineterminator="\n").writerows([HEADER, *sorted(now.values(), key=lambda c: (c[1], c[3], c[2]))])
+        lines = sorted(now.values(), key=lambda cells: (cells[1], cells[3], int(cells[2])))
+        csv.writer(target, lineterminator="\n").writerows([HEADER, *lines])

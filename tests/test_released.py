@@ -22,7 +22,8 @@ from genrec_bench.core.meter import Meter
 from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.config import NegativesConfig, RunConfig, TrainingConfig
-from genrec_bench.experiments.grid import Selection, expand, parse_overrides
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.objectives.s_dpo import SDpo
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training.feed import InputFeed
