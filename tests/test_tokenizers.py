@@ -221,7 +221,7 @@ def test_k_means_on_a_sample_gives_every_item_a_code() -> None:
     np.testing.assert_array_equal(whole, more)
     assert (whole != codes).any() and replace(tokenizer, seed=1)._sample(400).tolist() != sample.tolist()
     with pytest.raises(UserError, match="fit_items = 7 must be 0 .* or at least codebook_size = 8"):
-        replace(tokenizer, fit_items=7)
+        replace(tokenizer, fit_items=7).fit(items())
 
 
 @pytest.mark.parametrize(("settings", "size"), [({"levels": 2, "codebook_size": 4}, 64), ({"codebook_size": 64}, 0)])

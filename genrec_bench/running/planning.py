@@ -116,7 +116,7 @@ def _probe(item: Prepared, workspace: Workspace) -> float:
     """
     split = dataclasses.replace(item.config.split, max_users=min(PROBE_USERS, len(item.split.test)))
     record = run_one(workspace.prepare(_one_epoch(item.config, split), keep=True), workspace, Quiet())
-    users = len(item.split.test) / record.data["test"]
+    users = len(item.split.valid) / record.data["valid"]
     rows = len(item.split.train) / record.data["train"]
     epochs = getattr(item.config.training or item.config.baseline, "epochs", 0)
     epoch = record.timings.get("seconds_per_epoch", 0.0) * rows + record.timings.get("validation_seconds", 0.0) * users

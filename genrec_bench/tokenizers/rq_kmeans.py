@@ -52,14 +52,11 @@ class RQKMeans(Tokenizer):
     fit_items: int = setting(0, "items that k-means runs on, drawn by `seed`, for large catalogues; 0 = all", low=0)
     seed: int = setting(0, "seed of the tokenizer's own stream, so that all run seeds share the same IDs", low=0)
 
-    def __post_init__(self) -> None:
-        """Raises: UserError for a sample with fewer items than codes."""
+    def fit(self, interactions: Interactions) -> SemanticIds:
+        """Codes of all items. Raises: UserError for data without item texts, or a sample with fewer items than codes."""
         if 0 < self.fit_items < self.codebook_size:
             raise UserError(f"tokenizer rq_kmeans: fit_items = {self.fit_items} must be 0 (all items) or at least "
                             f"codebook_size = {self.codebook_size}.")
-
-    def fit(self, interactions: Interactions) -> SemanticIds:
-        """Codes of all items. Raises: UserError where the dataset has no item texts."""
         texts = interactions.item_texts
         if texts is None or not any(text.strip() for text in texts):
             raise UserError(f"dataset {interactions.name!r} has no item texts, which tokenizer 'rq_kmeans' clusters. "
