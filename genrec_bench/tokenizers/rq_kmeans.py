@@ -53,7 +53,7 @@ class RQKMeans(Tokenizer):
     seed: int = setting(0, "seed of the tokenizer's own stream, so that all run seeds share the same IDs", low=0)
 
     def fit(self, interactions: Interactions) -> SemanticIds:
-        """Codes of all items. Raises: UserError for data without item texts, or a sample with fewer items than codes."""
+        """Codes of all items. Raises: UserError for data without item texts, or a sample of fewer items than codes."""
         if 0 < self.fit_items < self.codebook_size:
             raise UserError(f"tokenizer rq_kmeans: fit_items = {self.fit_items} must be 0 (all items) or at least "
                             f"codebook_size = {self.codebook_size}.")
