@@ -24,7 +24,7 @@ COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how
 def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool) -> dict[str, float | None]:
     """Seconds of a run of each kind: of finished runs, else of a probe in a temporary folder, else None."""
     finished: dict[str, list[float]] = {}
-    for record in workspace.store.read_all():
+    for record in workspace.store.read_all(lambda _: None):
         made = record.provenance
         if made.get("threads") == workspace.threads and made.get("device") == device_name(workspace.device):
             finished.setdefault(kind_of(record.identity), []).append(record.timings["total_seconds"])
