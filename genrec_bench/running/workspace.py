@@ -13,6 +13,7 @@ from genrec_bench.core.walk import is_held
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import RecordStore
+from genrec_bench.splits.base import with_valid_users
 from genrec_bench.tokenizers.base import fit_cached
 
 FAILURE = "failure.txt"
@@ -81,7 +82,8 @@ class Workspace:
         if dataset not in self._interactions:
             self._interactions[dataset] = dataset.load(self.data_dir)
         if key not in self._splits:
-            self._splits[key] = config.split.split(self._interactions[dataset])
+            whole = config.split.split(self._interactions[dataset])
+            self._splits[key] = with_valid_users(whole, config.split.valid_users)
         return self._splits[key]
 
     def prepare(self, config: RunConfig, *, keep: bool = True) -> Prepared:
