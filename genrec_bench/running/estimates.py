@@ -40,22 +40,21 @@ def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool) -
 
 
 def long_rows(items: Sequence[Prepared], workspace: Workspace) -> list[str]:
-    """A line for each kind of run that takes more than an hour, as far as finished runs or the baseline itself say."""
-    known, lines = estimates(items, workspace, probe=False), {}
-    for item in items:
-        kind, name = kind_of(item.identity), f"{item.config.label}, {item.dataset}"
+    """A line for each kind of run that takes more than an hour, as finished runs or the baseline itself say; equal
+    lines, as of the trials of a row, once."""
+    known, lines = estimates(items, workspace, probe=False), []
+    for kind, item in {kind_of(item.identity): item for item in items}.items():
         seconds, costs = known[kind], _costs(item, workspace)
+        takes = "" if seconds is None else f"about {duration(seconds)} of processor time a run"
         if seconds is None and costs:
-            seconds = item.config.baseline.epochs * costs[""]
-        if seconds is None or seconds <= LONG or kind in lines:
-            continue
-        lines[kind] = f"{name}: about {duration(seconds)} of processor time a run." if known[kind] is not None else \
-            f"{name}: an epoch takes about {duration(costs[''])} of processor time, and there are at most " \
-            f"{item.config.baseline.epochs}."
-        less = [f"{change} ({duration(cost)})" for change, cost in costs.items() if change and cost < costs[""] / 2]
-        if less:
-            lines[kind] += f" Less for an epoch: {', '.join(less)}."
-    return list(lines.values())
+            epochs = item.config.baseline.epochs
+            seconds = epochs * costs[""]
+            takes = f"an epoch takes about {duration(costs[''])} of processor time, and there are at most {epochs}"
+        if seconds is not None and seconds > LONG:
+            less = [f"{change} ({duration(cost)})" for change, cost in costs.items() if change and cost < costs[""] / 2]
+            lines.append(f"{item.config.label}, {item.dataset}: {takes}."
+                         + (f" An epoch takes less with {', '.join(less)}." if less else ""))
+    return list(dict.fromkeys(lines))
 
 
 def _costs(item: Prepared, workspace: Workspace) -> dict[str, float]:
