@@ -58,12 +58,17 @@ def run_table(records: Iterable[RunRecord]) -> DataFrame:
 class Group:
     """Runs that are equal in everything but the seed, in order of seeds. label: unique within its block.
 
-    runs: their lines of `run_table`.
+    row: None where no suite has one. runs: their lines of `run_table`.
     """
 
-    row: Row
+    row: Row | None
     label: str
     runs: DataFrame
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed would give other numbers."""
+        return bool(self.runs["seeded"].iloc[0])
 
     @property
     def name(self) -> str:

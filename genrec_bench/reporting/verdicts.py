@@ -16,10 +16,23 @@ from genrec_bench.reporting.printed import printed_gain
 from genrec_bench.reporting.tables import DASH, csv_text, pipe
 
 NOTHING = "no difference detected"
-CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", "metric", "seeds", "users", "mean",
-              "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable",
-              "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high", "mcnemar_only_method",
-              "mcnemar_only_against", "mcnemar_p", "apao_one_sample_t", "apao_one_sample_p", "verdict")
+NUMBERS = ("metric", "seeds", "users", "mean", "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z",
+           "minimum_detectable", "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high",
+           "mcnemar_only_method", "mcnemar_only_against", "mcnemar_p")
+CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", *NUMBERS, "apao_one_sample_t",
+              "apao_one_sample_p", "verdict")
+
+
+def numbers(t: Test) -> dict[str, Any]:
+    """A comparison unrounded, by NUMBERS and `verdict`; without a verdict none of the tests, of one user no spread."""
+    c, told = t.comparison, t.declared
+    paired = (c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if told and c.paired_t else (None,) * 4
+    hits = zip(*((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)
+    found = (t.metric, " ".join(map(str, t.seeds)), c.n_users, c.mean_a, c.mean_b, c.difference, *c.interval,
+             *((c.p_value, t.p_holm) if told else (None, None)),
+             *((c.d_z, c.minimum_detectable) if c.n_users > 1 else (None, None)), t.detectable if told else None,
+             *paired, *(" ".join(map(repr, column)) if told else None for column in hits))
+    return dict(zip(NUMBERS, found, strict=True)) | {"verdict": t.verdict or NOTHING if told else None}
 
 
 def p_text(p: float) -> str:
@@ -138,12 +151,9 @@ def tests_csv(families: Sequence[Tested]) -> str:
     rows = []
     for one in families:
         for t in one.tests:
-            c, theirs = t.comparison, _theirs(t)
-            rows.append([one.family.name, one.profile, t.block.name, t.backbone, t.group.label, t.against.label,
-                         one.family.metric, " ".join(map(str, t.seeds)), c.n_users, c.mean_a, c.mean_b,
-                         c.difference, *c.interval, c.p_value, t.p_holm, c.d_z, c.minimum_detectable, t.detectable,
-                         *((c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if c.paired_t else (None,) * 4),
-                         *(" ".join(map(repr, column)) for column in zip(
-                             *((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)),
-                         *((theirs.t, theirs.p_value) if theirs else (None, None)), t.verdict or NOTHING])
+            theirs = _theirs(t)
+            told = numbers(t) | {"family": one.family.name, "profile": one.profile, "block": t.block.name,
+                                 "backbone": t.backbone, "method": t.group.label, "against": t.against.label,
+                                 "apao_one_sample_t": theirs and theirs.t, "apao_one_sample_p": theirs and theirs.p_value}
+            rows.append([told[name] for name in CSV_HEADER])
     return csv_text(CSV_HEADER, rows)
