@@ -219,7 +219,7 @@ def test_equal_records_give_equal_bytes_in_any_order(tmp_path: Path) -> None:
     for name, order in (("a", 1), ("b", -1)):
         render_comparison(new[::order], baselines[::order], made_up(), tmp_path / name, **FEW)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
-    assert names == ["comparison.csv", "comparison.md", "differences.png", "differences.svg"]
+    assert names == ["comparison.csv", "comparison.md", "comparison.tex", "differences.png", "differences.svg"]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
 
 

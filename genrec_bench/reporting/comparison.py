@@ -10,6 +10,7 @@ from typing import Any
 from genrec_bench.analysis.significance import ALPHA, NUM_PERMUTATIONS, NUM_RESAMPLES
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, csv_text, write_atomically
+from genrec_bench.reporting import latex
 from genrec_bench.reporting.families import UNTESTED, Test
 from genrec_bench.reporting.figures.charts import Axis, Chart, point
 from genrec_bench.reporting.figures.forest import LOOKS, OUTCOMES, ZERO
@@ -63,7 +64,8 @@ def render_comparison(new: Sequence[RunRecord], baselines: Sequence[RunRecord], 
         (out / f"differences.{kind}").unlink(missing_ok=True)
     files = {f"differences.{kind}": content for kind, content in figure.items()}
     files |= {"comparison.csv": csv_text(CSV_HEADER, map(_csv_row, filter(lambda t: t.comparison, pairs))).encode(),
-              "comparison.md": f"{page}\n".encode()}
+              "comparison.md": f"{page}\n".encode(),
+              "comparison.tex": "\n".join(latex.of_page(page, methods[0]["label"], "comparison").values()).encode()}
     for name, content in files.items():
         write_atomically(out / name, content)
     return Rendered(out / "comparison.md",

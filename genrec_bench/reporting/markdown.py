@@ -23,6 +23,7 @@ from genrec_bench.reporting.index import index
 from genrec_bench.reporting.matching import dataset_title, other_runs, unregistered
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
+from genrec_bench.reporting.printed import ENOUGH, FEWEST
 from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
@@ -216,7 +217,7 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | No
     for table in made:
         _table(paper, table, pages)
     pages.whole[f"{PAPERS}/{paper.key}"] = PAPER_FILES
-    return render("paper", paper=paper, suite=material and material.suite, tables=made, grading=printed_tables.GRADING,
+    return render("paper", paper=paper, suite=material and material.suite, tables=made, enough=ENOUGH, fewest=FEWEST,
                   claims="" if paper.measured_by else claims.section(paper, None), figures=figures)
 
 

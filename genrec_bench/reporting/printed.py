@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from genrec_bench.experiments.suite_files import undecided
@@ -21,6 +21,7 @@ NO_MATTER = ("decoding.batch_size", "decoding.memory_gib", "training.memory_gib"
 EXACT, STATISTICAL, DIRECTIONAL = "exact", "statistical", "directional"
 NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN = "not reproduced", "not comparable", "not run"
 GRADES = (EXACT, STATISTICAL, DIRECTIONAL, NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN)
+REASONED = (DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED)  # that are told with their reason
 ENOUGH = 5  # seeds for the grade of the spread
 FEWEST = 2  # other methods of a column for the grade of the order, and at least half of them
 TINY = 1e-12  # what two equal decimals may differ by in binary
@@ -347,13 +348,3 @@ def grade(ours: Summary, printed: float, *, digits: int, order: tuple[str, bool]
         return STATISTICAL, ""
     text, as_printed = order or ("", False)
     return DIRECTIONAL if as_printed else NOT_REPRODUCED, text
-
-
-def reasons(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[Reported]]]:
-    """(grade, why, cells) of the cells that have a grade for a reason, in order of grades."""
-    for name in (DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED):
-        found: dict[str, list[Reported]] = {}
-        for c in cells:
-            if c.grade == name and c.why:
-                found.setdefault(c.why, []).append(c.reported)
-        yield from ((name, why, some) for why, some in found.items())

@@ -7,7 +7,7 @@ from typing import Any
 
 from genrec_bench.analysis.ranking import against
 from genrec_bench.experiments.suite_files import load_profile, profile_names
-from genrec_bench.reporting import about, claims, cost, groups, power, pruning, tables, verdicts
+from genrec_bench.reporting import about, claims, cost, groups, latex, power, pruning, tables, verdicts
 from genrec_bench.reporting.groups import reference
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Drawn, Pages, place
@@ -43,6 +43,8 @@ def write(material: ReportData, pages: Pages, draw: Callable[[], Drawn], extra: 
         if len(page.split()) <= MOST_WORDS:
             break
     pages.text(f"{folder}/report.md", page + "\n")
+    for name, tables_there in latex.of_page(page, material.suite.title, folder).items():
+        pages.text(f"{folder}/tables/{name}.tex", tables_there)
     text = render("appendix", **own, **more, **extra, shown=shown, pictures=pictures,
                   undrawn=[text for text in figures if not text.startswith("!")])
     pages.text(f"{folder}/appendix.md", text + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
+from typing import Any, TypeVar
 
 from tabulate import tabulate
 
@@ -11,6 +12,7 @@ from genrec_bench.core.files import csv_text
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.load import OTHER_COLUMNS, Block, Group, Summary, summarise
 
+T, K = TypeVar("T"), TypeVar("K")
 METRIC = "ndcg@10"  # that methods are compared by
 DASH = "–"
 MARK = "†"
@@ -28,6 +30,14 @@ def title_of(metric: str) -> str:
         return f"Unseen {title_of(metric.removeprefix(UNSEEN))}"
     name, _, k = metric.partition("@")
     return f"{TITLES.get(name, name)}@{k}" if k else name
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K], value: Callable[[T], Any] = lambda item: item) -> dict[K, list]:
+    """What has the same key together, in order of the first of each."""
+    found: dict[K, list] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(value(item))
+    return found
 
 
 def pipe(header: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int = 1) -> str:

@@ -154,6 +154,7 @@ def tests_csv(families: Sequence[Tested]) -> str:
             theirs = _theirs(t)
             told = numbers(t) | {"family": one.family.name, "profile": one.profile, "block": t.block.name,
                                  "backbone": t.backbone, "method": t.group.label, "against": t.against.label,
-                                 "apao_one_sample_t": theirs and theirs.t, "apao_one_sample_p": theirs and theirs.p_value}
+                                 "apao_one_sample_t": theirs and theirs.t,
+                                 "apao_one_sample_p": theirs and theirs.p_value}
             rows.append([told[name] for name in CSV_HEADER])
     return csv_text(CSV_HEADER, rows)
