@@ -19,6 +19,7 @@ from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values, detectable
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
@@ -28,7 +29,7 @@ from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, grouped, pipe, title_of
+from genrec_bench.reporting.tables import DASH, pipe, title_of
 
 WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's data and settings
 PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from genrec_bench.analysis.claims import OPEN
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting import claims
 from genrec_bench.reporting.families import UNTESTED
@@ -51,12 +52,9 @@ def _runs(materials: Iterable[ReportData]) -> str:
 
 def _leaders(materials: Iterable[ReportData]) -> str:
     """The best row of each data set, split and profile, and the best generative one; whole rows of all suites."""
-    whole: dict[tuple[str, str, str], list[Group]] = {}
-    for block in (b for m in materials for b in m.blocks if b.profile not in UNTESTED):
-        for group in block.groups:
-            if group.values(METRIC) and not block.missing(group):
-                key = block.dataset, block.profile, group.records[0].split_fingerprint
-                whole.setdefault(key, []).append(group)
+    whole = grouped(((b, g) for m in materials for b in m.blocks if b.profile not in UNTESTED for g in b.groups
+                     if g.values(METRIC) and not b.missing(g)),
+                    lambda of: (of[0].dataset, of[0].profile, of[1].records[0].split_fingerprint), lambda of: of[1])
     rows = [[f"{dataset}, {profile}", *_best(groups), *_best([g for g in groups if g.row.baseline is None])]
             for (dataset, profile, _), groups in sorted(whole.items())]
     header = ["Data, profile", "Best row", "NDCG@10", "Best generative row", "NDCG@10"]

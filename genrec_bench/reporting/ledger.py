@@ -18,7 +18,7 @@ from genrec_bench.reporting.load import Block, Group, arrange, run_table
 from genrec_bench.reporting.matching import data_of, row_method
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import load_suite
-from genrec_bench.reporting.tables import METRIC, mean_sd, number, pipe, seeds_cell, title_of
+from genrec_bench.reporting.tables import METRIC, listed, mean_sd, number, pipe, seeds_cell, title_of
 from genrec_bench.results.records import RunRecord
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "ledger"
@@ -171,18 +171,18 @@ def _differences(group: Group, other: Group, setting: str) -> str:
 
 def _readings(entry: Entry) -> str:
     """The values of a setting, and how runs with each are made."""
-    columns = {"Value": lambda r: _text(r.value), "Reading": lambda r: r.reading,
-               **({"Measured by": lambda r: _how(entry, r)} if entry.effect else {})}
-    return pipe(list(columns), [[cell(r) for cell in columns.values()] for r in entry.readings], numeric_from=3)
+    return listed(entry.readings, {"Value": lambda r: _text(r.value), "Reading": lambda r: r.reading,
+                                   **({"Measured by": lambda r: _how(entry, r)} if entry.effect else {})}, 3)
 
 
 def _effect(entry: Entry, block: Block, found: Sequence[tuple[Reading, Group]]) -> str:
     """Score and cost of every reading that has been run on a block."""
     base = next((g for r, g in found if canonical(r.value) == canonical(entry.default)), found[0][1])
-    return pipe(["Value", "Row", "Differs also in", "n", title_of(METRIC), "Training (s)"],
-                [[_text(reading.value), group.label, _differences(group, base, entry.setting), seeds_cell(block, group),
-                  mean_sd(group.summary(METRIC)), number(group.mean("train_seconds"), 1)]
-                 for reading, group in found], numeric_from=3)
+    return listed(found, {
+        "Value": lambda of: _text(of[0].value), "Row": lambda of: of[1].label,
+        "Differs also in": lambda of: _differences(of[1], base, entry.setting),
+        "n": lambda of: seeds_cell(block, of[1]), title_of(METRIC): lambda of: mean_sd(of[1].summary(METRIC)),
+        "Training (s)": lambda of: number(of[1].mean("train_seconds"), 1)}, 3)
 
 
 def _how(entry: Entry, reading: Reading) -> str:

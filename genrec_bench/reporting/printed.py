@@ -6,13 +6,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
 from genrec_bench.reporting.matching import flat_settings, row_configs
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.rows import Row, Suite
-from genrec_bench.reporting.tables import METRIC, grouped
+from genrec_bench.reporting.tables import METRIC
 from genrec_bench.results.records import RunRecord
 
 PROFILE = "paper"

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from genrec_bench.core.lists import grouped
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.papers import IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.printed import GRADES, NOT_COMPARABLE, NOT_RUN, REASONED, Better, Cell, joined
 from genrec_bench.reporting.rendering import render
-from genrec_bench.reporting.tables import DASH, csv_text, grouped, pipe, title_of
+from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
 
 WIDE = 4  # columns of a Markdown or LaTeX table; of a wider one each dataset is a table of its own
 HEADER = ("paper", "table", "dataset", "backbone", "method", "metric", "reproduced_mean", "sd", "n", "seeds", "values",

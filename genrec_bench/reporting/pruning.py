@@ -13,7 +13,7 @@ from genrec_bench.analysis.pruning import Estimate, GainSplit
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Row, Suite, objective_of
-from genrec_bench.reporting.tables import DASH, MARK, by_family, number, pipe
+from genrec_bench.reporting.tables import DASH, MARK, by_family, listed, number
 from genrec_bench.results.diagnoses import Diagnosis
 
 BEAM = 20
@@ -262,8 +262,8 @@ def _table(found: Searched, columns: Mapping[str, Cell], beam: int | None = None
     rows = {id(row.group): row for row in found.rows}
 
     cells = {"Method": lambda row: row.group.label, "n": _seeds, **columns}
-    return by_family(found.block, [row.group for row in found.rows], lambda groups: pipe(
-        list(cells), [[cell(rows[id(g)]) for cell in cells.values()] for g in groups]))
+    return by_family(found.block, [row.group for row in found.rows], lambda groups: listed(
+        (rows[id(g)] for g in groups), cells))
 
 
 def _seeds(row: Diagnosed) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tabulate import tabulate
 
@@ -12,7 +12,7 @@ from genrec_bench.core.files import csv_text
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.load import OTHER_COLUMNS, Block, Group, Summary, summarise
 
-T, K = TypeVar("T"), TypeVar("K")
+T = TypeVar("T")
 METRIC = "ndcg@10"  # that methods are compared by
 DASH = "–"
 MARK = "†"
@@ -32,19 +32,16 @@ def title_of(metric: str) -> str:
     return f"{TITLES.get(name, name)}@{k}" if k else name
 
 
-def grouped(items: Iterable[T], key: Callable[[T], K], value: Callable[[T], Any] = lambda item: item) -> dict[K, list]:
-    """What has the same key together, in order of the first of each."""
-    found: dict[K, list] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(value(item))
-    return found
-
-
 def pipe(header: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int = 1) -> str:
     """A Markdown pipe table; columns from `numeric_from` on are right-aligned."""
     body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     align = ["left" if i < numeric_from else "right" for i in range(len(header))]
     return tabulate(body, headers=list(header), tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def listed(rows: Iterable[T], columns: Mapping[str, Callable[[T], str]], numeric_from: int = 1) -> str:
+    """A pipe table of a line a row; columns: title -> what stands there of a row."""
+    return pipe(list(columns), [[cell(row) for cell in columns.values()] for row in rows], numeric_from)
 
 
 def mean_sd(summary: Summary, expected: int | None = None, digits: int = 4) -> str:
@@ -90,7 +87,7 @@ def results(block: Block, *, prefix: str = "") -> str:
     names = {m: prefix + m for m in COLUMNS} | {BESIDE: f"{UNSEEN}{prefix}{BESIDE.removeprefix(UNSEEN)}"}
 
     def table(groups: Sequence[Group]) -> str:
-        columns = {title_of(m): _column(block, groups, name) for m, name in names.items()
+        columns = {title_of(m): means(block, groups, name) for m, name in names.items()
                    if m != BESIDE or any(g.values(name) for g in groups)}
         rows = zip((g.label for g in groups), (seeds_cell(block, g) for g in groups), *columns.values(), strict=True)
         return pipe(["Method", "n", *columns], rows)
@@ -98,17 +95,16 @@ def results(block: Block, *, prefix: str = "") -> str:
     return by_family(block, differing_by_id(block) if prefix else block.groups, table)
 
 
-def _column(block: Block, groups: Sequence[Group], metric: str) -> list[str]:
-    """A metric of some rows: mean ± SD, the highest in bold; of a row with missing seeds each value by itself."""
-    means = {g: round(mean, 4) for g in groups if not block.missing(g) and (mean := g.mean(metric)) is not None}
+def means(block: Block, groups: Sequence[Group], metric: str, *, spread: bool = True, best: bool = True) -> list[str]:
+    """A metric of some rows: mean ± SD or mean, the highest in bold; of an incomplete row each seed by itself."""
+    whole = {g: round(mean, 4) for g in groups if not block.missing(g) and (mean := g.mean(metric)) is not None}
     cells = []
     for group in groups:
-        if block.missing(group):
-            cells.append(" / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH)
-            continue
-        text = mean_sd(group.summary(metric), len(group.seeds))
-        best = group in means and means[group] == max(means.values()) and len(groups) > 1
-        cells.append(f"**{text}**" if best else text)
+        text = " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
+        if group in whole:
+            text = mean_sd(group.summary(metric), len(group.seeds)) if spread else f"{whole[group]:.4f}"
+        highest = best and len(groups) > 1 and group in whole and whole[group] == max(whole.values())
+        cells.append(f"**{text}**" if highest else text)
     return cells
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from genrec_bench.analysis.claims import OPEN, answer
 from genrec_bench.analysis.classical import one_sample_t
 from genrec_bench.analysis.significance import ALPHA, LEVEL
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import Test, Tested
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import printed_gain
-from genrec_bench.reporting.tables import DASH, csv_text, pipe
+from genrec_bench.reporting.tables import DASH, csv_text, listed, pipe
 
 NOTHING = "no difference detected"
 NUMBERS = ("metric", "seeds", "users", "mean", "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z",
@@ -81,17 +82,19 @@ def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
 
 
 def _table(tests: Sequence[Test], paper: Paper | None) -> str:
-    header = ["Comparison", "Data, profile", "n", f"Difference, % [{LEVEL:.0%}]", "p (Holm)", "Verdict",
-              "Detectable, %", "Paper's gain, %", "Answer"]
-    rows = []
-    for t in tests:
-        c, gain = t.comparison, paper_gain(t, paper)
-        rows.append([f"{t.group.label} over {t.against.name}", f"{t.block.dataset}, {t.block.profile}",
-                     str(c.n_seeds), interval(c.difference, *c.interval, c.mean_b),
-                     p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
-                     said(t), percent(t.detectable, c.mean_b),
-                     percent(gain, 1.0, "+"), answer_of(t, gain) or DASH])
-    return pipe(header, rows, numeric_from=len(header))
+    return listed(tests, {
+        "Comparison": _name, "Data, profile": lambda t: f"{t.block.dataset}, {t.block.profile}",
+        "n": lambda t: str(t.comparison.n_seeds),
+        f"Difference, % [{LEVEL:.0%}]": lambda t: interval(t.comparison.difference, *t.comparison.interval,
+                                                           t.comparison.mean_b),
+        "p (Holm)": lambda t: p_text(t.p_holm).removeprefix("p ").removeprefix("= "), "Verdict": said,
+        "Detectable, %": lambda t: percent(t.detectable, t.comparison.mean_b),
+        "Paper's gain, %": lambda t: percent(paper_gain(t, paper), 1.0, "+"),
+        "Answer": lambda t: answer_of(t, paper_gain(t, paper)) or DASH}, 9)
+
+
+def _name(t: Test) -> str:
+    return f"{t.group.label} over {t.against.name}"
 
 
 def said(t: Test) -> str:
@@ -105,10 +108,7 @@ def _across(tests: Sequence[Test]) -> str:
 
     The interval takes the data sets as given and their errors as independent.
     """
-    same: dict[tuple[str, ...], list[Test]] = {}
-    for t in tests:
-        if t.comparison.mean_b:
-            same.setdefault((f"{t.group.label} over {t.against.name}", t.block.profile), []).append(t)
+    same = grouped((t for t in tests if t.comparison.mean_b), lambda t: (_name(t), t.block.profile))
     rows = []
     for (name, profile), some in same.items():
         if len(some) < 2:
@@ -131,12 +131,8 @@ def _unrun(one: Tested) -> bool:
 
 def _absent(one: Tested) -> list[tuple[str, str]]:
     """(places, what is lacking there); places that lack the same stand together."""
-    by_place: dict[str, list[str]] = {}
-    for where, what in one.absent:
-        by_place.setdefault(where, []).append(what)
-    by_what: dict[str, list[str]] = {}
-    for where, what in by_place.items():
-        by_what.setdefault("; ".join(what), []).append(where)
+    by_place = grouped(one.absent, lambda of: of[0], lambda of: of[1])
+    by_what = grouped(by_place, lambda place: "; ".join(by_place[place]))
     return [(", ".join(places), what) for what, places in by_what.items()]
 
 
