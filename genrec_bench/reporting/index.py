@@ -11,6 +11,7 @@ from genrec_bench.reporting import claims
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Group
 from genrec_bench.reporting.papers import load_paper, paper_names
+from genrec_bench.reporting.printed import GRADES
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, METRIC, mean_sd, pipe
@@ -29,7 +30,7 @@ def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Map
         answers += [answer for _, answer, _ in found]
         papers.append({"short": paper.short, "report": page if page in links else "",
                        "table": pipe(["Claim", "Answer", "Measured on (data, profile)"], found, numeric_from=3)})
-    counted = [(name, sum(of.values()), [(g, n) for g, n in of.items() if n]) for name, of in grades.items()]
+    counted = [(name, sum(of.values()), [(g, of[g]) for g in GRADES if of.get(g)]) for name, of in grades.items()]
     networks = {b.dataset for m in materials for b in m.blocks for g in b.groups
                 if g.row.baseline is None and not undecided(b.profile)}
     return render("index", papers=papers, claims=len(answers),

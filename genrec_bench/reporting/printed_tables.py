@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ from genrec_bench.core.lists import grouped
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.papers import IMPROVEMENT, Layout, Paper, Reported
-from genrec_bench.reporting.printed import GRADES, NOT_COMPARABLE, NOT_RUN, REASONED, Better, Cell, joined
+from genrec_bench.reporting.printed import NOT_COMPARABLE, NOT_RUN, REASONED, Better, Cell, joined
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
 
@@ -40,6 +40,11 @@ class PrintedTable:
     notes: tuple[str, ...]
     cells: tuple[Cell, ...]
 
+    @property
+    def grades(self) -> Counter[str]:
+        """How many of its cells have each grade; improvements and references have none."""
+        return Counter(cell.grade for cell in self.cells if cell.grade)
+
 
 def paper_tables(paper: Paper, blocks: Sequence[Block], *,
                  better: Better = MappingProxyType({})) -> list[PrintedTable]:
@@ -49,12 +54,6 @@ def paper_tables(paper: Paper, blocks: Sequence[Block], *,
     NDCG@10 gets a star. blocks may be empty: every cell is then not run.
     """
     return [_table(paper, number, joined(paper, number, blocks, better)) for number in paper.layouts]
-
-
-def grade_counts(tables: Iterable[PrintedTable]) -> dict[str, dict[str, int]]:
-    """Table -> grade -> how many of its cells have it; improvements and references have none."""
-    counts = {table.number: Counter(cell.grade for cell in table.cells) for table in tables}
-    return {key: {name: found[name] for name in GRADES if found[name]} for key, found in counts.items()}
 
 
 def _table(paper: Paper, number: str, cells: list[Cell]) -> PrintedTable:
