@@ -19,7 +19,7 @@ from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_
 from genrec_bench.reporting.pairs import Ranks, compared, is_outside, tested
 from genrec_bench.reporting.rendering import render, said
 from genrec_bench.reporting.tables import DASH, MARK, pipe
-from genrec_bench.reporting.verdicts import NUMBERS, numbers, p_text
+from genrec_bench.reporting.verdicts import NUMBERS, csv_line, p_text
 from genrec_bench.results.frame import PASSES
 from genrec_bench.results.records import RunRecord
 
@@ -150,12 +150,10 @@ def _table(tests: Sequence[Test], outside: bool) -> str:
 def _csv_row(t: Test) -> list[Any]:
     """One pair in the order of CSV_HEADER; what carries no verdict has no p-value either."""
     first = t.group.records[0]
-    told = numbers(t) | {"dataset": dataset_title(first), "profile": first.profile, "method": t.group.label,
-                         "against": t.against.label, "declared": "yes" if t.declared else "no",
-                         "against_seeds": " ".join(map(str, t.against.seeds)), "recall": t.recall[0],
-                         "recall_against": t.recall[1], "train_seconds_ratio": _ratio(t, "train_seconds"),
-                         "positions_ratio": _ratio(t, *PASSES[2:])}
-    return [told[name] for name in CSV_HEADER]
+    return csv_line(CSV_HEADER, t, dataset=dataset_title(first), profile=first.profile,
+                    declared="yes" if t.declared else "no", against_seeds=" ".join(map(str, t.against.seeds)),
+                    recall=t.recall[0], recall_against=t.recall[1], train_seconds_ratio=_ratio(t, "train_seconds"),
+                    positions_ratio=_ratio(t, *PASSES[2:]))
 
 
 def _figure(methods: Sequence[dict[str, Any]]) -> dict[str, bytes] | None:

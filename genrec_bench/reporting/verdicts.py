@@ -20,12 +20,16 @@ NOTHING = "no difference detected"
 NUMBERS = ("metric", "seeds", "users", "mean", "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z",
            "minimum_detectable", "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high",
            "mcnemar_only_method", "mcnemar_only_against", "mcnemar_p")
+VARIANCES = ("variance_users", "variance_noise", "variance_seeds")
 CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", *NUMBERS, "apao_one_sample_t",
               "apao_one_sample_p", "verdict")
 
 
-def numbers(t: Test) -> dict[str, Any]:
-    """A comparison unrounded, by NUMBERS and `verdict`; without a verdict none of the tests, of one user no spread."""
+def csv_line(header: Sequence[str], t: Test, **more: Any) -> list[Any]:
+    """A comparison unrounded, in the order of a header; without a verdict none of the tests, of one user no spread.
+
+    more: what else the header names, as `csv_line` does not know it.
+    """
     c, told = t.comparison, t.declared
     paired = (c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if told and c.paired_t else (None,) * 4
     hits = zip(*((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)
@@ -33,7 +37,11 @@ def numbers(t: Test) -> dict[str, Any]:
              *((c.p_value, t.p_holm) if told else (None, None)),
              *((c.d_z, c.minimum_detectable) if c.n_users > 1 else (None, None)), t.detectable if told else None,
              *paired, *(" ".join(map(repr, column)) if told else None for column in hits))
-    return dict(zip(NUMBERS, found, strict=True)) | {"verdict": t.verdict or NOTHING if told else None}
+    parts = (t.parts.users, t.parts.noise, t.parts.seeds) if t.parts else (None,) * 3
+    known = {**dict(zip(NUMBERS, found, strict=True)), **dict(zip(VARIANCES, parts, strict=True)),
+             "block": t.block and t.block.name, "method": t.group.label, "against": t.against.label,
+             "backbone": t.block and t.backbone, "verdict": t.verdict or NOTHING if told else None, **more}
+    return [known[name] for name in header]
 
 
 def p_text(p: float) -> str:
@@ -144,13 +152,6 @@ def _theirs(t: Test) -> Any:
 
 def tests_csv(families: Sequence[Tested]) -> str:
     """Every test, unrounded."""
-    rows = []
-    for one in families:
-        for t in one.tests:
-            theirs = _theirs(t)
-            told = numbers(t) | {"family": one.family.name, "profile": one.profile, "block": t.block.name,
-                                 "backbone": t.backbone, "method": t.group.label, "against": t.against.label,
-                                 "apao_one_sample_t": theirs and theirs.t,
-                                 "apao_one_sample_p": theirs and theirs.p_value}
-            rows.append([told[name] for name in CSV_HEADER])
-    return csv_text(CSV_HEADER, rows)
+    return csv_text(CSV_HEADER, [csv_line(
+        CSV_HEADER, t, family=one.family.name, profile=one.profile, apao_one_sample_t=theirs and theirs.t,
+        apao_one_sample_p=theirs and theirs.p_value) for one in families for t in one.tests for theirs in [_theirs(t)]])
