@@ -13,9 +13,10 @@ from typing import Any
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
+from genrec_bench.experiments.identity import method
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, arrange, run_table
-from genrec_bench.reporting.matching import data_of, row_method
+from genrec_bench.reporting.matching import data_of, planned
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.reporting.tables import METRIC, listed, mean_sd, number, pipe, seeds_cell, title_of
@@ -145,7 +146,8 @@ def _runs(entry: Entry, reading: Reading, block: Block, records: Sequence[RunRec
     part, _, key = entry.setting.partition(".")
     for group in groups[:1]:
         same = [r for r in records if r.profile == block.profile and data_of(r) == data_of(group.records[0])]
-        runs = [r for r in same if r.method == row_method(group.row, r, {part: {key: reading.value}})]
+        runs = [r for r in same if (config := planned(group.row, r.profile, r, {part: {key: reading.value}}))
+                and r.method == method(config)]
         if runs:
             yield Group(group.row, group.label, run_table(runs))
 

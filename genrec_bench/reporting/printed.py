@@ -10,7 +10,7 @@ from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
-from genrec_bench.reporting.matching import flat_settings, row_configs
+from genrec_bench.reporting.matching import differing, planned
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.rows import Row, Suite
 from genrec_bench.reporting.tables import METRIC
@@ -57,14 +57,11 @@ def why_not_group(group: Group, paper: Paper) -> str:
     """
     if group.row.paper_row is None:
         return f"the paper prints no row for {group.label}"
-    record = group.records[0]
-    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
-    (planned,) = row_configs([group.row], PROFILE, record.config["dataset"]["name"], tokenizer, {})
-    if planned is None:
+    config = planned(group.row, PROFILE, group.records[0])
+    if config is None:
         return f"{group.label}: no run of profile {PROFILE}"
-    own, wanted = (flat_settings({**c, "data": c["dataset"]}) for c in (record.config, planned.to_dict()))
-    other = [f"{key} is {own.get(key)}, {wanted.get(key)} under profile {PROFILE}" for key in sorted({*own, *wanted})
-             if own.get(key) != wanted.get(key) and key not in NO_MATTER]
+    other = [f"{key} is {own}, {wanted} under profile {PROFILE}" for key, own, wanted in
+             differing(group.records[0].config, config.to_dict(), ("label", "profile", "seed")) if key not in NO_MATTER]
     return f"{group.label}: {', '.join(other)}" if other else ""
 
 
