@@ -11,6 +11,7 @@ from tabulate import tabulate
 from genrec_bench.core.files import csv_text
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.load import OTHER_COLUMNS, Block, Group, Summary, summarise
+from genrec_bench.reporting.rendering import said
 
 T = TypeVar("T")
 METRIC = "ndcg@10"  # that methods are compared by
@@ -70,13 +71,8 @@ def seeds_cell(block: Block, group: Group) -> str:
 
 def missing_note(block: Block) -> str:
     """The footnote of marked rows and of runs that are left out, or ""."""
-    parts = [f"{g.label} lacks seed{'s' if len(block.missing(g)) > 1 else ''} "
-             f"{', '.join(str(s) for s in block.missing(g))}" for g in block.groups if block.missing(g)]
-    notes = [f"{MARK} Incomplete: {'; '.join(parts)}. The row shows the seeds that there are, each by itself: a mean "
-             "over some of the seeds is not comparable with one over all."] if parts else []
-    if block.left_out:
-        notes.append(f"Left out, as most rows have no such seed: {'; '.join(block.left_out)}.")
-    return " ".join(notes)
+    return said("incomplete", "note", MARK, block, [(g.label, block.missing(g)) for g in block.groups
+                                                   if block.missing(g)])
 
 
 def results(block: Block, *, prefix: str = "") -> str:
