@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from genrec_bench.analysis.claims import OPEN
@@ -14,7 +15,7 @@ from genrec_bench.reporting.papers import load_paper, paper_names
 from genrec_bench.reporting.printed import GRADES
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, METRIC, mean_sd, pipe
+from genrec_bench.reporting.tables import DASH, METRIC, listed, mean_sd, pipe
 
 
 def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]]) -> str:
@@ -41,14 +42,13 @@ def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Map
 
 def _runs(materials: Iterable[ReportData]) -> str:
     """A line a suite and profile: data sets, methods and runs."""
-    rows = []
-    for material in materials:
-        for profile in sorted({b.profile for b in material.blocks}):
-            blocks = [b for b in material.blocks if b.profile == profile]
-            runs = {run for b in blocks for run in b.runs["run_id"]}
-            rows.append([material.suite.name, profile, ", ".join(dict.fromkeys(b.dataset for b in blocks)),
-                         str(len({g.label for b in blocks for g in b.groups})), str(len(runs))])
-    return pipe(["Suite", "Profile", "Data sets", "Methods", "Runs"], rows, numeric_from=3)
+    rows = [(m, profile, blocks) for m in materials
+            for profile, blocks in sorted(grouped(m.blocks, lambda b: b.profile).items())]
+    return listed(rows, {
+        "Suite": lambda of: of[0].suite.name, "Profile": lambda of: of[1],
+        "Data sets": lambda of: ", ".join(dict.fromkeys(b.dataset for b in of[2])),
+        "Methods": lambda of: str(len({g.label for b in of[2] for g in b.groups})),
+        "Runs": lambda of: str(len({run for b in of[2] for run in b.runs["run_id"]}))}, 3)
 
 
 def _leaders(materials: Iterable[ReportData]) -> str:
@@ -69,11 +69,10 @@ def _best(groups: Sequence[Group]) -> list[str]:
 
 def _tests(materials: Iterable[ReportData]) -> str:
     """How many pre-registered comparisons found something, by suite and profile."""
-    rows = []
-    for material in materials:
-        for profile in dict.fromkeys(one.profile for one in material.families):
-            tests = [t for one in material.families if one.profile == profile for t in one.tests]
-            counts = [str(sum(t.verdict == word for t in tests)) for word in ("better", "worse", None)]
-            rows += [[material.suite.name, profile, str(len(tests)), *counts, undecided(profile)]] if tests else []
-    header = ["Suite", "Profile", "Tests", "Better", "Worse", "No difference detected", "Answers no claim"]
-    return pipe(header, rows, numeric_from=2) if rows else ""
+    rows = [(m.suite.name, profile, Counter(t.verdict for one in of for t in one.tests)) for m in materials
+            for profile, of in grouped(m.families, lambda one: one.profile).items() if any(one.tests for one in of)]
+    counted = {"Better": "better", "Worse": "worse", "No difference detected": None}
+    return "" if not rows else listed(rows, {
+        "Suite": lambda of: of[0], "Profile": lambda of: of[1], "Tests": lambda of: str(of[2].total()),
+        **{title: lambda of, word=word: str(of[2][word]) for title, word in counted.items()},
+        "Answers no claim": lambda of: undecided(of[1])}, 2)

@@ -93,8 +93,9 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
 def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     """All files of a suite's report, and which of them to read first. Raises: UserError, see `render_suite`."""
     suite = load_suite(suite_name, source.suites)
-    every = [source.material(load_suite(name, source.suites)) for name in _single(suite_name, source.suites)]
-    every = [m for m in every if m.blocks]
+    names = suite_files.suite_names(source.suites)
+    every = [m for name in [*names, *([] if suite.name in names else [suite_name])]  # a file of the user's
+             if not (one := load_suite(name, source.suites)).includes and (m := source.material(one)).blocks]
     wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
     pages = trial_pages(suite_name, source)
     if not wanted and pages.files:
@@ -157,13 +158,6 @@ def _papers_of(suite: Suite) -> list[str]:
     """The papers whose printed numbers or figures a suite is about."""
     drawn = {plate.paper for plate in plates(suite)}
     return [key for key in paper_names() if key == suite.paper or key in drawn]
-
-
-def _single(asked: str, suites: Path | None) -> list[str]:
-    """The suites with rows of their own; the one asked for may be a file of the user's."""
-    names = suite_files.suite_names(suites)
-    own = [asked] if load_suite(asked, suites).name not in names else []
-    return [name for name in [*names, *own] if not load_suite(name, suites).includes]
 
 
 def _better(material: ReportData | None) -> dict[tuple[str, str], tuple[str, ...]]:
