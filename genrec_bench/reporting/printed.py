@@ -143,24 +143,21 @@ def standings(blocks: Sequence[Block], paper: Paper, dataset: str,
     paper, then quick, then others; never smoke. Of several rows for one the first that can be compared, whole rows
     before incomplete ones.
     """
-    found = [_standings(block, paper, pairs) for block in _usable(blocks, paper, dataset)]
-    return min((f for f in found if f), key=lambda f: all(s.why_not for s in f.values()), default={})
+    found = []
+    for block in _usable(blocks, paper, dataset):
+        shared = _why_not_data(block, paper)
+        rows = grouped((Standing(block, g, shared or why_not_group(g, paper)) for g in block.groups
+                        if g.row.paper_row in pairs), lambda s: s.group.row.paper_row)
+        first = {pair: min(of, key=lambda s: (bool(s.why_not), bool(s.block.missing(s.group))))
+                 for pair, of in rows.items()}
+        found.append({pair: replace(one, others=tuple(s.group.label for s in rows[pair] if s is not one))
+                      for pair, one in first.items()})
+    return min(filter(None, found), key=lambda f: all(s.why_not for s in f.values()), default={})
 
 
 def _usable(blocks: Sequence[Block], paper: Paper, dataset: str) -> list[Block]:
     usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile not in UNTESTED]
     return sorted(usable, key=lambda b: (b.profile != PROFILE, bool(undecided(b.profile)), b.profile))
-
-
-def _standings(block: Block, paper: Paper, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
-    result, shared = {}, _why_not_data(block, paper)
-    for pair in pairs:
-        rows = [Standing(block, g, shared or why_not_group(g, paper)) for g in block.groups if g.row.paper_row == pair]
-        if rows:
-            first = min(rows, key=lambda s: (bool(s.why_not), bool(block.missing(s.group))))
-            others = tuple(s.group.label for s in rows if s is not first)
-            result[pair] = Standing(block, first.group, first.why_not, others)
-    return result
 
 
 @dataclass(frozen=True)
