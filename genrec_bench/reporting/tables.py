@@ -45,13 +45,11 @@ def listed(rows: Iterable[T], columns: Mapping[str, Callable[[T], str]], numeric
     return pipe(list(columns), [[cell(row) for cell in columns.values()] for row in rows], numeric_from)
 
 
-def mean_sd(summary: Summary, expected: int | None = None, digits: int = 4) -> str:
+def mean_sd(summary: Summary, expected: int | None = None) -> str:
     """`mean ± SD`; without SD for one seed, with its n where that is not `expected`, a dash for none."""
     if summary.mean is None:
         return DASH
-    text = f"{summary.mean:.{digits}f}"
-    if summary.sd is not None:
-        text += f" ± {summary.sd:.{digits}f}"
+    text = f"{summary.mean:.4f}" + ("" if summary.sd is None else f" ± {summary.sd:.4f}")
     return text if expected is None or summary.n == expected else f"{text} (n={summary.n})"
 
 
