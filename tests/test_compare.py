@@ -59,7 +59,7 @@ class World:
 
     def rows(self, name: str = "label_smoothing") -> dict[str, dict[str, str]]:
         with open(self.results / "reports/compare" / name / "comparison.csv", newline="", encoding="utf-8") as file:
-            return {row["baseline"]: row for row in csv.DictReader(file)}
+            return {row["against"]: row for row in csv.DictReader(file)}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_trial_is_no_opponent(world: World, tmp_path: Path, capsys: Any) -> No
                  *TINY, "--jobs", "1", "--results", str(world.results)]) == 0
     assert len(world.records) == 4 + len(RecordStore(world.results).read_results()) == 6
     assert world.compare() == 0
-    told = ("seeds", "ndcg@10_new", "ndcg@10_baseline", "difference", "p_holm")
+    told = ("seeds", "mean", "mean_against", "difference", "p_holm")
     assert {name: [row[k] for k in told] for name, row in world.rows().items()} == {
         name: [row[k] for k in told] for name, row in alone.items()}
 
@@ -274,7 +274,7 @@ def test_a_stored_run_is_taken_from_the_results_and_else_from_the_repository(
     both = World(world.data, world.reference, shutil.copytree(world.reference, tmp_path / "both"))
     monkeypatch.setattr(folders, "REFERENCE", tmp_path / "nowhere")
     assert both.compare("--seeds", "0") == 0
-    told = ("seeds", "ndcg@10_new", "ndcg@10_baseline", "difference", "p_holm", "verdict")
+    told = ("seeds", "mean", "mean_against", "difference", "p_holm", "verdict")
     apart, together = ({name: [row[k] for k in told] for name, row in w.rows().items()} for w in (world, both))
     assert apart == together and len(apart) == 3
     capsys.readouterr()

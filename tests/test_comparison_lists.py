@@ -31,7 +31,7 @@ def test_files_are_matched_with_seeds_in_order(files: int, seeds: tuple[int, ...
     records = stored("sasrec", seeds=seeds)
     new = outside("Theirs", files, records)
     pair = pairs_of(new, records)[SASREC]
-    assert (pair.seeds, pair.against) == paired
+    assert (pair.group.seeds, pair.against.seeds) == paired
     a = values_of(*(r for r in new if r.seed in paired[0]))
     b = values_of(*(r for r in records if r.seed in paired[1]))
     count = max(len(a), len(b))
@@ -66,12 +66,13 @@ def test_lists_stand_beside_the_runs_of_one_split_and_profile() -> None:
     other = [*office("sasrec", "smoke"), *office("popularity", "smoke"), *office("item_knn", "smoke")]
     taken, left = beside([*quick, *paper])
     assert {r.run_id for r in taken} == {r.run_id for r in [*paper, quick[-1]]}, "the first of equals"
-    assert [(m.label, m.first.profile) for m in left] == [("TIGER + cross-entropy", "quick")]
+    assert [(m.label, m.records[0].profile) for m in left] == [("TIGER + cross-entropy", "quick")]
     for records in ([*quick, *paper, *other], [*other, *paper[::-1], *quick[::-1]]):
         taken, left = beside(records)
         assert {r.run_id for r in taken} == {r.run_id for r in other}
         assert sorted(m.label for m in left) == ["Popularity", SASREC, "TIGER + cross-entropy"]
-        assert len({m.where for m in left}) == 1 and left[0].where.startswith("apao_office, split ")
+        (where,) = {of.runs["where"].iloc[0] for of in left}
+        assert where.startswith("apao_office, split ")
     new = outside("Theirs", 2, taken)
     assert [(r.profile, r.seed, r.config["split"]["max_users"]) for r in new] == [("smoke", 1, 100), ("smoke", 2, 100)]
     alone = [record_of("ml-100k", "popularity", 0)]

@@ -282,7 +282,7 @@ def test_a_stored_runs_own_lists_are_no_different(tmp_path: Path, capsys, toy: S
     text = (reports / "my-method" / "comparison.md").read_text(encoding="utf-8")
     (same,) = [line for line in text.splitlines() if "and TIGER + cross-entropy (" in line]
     assert "No difference detected between My Method! and TIGER + cross-entropy (toy, 2 files, 2 seeds" in same
-    assert "+0.0000 [+0.0000, +0.0000], p = 1.0000; every user has the same value in both." in same
+    assert "+0.0000 [+0.0000, +0.0000], p = 1.000; every user has the same value in both." in same
     assert "TIGER + MSL" in text.split("## Described only")[1] and "Left out" not in text
     assert "in the order given: 1. 0.csv; 2. 1.csv." in text and "not which" not in text
     assert "matched in order" in text and str(tmp_path) not in text

@@ -165,7 +165,7 @@ def test_compare_with_rows_of_a_file(clicks: Path, results: Path, tmp_path: Path
     assert run("compare", "--objective", "cross_entropy", "--backbone", "gru", *PLUGINS, "--suite",
                EXAMPLES / "mine.toml", *words(clicks, tmp_path / "mine"), "--jobs", "1") == 0
     with open(tmp_path / "mine/reports/compare/cross_entropy/comparison.csv", newline="", encoding="utf-8") as file:
-        declared = {line["baseline"]: line["declared"] for line in csv.DictReader(file)}
+        declared = {line["against"]: line["declared"] for line in csv.DictReader(file)}
     assert {"Item-kNN": "yes", "Follows": "yes", "GRU + label smoothing": "yes"}.items() <= declared.items()
 
 

@@ -12,7 +12,7 @@ from genrec_bench.experiments.suite_files import FOLDERS
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.papers import IMPROVEMENT, load_paper, paper_names
-from genrec_bench.reporting.printed_tables import HEADER, grade_counts, paper_tables
+from genrec_bench.reporting.printed_tables import HEADER, paper_tables
 from tests.small_records import apao, suite_record
 from tests.test_papers import transcription
 
@@ -68,7 +68,7 @@ def test_without_runs_every_printed_number_stands_there_as_not_run(pair):
     reference = paper.layouts[table.number].kind == "reference"
     assert [c.reported for c in table.cells] == paper.of(table.number)
     count = 0 if reference else sum(not c.reported.relative for c in table.cells)
-    assert grade_counts([table])[table.number] == ({"not run": count} if count else {})
+    assert table.grades == ({"not run": count} if count else {})
     bare = re.sub(r"\*\*|</?u>", "", table.markdown)
     assert all(in_text(c.reported) in bare for c in table.cells) and "not run" not in bare
     assert bare.count("– (") == (0 if reference else len(table.cells))
@@ -175,7 +175,7 @@ def test_incomplete_rows_are_not_averaged():
 
 def test_smoke_never_stands_in_a_table():
     records = runs(CE, [0.03, 0.03], profile="smoke")
-    assert all(set(found) <= {"not run"} for found in grade_counts(tables(records).values()).values())
+    assert all(set(found) <= {"not run"} for found in [t.grades for t in tables(records).values()])
 
 
 def test_the_paper_profile_stands_before_the_quick_one():
@@ -274,7 +274,7 @@ def test_costs_are_multiples_of_the_first_row_and_never_comparable():
     table = tables(slow + pair)["4"]
     assert shown(table, "Office", PAIR, "Seconds per epoch") == "45.0 ± 0.0, 1.50x (163, 10.87x, not comparable)"
     assert shown(table, "Office", PAIR, "Epochs") == "12.0 ± 0.0, 0.50x (58, 1.29x, not comparable)"
-    assert set(grade_counts([table])["4"]) == {"not comparable", "not run"}
+    assert set(table.grades) == {"not comparable", "not run"}
     assert cell(table, PAIR, "time_per_epoch").why == "another machine"
 
 
@@ -352,8 +352,8 @@ def test_equal_input_gives_equal_bytes_in_any_order_of_records():
 
 def test_grades_are_counted_by_table():
     table = tables(runs(CE, [0.0292, 0.0292]))
-    assert grade_counts(table.values())["1"] == {"exact": 1, "not reproduced": 3, "not run": 204}
-    assert list(grade_counts(table.values())) == list("12345")
+    assert table["1"].grades == {"exact": 1, "not reproduced": 3, "not run": 204}
+    assert list(table) == list("12345")
 
 
 def test_how_our_rows_count_and_search_is_said():

@@ -197,7 +197,7 @@ def test_missing_seeds_and_other_samples():
     assert f"Left out, as made with another sample, beams or cap: runs of {PAIRWISE}." in text
     assert f"† Fewer seeds than others: {PAIRWISE}." in text
     reference, row = found.rows
-    split = pruning.gain(found, "TIGER", row)
+    split = pruning.gain(found, row)
     assert split == analysis.gain_split(row.runs, reference.runs[:1], OWN, metric="ndcg", k=10, beam=20)
     assert found_of(pairs[::-1]).about == found.about
 
@@ -205,9 +205,9 @@ def test_missing_seeds_and_other_samples():
 def test_no_gain_without_a_common_seed_or_cross_entropy():
     runs = run_of(CE, 0), run_of(PAIRWISE, 1)
     found = found_of([(run, diagnosis_of(run)) for run in runs])
-    assert pruning.gain(found, "TIGER", found.rows[1]) is None
+    assert pruning.gain(found, found.rows[1]) is None
     alone = random_ones([PAIRWISE])
-    assert pruning.gain(alone, "TIGER", alone.rows[0]) is None
+    assert pruning.gain(alone, alone.rows[0]) is None
 
 
 def test_narrow_beams_have_fewer_tables():

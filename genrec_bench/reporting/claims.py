@@ -19,6 +19,7 @@ from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values, detectable
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
@@ -78,20 +79,22 @@ class Evidence:
             return OPEN
         if reason := undecided(self.block.profile):
             return f"{OPEN}: {reason}"
-        low, high, claim = self.found.low, self.found.high, self.claim
-        said = answer_between(low, high, -math.inf if claim.least is None else claim.least, claim.most) \
-            if self.claimed is None else answer(low, high, self.claimed)
+        ends, claim = (self.found.low, self.found.high), self.claim
+        said = answer_between(*ends, -math.inf if claim.least is None else claim.least, claim.most) \
+            if self.claimed is None else answer(*ends, self.claimed)
         return WORDS.get(said, said) if self.papers_own else said
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is measured by runs that are to answer."""
+        return self.found is not None and not undecided(self.block.profile)
 
 
 def evidence(paper: Paper, material: ReportData | None) -> list[Evidence]:
     """Each claim on every block and backbone that has its rows; of a claim without any, one that says why."""
-    found = []
-    for claim in paper.claims:
-        own = [] if material is None else [one for block in material.blocks if block.profile not in UNTESTED
-                                           for one in _on_block(paper, material, claim, block)]
-        found += own or [Evidence(claim)]
-    return found
+    blocks = [b for b in material.blocks if b.profile not in UNTESTED] if material else []
+    return [one for claim in paper.claims
+            for one in [e for b in blocks for e in _on_block(paper, material, claim, b)] or [Evidence(claim)]]
 
 
 def _on_block(paper: Paper, material: ReportData, claim: Claim, block: Block) -> Iterator[Evidence]:
@@ -217,40 +220,36 @@ def section(paper: Paper, material: ReportData | None, pages: Pages | None = Non
     pages, folder: where the unrounded numbers of all pairs go, `<folder>/tables/claims.csv`; without them, for a paper
     that no suite measures, a list.
     """
-    found = evidence(paper, material)
+    found, table = evidence(paper, material), ""
     if not found:
         return ""
-    lines, last = [], None
     if pages is not None:
         pages.table(f"{folder}/tables/claims.csv", HEADER, map(_csv_row, found))
-        for same in _telling(found):
-            text = "" if same[0].claim is last else f"{same[0].claim.text} ({same[0].claim.place})"
-            lines.append([text, *_cells(same)])
-            last = same[0].claim
-    header = ["Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer",
-              "Detectable, %", "Floor, %"]
-    return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH,
-                  table=pipe(header, lines, numeric_from=6) if lines else "")
+        told = [{"Claim": "" if n else f"{same[0].claim.text} ({same[0].claim.place})", **_told(same)}
+                for claim in _telling(found) for n, same in enumerate(claim)]
+        columns = ("Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer",
+                   "Detectable, %", "Floor, %")
+        table = pipe(columns, [[line[name] for name in columns] for line in told], numeric_from=6)
+    return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH, table=table)
 
 
 def lines(materials: Sequence[ReportData]) -> list[dict[str, Any]]:
     """The claims that some suites measure, as texts for `html.html_page`: a line a measured pair, or why there is none.
     """
-    measured = [(paper, m) for paper in map(load_paper, paper_names()) for m in materials
-                if paper.measured_by == m.suite.name]
-    return [_line(paper, same) for paper, m in measured for same in _telling(evidence(paper, m))]
+    return [_line(paper, same) for paper in map(load_paper, paper_names()) for m in materials
+            if paper.measured_by == m.suite.name for claim in _telling(evidence(paper, m)) for same in claim]
 
 
 def _line(paper: Paper, same: Sequence[Evidence]) -> dict[str, Any]:
-    one = same[0]
-    quantity, size, ours, _, said, found, _ = _cells(same)
-    estimate, _, interval = ours.partition(" [")
+    one, told = same[0], _told(same)
+    estimate, _, interval = told[f"Ours, % [{LEVEL:.0%}]"].partition(" [")
     unit = " %" if one.found else ""
     place = one.found and {"data": ", ".join(o.block.dataset for o in same), "seeds": one.found.seeds,
-                           "profile": one.block.profile + " (decides nothing)" * bool(undecided(one.block.profile))}
-    return {"claim": one.claim.text, "about": f"{paper.short}, {one.claim.place}. {quantity}. Paper: {size}",
-            "answer": said, "estimate": estimate + unit, "interval": f"[{interval}" if interval else DASH,
-            "minimum_detectable": found + unit, **(place or dict.fromkeys(("data", "profile", "seeds")))}
+                           "profile": one.block.profile + " (decides nothing)" * (not one.counts)}
+    return {"claim": one.claim.text, "answer": told["Answer"], "estimate": estimate + unit,
+            "about": f"{paper.short}, {one.claim.place}. {told['Measured as']}. Paper: {told['Paper, %']}",
+            "interval": f"[{interval}" if interval else DASH, "minimum_detectable": told["Detectable, %"] + unit,
+            **(place or dict.fromkeys(("data", "profile", "seeds")))}
 
 
 def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:
@@ -258,12 +257,11 @@ def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:
     known = [one for one in found if one.found]
     profiles = []
     for profile in sorted({one.block.profile for one in known}, key=lambda name: (name != PROFILE, name)):
-        there: dict[str, set[str]] = {}
-        for one in (one for one in known if one.block.profile == profile):
-            there.setdefault(one.claim.text, set()).add(one.answer)
-        counts = Counter(min(answers) if len(answers) == 1 else "differing between rows" for answers in there.values())
-        data = dict.fromkeys(one.block.dataset for one in known if one.block.profile == profile)
-        profiles.append({"name": profile, "data": ", ".join(data), "counts": sorted(counts.items())})
+        own = [one for one in known if one.block.profile == profile]
+        there = grouped(own, lambda one: one.claim.text, lambda one: one.answer).values()
+        counts = Counter(answers[0] if len(set(answers)) == 1 else "differing between rows" for answers in there)
+        profiles.append({"name": profile, "data": ", ".join(dict.fromkeys(one.block.dataset for one in own)),
+                         "counts": sorted(counts.items())})
     measured = {one.claim.text for one in known}
     absent = Counter({one.claim.text: one.why for one in found if one.claim.text not in measured}.values())
     return {"paper": paper, "own": any(one.papers_own for one in known), "profiles": profiles,
@@ -274,61 +272,51 @@ def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:
 def known_by_claim(paper: Paper, material: ReportData | None) -> list[list[str]]:
     """A line a claim for the index: the claim, its answers, and the data and profiles that it was measured on."""
     lines = []
-    for claim, of in _by_claim(evidence(paper, material)).items():
-        known = [one for one in of if one.found and not undecided(one.block.profile)] or [o for o in of if o.found]
-        answers = Counter(one.answer for one in known) or {f"{OPEN}: {of[0].why}": 1}
-        where = dict.fromkeys(f"{one.block.dataset}, {one.block.profile}" for one in known)
-        lines.append([f"{claim.text} ({claim.place})", _answers(answers), "; ".join(where) or DASH])
+    for claim in _telling(evidence(paper, material)):
+        of = [one for same in claim for one in same]
+        where = dict.fromkeys(f"{one.block.dataset}, {one.block.profile}" for one in of if one.found)
+        lines.append([f"{of[0].claim.text} ({of[0].claim.place})", _answers(of), "; ".join(where) or DASH])
     return lines
 
 
-def _by_claim(found: Sequence[Evidence]) -> dict[Claim, list[Evidence]]:
-    return {claim: [one for one in found if one.claim is claim]
-            for claim in dict.fromkeys(one.claim for one in found)}
-
-
-def _telling(found: Sequence[Evidence]) -> Iterator[list[Evidence]]:
+def _telling(found: Sequence[Evidence]) -> Iterator[list[list[Evidence]]]:
     """Of each claim what was measured, or what says why nothing was; a pair of rows on several data sets together.
 
     Runs that are not to answer stand only where there are no others.
     """
-    for own in _by_claim(found).values():
-        known = [one for one in own if one.found]
-        lines: dict[Any, list[Evidence]] = {}
-        for one in [one for one in known if not undecided(one.block.profile)] or known or own[:1]:
-            lines.setdefault((tuple(g.label for g in one.rows), one.block and one.block.profile), []).append(one)
-        yield from lines.values()
+    for own in grouped(found, lambda one: one.claim).values():
+        some = [one for one in own if one.counts] or [one for one in own if one.found] or own[:1]
+        yield list(grouped(some, lambda one: (*(g.label for g in one.rows), one.block and one.block.profile)).values())
 
 
-def _answers(answers: Mapping[str, int]) -> str:
+def _answers(same: Sequence[Evidence]) -> str:
     """`seen`, or `2 seen, 1 cannot tell`."""
+    if same[0].found is None:
+        return f"{OPEN}: {same[0].why}"
+    answers = Counter(one.answer for one in same)
     return next(iter(answers)) if len(answers) == 1 else ", ".join(f"{n} {word}" for word, n in answers.items())
 
 
-def _cells(same: Sequence[Evidence]) -> list[str]:
-    """A line of the table but for its claim: one pair of rows, on one data set or several."""
-    one = same[0]
-    claim, found = one.claim, one.found
-    quantity = NAMES.get(claim.quantity, title_of(claim.quantity)).format(
-        k=claim.k, beam=claim.beam, against_beam=claim.against_beam) if claim.quantity else ""
-    pair = [g.label if i == 0 else g.name for i, g in enumerate(one.rows)] or (claim.pairs or [()])[0]
-    measured = ": ".join(filter(None, [" over ".join(pair), quantity])) or DASH
-    size = _span([_size(o) for o in same])
-    if found is None:
-        return [measured, size, DASH, DASH, f"{OPEN}: {one.why}", DASH, DASH]
-    value, low, high = (_percent(v, len(one.rows) == 2) for v in (found.value, found.low, found.high))
-    ours = f"{value} [{low}, {high}]" if len(same) == 1 else _span(
-        [_percent(o.found.value, len(o.rows) == 2) for o in sorted(same, key=lambda o: o.found.value)])
-    data = one.block.dataset if len(same) == 1 else f"{len(same)} data sets"
-    floors = [_percent(o.found.floor) for o in same if o.found.floor is not None]
-    return [measured, size, ours, f"{data}, {one.block.profile}, {found.seeds}",
-            _answers(Counter(o.answer for o in same)), _span([_percent(o.found.detectable) for o in same]),
-            _span(floors) or DASH]
+def _told(same: Sequence[Evidence]) -> dict[str, str]:
+    """The cells of one pair of rows, on one data set or several."""
+    claim, rows, found = same[0].claim, same[0].rows, [one.found for one in same if one.found]
+    quantity = NAMES.get(claim.quantity, title_of(claim.quantity)).format(**vars(claim)) if claim.quantity else ""
+    pair = [g.label if i == 0 else g.name for i, g in enumerate(rows)] or (claim.pairs or [()])[0]
+    values = [_percent(f.value, len(rows) == 2) for f in sorted(found, key=lambda f: f.value)]
+    ours, data = _span(values), f"{len(same)} data sets"
+    if len(found) == 1:
+        ours = f"{ours} [{_percent(found[0].low, len(rows) == 2)}, {_percent(found[0].high, len(rows) == 2)}]"
+        data = same[0].block.dataset
+    return {"Measured as": ": ".join(filter(None, [" over ".join(pair), quantity])) or DASH,
+            "Paper, %": _span(list(map(_size, same))), f"Ours, % [{LEVEL:.0%}]": ours,
+            "Data, profile, n": f"{data}, {same[0].block.profile}, {found[0].seeds}" if found else DASH,
+            "Answer": _answers(same), "Detectable, %": _span([_percent(f.detectable) for f in found]),
+            "Floor, %": _span([_percent(f.floor) for f in found if f.floor is not None])}
 
 
 def _span(texts: Sequence[str]) -> str:
-    """The first and the last where they differ, else the one there is, or ""."""
-    return " to ".join(dict.fromkeys([texts[0], texts[-1]])) if texts else ""
+    """The first and the last where they differ, else the one there is, or a dash."""
+    return " to ".join(dict.fromkeys([texts[0], texts[-1]])) if texts else DASH
 
 
 def _size(one: Evidence) -> str:
@@ -348,9 +336,8 @@ def _percent(value: float, signed: bool = False) -> str:
 
 
 def _csv_row(one: Evidence) -> list[Any]:
-    claim, found = one.claim, one.found
-    names = [g.label for g in one.rows] + [None] * (2 - len(one.rows))
+    claim, found, block = one.claim, one.found, one.block
     numbers = [None] * 5 if found is None else [found.value, found.low, found.high, found.detectable, found.floor]
-    where = [one.block.name, one.block.profile] if one.block else [None, None]
-    return [claim.text, claim.place, *where, *names, claim.quantity, found and found.seeds, one.claimed, claim.least,
-            None if claim.least is None else claim.most, *numbers, one.answer, one.why]
+    return [claim.text, claim.place, *([block.name, block.profile] if block else [None] * 2),
+            *([g.label for g in one.rows] + [None] * 2)[:2], claim.quantity, found and found.seeds, one.claimed,
+            claim.least, None if claim.least is None else claim.most, *numbers, one.answer, one.why]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.lazy import pandas
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.tables import DASH, by_family, number, pipe
+from genrec_bench.reporting.tables import DASH, by_family, listed, number, pipe
 from genrec_bench.results.frame import PASSES
 
 POSITIONS = PASSES[2]
@@ -35,21 +36,25 @@ def _distinct(group: Group, column: str) -> str:
 
 def efficiency(block: Block) -> str:
     """Cost of each method of a block: means over seeds, with units in the header."""
+    def mean(name: str, digits: int = 0, unit: float = 1) -> Callable[[Group], str]:
+        return lambda g: number(None if (found := g.mean(name)) is None else found / unit, digits)
+
+    columns = {
+        "Method": lambda g: g.label, "n": lambda g: str(len(g.seeds)), "Parameters": mean("parameters"),
+        "Epochs run / best": lambda g: " / ".join(filter(None, epochs(g))) or DASH,
+        "Positions with gradient (CE = 1)": multiples(block, POSITIONS),
+        "without gradient (CE = 1)": multiples(block, PASSES[3]),
+        "Processor time of training (s)": mean("train_seconds", 1),
+        "of it first stage (s)": mean("first_stage_seconds", 1), "of an epoch (s)": mean("seconds_per_epoch", 2),
+        "Decoding (users/s)": mean("decode_users_per_second"), "Peak memory (MiB)": mean("peak_memory_bytes", 0, MIB),
+        "Device": lambda g: _distinct(g, "device"), "Threads": lambda g: _distinct(g, "threads")}
+    return by_family(block, block.groups, lambda groups: listed(groups, columns))
+
+
+def multiples(block: Block, column: str) -> Callable[[Group], str]:
+    """What a row has of a column in multiples of the positions with gradient of cross-entropy on its backbone."""
     units = of_cross_entropy(block, POSITIONS)
-    header = ["Method", "n", "Parameters", "Epochs run / best", "Positions with gradient (CE = 1)",
-              "without gradient (CE = 1)", "Processor time of training (s)", "of it first stage (s)", "of an epoch (s)",
-              "Decoding (users/s)", "Peak memory (MiB)", "Device", "Threads"]
-    return by_family(block, block.groups, lambda groups: pipe(header, [_cells(g, units[g]) for g in groups]))
-
-
-def _cells(group: Group, unit: float | None) -> list[str]:
-    mean, peak = group.mean, group.mean("peak_memory_bytes")
-    run, kept = epochs(group)
-    return [group.label, str(len(group.seeds)), number(mean("parameters")), f"{run} / {kept}" if run else DASH,
-            *(number(None if not unit or w is None else w / unit, 2) for w in map(mean, PASSES[2:])),
-            number(mean("train_seconds"), 1), number(mean("first_stage_seconds"), 1),
-            number(mean("seconds_per_epoch"), 2), number(mean("decode_users_per_second")),
-            number(None if peak is None else peak / MIB), _distinct(group, "device"), _distinct(group, "threads")]
+    return lambda g: number(None if not units[g] or (own := g.mean(column)) is None else own / units[g], 2)
 
 
 def epochs(group: Group) -> tuple[str, str]:
@@ -73,10 +78,7 @@ def _count(value: float | None) -> str:
 
 def budget(block: Block) -> str:
     """A line for each budget: rows with the same batch, stages and most epochs, and how many steps they had."""
-    same: dict[tuple[Any, ...], list[Group]] = {}
-    for group in block.groups:
-        same.setdefault(_allowed(group) if group.values("steps") else (None,), []).append(group)
-    lines = []
+    same, lines = grouped(block.groups, lambda g: _allowed(g) if g.values("steps") else (None,)), []
     for (rows, *_), groups in same.items():
         steps, before = (_span([s for g in groups for s in g.values(name)]) for name in ("steps", "first_stage_steps"))
         lines.append([", ".join(g.label for g in groups), steps or "not recorded", number(rows) if steps else DASH,

@@ -1,11 +1,10 @@
-"""The comparisons that a suite declares in advance, and what the records say of each: only these carry verdicts."""
+"""A comparison of two rows, and those that a suite declares in advance with what the records say of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,20 +16,43 @@ from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import Family, Suite
 
 Values = Callable[[Group, str, int], np.ndarray | None]
-C = TypeVar("C", bound="Compared")
 UNTESTED = untested_profiles()  # whose numbers mean nothing
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two rows compared over users; comparison is None where they have no runs to pair.
+class Test:
+    """A row against another over the users of all seeds; comparison is None where they have no runs to pair.
 
-    num_tests: how many were corrected together. p_holm: corrected within these.
+    block: of a suite's family, else None. metric: name@k. recall: at k, of both. hits: McNemar's exact test of who has
+    the target within k, one a seed; a target that shares its place with others counts where its first place is. parts:
+    of the variance of the users' differences, None for one seed. left: seeds of both that the other side lacks.
+    declared: it carries a verdict; num_tests: how many of these were corrected together. p_holm: corrected within them.
     """
 
-    comparison: Comparison | None = field(default=None, kw_only=True)
-    num_tests: int = field(default=1, kw_only=True)
-    p_holm: float = field(default=1.0, kw_only=True)
+    __test__ = False  # no test of pytest's
+
+    group: Group
+    against: Group
+    block: Block | None = None
+    metric: str = "ndcg@10"
+    comparison: Comparison | None = None
+    recall: tuple[float, float] = (0.0, 0.0)
+    hits: tuple[McNemar, ...] = ()
+    parts: Components | None = None
+    left: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    declared: bool = True
+    num_tests: int = 1
+    p_holm: float = 1.0
+
+    @property
+    def backbone(self) -> str:
+        """As the labels spell it."""
+        return self.group.row.spelling
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that are compared: of the row, or where it is not seeded of the other."""
+        return next((g.seeds for g in (self.group, self.against) if g.seeded), ())
 
     @property
     def verdict(self) -> str | None:
@@ -42,32 +64,21 @@ class Compared:
         """The true difference that gets a verdict among all of these in about 4 of 5 cases."""
         return detectable(self.comparison, self.num_tests)
 
+    def measured(self, values: Values, **draws: int) -> Test:
+        """The same with what the users say. values(group, metric, k): (seeds, users). draws: of `compare_values`."""
+        name, _, k = self.metric.partition("@")
+        (a, b), hits = ([values(g, m, int(k)) for g in (self.group, self.against)] for m in (name, "recall"))
+        a = np.repeat(a, len(b), axis=0) if len(a) == 1 else a
+        found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
+        return replace(self, comparison=compare_values(a, b, **draws), hits=found,
+                       parts=components(a - b) if min(a.shape) > 1 else None,
+                       recall=(float(hits[0].mean()), float(hits[1].mean())))
 
-def corrected(family: Sequence[C]) -> list[C]:
+
+def corrected(family: Sequence[Test]) -> list[Test]:
     """Comparisons with Holm's correction over all of them, in order."""
     adjusted = holm([one.comparison.p_value for one in family])
     return [replace(one, p_holm=p, num_tests=len(family)) for one, p in zip(family, adjusted, strict=True)]
-
-
-@dataclass(frozen=True)
-class Test(Compared):
-    """One comparison of a family: a row against the named one, on one block and backbone, over the users of all seeds.
-
-    backbone: as the labels spell it. seeds: those that both rows have. metric: name@k. hits: McNemar's exact test of
-    who has the target within k, one a seed; a target that shares its place with others counts where its first place is.
-    parts: of the variance of the users' differences, None for one seed.
-    """
-
-    __test__ = False  # no test of pytest's
-
-    block: Block
-    backbone: str
-    group: Group
-    against: Group
-    seeds: tuple[int, ...] = ()
-    metric: str = "ndcg@10"
-    hits: tuple[McNemar, ...] = ()
-    parts: Components | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Te
             tests, absent = [], []
             for block, backbone in product(inside, family.backbones):
                 pairs, lacking = _pairs(family, block, backbone, values)
-                tests += [_tested(family, block, *pair, values) for pair in pairs]
+                tests += [Test(*pair, block, family.metric).measured(values) for pair in pairs]
                 absent += lacking
             absent += _untouched(family, inside)
             if inside:
@@ -146,11 +157,3 @@ def _gap(name: str, group: Group | None, block: Block, family: Family, values: V
     if ranked is None:
         return f"{group.name} without ranks"
     return "" if ranked.shape[1] > 1 else f"{group.name} with one test user, who allows no test"
-
-
-def _tested(family: Family, block: Block, group: Group, against: Group, values: Values) -> Test:
-    (a, b), hits = ([values(g, metric, family.k) for g in (group, against)] for metric in (family.measure, "recall"))
-    found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
-    seeds = next((g.seeds for g in (group, against) if g.row.seeded), ())
-    return Test(block, group.row.spelling, group, against, seeds, family.metric, found,
-                components(a - b) if len(a) > 1 else None, comparison=compare_values(a, b))

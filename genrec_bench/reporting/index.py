@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from genrec_bench.analysis.claims import OPEN
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting import claims
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Group
 from genrec_bench.reporting.papers import load_paper, paper_names
+from genrec_bench.reporting.printed import GRADES
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, METRIC, mean_sd, pipe
+from genrec_bench.reporting.tables import DASH, METRIC, listed, mean_sd, pipe
 
 
 def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]]) -> str:
@@ -28,7 +31,7 @@ def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Map
         answers += [answer for _, answer, _ in found]
         papers.append({"short": paper.short, "report": page if page in links else "",
                        "table": pipe(["Claim", "Answer", "Measured on (data, profile)"], found, numeric_from=3)})
-    counted = [(name, sum(of.values()), [(g, n) for g, n in of.items() if n]) for name, of in grades.items()]
+    counted = [(name, sum(of.values()), [(g, of[g]) for g in GRADES if of.get(g)]) for name, of in grades.items()]
     networks = {b.dataset for m in materials for b in m.blocks for g in b.groups
                 if g.row.baseline is None and not undecided(b.profile)}
     return render("index", papers=papers, claims=len(answers),
@@ -39,24 +42,20 @@ def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Map
 
 def _runs(materials: Iterable[ReportData]) -> str:
     """A line a suite and profile: data sets, methods and runs."""
-    rows = []
-    for material in materials:
-        for profile in sorted({b.profile for b in material.blocks}):
-            blocks = [b for b in material.blocks if b.profile == profile]
-            runs = {run for b in blocks for run in b.runs["run_id"]}
-            rows.append([material.suite.name, profile, ", ".join(dict.fromkeys(b.dataset for b in blocks)),
-                         str(len({g.label for b in blocks for g in b.groups})), str(len(runs))])
-    return pipe(["Suite", "Profile", "Data sets", "Methods", "Runs"], rows, numeric_from=3)
+    rows = [(m, profile, blocks) for m in materials
+            for profile, blocks in sorted(grouped(m.blocks, lambda b: b.profile).items())]
+    return listed(rows, {
+        "Suite": lambda of: of[0].suite.name, "Profile": lambda of: of[1],
+        "Data sets": lambda of: ", ".join(dict.fromkeys(b.dataset for b in of[2])),
+        "Methods": lambda of: str(len({g.label for b in of[2] for g in b.groups})),
+        "Runs": lambda of: str(len({run for b in of[2] for run in b.runs["run_id"]}))}, 3)
 
 
 def _leaders(materials: Iterable[ReportData]) -> str:
     """The best row of each data set, split and profile, and the best generative one; whole rows of all suites."""
-    whole: dict[tuple[str, str, str], list[Group]] = {}
-    for block in (b for m in materials for b in m.blocks if b.profile not in UNTESTED):
-        for group in block.groups:
-            if group.values(METRIC) and not block.missing(group):
-                key = block.dataset, block.profile, group.records[0].split_fingerprint
-                whole.setdefault(key, []).append(group)
+    whole = grouped(((b, g) for m in materials for b in m.blocks if b.profile not in UNTESTED for g in b.groups
+                     if g.values(METRIC) and not b.missing(g)),
+                    lambda of: (of[0].dataset, of[0].profile, of[1].records[0].split_fingerprint), lambda of: of[1])
     rows = [[f"{dataset}, {profile}", *_best(groups), *_best([g for g in groups if g.row.baseline is None])]
             for (dataset, profile, _), groups in sorted(whole.items())]
     header = ["Data, profile", "Best row", "NDCG@10", "Best generative row", "NDCG@10"]
@@ -70,11 +69,10 @@ def _best(groups: Sequence[Group]) -> list[str]:
 
 def _tests(materials: Iterable[ReportData]) -> str:
     """How many pre-registered comparisons found something, by suite and profile."""
-    rows = []
-    for material in materials:
-        for profile in dict.fromkeys(one.profile for one in material.families):
-            tests = [t for one in material.families if one.profile == profile for t in one.tests]
-            counts = [str(sum(t.verdict == word for t in tests)) for word in ("better", "worse", None)]
-            rows += [[material.suite.name, profile, str(len(tests)), *counts, undecided(profile)]] if tests else []
-    header = ["Suite", "Profile", "Tests", "Better", "Worse", "No difference detected", "Answers no claim"]
-    return pipe(header, rows, numeric_from=2) if rows else ""
+    rows = [(m.suite.name, profile, Counter(t.verdict for one in of for t in one.tests)) for m in materials
+            for profile, of in grouped(m.families, lambda one: one.profile).items() if any(one.tests for one in of)]
+    counted = {"Better": "better", "Worse": "worse", "No difference detected": None}
+    return "" if not rows else listed(rows, {
+        "Suite": lambda of: of[0], "Profile": lambda of: of[1], "Tests": lambda of: str(of[2].total()),
+        **{title: lambda of, word=word: str(of[2][word]) for title, word in counted.items()},
+        "Answers no claim": lambda of: undecided(of[1])}, 2)

@@ -6,14 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from genrec_bench.analysis.pruning import Estimate, pruning_rate
 from genrec_bench.analysis.ranking import mean_interval
-from genrec_bench.contracts import Rankings
 from genrec_bench.core import registry
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names, undecided
 from genrec_bench.metrics.base import expected_values
 from genrec_bench.reporting.families import Test
@@ -65,20 +66,16 @@ def board(materials: Sequence[ReportData]) -> dict[str, Any]:
 
 def _places(materials: Sequence[ReportData]) -> Iterator[_Place]:
     """The blocks of all suites by their data and profile."""
-    same: dict[tuple[str, str], list[tuple[ReportData, Block]]] = {}
-    for material, block in ((m, b) for m in materials for b in m.blocks):
-        same.setdefault((block.groups[0].runs["data"].iloc[0], block.profile), []).append((material, block))
+    same = grouped(((m, b) for m in materials for b in m.blocks),
+                   lambda of: (of[1].groups[0].runs["data"].iloc[0], of[1].profile))
     for (_, profile), parts in same.items():
-        groups: dict[tuple[str, str], Group] = {}
-        suites: dict[tuple[str, str], list[str]] = {}
-        for material, block in parts:
-            for group in block.groups:
-                groups.setdefault(_key(group), group)
-                suites.setdefault(_key(group), []).append(material.suite.name)
+        groups = grouped((g for _, block in parts for g in block.groups), _key)
+        suites = grouped(((g, m.suite.name) for m, block in parts for g in block.groups), lambda of: _key(of[0]),
+                         lambda of: of[1])
         names = {block.name for _, block in parts}
         tests = {(_key(t.group), _key(t.against)): t for material, _ in parts for one in material.families
                  if one.profile == profile for t in one.tests if t.metric == f"ndcg@{K}" and t.block.name in names}
-        yield _Place(replace(parts[0][1], groups=tuple(groups.values())), suites, tests)
+        yield _Place(replace(parts[0][1], groups=tuple(of[0] for of in groups.values())), suites, tests)
 
 
 def _key(group: Group) -> tuple[str, str]:
@@ -121,15 +118,10 @@ def _values(group: Group, store: RecordStore) -> dict[str, dict[str, np.ndarray]
     for history in HISTORIES:
         items = [store.read_ranks(r, unseen=history == UNSEEN)
                  for r in (group.records if group.row.seeded else group.records[:1])]
-        for level, ranked in (("item", items), ("id", list(map(_by_id, items)))):
-            for measure in MEASURES:
-                found[level][f"{history}{measure}@{K}"] = np.stack([expected_values(measure, r, K) for r in ranked])
+        by_id = [replace(r, ranks=r.id_ranks, ties=np.ones_like(r.ties)) for r in items]  # semantic IDs by themselves
+        for (level, ranked), measure in product((("item", items), ("id", by_id)), MEASURES):
+            found[level][f"{history}{measure}@{K}"] = np.stack([expected_values(measure, r, K) for r in ranked])
     return found
-
-
-def _by_id(ranked: Rankings) -> Rankings:
-    """The ranks of semantic IDs, each by itself."""
-    return replace(ranked, ranks=ranked.id_ranks, ties=np.ones_like(ranked.ties))
 
 
 def _differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray],
@@ -148,14 +140,18 @@ def _differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray
 
 def _line(place: _Place, group: Group, reference: Group | None, scores: dict[str, Any],
           store: RecordStore) -> dict[str, Any]:
-    first = group.records[0]
+    first, counts = group.records[0], Counter(filter(None, map(badge, group.records)))
+    seconds, before = group.mean("total_seconds"), group.mean("first_stage_seconds")  # of the training it goes on from
     return {
         "id": f"{first.run_id}.{place.block.profile}", "label": group.label, "groups": _groups(group.row),
         "backbone": group.row.spelling, "seeded": group.row.seeded, "missing": place.block.missing(group),
         "against": None if reference is None else reference.label, "scores": scores,
-        "seconds": _seconds(group), "device": sorted({d.partition(" ")[0] for d in group.values("device")}),
+        "seconds": None if seconds is None else _rounded(seconds + (before or 0.0), 1),
+        "device": sorted({d.partition(" ")[0] for d in group.values("device")}),
         "cost": {name: _rounded(group.mean(name), 1) for name in COSTS if group.mean(name) is not None},
-        "badges": _badges(group.records), "suites": place.suites[_key(group)], "settings": _settings(first),
+        "badges": [name if n == len(group.records) else f"{name}: {n} of {len(group.records)}"
+                   for name, n in sorted(counts.items())],
+        "suites": place.suites[_key(group)], "settings": _settings(first),
         "runs": [_run(record, store) for record in group.records]}
 
 
@@ -166,18 +162,6 @@ def _groups(row: Row) -> list[str]:
     classes = [registry.objectives.get(name) for name in row.stages[-1]]
     named = list(dict.fromkeys(cls.group or cls.name for cls in classes))
     return [name for name in named if name != registry.objectives.get("cross_entropy").group] or named
-
-
-def _badges(records: Sequence[RunRecord]) -> list[str]:
-    """Who made the runs, in a word, with how many of them where not all are alike; none for runs of ours."""
-    counts = Counter(filter(None, map(badge, records)))
-    return [name if n == len(records) else f"{name}: {n} of {len(records)}" for name, n in sorted(counts.items())]
-
-
-def _seconds(group: Group) -> float | None:
-    """Of a run from beginning to end, and of the training that it goes on from; mean over seeds."""
-    whole, before = group.mean("total_seconds"), group.mean("first_stage_seconds")
-    return None if whole is None else _rounded(whole + (before or 0.0), 1)
 
 
 def _settings(record: RunRecord) -> list[str]:

@@ -13,22 +13,18 @@ from typing import Any
 from genrec_bench.core import settings
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical, write_atomically
+from genrec_bench.experiments.identity import method
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, arrange, run_table
-from genrec_bench.reporting.matching import data_of, row_method
+from genrec_bench.reporting.matching import data_of, planned
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import load_suite
-from genrec_bench.reporting.tables import METRIC, mean_sd, number, pipe, seeds_cell, title_of
+from genrec_bench.reporting.tables import METRIC, listed, mean_sd, number, pipe, seeds_cell, title_of
 from genrec_bench.results.records import RunRecord
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "ledger"
 PARTS = ("first_stage", "training", "decoding", "negatives")
 REQUIRED: Any = dataclasses.MISSING
-INTRODUCTION = """\
-What the papers, their pseudo-code and their released code say differently or leave open, what the choice is called
-here, which value is the default and why, and what it costs where that has been measured. Written by
-`python benchmark.py report --ledger --reports docs` from `genrec_bench/experiments/ledger/*.toml` and the records below
-`--results`; change those, not this file."""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -121,14 +117,10 @@ def render_ledger(records: Sequence[RunRecord], out: Path, *, folder: Path = FOL
     rows = [[m.title, e.what, f"`{e.setting}`" if e.setting else "none", _text(e.default) if e.setting else "",
              "" if e.effect is None else "measured" if found[m.title, e.key] else "not measured"]
             for m in methods for e in m.entry]
-    sections = ["# Ledger of choices", INTRODUCTION,
-                pipe(["Method", "Question", "Setting", "Default", "Effect"], rows, numeric_from=5)]
-    for method in methods:
-        sections += [f"## {method.title}", "Read: " + "; ".join(_source(s) for s in method.source) + "."]
-        for entry in method.entry:
-            sections += _entry(entry, found[method.title, entry.key])
+    page = render("ledger", methods=methods, measured=found, value=_text, readings=_readings, effect=_effect,
+                  table=pipe(["Method", "Question", "Setting", "Default", "Effect"], rows, numeric_from=5))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, ("\n\n".join(sections) + "\n").encode())
+    write_atomically(out, f"{page}\n".encode())
     return out
 
 
@@ -154,7 +146,8 @@ def _runs(entry: Entry, reading: Reading, block: Block, records: Sequence[RunRec
     part, _, key = entry.setting.partition(".")
     for group in groups[:1]:
         same = [r for r in records if r.profile == block.profile and data_of(r) == data_of(group.records[0])]
-        runs = [r for r in same if r.method == row_method(group.row, r, {part: {key: reading.value}})]
+        runs = [r for r in same if (config := planned(group.row, r.profile, r, {part: {key: reading.value}}))
+                and r.method == method(config)]
         if runs:
             yield Group(group.row, group.label, run_table(runs))
 
@@ -178,48 +171,28 @@ def _differences(group: Group, other: Group, setting: str) -> str:
     return ", ".join(parts)
 
 
-def _entry(entry: Entry, measured: Measured) -> list[str]:
-    said = {"Paper": entry.paper, "Pseudo-code": entry.pseudo_code, "Code": entry.code}
-    parts = [f"### {entry.what.removesuffix('.')}",
-             "\n".join(f"- **{name}.** {text.strip()}" for name, text in said.items() if text)]
-    if entry.setting is None:
-        return [*parts, f"No setting. {entry.why.strip()}"]
-    parts.append(f"Setting `{entry.setting}`, default {_text(entry.default)}. {entry.why.strip()}")
-    rows = [[_text(r.value), r.reading, _how(entry, r)] for r in entry.readings]
-    parts.append(pipe(["Value", "Reading", "Measured by"] if entry.effect else ["Value", "Reading"],
-                      rows if entry.effect else [row[:2] for row in rows], numeric_from=3))
-    if entry.effect is None:
-        return parts
-    return [*parts, *_effect(entry, measured)] if measured else [*parts, "Effect: not measured yet."]
+def _readings(entry: Entry) -> str:
+    """The values of a setting, and how runs with each are made."""
+    return listed(entry.readings, {"Value": lambda r: _text(r.value), "Reading": lambda r: r.reading,
+                                   **({"Measured by": lambda r: _how(entry, r)} if entry.effect else {})}, 3)
 
 
-def _effect(entry: Entry, measured: Measured) -> list[str]:
-    """A table for each block: score and cost of every reading that has been run."""
-    parts = []
-    for block, found in measured:
-        base = next((g for r, g in found if canonical(r.value) == canonical(entry.default)), found[0][1])
-        rows = [[_text(reading.value), group.label, _differences(group, base, entry.setting), seeds_cell(block, group),
-                 mean_sd(group.summary(METRIC)), number(group.mean("train_seconds"), 1)]
-                for reading, group in found]
-        parts += [f"Effect on {block.name}, mean ± sample standard deviation over n seeds:",
-                  pipe(["Value", "Row", "Differs also in", "n", title_of(METRIC), "Training (s)"], rows,
-                       numeric_from=3)]
-    return parts
+def _effect(entry: Entry, block: Block, found: Sequence[tuple[Reading, Group]]) -> str:
+    """Score and cost of every reading that has been run on a block."""
+    base = next((g for r, g in found if canonical(r.value) == canonical(entry.default)), found[0][1])
+    return listed(found, {
+        "Value": lambda of: _text(of[0].value), "Row": lambda of: of[1].label,
+        "Differs also in": lambda of: _differences(of[1], base, entry.setting),
+        "n": lambda of: seeds_cell(block, of[1]), title_of(METRIC): lambda of: mean_sd(of[1].summary(METRIC)),
+        "Training (s)": lambda of: number(of[1].mean("train_seconds"), 1)}, 3)
 
 
 def _how(entry: Entry, reading: Reading) -> str:
-    """How runs with a reading are made."""
-    if entry.effect is None:
-        return ""
     row = f"{reading.row or entry.effect.row} ({entry.effect.suite})"
     if reading.row or canonical(reading.value) == canonical(entry.default):
         return row
     value = reading.value if isinstance(reading.value, str) else json.dumps(reading.value)
     return f"{row}, `--set {entry.setting}={value}`"
-
-
-def _source(source: Source) -> str:
-    return f"{source.what} ({source.where}{f', commit {source.commit}' if source.commit else ''})"
 
 
 def _text(value: Any) -> str:

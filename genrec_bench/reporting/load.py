@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from genrec_bench.core.files import canonical
 from genrec_bench.core.lazy import pandas
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.grid import Overrides
 from genrec_bench.reporting.matching import data_of, dataset_title, has_row, is_seeded, row_numbers
@@ -58,12 +59,17 @@ def run_table(records: Iterable[RunRecord]) -> DataFrame:
 class Group:
     """Runs that are equal in everything but the seed, in order of seeds. label: unique within its block.
 
-    runs: their lines of `run_table`.
+    row: None where no suite has one. runs: their lines of `run_table`.
     """
 
-    row: Row
+    row: Row | None
     label: str
     runs: DataFrame
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed would give other numbers."""
+        return bool(self.runs["seeded"].iloc[0])
 
     @property
     def name(self) -> str:
@@ -154,23 +160,13 @@ class Block:
 
     def families(self) -> dict[str, list[Group]]:
         """The groups under their headings, baselines and each backbone, in order."""
-        found: dict[str | None, list[Group]] = {}
-        for group in self.groups:
-            found.setdefault(group.row.backbone, []).append(group)
+        found = grouped(self.groups, lambda g: g.row.backbone)
         return {min((g.row.spelling for g in same), key=lambda s: s == backbone): same
                 for backbone, same in found.items()}
 
     def cross_entropy(self, family: str) -> Group | None:
         """The row that a backbone's objectives are measured by: cross-entropy alone, in one stage."""
-        return self._plainest(family, (("cross_entropy",),))
-
-    def control(self, family: str) -> Group | None:
-        """The row that a backbone's two-stage rows are measured by: cross-entropy after cross-entropy."""
-        return self._plainest(family, (("cross_entropy",), ("cross_entropy",)))
-
-    def _plainest(self, family: str, stages: tuple[tuple[str, ...], ...]) -> Group | None:
-        """The first row with these objectives."""
-        return next((g for g in self.families()[family] if g.row.stages == stages), None)
+        return next((g for g in self.families()[family] if g.row.stages == (("cross_entropy",),)), None)
 
 
 def arrange(suite: Suite, records: Sequence[RunRecord], overrides: Overrides | None = None) -> list[Block]:

@@ -13,6 +13,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.file_forms import PAGES
 from genrec_bench.reporting import claims, cost, printed_tables, suite_page, training_free, trials
@@ -23,11 +24,12 @@ from genrec_bench.reporting.index import index
 from genrec_bench.reporting.matching import dataset_title, other_runs, unregistered
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
+from genrec_bench.reporting.printed import ENOUGH, FEWEST
 from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite, load_suite, with_baselines
-from genrec_bench.reporting.tables import METRIC, pipe, title_of
+from genrec_bench.reporting.tables import METRIC, listed, title_of
 from genrec_bench.results.records import RunRecord
 
 TRIALS = "trials.md"  # in a suite's folder, where trials were made
@@ -91,8 +93,9 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
 def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     """All files of a suite's report, and which of them to read first. Raises: UserError, see `render_suite`."""
     suite = load_suite(suite_name, source.suites)
-    every = [source.material(load_suite(name, source.suites)) for name in _single(suite_name, source.suites)]
-    every = [m for m in every if m.blocks]
+    names = suite_files.suite_names(source.suites)
+    every = [m for name in [*names, *([] if suite.name in names else [suite_name])]  # a file of the user's
+             if not (one := load_suite(name, source.suites)).includes and (m := source.material(one)).blocks]
     wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
     pages = trial_pages(suite_name, source)
     if not wanted and pages.files:
@@ -104,8 +107,12 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
             f"Run `python benchmark.py --suite {suite_name}` first."))
     with threadpool_limits(1), _drawing(wanted, source) as drawn:  # more would fight with the processes that draw
         tables = {key: _tables(load_paper(key), every) for key in paper_names()}
-        shown = {m.suite.name: _report(m, pages, source, drawn) for m in wanted}
-    counts = {paper.short: _of_scores(paper, made) for paper, made, _ in tables.values()}
+        shown = {m.suite.name: suite_page.write(m, pages, partial(drawn, m), {
+            "trials": TRIALS if f"{m.suite.name}/{TRIALS}" in pages.files else "",
+            "grids": _grids(m.suite.name, source), "others": _other_runs(m, source)}) for m in wanted}
+    pages.whole |= {m.suite.name: (*OWNED, TRIALS) for m in wanted}
+    counts = {paper.short: sum((t.grades for t in made if paper.layouts[t.number].kind == "scores"), Counter())
+              for paper, made, _ in tables.values()}  # counts of data, costs and settings are no scores
     for key, (paper, made, by) in tables.items():
         if suite.includes or key in _papers_of(suite):
             pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages, _figures(key, wanted, shown)) + "\n")
@@ -153,36 +160,11 @@ def _papers_of(suite: Suite) -> list[str]:
     return [key for key in paper_names() if key == suite.paper or key in drawn]
 
 
-def _single(asked: str, suites: Path | None) -> list[str]:
-    """The suites with rows of their own; the one asked for may be a file of the user's."""
-    names = suite_files.suite_names(suites)
-    own = [asked] if load_suite(asked, suites).name not in names else []
-    return [name for name in [*names, *own] if not load_suite(name, suites).includes]
-
-
 def _better(material: ReportData | None) -> dict[tuple[str, str], tuple[str, ...]]:
     """(block, row) of what declared comparisons found better, and than which rows."""
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for test in (t for one in (material.families if material else ()) for t in one.of("better")):
-        key = test.block.name, test.group.label
-        found[key] = tuple(dict.fromkeys((*found.get(key, ()), test.against.label)))
-    return found
-
-
-def _of_scores(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
-    """Printed scores by grade; counts of data, costs and settings are none."""
-    scores = {number for number, layout in paper.layouts.items() if layout.kind == "scores"}
-    return sum((Counter(of) for number, of in printed_tables.grade_counts(made).items() if number in scores), Counter())
-
-
-def _report(material: ReportData, pages: Pages, source: Source, drawn: Callable[[ReportData], Drawn]) -> Drawn:
-    """One suite's report; returns its figures."""
-    folder = material.suite.name
-    shown = suite_page.write(material, pages, partial(drawn, material), {
-        "trials": TRIALS if f"{folder}/{TRIALS}" in pages.files else "",
-        "grids": _grids(folder, source), "others": _other_runs(material, source)})
-    pages.whole[folder] = (*OWNED, TRIALS)
-    return shown
+    found = grouped((t for one in (material.families if material else ()) for t in one.of("better")),
+                    lambda t: (t.block.name, t.group.label), lambda t: t.against.label)
+    return {place: tuple(dict.fromkeys(labels)) for place, labels in found.items()}
 
 
 def _grids(suite: str, source: Source) -> str:
@@ -196,10 +178,11 @@ def _other_runs(material: ReportData, source: Source) -> str:
     """The runs that no row of a suite gives, made with `--set` or by an earlier suite file; "" without."""
     suites = [material.suite, *(one for one in map(load_suite, suite_files.suite_names()) if not one.includes)]
     own = set(material.runs["run_id"])
-    rows = [[r.run_id, dataset_title(r), r.profile, r.label, str(r.seed), f"{r.metrics[METRIC]:.4f}", text]
-            for r, text in other_runs(source.runs, suites) if r.run_id not in own]
-    header = ["Run", "Dataset", "Profile", "Label", "Seed", title_of(METRIC), "What differs"]
-    return pipe(header, rows, numeric_from=4) if rows else ""
+    rows = [(r, text) for r, text in other_runs(source.runs, suites) if r.run_id not in own]
+    return "" if not rows else listed(rows, {
+        "Run": lambda of: of[0].run_id, "Dataset": lambda of: dataset_title(of[0]), "Profile": lambda of: of[0].profile,
+        "Label": lambda of: of[0].label, "Seed": lambda of: str(of[0].seed),
+        title_of(METRIC): lambda of: f"{of[0].metrics[METRIC]:.4f}", "What differs": lambda of: of[1]}, 4)
 
 
 def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], every: Sequence[ReportData]) -> str | None:
@@ -216,7 +199,7 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | No
     for table in made:
         _table(paper, table, pages)
     pages.whole[f"{PAPERS}/{paper.key}"] = PAPER_FILES
-    return render("paper", paper=paper, suite=material and material.suite, tables=made, grading=printed_tables.GRADING,
+    return render("paper", paper=paper, suite=material and material.suite, tables=made, enough=ENOUGH, fewest=FEWEST,
                   claims="" if paper.measured_by else claims.section(paper, None), figures=figures)
 
 
@@ -225,11 +208,10 @@ def _figures(key: str, materials: Sequence[ReportData],
     """Figure, suite and text of which of a paper's measured figures are drawn in which report, and what the others
     need; None without any."""
     own = plates(paper=key)
-    if not own:
-        return None
-    return [(title, m.suite.name, text) for m in materials if any(p.belongs_to(m.suite) for p in own)
-            for _, title, text in status(m, key, drawn[m.suite.name])] or [
-                (p.title, "", "not drawn: no suite has rows for it yet") for p in {p.number: p for p in own}.values()]
+    told = [(title, m.suite.name, text) for m in materials if any(p.belongs_to(m.suite) for p in own)
+            for _, title, text in status(m, key, drawn[m.suite.name])]
+    titles = {p.number: p.title for p in own}.values()
+    return (told or [(title, "", "not drawn: no suite has rows for it yet") for title in titles]) if own else None
 
 
 def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[Pages, list[str]]:

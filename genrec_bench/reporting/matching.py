@@ -44,11 +44,10 @@ def _numbers(suite: Suite, profile: str, dataset: str, tokenizer: str, overrides
     return found
 
 
-def row_method(row: Row, record: RunRecord, overrides: Overrides) -> str | None:
-    """The method that a row gives under a record's profile, on its dataset; None where it cannot run there."""
+def planned(row: Row, profile: str, record: RunRecord, overrides: Overrides | None = None) -> RunConfig | None:
+    """What a row is under a profile on a record's data; None where it cannot run there."""
     tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
-    (config,) = row_configs([row], record.profile, record.config["dataset"]["name"], tokenizer, overrides)
-    return None if config is None else method(config)
+    return next(iter(row_configs([row], profile, record.config["dataset"]["name"], tokenizer, overrides or {})))
 
 
 def row_configs(rows: Sequence[Row], profile: str, dataset: str, tokenizer: str,
@@ -116,9 +115,8 @@ def data_of(record: RunRecord) -> dict[str, Any]:
 
 def of_suite(name: str) -> Callable[[RunRecord], bool]:
     """Whether a record is a run of a suite, or of one that it includes. Raises: UserError for an unknown suite."""
-    suite = load_suite(name)
-    parts = [load_suite(part) for part in suite.includes] or [suite]
-    return lambda record: any(record.method in row_numbers(part, record.profile, record) for part in parts)
+    parts = [load_suite(part) for part in load_suite(name).includes or (name,)]
+    return lambda record: has_row(record, parts)
 
 
 def unregistered(records: Iterable[RunRecord]) -> list[str]:
@@ -138,21 +136,20 @@ def _difference(record: RunRecord, suites: Sequence[Suite]) -> str:
     name = (record.config.get("baseline") or {}).get("name")
     rows = [row for suite in suites for row in suite.rows
             if (row.baseline == name if name else row.label == record.label)]
-    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
     if record.profile not in profile_names():
         return f"there is no profile {record.profile}"
     if absent := unregistered([record]):
         return f"{', '.join(absent)}: not registered; --plugin FILE.py loads it"
-    configs = [c for c in row_configs(rows[:1], record.profile, record.config["dataset"]["name"], tokenizer, {}) if c]
-    if not configs:
+    config = planned(rows[0], record.profile, record) if rows else None
+    if config is None:
         return "no row of a suite has this label"
-    own, other = (flat_settings(config) for config in (record.config, configs[0].to_dict()))
-    parts = [f"{key} = {own.get(key, 'none')} (row: {other.get(key, 'none')})"
-             for key in sorted({*own, *other}) if own.get(key) != other.get(key)]
+    parts = [f"{key} = {'none' if own is None else own} (row: {'none' if other is None else other})"
+             for key, own, other in differing(record.config, config.to_dict())]
     return ", ".join(parts) or "versions of components, or of the engine"
 
 
-def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run but its seed, name, profile and data, as `{"training.epochs": 15}`."""
-    return {key: value for key, value in flatten({k: v for k, v in config.items() if k not in
-                                                  ("label", "profile", "seed", "dataset")}).items()}
+def differing(config: Mapping[str, Any], other: Mapping[str, Any],
+              apart: Sequence[str] = ("label", "profile", "seed", "dataset")) -> list[tuple[str, Any, Any]]:
+    """The settings that two runs have otherwise, flat, but for some parts: name, and what both have, None = nothing."""
+    own, theirs = (flatten({k: v for k, v in of.items() if k not in apart}) for of in (config, other))
+    return [(key, own.get(key), theirs.get(key)) for key in sorted({*own, *theirs}) if own.get(key) != theirs.get(key)]

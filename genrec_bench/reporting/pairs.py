@@ -1,97 +1,58 @@
-"""Which stored methods a new one stands beside, run by run, and what the users say of each pair."""
+"""Which stored methods a new one stands beside, run by run, and which of these comparisons carry verdicts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from genrec_bench.analysis.significance import compare_values
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.families import Compared, corrected
+from genrec_bench.reporting.families import Test, Values, corrected
+from genrec_bench.reporting.load import Group, run_table
 from genrec_bench.reporting.matching import EVERY, Rows, data_of, dataset_title, is_seeded, unequal_budget
 from genrec_bench.results.records import RunRecord
 
-K = 10
 OUTSIDE = "rankings"  # part of the config of a record that stands for a file of somebody else's lists
 Ranks = Callable[[RunRecord], Rankings]
-
-
-@dataclass(frozen=True)
-class Method:
-    """Runs that are equal but for the seed. where: its data, with settings where the data alone do not tell.
-
-    seeded: False where nothing is random, so that one run says it all.
-    """
-
-    label: str
-    where: str
-    runs: Mapping[int, RunRecord]
-    seeded: bool
-
-    @property
-    def first(self) -> RunRecord:
-        """One of its runs, for what all have in common."""
-        return self.runs[min(self.runs)]
-
-    @property
-    def outside(self) -> bool:
-        """Whether it comes from files of lists; its seeds are then the numbers of the files."""
-        return OUTSIDE in self.first.config
-
-
-@dataclass(frozen=True)
-class Pair(Compared):
-    """The new method and a stored one on the runs that are paired, by NDCG@10; no comparison where no two can be.
-
-    seeds, against: of the new method's and of the stored one's runs, in the order in which they are paired; a single
-    run stands against every other. declared: the pair carries a verdict, which one test user never does.
-    """
-
-    new: Method
-    baseline: Method
-    seeds: tuple[int, ...]
-    against: tuple[int, ...]
-    declared: bool
-    recall: tuple[float, float] = (0.0, 0.0)
-
-
-Blocks = Sequence[tuple[Method, Sequence[Pair]]]
+Blocks = Sequence[tuple[Group, Sequence[Test]]]
 
 
 def compared(new: Sequence[RunRecord], stored: Sequence[RunRecord], ranks: Ranks, *, num_permutations: int,
              seed: int, rows: Rows = EVERY) -> Blocks:
-    """Each new method with its pairs, Holm's correction made over the declared ones.
+    """Each new method against every stored one that it may be compared with, Holm's correction made over the declared.
 
     new, stored: records; those of one dataset, split, evaluation and profile are paired (a stored method without
-    randomness in every profile). ranks: the per-user ranks of a record. rows: which carry verdicts.
+    randomness in every profile). ranks: the per-user ranks of a record. rows: which carry verdicts. seed: of the draws.
     """
-    blocks = [(m, [_tested(p, ranks, num_permutations, seed) for p in _pairs(m, stored, rows)])
-              for m in _methods(new, rows)]
-    family = iter(corrected(tested(pair for _, pairs in blocks for pair in pairs)))
-    return [(m, [next(family) if p.declared and p.comparison else p for p in pairs]) for m, pairs in blocks]
+    def values(group: Group, metric: str, k: int) -> np.ndarray:
+        return np.stack([expected_values(metric, ranks(r), k) for r in group.records])
+
+    draws = {"num_permutations": num_permutations, "seed": seed}
+    blocks = [(m, [_tested(m, other, rows, values, draws) for other in methods(_fitting(m, stored), rows)])
+              for m in methods(new, rows)]
+    family = iter(corrected(tested(t for _, tests in blocks for t in tests)))
+    return [(m, [next(family) if t.declared and t.comparison else t for t in tests]) for m, tests in blocks]
 
 
-def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Method]]:
+def beside(stored: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Group]]:
     """The stored runs that lists from elsewhere are put beside, and the methods that are left out.
 
     Taken are the runs of one split, evaluation and profile: those of most methods that a suite has a row for, then of
     most methods. A method that is stored with another split as well would otherwise be tested twice.
     """
+    every = methods(stored)
+    parts = {_place(m.records[0]): [o for o in every if _fits(o.records[0], m.records[0])] for m in every}
 
     def size(place: str) -> tuple[int, int]:
-        firsts = {m.first.method: m.first for m in parts[place]}
+        firsts = {m.records[0].method: m.records[0] for m in parts[place]}
         return sum(EVERY.of(r, r.profile) is not None for r in firsts.values()), len(firsts)
 
-    methods = _methods(stored)
-    parts = {_place(m.first): [o for o in methods if _fits(o.first, m.first)] for m in methods}
-    most = max(sorted(parts), key=size)
-    return ([record for m in parts[most] for record in m.runs.values()],
-            [m for m in methods if m not in parts[most]])
+    most = parts[max(sorted(parts), key=size)]
+    return [record for m in most for record in m.records], [m for m in every if m not in most]
 
 
 def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunRecord]:
@@ -100,57 +61,48 @@ def outside(label: str, count: int, stored: Sequence[RunRecord]) -> list[RunReco
     One a file: their data, split and profile. Seeds are the numbers of the files, from 1.
     """
     r = min(stored, key=lambda r: (not is_seeded(r), r.run_id))
-    identity = data_of(r)
-    config = {"label": label, "profile": r.profile, "dataset": r.config["dataset"], "split": r.config["split"],
-              "evaluation": r.config["evaluation"], OUTSIDE: label}
+    config = {"label": label, "profile": r.profile, **{k: r.config[k] for k in ("dataset", "split", "evaluation")},
+              OUTSIDE: label}
     return [RunRecord(f"{label}, file {file}", f"{OUTSIDE} {label}", label, r.profile, {**config, "seed": file},
-                      identity, {}, r.data, {}, {}, {}, {}) for file in range(1, count + 1)]
+                      data_of(r), {}, r.data, {}, {}, {}, {}) for file in range(1, count + 1)]
 
 
-def tested(pairs: Iterable[Pair]) -> list[Pair]:
+def is_outside(group: Group) -> bool:
+    """Whether a method comes from files of lists; its seeds are then the numbers of the files."""
+    return OUTSIDE in group.records[0].config
+
+
+def tested(pairs: Iterable[Test]) -> list[Test]:
     """The pairs that carry a verdict."""
-    return [p for p in pairs if p.declared and p.comparison]
+    return [t for t in pairs if t.declared and t.comparison]
 
 
-def described(pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs that are shown without one."""
-    return [p for p in pairs if not p.declared and p.comparison]
+def methods(records: Sequence[RunRecord], rows: Rows = EVERY) -> list[Group]:
+    """Runs that differ in the seed only, in the order of data and labels, with labels that tell them apart.
 
-
-def _methods(records: Sequence[RunRecord], rows: Rows = EVERY) -> list[Method]:
-    """Groups that differ in the seed only, in the order of data and labels, with labels that tell them apart."""
-    groups: dict[tuple[str, str, str], dict[int, RunRecord]] = {}
-    for record in sorted({r.run_id: r for r in records}.values(), key=lambda r: (_place(r), r.label, r.run_id)):
-        key = _place(record), record.method, record.identity.get("semantic_ids_fingerprint", "")
-        groups.setdefault(key, {}).setdefault(record.seed, record)
-    where = _wheres(records)
-    firsts = [next(iter(group.values())) for group in groups.values()]
-    names = Counter((_place(r), r.label) for r in firsts)
-    methods = []
-    for first, group in zip(firsts, groups.values(), strict=True):
-        label = first.label
-        if names[_place(first), label] > 1 and rows.of(first, first.profile) is None:
-            label = f"{label} (other settings, {first.method[:8]})"
-        methods.append(Method(label, where[canonical(data_of(first))], dict(sorted(group.items())), is_seeded(first)))
-    return methods
-
-
-def _wheres(records: Iterable[RunRecord]) -> dict[str, str]:
-    """The names of the data of some records, with the split only where names alone do not tell them apart."""
-    data = {canonical(data_of(r)): r for r in records}
-    titles = Counter(dataset_title(r) for r in data.values())
-    return {key: title if titles[title := dataset_title(r)] == 1 else f"{title}, split {r.split_fingerprint[:8]}"
-            for key, r in data.items()}
+    `where` of their runs: their data, with the split where names alone do not tell them apart.
+    """
+    data: Mapping[str, RunRecord] = {canonical(data_of(r)): r for r in records}
+    titles = Counter(map(dataset_title, data.values()))
+    where = {key: title if titles[title := dataset_title(r)] == 1 else f"{title}, split {r.split_fingerprint[:8]}"
+             for key, r in data.items()}
+    table = run_table(records)
+    table = table.assign(where=table["data"].map(where), place=list(map(_place, table["record"])))
+    key = ["place", "method", "semantic_ids"]
+    groups = [of for _, of in table.drop_duplicates([*key, "seed"]).groupby(key)]
+    groups.sort(key=lambda of: (of["place"].iloc[0], of["label"].iloc[0], of["run_id"].min()))
+    same = Counter((of["place"].iloc[0], of["label"].iloc[0]) for of in groups)
+    return [Group(None, label if same[place, label] == 1 or rows.of(first, first.profile) is not None else
+                  f"{label} (other settings, {first.method[:8]})", of)
+            for of in groups for place, label, first in [of[["place", "label", "record"]].iloc[0]]]
 
 
 def _place(record: RunRecord) -> str:
     return canonical([dataset_title(record), record.profile, data_of(record)])
 
 
-def _pairs(new: Method, stored: Sequence[RunRecord], rows: Rows) -> list[Pair]:
-    """The new method beside every other that may be compared with it."""
-    fitting = [r for r in stored if _fits(r, new.first) and r.method != new.first.method]
-    return [Pair(new, m, *_matched(new, m), _is_declared(new, m.first, rows)) for m in _methods(fitting, rows)]
+def _fitting(new: Group, stored: Sequence[RunRecord]) -> list[RunRecord]:
+    return [r for r in stored if _fits(r, new.records[0]) and r.method != new.records[0].method]
 
 
 def _fits(record: RunRecord, other: RunRecord) -> bool:
@@ -158,19 +110,27 @@ def _fits(record: RunRecord, other: RunRecord) -> bool:
     return data_of(record) == data_of(other) and (record.profile == other.profile or not is_seeded(record))
 
 
-def _matched(new: Method, other: Method) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which runs are paired: those of one seed; files of lists, which know nothing of our seeds, in their order."""
-    ours, theirs = tuple(new.runs), tuple(other.runs)
-    if new.outside:
-        count = min(len(ours), len(theirs))
-        return (ours, theirs) if count == 1 else (ours[:count], theirs[:count])
-    if not other.seeded:
-        return ours, theirs[:1]
-    common = tuple(s for s in ours if s in theirs)
-    return common, common
+def _tested(new: Group, other: Group, rows: Rows, values: Values, draws: Mapping[str, int]) -> Test:
+    """Both on the runs that are paired: those of one seed; files of lists, which know nothing of our seeds, in their
+    order. A single run stands against every other, and one test user allows no verdict."""
+    ours, theirs = new.seeds, other.seeds
+    if is_outside(new):
+        count = max(len(ours), len(theirs)) if 1 in (len(ours), len(theirs)) else min(len(ours), len(theirs))
+        paired = ours[:count], theirs[:count]
+    else:
+        common = tuple(s for s in ours if s in theirs)
+        paired = (common, common) if other.seeded else (ours, theirs[:1])
+    sides = list(zip((new, other), paired, strict=True))
+    left = tuple(tuple(s for s in g.seeds if g.seeded and s not in seeds) for g, seeds in sides)
+    declared = _is_declared(new.records[0], other.records[0], rows)
+    if not paired[0]:
+        return Test(new, other, left=left, declared=declared)
+    kept = [replace(g, runs=g.runs[g.runs["seed"].isin(seeds)]) for g, seeds in sides]
+    made = Test(*kept, left=left, declared=declared).measured(values, **draws)
+    return replace(made, declared=declared and made.comparison.n_users > 1)
 
 
-def _is_declared(new: Method, other: RunRecord, rows: Rows) -> bool:
+def _is_declared(new: RunRecord, other: RunRecord, rows: Rows) -> bool:
     """Whether the rows have the other method as one to stand beside, and the budgets are equal.
 
     Those are baselines, and rows outside the grid `full`, exactly as they are under the new method's profile, on its
@@ -178,25 +138,11 @@ def _is_declared(new: Method, other: RunRecord, rows: Rows) -> bool:
     elsewhere stand the baselines and each backbone's plain cross-entropy: which of the objectives would be theirs is
     not known.
     """
-    row = rows.of(other, new.first.profile)
-    if row is None or row.grid == "full":
+    row = rows.of(other, new.profile)
+    if row is None or row.grid == "full" or unequal_budget(new, {} if row.baseline else rows.overrides):
         return False
     if row.baseline is not None:
-        return not unequal_budget(new.first)
-    if unequal_budget(new.first, rows.overrides):
-        return False
-    if new.outside:
+        return True
+    if OUTSIDE in new.config:
         return row.stages == (("cross_entropy",),) and list(row.stated["objective"]) == [{"name": "cross_entropy"}]
-    return row.backbone == (new.first.config.get("backbone") or {}).get("name", row.backbone)
-
-
-def _tested(pair: Pair, ranks: Ranks, num_permutations: int, seed: int) -> Pair:
-    if not pair.seeds:
-        return pair
-    sides = [[ranks(pair.new.runs[s]) for s in pair.seeds], [ranks(pair.baseline.runs[s]) for s in pair.against]]
-    ndcg, recall = ([np.stack([expected_values(metric, r, K) for r in side]) for side in sides]
-                    for metric in ("ndcg", "recall"))
-    ours = np.repeat(ndcg[0], len(ndcg[1]), axis=0) if len(ndcg[0]) == 1 else ndcg[0]
-    comparison = compare_values(ours, ndcg[1], num_permutations=num_permutations, seed=seed)
-    return replace(pair, comparison=comparison, declared=pair.declared and comparison.n_users > 1,
-                   recall=tuple(float(side.mean()) for side in recall))
+    return row.backbone == (new.config.get("backbone") or {}).get("name", row.backbone)

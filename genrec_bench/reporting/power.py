@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +27,14 @@ from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import METRIC, pipe
-from genrec_bench.reporting.verdicts import answer_of, paper_gain, percent
+from genrec_bench.reporting.tables import METRIC, listed, pipe
+from genrec_bench.reporting.verdicts import VARIANCES, answer_of, csv_line, paper_gain, percent
 
 SEEDS = (1, 2, 3, 5, 10, 20, math.inf)  # of the table of detectable differences
 TIMES = (1, 2, 4.5)  # the users there are; Beauty's 22,363 are 4.6 times Office's 4,905
 POWER_HEADER = ("family", "profile", "block", "backbone", "method", "against", "metric", "seeds", "users",
-                "mean_against", "difference", "low", "high", "minimum_detectable", "detectable", "variance_users",
-                "variance_noise", "variance_seeds", "paper_gain", "answer")
+                "mean_against", "difference", "low", "high", "minimum_detectable", "detectable", *VARIANCES,
+                "paper_gain", "answer")
 NOISE_HEADER = ("block", "method", "seeds", "users", "mean", "sd_over_seeds", "splits", "seeds_a_half", "aa_sd",
                 "aa_middle_95", "aa_largest", "aa_verdicts", "null_studies", "null_p_at_most_0.05", "null_verdicts",
                 "floor_seeds", "floor_sd", "floor_half_width_95")
@@ -127,38 +127,38 @@ def _too_few(blocks: Sequence[Block], plain: dict[str, list[tuple[Group, np.ndar
 
 
 def _comparisons(tests: Sequence[Test]) -> str:
-    header = ["Data", "Comparison", "n", "Users", "MDD, %", "Detectable, %", "Any seeds, %"]
-    rows = []
-    for t in tests:
-        c = t.comparison
-        rows.append([t.block.name, f"{t.group.label} over {t.against.name}", str(c.n_seeds), f"{c.n_users:,}",
-                     *(percent(size, c.mean_b) for size in (c.minimum_detectable, t.detectable, t.parts
-                                                            and t.parts.detectable(math.inf, c.n_users)))])
-    return pipe(header, rows, numeric_from=2)
+    def per_cent(size: Callable[[Test], float | None]) -> Callable[[Test], str]:
+        return lambda t: percent(size(t), t.comparison.mean_b)
+
+    return listed(tests, {
+        "Data": lambda t: t.block.name, "Comparison": lambda t: f"{t.group.label} over {t.against.name}",
+        "n": lambda t: str(t.comparison.n_seeds), "Users": lambda t: f"{t.comparison.n_users:,}",
+        "MDD, %": per_cent(lambda t: t.comparison.minimum_detectable),
+        "Detectable, %": per_cent(lambda t: t.detectable),
+        "Any seeds, %": per_cent(lambda t: t.parts and t.parts.detectable(math.inf, t.comparison.n_users))}, 2)
 
 
 def _noise_table(noises: Sequence[Noise]) -> str:
     """A column a backbone, as the words are longer than the numbers."""
-    names = ["Seeds", "Mean", "Standard deviation over seeds", "A/A: splits, seeds a half",
-             "A/A: standard deviation of the differences", f"A/A: {LEVEL:.0%} of them within ±", "A/A: the largest",
-             f"A/A: verdicts (p ≤ {ALPHA}, uncorrected)", f"Simulated studies of no difference: p ≤ {ALPHA}",
-             "Simulated studies of no difference: verdicts",
-             f"**Noise floor**: SD of a difference with n = {noises[0].seeds} seeds each",
-             f"**Noise floor**: {LEVEL:.0%} of such differences within ±"]
-    return pipe(["", *(one.group.label for one in noises)], zip(names, *map(_noise_cells, noises), strict=True))
+    def share(count: str) -> Callable[[Noise], str]:
+        return lambda one: "{:.1f} ± {:.1f} % of {}".format(
+            *(100 * part for part in one.nulls.share(getattr(one.nulls, count))), one.nulls.studies)
 
-
-def _noise_cells(one: Noise) -> Iterator[str]:
-    aa, nulls = one.aa, one.nulls
-    yield from (str(aa.n_seeds), f"{aa.mean:.4f}")
-    yield _both(aa.seed_sd, aa.mean)
-    yield f"{len(aa.differences)}, {aa.size}"
-    yield from (_both(value, aa.mean) for value in (aa.sd, aa.middle, aa.largest))
-    yield f"{aa.verdicts} of {len(aa.differences)}"
-    for count in (nulls.significant, nulls.verdicts):
-        share, error = nulls.share(count)
-        yield f"{100 * share:.1f} ± {100 * error:.1f} % of {nulls.studies}"
-    yield from (_both(value, aa.mean) for value in (aa.floor(one.seeds), aa.half_width(one.seeds)))
+    rows: dict[str, Callable[[Noise], str]] = {
+        "Seeds": lambda one: str(one.aa.n_seeds), "Mean": lambda one: f"{one.aa.mean:.4f}",
+        "Standard deviation over seeds": lambda one: _both(one.aa.seed_sd, one.aa.mean),
+        "A/A: splits, seeds a half": lambda one: f"{len(one.aa.differences)}, {one.aa.size}",
+        "A/A: standard deviation of the differences": lambda one: _both(one.aa.sd, one.aa.mean),
+        f"A/A: {LEVEL:.0%} of them within ±": lambda one: _both(one.aa.middle, one.aa.mean),
+        "A/A: the largest": lambda one: _both(one.aa.largest, one.aa.mean),
+        f"A/A: verdicts (p ≤ {ALPHA}, uncorrected)": lambda one: f"{one.aa.verdicts} of {len(one.aa.differences)}",
+        f"Simulated studies of no difference: p ≤ {ALPHA}": share("significant"),
+        "Simulated studies of no difference: verdicts": share("verdicts"),
+        f"**Noise floor**: SD of a difference with n = {noises[0].seeds} seeds each":
+            lambda one: _both(one.aa.floor(one.seeds), one.aa.mean),
+        f"**Noise floor**: {LEVEL:.0%} of such differences within ±":
+            lambda one: _both(one.aa.half_width(one.seeds), one.aa.mean)}
+    return pipe(["", *(one.group.label for one in noises)], [[name, *map(cell, noises)] for name, cell in rows.items()])
 
 
 def _both(value: float, mean: float) -> str:
@@ -174,11 +174,9 @@ def _power_table(found: Sequence[Curve]) -> str:
 
 
 def _csv(one: Tested, t: Test, paper: Paper | None) -> list:
-    c, gain = t.comparison, paper_gain(t, paper)
-    return [one.family.name, one.profile, t.block.name, t.backbone, t.group.label, t.against.label, t.metric,
-            " ".join(map(str, t.seeds)), c.n_users, c.mean_b, c.difference, *c.interval, c.minimum_detectable,
-            t.detectable, *((t.parts.users, t.parts.noise, t.parts.seeds) if t.parts else (None,) * 3), gain,
-            answer_of(t, gain)]
+    gain = paper_gain(t, paper)
+    return csv_line(POWER_HEADER, t, family=one.family.name, profile=one.profile, paper_gain=gain,
+                    answer=answer_of(t, gain))
 
 
 def _noise_csv(one: Noise) -> list:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group, Summary, summarise
-from genrec_bench.reporting.matching import flat_settings, row_configs
+from genrec_bench.reporting.matching import differing, planned
 from genrec_bench.reporting.papers import CHANGE, IMPROVEMENT, Layout, Paper, Reported
 from genrec_bench.reporting.rows import Row, Suite
 from genrec_bench.reporting.tables import METRIC
@@ -21,6 +22,7 @@ NO_MATTER = ("decoding.batch_size", "decoding.memory_gib", "training.memory_gib"
 EXACT, STATISTICAL, DIRECTIONAL = "exact", "statistical", "directional"
 NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN = "not reproduced", "not comparable", "not run"
 GRADES = (EXACT, STATISTICAL, DIRECTIONAL, NOT_REPRODUCED, NOT_COMPARABLE, NOT_RUN)
+REASONED = (DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED)  # that are told with their reason
 ENOUGH = 5  # seeds for the grade of the spread
 FEWEST = 2  # other methods of a column for the grade of the order, and at least half of them
 TINY = 1e-12  # what two equal decimals may differ by in binary
@@ -55,14 +57,11 @@ def why_not_group(group: Group, paper: Paper) -> str:
     """
     if group.row.paper_row is None:
         return f"the paper prints no row for {group.label}"
-    record = group.records[0]
-    tokenizer = (record.config.get("tokenizer") or {}).get("name", "")
-    (planned,) = row_configs([group.row], PROFILE, record.config["dataset"]["name"], tokenizer, {})
-    if planned is None:
+    config = planned(group.row, PROFILE, group.records[0])
+    if config is None:
         return f"{group.label}: no run of profile {PROFILE}"
-    own, wanted = (flat_settings({**c, "data": c["dataset"]}) for c in (record.config, planned.to_dict()))
-    other = [f"{key} is {own.get(key)}, {wanted.get(key)} under profile {PROFILE}" for key in sorted({*own, *wanted})
-             if own.get(key) != wanted.get(key) and key not in NO_MATTER]
+    other = [f"{key} is {own}, {wanted} under profile {PROFILE}" for key, own, wanted in
+             differing(group.records[0].config, config.to_dict(), ("label", "profile", "seed")) if key not in NO_MATTER]
     return f"{group.label}: {', '.join(other)}" if other else ""
 
 
@@ -104,16 +103,11 @@ def coverage(suite: Suite, blocks: Sequence[Block], paper: Paper) -> tuple[list[
     Returns the lines (table, backbone, method, our row, then datasets), printed results that some row of ours
     reproduces, and printed results in all. A row that a later table repeats counts once.
     """
-    found: dict[tuple[str, str | None], list[bool]] = {}
-    for block, group in ((b, g) for b in blocks for g in b.groups):
-        reproduced = not why_not(block, paper) and not why_not_group(group, paper)
-        found.setdefault((block.dataset, group.row.label), []).append(reproduced)
-    first: dict[tuple[str, str], str] = {}
-    for table in tables_of(suite.rows):
-        for pair in paper.rows(table):
-            first.setdefault(pair, table)
+    found = grouped(((b, g) for b in blocks for g in b.groups), lambda of: (of[0].dataset, of[1].row.label),
+                    lambda of: not why_not(of[0], paper) and not why_not_group(of[1], paper))
+    stands = grouped(((t, pair) for t in tables_of(suite.rows) for pair in paper.rows(t)), lambda of: of[1])
     lines, done, total = [], 0, 0
-    for (backbone, name), table in first.items():
+    for (backbone, name), ((table, _), *_) in stands.items():
         labels = [row.label for row in suite.rows if row.paper_row == (backbone, name) and row.label]
         there = {c.dataset for c in paper.of(table) if (c.backbone, c.method) == (backbone, name)}
         printed = [ours for ours, theirs in paper.datasets.items() if theirs in there]
@@ -149,24 +143,21 @@ def standings(blocks: Sequence[Block], paper: Paper, dataset: str,
     paper, then quick, then others; never smoke. Of several rows for one the first that can be compared, whole rows
     before incomplete ones.
     """
-    found = [_standings(block, paper, pairs) for block in _usable(blocks, paper, dataset)]
-    return min((f for f in found if f), key=lambda f: all(s.why_not for s in f.values()), default={})
+    found = []
+    for block in _usable(blocks, paper, dataset):
+        shared = _why_not_data(block, paper)
+        rows = grouped((Standing(block, g, shared or why_not_group(g, paper)) for g in block.groups
+                        if g.row.paper_row in pairs), lambda s: s.group.row.paper_row)
+        first = {pair: min(of, key=lambda s: (bool(s.why_not), bool(s.block.missing(s.group))))
+                 for pair, of in rows.items()}
+        found.append({pair: replace(one, others=tuple(s.group.label for s in rows[pair] if s is not one))
+                      for pair, one in first.items()})
+    return min(filter(None, found), key=lambda f: all(s.why_not for s in f.values()), default={})
 
 
 def _usable(blocks: Sequence[Block], paper: Paper, dataset: str) -> list[Block]:
     usable = [b for b in blocks if paper.datasets.get(b.dataset) == dataset and b.profile not in UNTESTED]
     return sorted(usable, key=lambda b: (b.profile != PROFILE, bool(undecided(b.profile)), b.profile))
-
-
-def _standings(block: Block, paper: Paper, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
-    result, shared = {}, _why_not_data(block, paper)
-    for pair in pairs:
-        rows = [Standing(block, g, shared or why_not_group(g, paper)) for g in block.groups if g.row.paper_row == pair]
-        if rows:
-            first = min(rows, key=lambda s: (bool(s.why_not), bool(block.missing(s.group))))
-            others = tuple(s.group.label for s in rows if s is not first)
-            result[pair] = Standing(block, first.group, first.why_not, others)
-    return result
 
 
 @dataclass(frozen=True)
@@ -214,40 +205,32 @@ class Cell:
 
 def joined(paper: Paper, number: str, blocks: Sequence[Block], better: Better) -> list[Cell]:
     """The cells of a table in printed order. better: what a declared test found better than what."""
-    layout = paper.layouts[number]
-    apart = "backbone" in (*layout.blocks, *layout.columns)
-    columns: dict[tuple[str, str, str], list[Reported]] = {}  # what methods are compared within
-    for c in paper.of(number):
-        columns.setdefault((c.dataset, c.backbone if apart else "", c.metric), []).append(c)
-    known: dict[tuple[str, str], dict[tuple[str, str], Standing]] = {}
-    cells: dict[Reported, Cell] = {}
-    for (dataset, backbone, _), column in columns.items():
-        if (dataset, backbone) not in known:
-            pairs = {(c.backbone, c.method) for c in column}
-            known[dataset, backbone] = _standing_rows(paper, layout, dataset, blocks, pairs)
-        made = [_cell(layout, c, known[dataset, backbone].get((c.backbone, c.method)), better) for c in column]
-        cells |= {c.reported: c for c in _finished(layout, made)}
+    layout, cells = paper.layouts[number], {}
+    apart = "backbone" in (*layout.blocks, *layout.columns)  # methods are compared within a backbone
+    for (dataset, _), part in grouped(paper.of(number), lambda c: (c.dataset, apart and c.backbone)).items():
+        rows = _standing_rows(paper, layout, dataset, blocks, {(c.backbone, c.method) for c in part})
+        for column in grouped(part, lambda c: c.metric).values():
+            made = [_cell(layout, c, rows.get((c.backbone, c.method)), better) for c in column]
+            cells |= {c.reported: c for c in _finished(layout, made)}
     return [cells[c] for c in paper.of(number)]
 
 
 def _standing_rows(paper: Paper, layout: Layout, dataset: str, blocks: Sequence[Block],
                    pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Standing]:
-    if layout.kind == "reference":
-        return {}
-    if layout.kind != "counts":
+    if layout.kind in ("scores", "costs"):
         return standings(blocks, paper, dataset, pairs)
     kept = [(b.config["split"].get("max_users", 0), b) for b in _usable(blocks, paper, dataset)]
-    users, block = min(kept, key=lambda pair: bool(pair[0]), default=(0, None))  # the first with all users
-    why = f"only the first {users} users are kept" if users else ""
-    return {("", ""): Standing(block, block.groups[0], why)} if block else {}
+    if layout.kind == "reference" or not kept:
+        return {}
+    users, block = min(kept, key=lambda pair: bool(pair[0]))  # the first with all users
+    return {("", ""): Standing(block, block.groups[0], f"only the first {users} users are kept" if users else "")}
 
 
 def _cell(layout: Layout, reported: Reported, standing: Standing | None, better: Better) -> Cell:
     """A cell with our values; what rests on the whole column comes later."""
     if standing is None or reported.relative:
         return Cell(reported)
-    block, group = standing.block, standing.group
-    once = layout.kind == "counts"
+    block, group, once = standing.block, standing.group, layout.kind == "counts"
     values = {r.seed: float(value) for r in group.records[:1 if once else None]
               if (value := _value(layout.kind, reported.metric, r)) is not None}
     whole = once or not block.missing(group) and len(values) == len(group.records)
@@ -268,22 +251,17 @@ def _value(kind: str, metric: str, record: RunRecord) -> float | None:
 
 def _finished(layout: Layout, column: list[Cell]) -> list[Cell]:
     """The cells of a column with what only all of it tells: places, multiples, improvements and grades."""
-    rows = [c for c in column if not c.reported.relative]
-    fair = [c for c in rows if c.values and not c.why_not]
+    rows, scores = [c for c in column if not c.reported.relative], layout.kind == "scores"
     ours, printed = ([c.ours.mean for c in rows], [c.reported.value for c in rows])
-    places, printed_places = _places(ours, column[0].reported.digits), _places(printed, column[0].reported.digits)
     base = next((c for c in rows if c.reported.method == layout.base), None)
-    found = [_change(layout, c, rows) if layout.kind == "scores" else c for c in column if c.reported.relative]
-    for i, c in enumerate(rows):
-        order = _order(c, fair, len(rows) - 1) if layout.kind == "scores" and len(rows) > 1 else None
-        name, why = _graded(layout, c, order)
-        c = replace(c, grade=name, why=why)
-        if layout.kind == "costs":
-            c = replace(c, multiple=_ratio(c.ours.mean, base.ours.mean),
-                        printed_multiple=_ratio(c.reported.value, base.reported.value))
-        if layout.kind == "scores":
-            c = replace(c, place=places[i], printed_place=printed_places[i])
-        found.append(c)
+    found = [_change(layout, c, rows) if scores else c for c in column if c.reported.relative]
+    for c, *places in zip(rows, *(_places(of, column[0].reported.digits) for of in (ours, printed)), strict=True):
+        grade, why = _graded(layout, c, rows)
+        multiples = (_ratio(c.ours.mean, base.ours.mean), _ratio(c.reported.value, base.reported.value)) \
+            if layout.kind == "costs" else (None, None)
+        place, printed_place = places if scores else (0, 0)
+        found.append(replace(c, grade=grade, why=why, multiple=multiples[0], printed_multiple=multiples[1], place=place,
+                             printed_place=printed_place))
     return found
 
 
@@ -315,14 +293,14 @@ def _change(layout: Layout, cell: Cell, rows: Sequence[Cell]) -> Cell:
 def _order(cell: Cell, fair: Sequence[Cell], others: int) -> tuple[str, bool]:
     """How a method stands to the others of its column that can be compared, in words, and whether enough of them all
     stand to it as printed; a tie on either side agrees with anything."""
-    known = [c for c in fair if c is not cell] if cell.values and not cell.why_not else []
+    known = [c for c in fair if c is not cell]
     count = f"{len(known)} of {others} others"
     if any((cell.ours.mean - c.ours.mean) * (cell.reported.value - c.reported.value) < 0 for c in known):
         return f"another order than printed among {count}", False
     return f"order as printed among {count}", len(known) >= FEWEST and 2 * len(known) >= others
 
 
-def _graded(layout: Layout, cell: Cell, order: tuple[str, bool] | None) -> tuple[str, str]:
+def _graded(layout: Layout, cell: Cell, rows: Sequence[Cell]) -> tuple[str, str]:
     """Grade and reason of a cell."""
     if layout.kind == "reference":
         return "", ""
@@ -330,6 +308,8 @@ def _graded(layout: Layout, cell: Cell, order: tuple[str, bool] | None) -> tuple
         return NOT_RUN, ""
     if cell.why_not:
         return NOT_COMPARABLE, cell.why_not
+    order = _order(cell, [c for c in rows if c.values and not c.why_not], len(rows) - 1) \
+        if layout.kind == "scores" and len(rows) > 1 else None
     return grade(cell.ours, cell.reported.value, digits=cell.reported.digits, order=order,
                  counted=layout.kind == "counts")
 
@@ -347,13 +327,3 @@ def grade(ours: Summary, printed: float, *, digits: int, order: tuple[str, bool]
         return STATISTICAL, ""
     text, as_printed = order or ("", False)
     return DIRECTIONAL if as_printed else NOT_REPRODUCED, text
-
-
-def reasons(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[Reported]]]:
-    """(grade, why, cells) of the cells that have a grade for a reason, in order of grades."""
-    for name in (DIRECTIONAL, NOT_COMPARABLE, NOT_REPRODUCED):
-        found: dict[str, list[Reported]] = {}
-        for c in cells:
-            if c.grade == name and c.why:
-                found.setdefault(c.why, []).append(c.reported)
-        yield from ((name, why, some) for why, some in found.items())

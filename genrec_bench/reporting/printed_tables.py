@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from genrec_bench.core.lists import grouped
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.papers import IMPROVEMENT, Layout, Paper, Reported
-from genrec_bench.reporting.printed import (
-    ENOUGH,
-    FEWEST,
-    GRADES,
-    NOT_COMPARABLE,
-    NOT_RUN,
-    Better,
-    Cell,
-    joined,
-    reasons,
-)
+from genrec_bench.reporting.printed import NOT_COMPARABLE, NOT_RUN, REASONED, Better, Cell, joined
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.tables import DASH, csv_text, pipe, title_of
 
 WIDE = 4  # columns of a Markdown or LaTeX table; of a wider one each dataset is a table of its own
@@ -32,20 +24,6 @@ NAMES = {"n_users": "Users", "n_items": "Items", "n_interactions": "Interactions
          "sparsity": "Sparsity", "time_per_epoch": "Seconds per epoch", "epochs_to_convergence": "Epochs",
          "hr_click": "Click HR", "hr_pv": "PV HR", "pvr": "Share of page views", "ipv_lift": "Page views, change",
          "transactioncount_lift": "Transactions, change", "dataset": "Data", IMPROVEMENT: "Improvement"}
-READING = {
-    "scores": "Ours ± SD over seeds (printed, difference, grade), a dash where nothing was run. Bold and underlined: "
-              "best and second of the printed column, and of ours where all its rows are there. Improvements: ours "
-              "(printed, and what the printed cells give where that differs).",
-    "counts": "Ours (printed, grade).",
-    "costs": "Ours ± SD over seeds, as a multiple of the first row (printed, as a multiple, grade). Of the last stage; "
-             "our epochs are those up to the one that is kept. Multiples depend on the machine less than seconds do.",
-    "reference": "Printed numbers for reference: nothing of ours stands beside them.",
-}
-GRADING = ("Grades: exact, the printed number is within one standard error of our seeds (at least two) and half a unit "
-           f"of its last digit; statistical, within mean ± 2 SD of at least {ENOUGH} seeds; directional, the method "
-           "stands as printed to all others of its column that were run, at least half of those printed and "
-           f"{FEWEST}; else not reproduced. Not comparable: data or settings are not the paper's, or seeds are "
-           "missing. No grade is a test.")
 
 
 @dataclass(frozen=True)
@@ -62,22 +40,10 @@ class PrintedTable:
     notes: tuple[str, ...]
     cells: tuple[Cell, ...]
 
-
-@dataclass(frozen=True)
-class Style:
-    """How a text is made bold, underlined and safe."""
-
-    bold: Callable[[str], str]
-    underline: Callable[[str], str]
-    escape: Callable[[str], str]
-
-    def marked(self, text: str, place: int) -> str:
-        """The best of a column in bold, the second underlined."""
-        return self.bold(text) if place == 1 else self.underline(text) if place == 2 else text
-
-
-MARKDOWN = Style(lambda t: f"**{t}**", lambda t: f"<u>{t}</u>", lambda t: re.sub(r"([\\*<>`])", r"\\\1", t))
-LATEX = Style(lambda t: rf"\textbf{{{t}}}", lambda t: rf"\underline{{{t}}}", latex.escape)
+    @property
+    def grades(self) -> Counter[str]:
+        """How many of its cells have each grade; improvements and references have none."""
+        return Counter(cell.grade for cell in self.cells if cell.grade)
 
 
 def paper_tables(paper: Paper, blocks: Sequence[Block], *,
@@ -90,60 +56,56 @@ def paper_tables(paper: Paper, blocks: Sequence[Block], *,
     return [_table(paper, number, joined(paper, number, blocks, better)) for number in paper.layouts]
 
 
-def grade_counts(tables: Iterable[PrintedTable]) -> dict[str, dict[str, int]]:
-    """Table -> grade -> how many of its cells have it; improvements and references have none."""
-    counts = {table.number: Counter(cell.grade for cell in table.cells) for table in tables}
-    return {key: {name: found[name] for name in GRADES if found[name]} for key, found in counts.items()}
-
-
 def _table(paper: Paper, number: str, cells: list[Cell]) -> PrintedTable:
     layout = paper.layouts[number]
-    flags = list(dict.fromkeys(c.reported.note for c in cells if c.reported.note))
+    flags = dict.fromkeys(c.reported.note for c in cells if c.reported.note)
     letters = {flag: chr(ord("a") + i) for i, flag in enumerate(flags)}
-    notes = (READING[layout.kind], *(f"[{letter}] {flag}." for flag, letter in letters.items()),
-             *_notes(paper, number, cells))
-    panels, markdown, floats = _panels(layout, cells), [], {}
-    for block, part, some in panels:
-        heading = ", ".join((*block, *part))
-        grid = pipe(*_grid(layout, some, MARKDOWN, letters), numeric_from=len(layout.rows))
-        markdown += [f"**{heading}**"] * bool(heading) + [grid]
-        tabular = latex.tabular(*_grid(layout, some, LATEX, letters), labels=len(layout.rows))
-        floats.setdefault(block, []).append((", ".join(part), tabular))
-    last, name = next(reversed(floats)), f"tab:{paper.key}-{number}"
+    notes = render("printed_notes", **_notes(paper, number, cells), kind=layout.kind, letters=letters).splitlines()
+    markdown, floats = [], {}
+    for (block, part), some in _panels(layout, cells).items():
+        heading, (header, rows) = ", ".join((*block, *part)), _grid(layout, some, letters)
+        markdown += [f"**{heading}**"] * bool(heading) + [pipe(header, rows, numeric_from=len(layout.rows))]
+        floats.setdefault(block, []).append((", ".join(part), latex.tabular(header, rows, labels=len(layout.rows))))
     made = [latex.table(f"{' on '.join((layout.title, *block))}: Table {number} of {paper.title}.",
-                        name + f"-{n}" * (len(floats) > 1), parts, notes if block == last else ())
-            for n, (block, parts) in enumerate(floats.items(), 1)]
+                        f"tab:{paper.key}-{number}" + f"-{n}" * (len(floats) > 1), parts,
+                        notes if n == len(floats) else ()) for n, (block, parts) in enumerate(floats.items(), 1)]
     return PrintedTable(number, layout.title, "\n\n".join(markdown),
                         csv_text(HEADER, [_csv_row(paper, c) for c in cells]),
-                        "\n\n".join([latex.NEEDS, *made]) + "\n", notes, tuple(cells))
+                        "\n\n".join([latex.NEEDS, *made]) + "\n", tuple(notes), tuple(cells))
 
 
 def _key(parts: Sequence[str], cell: Cell) -> tuple[str, ...]:
     return tuple(getattr(cell.reported, part) for part in parts)
 
 
-def _panels(layout: Layout, cells: Sequence[Cell]) -> list[tuple[tuple[str, ...], tuple[str, ...], list[Cell]]]:
-    """(sub-table of the paper, dataset of a wide one, cells) in printed order."""
+def _panels(layout: Layout, cells: Sequence[Cell]) -> dict[tuple[tuple[str, ...], tuple[str, ...]], list[Cell]]:
+    """(sub-table of the paper, dataset of a wide one) -> cells, in printed order."""
     columns = {_key(layout.columns, c) for c in cells}
     cut = layout.columns[:1] if len(layout.columns) > 1 and len(columns) > WIDE else ()
     blocks = list(dict.fromkeys(_key(layout.blocks, c) for c in cells))
-    panels: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Cell]] = {}
-    for c in sorted(cells, key=lambda c: blocks.index(_key(layout.blocks, c))):
-        panels.setdefault((_key(layout.blocks, c), _key(cut, c)), []).append(c)
-    return [(*key, panel) for key, panel in panels.items()]
+    return grouped((c for block in blocks for c in cells if _key(layout.blocks, c) == block),
+                   lambda c: (_key(layout.blocks, c), _key(cut, c)))
 
 
-def _grid(layout: Layout, panel: Sequence[Cell], style: Style,
-          letters: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+def _grid(layout: Layout, panel: Sequence[Cell], letters: dict[str, str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one panel; parts that are the same in all columns are left out of the header."""
-    found = {(_key(layout.rows, c), _key(layout.columns, c)): _text(c, style, letters) for c in panel}
+    found = {(_key(layout.rows, c), _key(layout.columns, c)): _text(c, letters) for c in panel}
     rows, columns = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
     told = [i for i in range(len(layout.columns)) if len({c[i] for c in columns}) > 1] or [len(layout.columns) - 1]
-    header = [NAMES.get(part, part.capitalize()) for part in layout.rows]
-    header += [", ".join(_name(c[i]) for i in told) for c in columns]
-    lines = [[*(style.escape(_name(part) or DASH) for part in row),
-              *(found.get((row, column), style.escape(DASH)) for column in columns)] for row in rows]
-    return [style.escape(h) for h in header], lines
+    header = [*(NAMES.get(part, part.capitalize()) for part in layout.rows),
+              *(", ".join(_name(c[i]) for i in told) for c in columns)]
+    lines = [[*(_escape(_name(part) or DASH) for part in row), *(found.get((row, column), DASH) for column in columns)]
+             for row in rows]
+    return [_escape(h) for h in header], lines
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\*<>`])", r"\\\1", text)
+
+
+def _marked(text: str, place: int) -> str:
+    """The best of a column in bold, the second underlined."""
+    return f"**{text}**" if place == 1 else f"<u>{text}</u>" if place == 2 else text
 
 
 def _name(part: str) -> str:
@@ -152,28 +114,27 @@ def _name(part: str) -> str:
     return f"{NAMES[name]}@{k}" if at and name in NAMES else NAMES.get(part, title_of(part))
 
 
-def _text(cell: Cell, style: Style, letters: dict[str, str]) -> str:
+def _text(cell: Cell, letters: dict[str, str]) -> str:
     """One cell: ours and in brackets what is printed; of a reference what is printed."""
     reported = cell.reported
-    printed = style.marked(style.escape(_number(reported, reported.value)), cell.printed_place)
-    printed += style.escape(f" [{letters[reported.note]}]") if reported.note else ""
+    printed = _marked(_number(reported, reported.value), cell.printed_place)
+    printed += f" [{letters[reported.note]}]" if reported.note else ""
     if not cell.grade and not cell.values and cell.recomputed is None:
         return printed
-    return f"{_ours(cell, style)} ({', '.join([printed, *map(style.escape, _beside(cell))])})"
+    return f"{_ours(cell)} ({', '.join([printed, *_beside(cell)])})"
 
 
-def _ours(cell: Cell, style: Style) -> str:
+def _ours(cell: Cell) -> str:
     """Ours with its spread, unaveraged where seeds are missing."""
     reported, ours = cell.reported, cell.ours
-    if not cell.whole:
+    if not cell.whole and cell.values:
         texts = ", ".join(_number(reported, value, ours=True) for value in cell.values.values())
-        seeds = ", ".join(map(str, cell.values))
-        return style.escape(f"{texts} [seed{'s' * (len(cell.values) > 1)} {seeds}]" if texts else DASH)
+        return f"{texts} [seed{'s' * (len(cell.values) > 1)} {', '.join(map(str, cell.values))}]"
     if ours.mean is None:
-        return style.escape(DASH)
+        return DASH
     spread = "" if ours.sd is None else f" ± {_number(reported, ours.sd, ours=True)}"
-    text = style.escape(_number(reported, ours.mean, ours=True) + spread + "*" * bool(cell.better_than))
-    return style.marked(text, cell.place) + ("" if cell.multiple is None else f", {cell.multiple:.2f}x")
+    text = _number(reported, ours.mean, ours=True) + spread + r"\*" * bool(cell.better_than)
+    return _marked(text, cell.place) + ("" if cell.multiple is None else f", {cell.multiple:.2f}x")
 
 
 def _beside(cell: Cell) -> Iterator[str]:
@@ -220,38 +181,24 @@ def _level(cell: Cell) -> str:
     return "ID-level" if f"id_{cell.reported.metric}" in cell.standing.group.records[0].metrics else "item-level"
 
 
-def _notes(paper: Paper, number: str, cells: Sequence[Cell]) -> Iterator[str]:
-    """What stands below a table: stars, our rows, why they may not be compared, and the paper's inconsistencies."""
-    starred: dict[tuple[str, ...], list[str]] = {}
-    for cell in (c for c in cells if c.better_than):
-        starred.setdefault(cell.better_than, []).append(_place(cell.reported))
-    for others, places in starred.items():
-        where = f" ({'; '.join(places)})" if len(starred) > 1 else ""
-        yield (f"Star{where}: better than {' and '.join(others)} in a declared comparison of ours (Holm), not the "
-               "paper's test.")
-    yield from _our_rows(cells)
-    for grade, why, some in reasons(cells):
-        yield f"{grade.capitalize()}, {'; '.join(dict.fromkeys(map(_place, some)))}: {why}."
-    yield from (f"{name}: {text}" for name, text, tables in paper.findings if f"Table {number}" in tables.split("; "))
+def _notes(paper: Paper, number: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """What is said below a table: stars, our rows, why they may not be compared, and the paper's inconsistencies."""
+    ours: dict[str, dict[str, tuple[str, list[str]]]] = {}
+    for c in (c for c in cells if c.standing and c.reported.method):
+        group = c.standing.group
+        told = [_level(c), *(f'not "{name}"' for name in c.standing.others),
+                "decoded by the softmax over valid tokens"
+                * ((group.config.get("decoding") or {}).get("normaliser") == "trie")]
+        name = f"{c.reported.backbone} {c.reported.method}".strip()
+        ours.setdefault(c.standing.block.name, {})[name] = group.label, list(filter(None, told))
+    why = grouped((c for c in cells if c.why and c.grade in REASONED), lambda c: (c.grade, c.why), _place)
+    return {"ours": ours, "starred": grouped((c for c in cells if c.better_than), lambda c: c.better_than, _place),
+            "counted": dict.fromkeys(c.standing.block.name for c in cells if c.standing and not c.reported.method),
+            "reasons": {key: dict.fromkeys(why[key]) for key in sorted(why, key=lambda k: REASONED.index(k[0]))},
+            "findings": [(name, text) for name, text, tables in paper.findings
+                         if f"Table {number}" in tables.split("; ")]}
 
 
-def _our_rows(cells: Sequence[Cell]) -> Iterator[str]:
-    """Which of our rows stand in the printed ones, a line a block; how they count and search."""
-    found: dict[str, dict[str, str]] = {}
-    for cell in (c for c in cells if c.standing and c.reported.method):
-        group, more = cell.standing.group, [f'not "{name}"' for name in cell.standing.others]
-        if (group.config.get("decoding") or {}).get("normaliser") == "trie":
-            more.append("decoded by the softmax over valid tokens")
-        more = [text for text in (_level(cell), *more) if text]
-        text = f'"{group.label}"' + (f" ({', '.join(more)})" if more else "")
-        name = f"{cell.reported.backbone} {cell.reported.method}".strip()
-        found.setdefault(cell.standing.block.name, {})[name] = text
-    for block, rows in found.items():
-        yield f"Our rows, from {block}: {'; '.join(f'{name} is {text}' for name, text in rows.items())}."
-    data = dict.fromkeys(c.standing.block.name for c in cells if c.standing and not c.reported.method)
-    if data:
-        yield f"Our counts are from {', '.join(data)}."
-
-
-def _place(cell: Reported) -> str:
-    return f"{cell.backbone} {cell.method} on {cell.dataset}".strip() if cell.method else cell.dataset
+def _place(cell: Cell) -> str:
+    of = cell.reported
+    return f"{of.backbone} {of.method} on {of.dataset}".strip() if of.method else of.dataset

@@ -13,7 +13,7 @@ from genrec_bench.analysis.pruning import Estimate, GainSplit
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Row, Suite, objective_of
-from genrec_bench.reporting.tables import DASH, MARK, by_family, number, pipe
+from genrec_bench.reporting.tables import DASH, MARK, by_family, listed, number
 from genrec_bench.results.diagnoses import Diagnosis
 
 BEAM = 20
@@ -22,6 +22,7 @@ GAIN = ("ndcg", 10)
 CAUSES = (10, (5, 10))  # the beam, and the K, of the table of causes
 OWN, OTHER = "own", "other"  # names of the normaliser that a run decodes with and of the one it does not
 CHOICES = ("metric", "k", "beam", "reading", "vocabulary")
+Cell = Callable[["Diagnosed"], str]
 CSV_HEADER = ("block", "method", "quantity", "normaliser", *CHOICES, "part", "value", "low", "high", "n", "seeds")
 
 
@@ -160,9 +161,9 @@ def rate(found: Searched | None, group: Group) -> str:
     return percent(row.estimate(pruning.pruning_rate, k=BEAM, beam=BEAM)) if row else ""
 
 
-def gain(found: Searched, family: str, row: Diagnosed, normaliser: str = OWN) -> GainSplit | None:
+def gain(found: Searched, row: Diagnosed, normaliser: str = OWN) -> GainSplit | None:
     """A row's gain over its backbone's cross-entropy and its two parts, over the seeds that both have, or None."""
-    reference = found.reference(family)
+    reference = next(found.reference(family) for family, rows in found.families().items() if row in rows)
     seeds = [s for s in row.seeds if reference and s in reference.seeds]
     if reference is None or row is reference or not seeds or BEAM not in found.beams:
         return None
@@ -205,104 +206,66 @@ def plain(e: Estimate, digits: int = 4) -> str:
 def facts(found: Searched) -> dict[str, Any]:
     """What the template shows of a block: who was looked at, and its tables; those that need a beam of 20 or 10 are ""
     without it."""
-    levels = range(1, found.about["levels"] + 1)
+    levels, beams, top = range(1, found.about["levels"] + 1), found.beams, found.about["top"]
+    (cause, tops), (metric, k) = CAUSES, GAIN
 
-    def table(cells: Cells, beam: int = 0) -> str:
-        return _table(found, *cells) if not beam or beam in found.beams else ""
+    def by_level(name: str, quantity: Callable[..., Any], **choice: Any) -> str:
+        return _table(found, {f"{name} {m}": lambda row, m=m: plain(row.estimate(quantity, **choice)[m - 1], 3)
+                              for m in levels}, BEAM)
+
+    def lost(k: int, beam: int, normaliser: str = OWN) -> Cell:
+        return lambda row: percent(row.estimate(pruning.pruning_rate, normaliser, k=k, beam=beam))
+
+    def gains(normaliser: str) -> dict[str, Cell]:
+        return {title: lambda row, part=part: signed(getattr(split, part)) if (
+            split := gain(found, row, normaliser)) else DASH
+            for title, part in (("Gain", "total"), ("Scoring", "scoring"), ("Pruning", "pruning"))}
 
     return {
         "name": found.block.name, "about": found.about, "others": found.others, "beam": BEAM, "mark": MARK,
-        "cause_beam": CAUSES[0],
+        "cause_beam": cause,
         "missing": [g.label for g in found.block.groups if g.row.backbone and g.label not in found.others
                     and not any(g is r.group for r in found.rows)],
         "fewer": [r.group.label for r in found.rows if len(r.seeds) < r.most],
-        "lost": [(k, table(_lost(k, beams))) for k in TOPS if (beams := [b for b in found.beams if b >= k])],
-        "gain": table(_gain_table(found), BEAM),
-        "survival": table(_by_level("level", levels, pruning.prefix_recall, reading="survival", beam=BEAM), BEAM),
-        "ranked": table(_by_level("level", levels, pruning.prefix_recall, reading="rank", k=BEAM), BEAM),
-        "retained": table(_by_level("step", levels, pruning.retention, beam=BEAM), BEAM),
-        "causes": table(_causes(), CAUSES[0]), "cost": table(_cost(found)),
-        "otherwise": table(_otherwise(found), BEAM)}
+        "lost": [(k, _table(found, {
+            "Targets": lambda row, k=k, wide=wide: number(row.estimate(pruning.pruning_rate, k=k, beam=wide[0]).n),
+            **{f"Beam {b}": lost(k, b) for b in wide}})) for k in TOPS if (wide := [b for b in beams if b >= k])],
+        "gain": _table(found, {
+            "Full sorting": lambda row: plain(row.estimate(pruning.full_metric, metric=metric, k=k)),
+            f"Beam {BEAM}": lambda row: plain(row.estimate(pruning.beam_metric, metric=metric, k=k, beam=BEAM)),
+            **gains(OWN)}, BEAM),
+        "survival": by_level("Level", pruning.prefix_recall, reading="survival", beam=BEAM),
+        "ranked": by_level("Level", pruning.prefix_recall, reading="rank", k=BEAM),
+        "retained": by_level("Step", pruning.retention, beam=BEAM),
+        "causes": _table(found, {title: cell for k in tops for title, cell in {
+            f"Lost of top {k}": lambda row, k=k: number(_share(row, k, "flat").n),
+            f"K = {k}, whole": lambda row, k=k: percent(_share(row, k, "flat")),
+            f"K = {k}, valid": lambda row, k=k: percent(_share(row, k, "trie"))}.items()}, cause),
+        "cost": _table(found, {
+            **{f"Beam {b}": lambda row, b=b: number(row.beam_positions(b)) for b in beams},
+            f"Exact top {top}": lambda row: plain(row.estimate(pruning.needed), 0),
+            "All prefixes": lambda row: number(row.catalogue("nodes")),
+            "Item by item": lambda row: number(row.catalogue("ids") * found.about["levels"])}),
+        "otherwise": _table(found, {
+            "Run with": lambda row: row.normaliser, f"PR@{BEAM}, beam {BEAM}": lost(BEAM, BEAM, OTHER),
+            **({f"PR@{k}, beam {cause}": lost(k, cause, OTHER)} if cause in beams else {}), **gains(OTHER)}, BEAM)}
 
 
-Cells = tuple[list[str], Callable[[str, Diagnosed], list[str]]]
+def _share(row: Diagnosed, k: int, vocabulary: str) -> Estimate:
+    return row.estimate(pruning.violation_share, k=k, beam=CAUSES[0], vocabulary=vocabulary)
 
 
-def _table(found: Searched, header: Sequence[str], cells: Callable[[str, Diagnosed], list[str]]) -> str:
-    """A pipe table of all rows, or one for each backbone; `cells` gives a row's own columns."""
-    rows = {id(row.group): (family, row) for family, rows in found.families().items() for row in rows}
+def _table(found: Searched, columns: Mapping[str, Cell], beam: int | None = None) -> str:
+    """A pipe table of all rows, or one for each backbone; "" where the beam that it needs was not searched."""
+    if beam is not None and beam not in found.beams:
+        return ""
+    rows = {id(row.group): row for row in found.rows}
 
-    def table(groups: Sequence[Group]) -> str:
-        shown = [rows[id(g)] for g in groups]
-        return pipe(["Method", "n", *header], [[row.group.label, _seeds(row), *cells(family, row)]
-                                               for family, row in shown])
-
-    return by_family(found.block, [row.group for row in found.rows], table)
+    cells = {"Method": lambda row: row.group.label, "n": _seeds, **columns}
+    return by_family(found.block, [row.group for row in found.rows], lambda groups: listed(
+        (rows[id(g)] for g in groups), cells))
 
 
 def _seeds(row: Diagnosed) -> str:
     n = len(row.seeds)
     return str(n) if n == row.most else f"{n} of {row.most} {MARK}"
-
-
-def _lost(k: int, beams: Sequence[int]) -> Cells:
-    def cells(family: str, row: Diagnosed) -> list[str]:
-        rates = [row.estimate(pruning.pruning_rate, k=k, beam=b) for b in beams]
-        return [number(rates[0].n), *(percent(r) for r in rates)]
-
-    return ["Targets", *(f"Beam {b}" for b in beams)], cells
-
-
-def _gain_table(found: Searched) -> Cells:
-    def cells(family: str, row: Diagnosed) -> list[str]:
-        split = gain(found, family, row)
-        level = [plain(row.estimate(pruning.full_metric, metric=GAIN[0], k=GAIN[1])),
-                 plain(row.estimate(pruning.beam_metric, metric=GAIN[0], k=GAIN[1], beam=BEAM))]
-        return [*level, *([signed(e) for e in (split.total, split.scoring, split.pruning)] if split else [DASH] * 3)]
-
-    return ["Full sorting", f"Beam {BEAM}", "Gain", "Scoring", "Pruning"], cells
-
-
-def _by_level(name: str, levels: Iterable[int], quantity: Callable[..., Any], **choice: Any) -> Cells:
-    def cells(family: str, row: Diagnosed) -> list[str]:
-        return [plain(e, 3) for e in row.estimate(quantity, **choice)]
-
-    return [f"{name.capitalize()} {m}" for m in levels], cells
-
-
-def _causes() -> Cells:
-    beam, tops = CAUSES
-
-    def cells(family: str, row: Diagnosed) -> list[str]:
-        result = []
-        for k in tops:
-            shares = [row.estimate(pruning.violation_share, k=k, beam=beam, vocabulary=v) for v in ("flat", "trie")]
-            result += [number(shares[0].n), *(percent(s) for s in shares)]
-        return result
-
-    return [c for k in tops for c in (f"Lost of top {k}", f"K = {k}, whole", f"K = {k}, valid")], cells
-
-
-def _cost(found: Searched) -> Cells:
-    top = found.about["top"]
-
-    def cells(family: str, row: Diagnosed) -> list[str]:
-        return [*(number(row.beam_positions(b)) for b in found.beams), plain(row.estimate(pruning.needed), 0),
-                number(row.catalogue("nodes")), number(row.catalogue("ids") * found.about["levels"])]
-
-    return [*(f"Beam {b}" for b in found.beams), f"Exact top {top}", "All prefixes", "Item by item"], cells
-
-
-def _otherwise(found: Searched) -> Cells:
-    k, beam = 10, CAUSES[0]
-
-    def cells(family: str, row: Diagnosed) -> list[str]:
-        lost = [row.estimate(pruning.pruning_rate, normaliser=OTHER, k=BEAM, beam=BEAM)]
-        if beam in found.beams:
-            lost.append(row.estimate(pruning.pruning_rate, normaliser=OTHER, k=k, beam=beam))
-        split = gain(found, family, row, OTHER)
-        return [row.normaliser, *(percent(e) for e in lost),
-                *([signed(e) for e in (split.total, split.scoring, split.pruning)] if split else [DASH] * 3)]
-
-    return ["Run with", f"PR@{BEAM}, beam {BEAM}", *([f"PR@{k}, beam {beam}"] if beam in found.beams else []),
-            "Gain", "Scoring", "Pruning"], cells

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from genrec_bench.analysis.ranking import against
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names
-from genrec_bench.reporting import about, claims, cost, groups, power, pruning, tables, verdicts
+from genrec_bench.reporting import about, claims, cost, groups, latex, power, pruning, tables, verdicts
 from genrec_bench.reporting.groups import reference
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Drawn, Pages, place
@@ -15,7 +16,7 @@ from genrec_bench.reporting.papers import load_paper, paper_names
 from genrec_bench.reporting.printed import coverage, tables_of, why_not
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import BESIDE, DASH, METRIC, UNSEEN, number, pipe, title_of
+from genrec_bench.reporting.tables import BESIDE, DASH, METRIC, UNSEEN, pipe, title_of
 
 MOST_WORDS = 2500  # of the main page, as `wc -w` counts; result tables beyond go to the appendix
 SHOWN = ("recall@10", METRIC, f"{UNSEEN}recall@10", BESIDE)
@@ -43,6 +44,8 @@ def write(material: ReportData, pages: Pages, draw: Callable[[], Drawn], extra: 
         if len(page.split()) <= MOST_WORDS:
             break
     pages.text(f"{folder}/report.md", page + "\n")
+    for name, tables_there in latex.of_page(page, material.suite.title, folder).items():
+        pages.text(f"{folder}/tables/{name}.tex", tables_there)
     text = render("appendix", **own, **more, **extra, shown=shown, pictures=pictures,
                   undrawn=[text for text in figures if not text.startswith("!")])
     pages.text(f"{folder}/appendix.md", text + "\n")
@@ -85,15 +88,14 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
     lacking = [r for r in material.suite.rows if r.grid == "core" and (r.baseline or r.backbone in backbones)
                and not any(g.row is r and not block.missing(g) for g in core)]
     differences = _differences(material, block, core)
-    units = cost.of_cross_entropy(block, cost.POSITIONS)
     found = material.searched[block.name]
     columns: dict[str, list[str]] = {
         "Method": [g.label for g in core], "n": [tables.seeds_cell(block, g) for g in core],
-        **{_short(m): _means(block, core, m, not lacking) for m in SHOWN if any(g.values(m) for g in core)},
+        **{_short(m): tables.means(block, core, m, spread=False, best=not lacking) for m in SHOWN
+           if any(g.values(m) for g in core)},
         "Difference, %": [differences.get(g.label, DASH) for g in core],
         "PR@20, %": [pruning.rate(found, g).replace(" %", "") for g in core],
-        "Cost": [number(None if not units[g] or (w := g.mean(cost.POSITIONS)) is None else w / units[g], 2)
-                 for g in core],
+        "Cost": list(map(cost.multiples(block, cost.POSITIONS), core)),
         "Epochs (best)": [f"{run} ({kept})" if run else DASH for run, kept in map(cost.epochs, core)],
         "Prefix weights": [_weights(g) for g in core]}
     shown = {name: [cell or DASH for cell in cells] for name, cells in columns.items()
@@ -104,17 +106,6 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
 
 def _short(metric: str) -> str:
     return title_of(metric).replace("Recall", "R").replace("NDCG", "N")
-
-
-def _means(block: Block, core: Sequence[Group], metric: str, best: bool) -> list[str]:
-    """A column of means, the highest in bold where all rows are there; of an incomplete row each seed by itself."""
-    means = {g: round(mean, 4) for g in core if not block.missing(g) and (mean := g.mean(metric)) is not None}
-    cells = []
-    for group in core:
-        text = f"{means[group]:.4f}" if group in means else " / ".join(f"{v:.4f}" for v in group.values(metric))
-        highest = best and len(means) > 1 and means.get(group) == max(means.values())
-        cells.append(f"**{text}**" if highest else text)
-    return cells
 
 
 def _differences(material: ReportData, block: Block, core: Sequence[Group]) -> dict[str, str]:
@@ -178,11 +169,8 @@ def _appendix_facts(material: ReportData, pages: Pages, folder: str) -> dict[str
         facts["coverage"] = {"done": done, "total": total, "tables": tables_of(material.suite.rows),
                              "table": pipe(header, [row for row in rows if _is_run(row)], numeric_from=len(header)),
                              "absent": sum(not _is_run(row) for row in rows), "any": any(map(_is_run, rows))}
-        by_reason: dict[str, list[str]] = {}
-        for block in blocks:
-            if reason := why_not(block, paper):
-                by_reason.setdefault(reason.replace(block.dataset, "it"), []).append(block.name)
-        facts["beside"] = list(by_reason.items())
+        facts["beside"] = list(grouped(((why_not(b, paper).replace(b.dataset, "it"), b.name) for b in blocks
+                                        if why_not(b, paper)), lambda of: of[0], lambda of: of[1]).items())
     return facts
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
+from typing import TypeVar
 
 from tabulate import tabulate
 
 from genrec_bench.core.files import csv_text
 from genrec_bench.core.lazy import pandas
 from genrec_bench.reporting.load import OTHER_COLUMNS, Block, Group, Summary, summarise
+from genrec_bench.reporting.rendering import said
 
+T = TypeVar("T")
 METRIC = "ndcg@10"  # that methods are compared by
 DASH = "–"
 MARK = "†"
@@ -37,13 +40,16 @@ def pipe(header: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int
     return tabulate(body, headers=list(header), tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
-def mean_sd(summary: Summary, expected: int | None = None, digits: int = 4) -> str:
+def listed(rows: Iterable[T], columns: Mapping[str, Callable[[T], str]], numeric_from: int = 1) -> str:
+    """A pipe table of a line a row; columns: title -> what stands there of a row."""
+    return pipe(list(columns), [[cell(row) for cell in columns.values()] for row in rows], numeric_from)
+
+
+def mean_sd(summary: Summary, expected: int | None = None) -> str:
     """`mean ± SD`; without SD for one seed, with its n where that is not `expected`, a dash for none."""
     if summary.mean is None:
         return DASH
-    text = f"{summary.mean:.{digits}f}"
-    if summary.sd is not None:
-        text += f" ± {summary.sd:.{digits}f}"
+    text = f"{summary.mean:.4f}" + ("" if summary.sd is None else f" ± {summary.sd:.4f}")
     return text if expected is None or summary.n == expected else f"{text} (n={summary.n})"
 
 
@@ -63,13 +69,8 @@ def seeds_cell(block: Block, group: Group) -> str:
 
 def missing_note(block: Block) -> str:
     """The footnote of marked rows and of runs that are left out, or ""."""
-    parts = [f"{g.label} lacks seed{'s' if len(block.missing(g)) > 1 else ''} "
-             f"{', '.join(str(s) for s in block.missing(g))}" for g in block.groups if block.missing(g)]
-    notes = [f"{MARK} Incomplete: {'; '.join(parts)}. The row shows the seeds that there are, each by itself: a mean "
-             "over some of the seeds is not comparable with one over all."] if parts else []
-    if block.left_out:
-        notes.append(f"Left out, as most rows have no such seed: {'; '.join(block.left_out)}.")
-    return " ".join(notes)
+    return said("incomplete", "note", MARK, block, [(g.label, block.missing(g)) for g in block.groups
+                                                   if block.missing(g)])
 
 
 def results(block: Block, *, prefix: str = "") -> str:
@@ -80,7 +81,7 @@ def results(block: Block, *, prefix: str = "") -> str:
     names = {m: prefix + m for m in COLUMNS} | {BESIDE: f"{UNSEEN}{prefix}{BESIDE.removeprefix(UNSEEN)}"}
 
     def table(groups: Sequence[Group]) -> str:
-        columns = {title_of(m): _column(block, groups, name) for m, name in names.items()
+        columns = {title_of(m): means(block, groups, name) for m, name in names.items()
                    if m != BESIDE or any(g.values(name) for g in groups)}
         rows = zip((g.label for g in groups), (seeds_cell(block, g) for g in groups), *columns.values(), strict=True)
         return pipe(["Method", "n", *columns], rows)
@@ -88,17 +89,16 @@ def results(block: Block, *, prefix: str = "") -> str:
     return by_family(block, differing_by_id(block) if prefix else block.groups, table)
 
 
-def _column(block: Block, groups: Sequence[Group], metric: str) -> list[str]:
-    """A metric of some rows: mean ± SD, the highest in bold; of a row with missing seeds each value by itself."""
-    means = {g: round(mean, 4) for g in groups if not block.missing(g) and (mean := g.mean(metric)) is not None}
+def means(block: Block, groups: Sequence[Group], metric: str, *, spread: bool = True, best: bool = True) -> list[str]:
+    """A metric of some rows: mean ± SD or mean, the highest in bold; of an incomplete row each seed by itself."""
+    whole = {g: round(mean, 4) for g in groups if not block.missing(g) and (mean := g.mean(metric)) is not None}
     cells = []
     for group in groups:
-        if block.missing(group):
-            cells.append(" / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH)
-            continue
-        text = mean_sd(group.summary(metric), len(group.seeds))
-        best = group in means and means[group] == max(means.values()) and len(groups) > 1
-        cells.append(f"**{text}**" if best else text)
+        text = " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
+        if group in whole:
+            text = mean_sd(group.summary(metric), len(group.seeds)) if spread else f"{whole[group]:.4f}"
+        highest = best and len(groups) > 1 and group in whole and whole[group] == max(whole.values())
+        cells.append(f"**{text}**" if highest else text)
     return cells
 
 

@@ -9,17 +9,39 @@ from typing import Any
 from genrec_bench.analysis.claims import OPEN, answer
 from genrec_bench.analysis.classical import one_sample_t
 from genrec_bench.analysis.significance import ALPHA, LEVEL
+from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import Test, Tested
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import printed_gain
-from genrec_bench.reporting.tables import DASH, csv_text, pipe
+from genrec_bench.reporting.tables import DASH, csv_text, listed, pipe
 
 NOTHING = "no difference detected"
-CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", "metric", "seeds", "users", "mean",
-              "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z", "minimum_detectable",
-              "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high", "mcnemar_only_method",
-              "mcnemar_only_against", "mcnemar_p", "apao_one_sample_t", "apao_one_sample_p", "verdict")
+NUMBERS = ("metric", "seeds", "users", "mean", "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z",
+           "minimum_detectable", "detectable", "paired_t", "paired_t_p", "paired_t_low", "paired_t_high",
+           "mcnemar_only_method", "mcnemar_only_against", "mcnemar_p")
+VARIANCES = ("variance_users", "variance_noise", "variance_seeds")
+CSV_HEADER = ("family", "profile", "block", "backbone", "method", "against", *NUMBERS, "apao_one_sample_t",
+              "apao_one_sample_p", "verdict")
+
+
+def csv_line(header: Sequence[str], t: Test, **more: Any) -> list[Any]:
+    """A comparison unrounded, in the order of a header; without a verdict none of the tests, of one user no spread.
+
+    more: what else the header names, as `csv_line` does not know it.
+    """
+    c, told = t.comparison, t.declared
+    paired = (c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if told and c.paired_t else (None,) * 4
+    hits = zip(*((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)
+    found = (t.metric, " ".join(map(str, t.seeds)), c.n_users, c.mean_a, c.mean_b, c.difference, *c.interval,
+             *((c.p_value, t.p_holm) if told else (None, None)),
+             *((c.d_z, c.minimum_detectable) if c.n_users > 1 else (None, None)), t.detectable if told else None,
+             *paired, *(" ".join(map(repr, column)) if told else None for column in hits))
+    parts = (t.parts.users, t.parts.noise, t.parts.seeds) if t.parts else (None,) * 3
+    known = {**dict(zip(NUMBERS, found, strict=True)), **dict(zip(VARIANCES, parts, strict=True)),
+             "block": t.block and t.block.name, "method": t.group.label, "against": t.against.label,
+             "backbone": t.block and t.backbone, "verdict": t.verdict or NOTHING if told else None, **more}
+    return [known[name] for name in header]
 
 
 def p_text(p: float) -> str:
@@ -68,17 +90,19 @@ def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
 
 
 def _table(tests: Sequence[Test], paper: Paper | None) -> str:
-    header = ["Comparison", "Data, profile", "n", f"Difference, % [{LEVEL:.0%}]", "p (Holm)", "Verdict",
-              "Detectable, %", "Paper's gain, %", "Answer"]
-    rows = []
-    for t in tests:
-        c, gain = t.comparison, paper_gain(t, paper)
-        rows.append([f"{t.group.label} over {t.against.name}", f"{t.block.dataset}, {t.block.profile}",
-                     str(c.n_seeds), interval(c.difference, *c.interval, c.mean_b),
-                     p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
-                     said(t), percent(t.detectable, c.mean_b),
-                     percent(gain, 1.0, "+"), answer_of(t, gain) or DASH])
-    return pipe(header, rows, numeric_from=len(header))
+    return listed(tests, {
+        "Comparison": _name, "Data, profile": lambda t: f"{t.block.dataset}, {t.block.profile}",
+        "n": lambda t: str(t.comparison.n_seeds),
+        f"Difference, % [{LEVEL:.0%}]": lambda t: interval(t.comparison.difference, *t.comparison.interval,
+                                                           t.comparison.mean_b),
+        "p (Holm)": lambda t: p_text(t.p_holm).removeprefix("p ").removeprefix("= "), "Verdict": said,
+        "Detectable, %": lambda t: percent(t.detectable, t.comparison.mean_b),
+        "Paper's gain, %": lambda t: percent(paper_gain(t, paper), 1.0, "+"),
+        "Answer": lambda t: answer_of(t, paper_gain(t, paper)) or DASH}, 9)
+
+
+def _name(t: Test) -> str:
+    return f"{t.group.label} over {t.against.name}"
 
 
 def said(t: Test) -> str:
@@ -92,10 +116,7 @@ def _across(tests: Sequence[Test]) -> str:
 
     The interval takes the data sets as given and their errors as independent.
     """
-    same: dict[tuple[str, ...], list[Test]] = {}
-    for t in tests:
-        if t.comparison.mean_b:
-            same.setdefault((f"{t.group.label} over {t.against.name}", t.block.profile), []).append(t)
+    same = grouped((t for t in tests if t.comparison.mean_b), lambda t: (_name(t), t.block.profile))
     rows = []
     for (name, profile), some in same.items():
         if len(some) < 2:
@@ -118,12 +139,8 @@ def _unrun(one: Tested) -> bool:
 
 def _absent(one: Tested) -> list[tuple[str, str]]:
     """(places, what is lacking there); places that lack the same stand together."""
-    by_place: dict[str, list[str]] = {}
-    for where, what in one.absent:
-        by_place.setdefault(where, []).append(what)
-    by_what: dict[str, list[str]] = {}
-    for where, what in by_place.items():
-        by_what.setdefault("; ".join(what), []).append(where)
+    by_place = grouped(one.absent, lambda of: of[0], lambda of: of[1])
+    by_what = grouped(by_place, lambda place: "; ".join(by_place[place]))
     return [(", ".join(places), what) for what, places in by_what.items()]
 
 
@@ -135,15 +152,6 @@ def _theirs(t: Test) -> Any:
 
 def tests_csv(families: Sequence[Tested]) -> str:
     """Every test, unrounded."""
-    rows = []
-    for one in families:
-        for t in one.tests:
-            c, theirs = t.comparison, _theirs(t)
-            rows.append([one.family.name, one.profile, t.block.name, t.backbone, t.group.label, t.against.label,
-                         one.family.metric, " ".join(map(str, t.seeds)), c.n_users, c.mean_a, c.mean_b,
-                         c.difference, *c.interval, c.p_value, t.p_holm, c.d_z, c.minimum_detectable, t.detectable,
-                         *((c.paired_t.t, c.paired_t.p_value, *c.paired_t.interval) if c.paired_t else (None,) * 4),
-                         *(" ".join(map(repr, column)) for column in zip(
-                             *((m.only_a, m.only_b, m.p_value) for m in t.hits), strict=True)),
-                         *((theirs.t, theirs.p_value) if theirs else (None, None)), t.verdict or NOTHING])
-    return csv_text(CSV_HEADER, rows)
+    return csv_text(CSV_HEADER, [csv_line(
+        CSV_HEADER, t, family=one.family.name, profile=one.profile, apao_one_sample_t=theirs and theirs.t,
+        apao_one_sample_p=theirs and theirs.p_value) for one in families for t in one.tests for theirs in [_theirs(t)]])

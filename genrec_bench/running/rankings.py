@@ -18,7 +18,8 @@ from genrec_bench.core.files import canonical
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.evaluate import misses, rankings_from_pairs, score
 from genrec_bench.reporting.comparison import Rendered, render_comparison
-from genrec_bench.reporting.pairs import OUTSIDE, Method, beside, outside
+from genrec_bench.reporting.load import Group
+from genrec_bench.reporting.pairs import OUTSIDE, beside, outside
 from genrec_bench.results.records import RecordStores, RunRecord
 from genrec_bench.running.ranking_files import check_file, read_rankings
 
@@ -196,11 +197,12 @@ def _notes(files: Sequence[Scored], opponents: Opponents, split: Split) -> list[
     return notes
 
 
-def _left_out(left: Sequence[Method]) -> list[str]:
+def _left_out(left: Sequence[Group]) -> list[str]:
     """A note for each kind of stored runs that rank the same targets and are not compared."""
     kinds: dict[str, list[str]] = {}
     for method in left:
-        kinds.setdefault(f"{method.where}, profile {method.first.profile}", []).append(method.label)
+        where, profile = method.runs[["where", "profile"]].iloc[0]
+        kinds.setdefault(f"{where}, profile {profile}", []).append(method.label)
     return [f"Left out though their test targets are the same: {', '.join(labels)} ({kind}). The files are put beside "
             "the runs of one split and profile, those of most methods: a method that is stored with several would be "
             "tested several times." for kind, labels in sorted(kinds.items())]
