@@ -14,7 +14,7 @@ from genrec_bench.core.files import canonical, write_atomically
 from genrec_bench.reporting import tables
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.figures.charts import Axis, Chart, point
-from genrec_bench.reporting.figures.forest import LOOKS, OUTCOMES, ZERO
+from genrec_bench.reporting.figures.tested import LOOKS, OUTCOMES, ZERO
 from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.reporting.pairs import Blocks, Method, Pair, Ranks, compared, described, tested
 from genrec_bench.results.records import RunRecord

@@ -54,9 +54,14 @@ def styles() -> dict[str, Any]:
     return tomllib.loads(STYLES.read_text(encoding="utf-8"))
 
 
+def styles_of_others() -> dict[str, Look]:
+    """The styles of what is no method, such as verdicts, by name."""
+    return {name: _look(entry) for name, entry in styles()["other"].items()}
+
+
 def look(name: str) -> Look:
-    """The style of what is no method, such as a verdict."""
-    return _look(styles()["other"][name])
+    """One of them."""
+    return styles_of_others()[name]
 
 
 def looks(blocks: Sequence[Block]) -> dict[str, Look]:
