@@ -55,8 +55,8 @@ def test_every_figure_has_a_csv_with_the_drawn_numbers(material: ReportData) -> 
 
 
 def test_markers_are_where_the_numbers_are() -> None:
-    for dodge in (0.0, 0.1):
-        axes, = draw(small(dodge=dodge), style.TEXT).axes
+    for ticks in (None, {1.0: "a", 2.0: "b"}):
+        axes, = draw(small(at=Axis("Place", ticks=ticks)), style.TEXT).axes
         found = {tuple(line.get_ydata()) for line in axes.lines if line.get_marker() not in ("", "None")}
         assert {(1 + turn, 2 + turn) for turn in range(3)} <= found
     points = [{**p, "at": str(p["at"])} for p in small().points]

@@ -258,11 +258,10 @@ def test_the_plane_has_each_row_with_its_costs_the_cheapest_first(material: Repo
     assert costs.plane_figure(baselines, baselines.blocks[0]) is None
 
 
-@pytest.mark.parametrize(("draw", "fact"), [(bands.popularity_figure, "target_count"),
-                                            (bands.history_figure, "user_count")])
-def test_bands_show_means_of_their_users(material: ReportData, draw: object, fact: str) -> None:
+@pytest.mark.parametrize(("name", "fact"), bands.FACTS.items())
+def test_bands_show_means_of_their_users(material: ReportData, name: str, fact: str) -> None:
     block = material.blocks[0]
-    chart = draw(material, block)
+    chart = bands.bands_figure(name, material, block)
     found = bands.bands(getattr(material.users(block), fact))
     assert list(chart.at.ticks.values()) == [b.label for b in found]
     assert {p["method"] for p in chart.points} == {g.name for g in block.groups} - {"APAO-Pointwise"}
@@ -276,12 +275,13 @@ def test_bands_show_means_of_their_users(material: ReportData, draw: object, fac
 
 def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
     without = stored(tmp_path / "without", facts=False)
-    assert "--suite apao --profile quick --datasets ml-100k" in bands.history_figure(without, without.blocks[0])
+    reason = bands.bands_figure("history", without, without.blocks[0])
+    assert "--suite apao --profile quick --datasets ml-100k" in reason
     other = stored(tmp_path / "other", users=USERS - 1)
     with pytest.raises(UserError, match="159 test rows.*160"):
-        bands.popularity_figure(other, other.blocks[0])
+        bands.bands_figure("popularity", other, other.blocks[0])
     alone = ReportData.of(apao(), made_up())
-    assert bands.history_figure(alone, alone.blocks[0]) is None
+    assert bands.bands_figure("history", alone, alone.blocks[0]) is None
 
 
 def test_a_panel_has_the_best_rows_in_validation(material: ReportData) -> None:

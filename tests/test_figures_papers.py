@@ -18,7 +18,7 @@ from genrec_bench.reporting.figures import costs, runs, scores, sweeps
 from genrec_bench.reporting.figures.base import Picture, plates, status
 from genrec_bench.reporting.figures.charts import Chart
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.rows import Row, Suite, load_suite
+from genrec_bench.reporting.rows import Row, Suite, effective, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of
 
@@ -126,8 +126,8 @@ def test_sweeps_against_a_naive_search_for_rows_that_differ_in_one_setting():
     suite = suite_of("bear-sid")
     for setting, path in (("bear.weight", "objective.1.weight"), ("bear.xi", "objective.1.xi")):
         pairs = {(a.label, b.label) for a in suite.rows for b in suite.rows
-                 if a.label and b.label and a.wanted != b.wanted and a.stages == b.stages == costs.WITH_BEAR
-                 and a.wanted.keys() == b.wanted.keys()
+                 if a.label and b.label and a.wanted != b.wanted
+                 and a.stages == b.stages == (("cross_entropy", "bear"),) and a.wanted.keys() == b.wanted.keys()
                  and [k for k in a.wanted if a.wanted[k] != b.wanted[k]] == [path]}
         found = {(a.label, b.label) for s in sweeps.sweeps(suite, setting, "ml-100k") for x, y in
                  product(s.rows, repeat=2) if x != y for a in s.rows[x] for b in s.rows[y]}
@@ -148,20 +148,24 @@ def test_a_row_with_other_best_values_is_no_point_of_the_sweep():
 
 def test_ablation_rows_share_weight_and_eta_with_their_whole_method():
     suite = suite_of("apao")
-    for dataset in ("ml-100k", "apao_beauty", "apao_office"):
+    for dataset, form in product(("ml-100k", "apao_beauty", "apao_office"), ("APAO-Pointwise", "APAO-Pairwise")):
         record = run_of(suite, "Llama + cross-entropy", dataset=dataset)
         block = material_of(suite, None, [record]).blocks[0]
-        for form in scores.FORMS:
-            parts = scores.modules(suite, block, "llama", form)
-            assert list(parts) == ["Whole method", "Without adaptive weights", "Without cross-entropy",
-                                   "Without prefix loss (cross-entropy)"]
-            whole, uniform, alone, plain = (scores.weights(rows[0], dataset) for rows in parts.values())
-            assert uniform == whole[:1] and alone == whole and plain == []
-            dropped = scores.prefixes(suite, block, "llama", form)
-            assert list(dropped) == ["Whole method", *(f"Without prefixes of length {n}" for n in (1, 2, 3, 4))]
-            assert len({tuple(scores.weights(row, dataset)) for rows in dropped.values() for row in rows}) == 1
-            short = material_of(suite, None, [replace(record, tokenizer={"levels": 3})]).blocks[0]
-            assert len(scores.prefixes(suite, short, "llama", form)) == 1 + 3
+        parts, dropped = (scores.lines_of(key, suite, block, "llama", form) for key in ("apao-2a", "apao-2b"))
+        assert list(parts) == ["Whole method", "Without adaptive weights", "Without cross-entropy",
+                               "Without prefix loss (cross-entropy)"]
+        whole, uniform, alone, plain = (weights(row, dataset) for row, in parts.values())
+        assert uniform == whole[:1] and alone == whole and plain == []
+        assert list(dropped) == ["Whole method", *(f"Without prefixes of length {n}" for n in (1, 2, 3, 4))]
+        assert [weights(row, dataset) for row, in dropped.values()] == [whole] * 5
+        short = material_of(suite, None, [replace(record, tokenizer={"levels": 3})]).blocks[0]
+        assert len(scores.lines_of("apao-2b", suite, short, "llama", form)) == 1 + 3
+
+
+def weights(row: Row, dataset: str) -> list[float]:
+    """Weight and eta of a row on a dataset."""
+    settings = effective(row, dataset)
+    return [settings[path] for key in ("weight", "eta") if (path := runs.path_of(row, f"apao.{key}"))]
 
 
 def test_numbers_of_runs_by_hand():
@@ -184,12 +188,6 @@ def test_positions_and_seconds_are_those_of_an_epoch():
     unknown = replace(record, training={"epochs": 12}, timings={})
     group = material_of(suite, None, [unknown]).blocks[0].groups[0]
     assert costs.per_epoch(group, costs.POSITIONS) == costs.per_epoch(group, costs.SECONDS) == {}
-
-
-def test_the_plane_leaves_out_mere_points_of_sweeps():
-    names = [row.label for row in costs.own_methods(suite_of("bear-sid"), "tiger")]
-    assert "TIGER + BEAR" in names and "TIGER + MSL" in names and "TIGER + BEAR, valid tokens" in names
-    assert not [name for name in names if "weight = " in name or "xi = " in name]
 
 
 def test_differences_are_paired_by_user(tmp_path):
@@ -255,7 +253,7 @@ def test_seconds_of_one_seed_are_not_drawn():
            for name, factor in zip(names, (1, 3, 8), strict=True)]
     material = material_of(suite, None, one)
     assert list(drawn("bear-5", material).values) == ["Decoder positions per epoch"]
-    assert costs.ONE_SEED[1:] in drawn("bear-5", material).caption
+    assert "Seconds are not drawn" in drawn("bear-5", material).caption
     plane = drawn("bear-9", material)
     shown = at(plane, "mean", quantity=costs.POSITIONS)
     assert [p["value"] for p in shown] == pytest.approx([1, 3, 8]) and not at(plane, "level", method=costs.BAND)

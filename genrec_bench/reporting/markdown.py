@@ -227,7 +227,7 @@ def _figures(key: str, materials: Sequence[ReportData],
         return None
     return [(title, m.suite.name, text) for m in materials if any(p.belongs_to(m.suite) for p in own)
             for _, title, text in status(m, key, drawn[m.suite.name])] or [
-                (p.title, "", "not drawn: no suite has rows for it yet") for p in {p.number: p for p in own}.values()]
+                (p.heading, "", "not drawn: no suite has rows for it yet") for p in {p.number: p for p in own}.values()]
 
 
 def build_some(suite_name: str, keys: Collection[str], source: Source) -> tuple[Pages, list[str]]:

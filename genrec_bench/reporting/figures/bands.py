@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from genrec_bench.reporting.report_data import ReportData
 
 MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
+FACTS = {"popularity": "target_count", "history": "user_count"}  # figure -> what test rows are counted by
 QUARTERS = (0.25, 0.5, 0.75)
 
 
@@ -36,18 +38,6 @@ class Band:
         return f"{span}\nn = {self.users:,}" + "\n(too few)" * (self.users < FEW)
 
 
-@plate("popularity")
-def popularity_figure(data: ReportData, block: Block) -> Chart | str | None:
-    """NDCG@10 by how often the target occurs in the training sequences; targets that never do stand apart."""
-    return _figure("popularity", data, block, "target_count")
-
-
-@plate("history")
-def history_figure(data: ReportData, block: Block) -> Chart | str | None:
-    """NDCG@10 by how many interactions of the user training has, of which a method may read the last ones alone."""
-    return _figure("history", data, block, "user_count")
-
-
 def bands(counts: np.ndarray, users: np.ndarray | None = None) -> list[Band]:
     """Rows in the quarters of their counts, with those of count 0 apart; fewer bands where quartiles coincide.
 
@@ -59,19 +49,15 @@ def bands(counts: np.ndarray, users: np.ndarray | None = None) -> list[Band]:
     cuts = np.quantile(some, QUARTERS, method="inverted_cdf") if len(some) else []
     below_most = some[some < most].max(initial=0)  # a quartile that is the maximum leaves nothing above it
     edges = [0, *sorted({int(min(c, below_most)) for c in cuts} - {0}), most]
-    found = [_band(0, 0, counts == 0, users)]
-    for below, high in zip(edges[:-1], edges[1:], strict=True):
-        rows = (counts > below) & (counts <= high)
-        if rows.any():
-            found.append(_band(int(counts[rows].min()), high, rows, users))
-    return [band for band in found if band.users]
+    parts = [counts == 0, *((counts > below) & (counts <= high) for below, high in pairwise(edges))]
+    return [Band(int(counts[rows].min()), int(counts[rows].max()), rows, len(np.unique(users[rows])))
+            for rows in parts if rows.any()]
 
 
-def _band(low: int, high: int, rows: np.ndarray, users: np.ndarray) -> Band:
-    return Band(low, high, rows, len(np.unique(users[rows])))
-
-
-def _figure(key: str, data: ReportData, block: Block, fact: str) -> Chart | str | None:
+@plate(*FACTS)
+def bands_figure(key: str, data: ReportData, block: Block) -> Chart | str | None:
+    """NDCG@10 by how often the target occurs in training, those that never do apart, or by how many interactions of the
+    user training has, of which a method may read the last ones alone."""
     panels = {family: groups for family in block.families() if (groups := compared(block, family))}
     if not data.ranked or not panels:
         return None
@@ -80,7 +66,7 @@ def _figure(key: str, data: ReportData, block: Block, fact: str) -> Chart | str 
         return ("it needs facts about the test users; a run on this split writes them, also where all is found done: "
                 f"`python benchmark.py --suite {data.suite.name} --profile {block.profile} --datasets "
                 f"{block.config['dataset']['name']}`")
-    found, points = bands(getattr(facts, fact), facts.user), []
+    found, points = bands(getattr(facts, FACTS[key]), facts.user), []
     enough = {float(place): band.rows for place, band in enumerate(found) if band.users >= FEW}
     if not enough:
         return f"every group has fewer than {FEW} users"

@@ -7,7 +7,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from genrec_bench.reporting.figures.charts import Chart, entries
 from genrec_bench.reporting.load import Block
@@ -33,8 +33,8 @@ class Picture:
 class Plate:
     """A figure that can be drawn.
 
-    name: of its entry, `forest` or `apao-5`. title: what it is called where it is not drawn. paper: key of the paper
-    that it is drawn after, or None. objectives: suites with a row of one of these have it, () for every suite. whole:
+    name: of its entry, `forest` or `apao-5`. title: what it is about. paper: key of the paper that it is drawn after or
+    None. objectives: suites with a row of one of these have it, () for every suite. whole:
     one figure of all blocks; else one a block. section: which part of the report shows it, tests, power, figures or
     pruning. chart(data, block): the chart, why there is none, or None where the block has nothing that it is about.
     """
@@ -51,6 +51,11 @@ class Plate:
     def key(self) -> str:
         """As `--only` names it: `figure:apao-5`, or `figure:forest`."""
         return f"figure:{self.name}"
+
+    @property
+    def heading(self) -> str:
+        """What it is called where it is not drawn."""
+        return f"Figure {self.number}: {self.title}" if self.paper else self.title
 
     @property
     def number(self) -> str:
@@ -93,18 +98,18 @@ def short_name(blocks: Sequence[Block], block: Block) -> str:
 _PLATES: dict[str, Plate] = {}
 
 
-def plate(name: str, **more) -> Callable[[Draw], Draw]:
-    """Register a function as a figure; more: what its entry of `figures.toml` does not say, see Plate.
+def plate(*names: str, **more) -> Callable[[Callable], Callable]:
+    """Register a function as a figure, or as several, of which it is then given the name first.
 
-    Raises: ValueError where the name is taken.
+    more: what the entry of `figures.toml` does not say, see Plate. Raises: ValueError where a name is taken.
     """
-    def register(draw: Draw) -> Draw:
-        own = {k: v for k, v in {**entries().get(name, {}), **more}.items() if k in Plate.__dataclass_fields__}
-        if name in _PLATES:
-            raise ValueError(f"figure {name} is registered twice")
-        made = Plate(name, chart=draw, **own)
-        title = f"Figure {made.number}: {made.title}" if made.paper else made.title
-        _PLATES[name] = Plate(name, chart=draw, **{**own, "title": title})
+    def register(draw: Callable) -> Callable:
+        for name in names:
+            if name in _PLATES:
+                raise ValueError(f"figure {name} is registered twice")
+            own = {**entries().get(name, {}), **more}
+            made = {key: own[key] for key in ("title", "paper", "objectives", "whole", "section") if key in own}
+            _PLATES[name] = Plate(name, chart=partial(draw, name) if len(names) > 1 else draw, **made)
         return draw
     return register
 
@@ -138,5 +143,5 @@ def status(data: ReportData, paper: str, drawn: Sequence[tuple[Plate, Block | No
         reasons = [f"{f'{block.name}: ' if block else ''}{picture.text}" for block, picture in known]
         why = (" / ".join(reasons) or "no run on data and backbone that it is about" if made.belongs_to(data.suite) else
                f"suite {data.suite.name} has no row with {' or '.join(made.objectives)}")
-        lines.append((made.number, made.title, f"drawn for {'; '.join(names)}" if names else f"not drawn: {why}"))
+        lines.append((made.number, made.heading, f"drawn for {'; '.join(names)}" if names else f"not drawn: {why}"))
     return lines

@@ -11,7 +11,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,7 @@ class Chart:
     title: what it shows, in plain words. caption: data, profile, seeds and other settings, without the full stop.
     values: quantity -> its axis, in order. at: panel -> its axis, or one axis for all; None: `at` are labels of rows.
     looks: style by method. legend: False where the rows' labels say it all. shared: whether the panels of a quantity
-    have one scale. dodge: how far apart methods at one tick are drawn, in distances of ticks. heights: shares of
-    quantities, 1 where nothing is said.
+    have one scale.
     """
 
     title: str
@@ -76,8 +75,6 @@ class Chart:
     at: Axis | Mapping[str, Axis] | None = None
     legend: bool = True
     shared: bool = True
-    dodge: float = 0.0
-    heights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def frame(self) -> DataFrame:
@@ -105,7 +102,7 @@ class Chart:
     def digest(self) -> str:
         """Of all that the pictures depend on: numbers, texts, styles, the code that draws, and matplotlib's version."""
         parts = (self.csv, self.title, list(self.values.items()), self.at, sorted(self.looks.items()), self.legend,
-                 self.shared, self.dodge, self.heights, WIDTHS, matplotlib.__version__)
+                 self.shared, WIDTHS, matplotlib.__version__)
         return hashlib.sha256(repr(parts).encode() + b"".join(p.read_bytes() for p in SOURCES)).hexdigest()
 
     def files(self) -> dict[str, bytes]:
@@ -163,11 +160,11 @@ def named(key: str, data: ReportData, block: Block | None, points: Sequence[Mapp
     labels of rows that are not drawn, for the end of the caption.
     """
     own, groups = entries()[key], [g for b in ([block] if block else data.blocks) for g in b.groups]
-    methods, shown = {p["method"] for p in points}, {p["quantity"] for p in points}
+    methods, shown, marks = ({p[column] for p in points} for column in ("method", "quantity", "mark"))
     known = {**style.styles_of_others(), **{name: data.look[g.row.key] for g in groups for name in (g.label, g.name)
                                             if g.row.key in data.look}, **(looks or {})}
-    facts = {"block": block, "ranked": data.ranked, "looks": methods, "without_runs": listed(dict.fromkeys(absent)),
-             "number": key.rpartition("-")[2], "text": own.get("text", "").strip(), **facts}
+    facts = {"block": block, "ranked": data.ranked, "looks": methods, "marks": marks, "number": key.rpartition("-")[2],
+             "text": own.get("text", "").strip(), "without_runs": listed(dict.fromkeys(absent)), **facts}
     for name, text in entries()["texts"].items() if block else ():
         facts[name] = _filled(text, facts)
     places = _axis(own["at"], facts) if "at" in own else None
@@ -176,7 +173,7 @@ def named(key: str, data: ReportData, block: Block | None, points: Sequence[Mapp
                  _filled(own["caption"], facts), points,
                  {q: _axis(of, facts) for q, of in own["values"].items() if q in shown},
                  {name: known[name] for name in methods}, at or places and replace(places, ticks=ticks),
-                 **{name: own[name] for name in ("legend", "shared", "dodge", "heights") if name in own})
+                 **{name: own[name] for name in ("legend", "shared") if name in own})
 
 
 def _axis(of: str | Mapping[str, Any], facts: Mapping[str, Any]) -> Axis:

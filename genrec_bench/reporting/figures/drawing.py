@@ -58,9 +58,8 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
     for line, (panel, own) in zip(grid, labels.items(), strict=True):
         middle = (edges[panel][:-1] + edges[panel][1:]) / 2
         for axes, (quantity, axis) in zip(line, chart.values.items(), strict=True):
-            of = points[points["quantity"] == quantity]
-            here = of[of["panel"] == panel]
-            _log(axes.xaxis, axis, of)
+            here = points[(points["panel"] == panel) & (points["quantity"] == quantity)]
+            axes.set_xscale("log" if axis.log else "linear")
             places = dict(zip(own, middle, strict=True))
             _row_marks(axes, here.assign(place=here["at"].map(places).astype(float)), chart)
             axes.set_ylim(edges[panel][-1], 0.0)
@@ -70,7 +69,7 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
             axes.tick_params(labelbottom=True)
             if axis.hidden:
                 axes.axis("off")
-                axes.set_xlim(-0.5, max(4.0, of["value"].max()) + 0.5)
+                axes.set_xlim(-0.5, max(4.0, here["value"].max()) + 0.5)
             else:
                 axes.margins(x=0.12)
                 _axis(axes.xaxis, axis, 3 if several else 5)
@@ -101,10 +100,10 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
     """Panels beside each other where there is room, the quantities of each one below the other."""
     names, quantities, first = list(points["panel"].unique()), list(chart.values), {}
     columns = 1 if narrow else min(len(names), 2 if len(names) != 3 else 3)
-    shares = [chart.heights.get(q, 1.0) for q in quantities] * ceil(len(names) / columns)
-    heights = [min(PANEL, TALLEST / sum(shares)) * share for share in shares]
-    figure = Figure(figsize=(width, 0.75 + sum(heights) + 0.3 * len(heights) / len(quantities)), layout="constrained")
-    grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+    lines = ceil(len(names) / columns)
+    height = min(PANEL, TALLEST / lines / len(quantities)) * len(quantities) + 0.3
+    figure = Figure(figsize=(width, 0.75 + height * lines), layout="constrained")
+    grid = figure.subplots(lines * len(quantities), columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for number, name in enumerate(names):
@@ -114,8 +113,7 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
             axes.axis("on")
             if chart.shared and first.setdefault(quantity, axes) is not axes:
                 axes.sharey(first[quantity])
-            of = points[points["quantity"] == quantity]
-            _panel(axes, of[of["panel"] == name], chart, at, value, of)
+            _panel(axes, points[(points["panel"] == name) & (points["quantity"] == quantity)], chart, at, value)
             axes.tick_params(labelbottom=quantity == quantities[-1])
             axes.set(xlabel=broken_label(at.label, 50) if quantity == quantities[-1] else "",
                      ylabel=broken_label(value.label, 26) if number % columns == 0 else "",
@@ -123,10 +121,10 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
     return figure
 
 
-def _panel(axes: Axes, here: DataFrame, chart: Chart, at: Axis, value: Axis, of: DataFrame) -> None:
+def _panel(axes: Axes, here: DataFrame, chart: Chart, at: Axis, value: Axis) -> None:
     if at.ticks is not None:
-        here = here.assign(place=_at_ticks(here, list(at.ticks), chart.dodge))
-    _log(axes.yaxis, value, of)
+        here = here.assign(place=_at_ticks(here, list(at.ticks)))
+    axes.set_yscale("log" if value.log else "linear")
     joined = here[here["mark"].isin(["mean", "curve"])]
     if len(joined):
         shown = {m: chart.looks[m] for m in joined["method"].unique()}
@@ -144,12 +142,12 @@ def _panel(axes: Axes, here: DataFrame, chart: Chart, at: Axis, value: Axis, of:
         axes.grid(axis="x", visible=False)
 
 
-def _at_ticks(here: DataFrame, ticks: list[float], share: float) -> Any:
+def _at_ticks(here: DataFrame, ticks: list[float]) -> Any:
     """Places at the ticks, methods at one tick beside each other, so that they do not cover each other."""
     beside = here["mark"].isin(["mean", "seed", "incomplete", "printed", "best"])
     turns = here["method"].map({m: i for i, m in enumerate(here[beside]["method"].unique())}).where(beside)
     return here["at"].map({tick: place for place, tick in enumerate(ticks)}) + \
-        (share * (turns - turns.max() / 2)).fillna(0.0).astype(float)
+        (min(0.06, 0.5 / (1 + turns.max())) * (turns - turns.max() / 2)).fillna(0.0).astype(float)
 
 
 def _marks(axes: Axes, here: DataFrame, chart: Chart, upright: bool) -> None:
@@ -179,14 +177,6 @@ def _marks(axes: Axes, here: DataFrame, chart: Chart, upright: bool) -> None:
             low = same["low"].fillna(0.0)
             axes.bar(same["place"], same["value"] - low, bottom=low, width=0.5, color=color, edgecolor="black",
                      linewidth=0.5, hatch="//////" if dashes else "")
-
-
-def _log(axis: XAxis | YAxis, of: Axis, points: DataFrame) -> None:
-    """A logarithmic axis that is a little wider than what is on it."""
-    if of.log:
-        known = points[["value", "low", "high"]].stack()
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        axis.axes.set(**{f"{axis.axis_name}lim": (known.min() / 1.4, known.max() * 1.4)})
 
 
 def _axis(axis: XAxis | YAxis, of: Axis, bins: int = 5) -> None:

@@ -23,6 +23,11 @@ RESAMPLES = 500  # of an interval that is only looked at
 MOST_ROWS = 24  # rows of a figure; of a block with more only those of the smaller grids are drawn
 
 
+def bare(row: Row) -> str:
+    """A row's label without its backbone."""
+    return (row.label or "").removeprefix(f"{row.spelling} + ")
+
+
 def group_of(block: Block, rows: Iterable[Row]) -> Group | None:
     """The runs of the first of some equal rows that has any, with the settings that it states; None without runs."""
     return next((g for row in rows for g in block.groups if g.row is row and g.label == row.label), None)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from itertools import product
+from typing import Any
 
 from genrec_bench.reporting.figures.base import plate
-from genrec_bench.reporting.figures.charts import Chart, named, point, seed_points
+from genrec_bench.reporting.figures.charts import Chart, entries, named, point, seed_points
 from genrec_bench.reporting.figures.runs import (
+    bare,
     complete,
     counted,
     group_of,
     interval,
     lacking,
     needed,
-    path_of,
     smaller,
 )
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.printed import comparable_rows
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.rows import Row, Suite, effective
+from genrec_bench.reporting.rows import Row, Suite
 from genrec_bench.reporting.tables import title_of
 
 METRICS = ("recall@10", "ndcg@10")
 REFERENCE, ZERO = "cross-entropy on this backbone", "no difference"
-FORMS = {"pointwise": "APAO-Pointwise", "pairwise": "APAO-Pairwise"}
-WHOLE = {"name", "form", "weight", "eta"}  # settings of APAO as the paper has it
-DROPPED = {"drop_prefix", "renormalise"}
-BOTH, PLAIN = (("cross_entropy", "apao"),), (("cross_entropy",),)
-WITH_BEAR = ("ndcg@5", "ndcg@10", "hr@5", "hr@10")
-S_DPO = [(("cross_entropy",), last) for last in (("s_dpo",), ("s_dpo", "bear"))]
-Wanted = Mapping[str, Sequence[Row]]  # what a line is called -> the equal rows that it may be drawn of
-Line = tuple[str, Group, Group | None, str]  # name, row, what it is measured by, metric
+PLAIN = (("cross_entropy",),)
 
 
 @plate("results")
@@ -58,103 +50,49 @@ def results_figure(data: ReportData, block: Block) -> Chart:
     return named("results", data, block, points, left_out=left_out)
 
 
-def compared(key: str, data: ReportData, block: Block, parts: Mapping[str, Sequence[Line]],
-             absent: Sequence[str] = ()) -> Chart:
-    """Panels one below the other, a line a row: on the left its score, on the right its difference.
+@plate(*(key for key, own in entries().items() if "lines" in own))
+def compared(key: str, data: ReportData, block: Block) -> Chart | str | None:
+    """A panel for each backbone (and form) that has complete runs of a whole method and of what is compared with it: a
+    line a row, on the left its score, on the right its difference to the whole method. Without ranks no right side.
 
-    Rows with missing seeds have single seeds alone. Without ranks there is no right side.
+    Rows with missing seeds have single seeds alone.
     """
-    points = []
-    for panel, (name, group, against, metric) in ((panel, line) for panel, lines in parts.items() for line in lines):
-        at, whole = counted(block, group, name), not block.missing(group)
-        points += seed_points(panel, "score", group.label, at, group.values(metric), whole)
-        if data.ranked and against is None:
-            points.append(point(panel, "difference", ZERO, "level", at, 0.0))
-        elif data.ranked and whole and not block.missing(against):
-            gap = interval(data, group, metric, against)
-            points.append(point(panel, "difference", group.label, "mean", at, gap.value, gap))
-    return named(key, data, block, points, absent=absent)
-
-
-@plate("bear-7")
-def s_dpo_figure(data: ReportData, block: Block) -> Chart | str | None:
-    """S-DPO with and without BEAR, NDCG and HR at 5 and 10, with the differences (BEAR, 7)."""
-    parts, absent = {}, []
-    for family, groups in block.families().items():
-        rows = [same for stages in S_DPO if (same := _on(data.suite, groups[0].row.backbone, stages)[:1])]
-        gaps = lacking(block, rows)
-        absent += gaps
-        if len(rows) == 2 and not gaps:
-            plain, ours = (group_of(block, same) for same in rows)
-            parts[family] = [(f"{title_of(metric)}, {group.name}", group, against, metric) for metric in WITH_BEAR
-                             for group, against in ((plain, None), (ours, plain))]
-    return compared("bear-7", data, block, parts) if parts else needed(data, block, absent)
-
-
-def ablation(key: str, data: ReportData, block: Block) -> Chart | str | None:
-    """A panel for each backbone and form that has complete runs of the whole method and of a part that is left out."""
-    parts, absent, drawn_without = {}, [], []
-    for (family, groups), (form, name) in product(block.families().items(), FORMS.items()):
-        wanted = ABLATIONS[key](data.suite, block, groups[0].row.backbone, form)
+    own, points, absent, drawn_without = entries()[key], [], [], []
+    for (family, groups), form in product(block.families().items(), own["forms"]):
+        wanted = lines_of(key, data.suite, block, groups[0].row.backbone, form)
         gaps = lacking(block, wanted.values())
-        whole, *others = wanted.values() if wanted else [()]
-        left_out = [rows for rows in others if rows[0].stages != PLAIN]  # cross-entropy shows no part by itself
-        if complete(block, whole) and any(complete(block, rows) for rows in left_out):
+        first, *others = wanted.values() if wanted else [()]
+        others = [rows for rows in others if rows[0].stages != PLAIN]  # cross-entropy shows no part by itself
+        whole = complete(block, first)
+        if whole and any(complete(block, rows) for rows in others):
             found = {label: group for label, rows in wanted.items() if (group := group_of(block, rows))}
-            first = next(iter(found.values()))
-            parts[f"{family}, {name}"] = [(label, group, None if group is first else first, "ndcg@10")
-                                          for label, group in found.items()]
+            points += [p for metric in own["metrics"] for label, group in found.items() for p in _points(
+                data, block, f"{family}, {form}" if form else family,
+                f"{title_of(metric)}, {label}" if len(own["metrics"]) > 1 else label, group, whole, metric)]
             drawn_without += gaps
-        elif left_out:
+        elif others:
             absent += gaps
-    return compared(key, data, block, parts, drawn_without + absent) if parts else needed(data, block, absent)
+    return named(key, data, block, points, absent=drawn_without + absent) if points else needed(data, block, absent)
 
 
-def modules(suite: Suite, block: Block, backbone: str | None, form: str) -> dict[str, list[Row]]:
-    """Rows of Figure 2a on one backbone, the whole method first; {} without it."""
-    rows = _on(suite, backbone)
-    whole = _like(rows, BOTH, form, WHOLE)
-    uniform = [row for row in _like(rows, BOTH, form, WHOLE | {"weights"})
-               if row.stated["objective"][-1].get("weights") == "uniform"]
-    wanted = {"Whole method": whole, "Without adaptive weights": uniform,
-              "Without cross-entropy": _like(rows, (("apao",),), form, WHOLE),
-              "Without prefix loss (cross-entropy)": _like(rows, PLAIN, None, {"name"})}
-    return {label: same[:1] for label, same in wanted.items() if same} if whole else {}
+def lines_of(key: str, suite: Suite, block: Block, backbone: str | None, form: str) -> dict[str, list[Row]]:
+    """The rows of a comparison on one backbone by the names of its lines, the whole method first; {} without that one.
 
-
-def prefixes(suite: Suite, block: Block, backbone: str | None, form: str) -> dict[str, list[Row]]:
-    """Rows of Figure 2b on one backbone, the whole method with the same weight and eta first; {} without both.
-
-    Prefixes that are longer than the block's semantic IDs are left out.
+    form: what its labels begin with. Prefixes that are longer than the block's semantic IDs are left out.
     """
-    rows = _on(suite, backbone)
     depth = max((r.tokenizer.get("levels", 0) for g in block.groups for r in g.records), default=0)
-    dropped = {length: row for row in _like(rows, BOTH, form, WHOLE | DROPPED)
-               if 0 < (length := row.stated["objective"][-1].get("drop_prefix", 0)) <= depth}
-    values = [weights(row, block.dataset) for row in dropped.values()]
-    whole = [row for row in _like(rows, BOTH, form, WHOLE) if weights(row, block.dataset) in values]
-    parts = {f"Without prefixes of length {length}": [row] for length, row in sorted(dropped.items())}
-    return {"Whole method": whole, **parts} if whole else {}
+    known = {bare(row): row for row in suite.rows if row.backbone == backbone}
+    found = {line: [known[label]] for line, of in entries()[key]["lines"].items() if (label := of.format(form)) in known
+             and known[label].stated["objective"][-1].get("drop_prefix", 0) <= depth}
+    return found if next(iter(entries()[key]["lines"])) in found else {}
 
 
-def _on(suite: Suite, backbone: str | None, stages: tuple | None = None) -> list[Row]:
-    """The rows of a backbone, or those of some stages."""
-    return [row for row in suite.rows if row.backbone == backbone and stages in (None, row.stages)]
-
-
-def _like(rows: Iterable[Row], stages: tuple, form: str | None, settings: set[str]) -> list[Row]:
-    """Rows of these stages that state nothing of their last objective but these settings, and nothing of the rest."""
-    return [row for row in rows if row.stages == stages and set(row.stated) == {"backbone", "objective"}
-            and row.stated["objective"][-1].get("form") == form and set(row.stated["objective"][-1]) <= settings
-            and all(set(spec) == {"name"} for spec in row.stated["objective"][:-1])]
-
-
-def weights(row: Row, dataset: str) -> list[float]:
-    """Weight and eta of a row on a dataset; an ablation has those of its whole method."""
-    settings = effective(row, dataset)
-    return [settings[path] for key in ("weight", "eta") if (path := path_of(row, f"apao.{key}"))]
-
-
-ABLATIONS = {"apao-2a": modules, "apao-2b": prefixes}
-for _key in ABLATIONS:
-    plate(_key)(partial(ablation, _key))
+def _points(data: ReportData, block: Block, panel: str, label: str, group: Group, whole: Group,
+            metric: str) -> list[dict[str, Any]]:
+    """A line: the score, and the difference to the whole method, which itself has a line at 0."""
+    at, missing = counted(block, group, label), block.missing(group)
+    found = seed_points(panel, "score", group.label, at, group.values(metric), not missing)
+    if data.ranked and group is whole:
+        return [*found, point(panel, "difference", ZERO, "level", at, 0.0)]
+    gap = None if missing else interval(data, group, metric, whole) if data.ranked else None
+    return found + ([] if gap is None else [point(panel, "difference", group.label, "mean", at, gap.value, gap)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from genrec_bench.reporting.rows import Suite, objective_of
 COSTS = ("one pass per item", "all prefixes once", "least for an exact top list", "beam search")
 GAIN, REST = "relative gain", "another reason"
 VOCABULARIES = {"flat": "whole vocabulary", "trie": "valid tokens"}
+TOPS = {k: f"K = {k}" for k in CAUSES[1]}
 Families = Mapping[str, Sequence[Diagnosed]]
 Draw = Callable[[Searched, ReportData], Chart | str]
 
@@ -32,17 +33,16 @@ def diagnosed(name: str) -> Callable[[Draw], Callable]:
     return register
 
 
-def undiagnosed(what: str, beam: int | None = None) -> str:
-    """Why a figure of diagnoses is not drawn."""
-    return f"it needs diagnoses of {what}{'' if beam is None else f' at beam {beam}'} (`diagnose` makes them)"
-
-
-def shown(name: str, found: Searched, data: ReportData, families: Families, points: list[dict], *,
-          ticks: Mapping[float, str] | None = None, beam: int = BEAM, **facts: object) -> Chart:
-    """The chart, whose caption says of how many seeds each row is diagnosed."""
+def shown(name: str, found: Searched, data: ReportData, families: Families, points: Iterable[dict], needs: str, *,
+          beam: int | None = BEAM, ticks: Mapping[float, str] | None = None, **facts: object) -> Chart | str:
+    """The chart, whose caption says of how many seeds each row is diagnosed; needs: what it says to lack without any
+    family or the beam. points: looked at only where there are."""
+    if not families or beam not in (None, *found.beams):
+        return f"it needs diagnoses of {needs}{f' at beam {beam}' if beam else ''} (`diagnose` makes them)"
     looks = {row.name: data.look[row.row.key] for rows in families.values() for row in rows}
-    return named(name, data, found.block, points, looks=looks, ticks=ticks, fewer=fewer_seeds(found, families),
-                 top=found.about["top"], beam=beam, **facts)
+    levels = {m: str(m) for m in range(1, found.about["levels"] + 1)}
+    return named(name, data, found.block, list(points), looks=looks, fewer=fewer_seeds(found, families), beam=beam,
+                 top=found.about["top"], ticks=ticks or levels, **facts)
 
 
 def fewer_seeds(found: Searched, families: Families) -> str:
@@ -77,7 +77,7 @@ def cost_figure(data: ReportData, block: Block | None = None) -> Chart | str | N
             points += [point(panel, "positions", name, "mean", name, value, needed if name == COSTS[2] else None,
                              note=f"{value:,.0f}") for name, value in zip(COSTS, values, strict=True)]
     return named("apao-1b", data, None, points, beam=BEAM, fewer="".join(fewer)) if points else \
-        undiagnosed(f"the exact top {BEAM}") if found else None
+        f"it needs diagnoses of the exact top {BEAM} (`diagnose` makes them)" if found else None
 
 
 @diagnosed("apao-1c")
@@ -85,20 +85,16 @@ def retention_figure(found: Searched, data: ReportData) -> Chart | str:
     """How much of the exact top is still in the beam after each step, cross-entropy and APAO (APAO, 1c)."""
     families = {f: [found.reference(f), *_apao(found, f)] for f in found.families()
                 if found.reference(f) and _apao(found, f)}
-    if BEAM not in found.beams or not families:
-        return undiagnosed("cross-entropy and APAO on one backbone", BEAM)
-    points = [p for f, rows in families.items() for row in rows for p in estimates(
-        f, "share", row.name, dict(enumerate(row.estimate(pruning.retention, beam=BEAM), 1)))]
-    return shown("apao-1c", found, data, families, points, ticks=_levels(found))
+    points = (p for f, rows in families.items() for row in rows for p in estimates(
+        f, "share", row.name, dict(enumerate(row.estimate(pruning.retention, beam=BEAM), 1))))
+    return shown("apao-1c", found, data, families, points, "cross-entropy and APAO on one backbone")
 
 
 @diagnosed("apao-4")
 def beams_figure(found: Searched, data: ReportData) -> Chart | str:
     """NDCG@5 and decoder positions by beam: cross-entropy, APAO and the best other row at the widest beam (APAO, 4)."""
     beams, points = {b: str(b) for b in found.beams if b >= 5}, []
-    families = {f: rows for f in found.families() if len(rows := _at_beams(found, f)) > 1}
-    if len(beams) < 2 or not families:
-        return undiagnosed("two objectives on one backbone at two beams")
+    families = {f: rows for f in found.families() if len(beams) > 1 and len(rows := _at_beams(found, f)) > 1}
     for family, rows in families.items():
         for row in rows:
             points += estimates(family, "ndcg@5", row.name, {b: _ndcg(row, b) for b in beams})
@@ -106,7 +102,8 @@ def beams_figure(found: Searched, data: ReportData) -> Chart | str:
         needed, first = rows[0].estimate(pruning.needed), min(beams)
         points += [point(family, "positions", COSTS[2], "level", first, needed.value, needed),
                    point(family, "positions", COSTS[1], "level", first, rows[0].catalogue("nodes"))]
-    return shown("apao-4", found, data, families, points, ticks=beams)
+    return shown("apao-4", found, data, families, points, "two objectives on one backbone at two beams",
+                 ticks=beams, beam=None)
 
 
 def _ndcg(row: Diagnosed, beam: int) -> Estimate:
@@ -124,19 +121,15 @@ def _at_beams(found: Searched, family: str) -> list[Diagnosed]:
 def prefixes_figure(found: Searched, data: ReportData) -> Chart | str:
     """Prefix Recall@20 by prefix, the best APAO row and the best other one, and the relative gain (APAO, 5)."""
     families = {f: pair for f in found.families() if BEAM in found.beams and (pair := best_pair(found, f))}
-    if not families:
-        return undiagnosed("an APAO row and another row on one backbone, with a common seed", BEAM)
-    levels, points, printed = _levels(found), [], False
+    last, points = found.about["levels"], []
     for family, pair in families.items():
         for row, is_apao in zip(pair, (True, False), strict=True):
             points += estimates(family, "recall", row.name, dict(enumerate(_survival(row), 1)))
             value = printed_recall(found, data.suite, family, is_apao, data.paper)
-            if value is not None:
-                points.append(point(family, "recall", row.name, "printed", max(levels), value))
-            printed |= value is not None
-        points += estimates(family, "gain", GAIN, {m: relative_gain(pair, m) for m in levels})
-    return shown("apao-5", found, data, families, points, ticks=levels,
-                 unlike=why_not(found.block, data.paper) if printed else "")
+            points += [point(family, "recall", row.name, "printed", last, value)] * (value is not None)
+        points += estimates(family, "gain", GAIN, {m: relative_gain(pair, m) for m in range(1, last + 1)})
+    return shown("apao-5", found, data, families, points, "an APAO row and another row on one backbone, with a common "
+                 "seed", unlike=data.paper and why_not(found.block, data.paper))
 
 
 def _survival(row: Diagnosed) -> list[Estimate]:
@@ -172,10 +165,6 @@ def _common(rows: Sequence[Diagnosed]) -> list[int]:
     return [s for s in rows[0].seeds if all(s in row.seeds for row in rows)] if rows else []
 
 
-def _levels(found: Searched) -> dict[float, str]:
-    return {m: str(m) for m in range(1, found.about["levels"] + 1)}
-
-
 def _is_apao(row: Diagnosed) -> bool:
     return "apao" in objective_of(row.row)
 
@@ -195,46 +184,39 @@ def _sft_and_bear(found: Searched) -> dict[str, list[Diagnosed]]:
 def accuracy_figure(found: Searched, data: ReportData) -> Chart | str:
     """NDCG@10 and the lost share at beam 10: SFT, MSL and BEAR (BEAR, 3)."""
     beam, families = CAUSES[0], _sft_and_bear(found)
-    if beam not in found.beams or not families:
-        return undiagnosed("SFT and BEAR on one backbone", beam)
-    points = [p for family, rows in families.items() for row in rows for quantity, e in (
+    points = (p for family, rows in families.items() for row in rows for quantity, e in (
         ("ndcg@10", row.estimate(pruning.beam_metric, metric="ndcg", k=10, beam=beam)),
         ("lost", row.estimate(pruning.pruning_rate, k=10, beam=beam)))
-        for p in estimates(family, quantity, row.name, {row.name: e})]
-    return shown("bear-3", found, data, families, points, beam=beam)
+        for p in estimates(family, quantity, row.name, {row.name: e}))
+    return shown("bear-3", found, data, families, points, "SFT and BEAR on one backbone", beam=beam)
 
 
 @diagnosed("bear-4")
 def causes_figure(found: Searched, data: ReportData) -> Chart | str:
     """The lost share of SFT split by cause, a bar of two parts, and below the share of the causes (BEAR, 4)."""
-    beam, points = CAUSES[0], []
     families = {f: [row] for f in found.families() if (row := found.reference(f))}
-    if beam not in found.beams or not families:
-        return undiagnosed("SFT", beam)
-    for (family, (row,)), k in ((item, k) for item in families.items() for k in CAUSES[1]):
-        lost, first = row.estimate(pruning.pruning_rate, k=k, beam=beam), VOCABULARIES["flat"]
-        causes = {name: row.estimate(pruning.violation_share, k=k, beam=beam, vocabulary=vocabulary)
-                  for vocabulary, name in VOCABULARIES.items()}
-        if lost.n:
-            part = lost.value * causes[first].value if causes[first].n else 0.0
-            points += [point(family, "lost", first, "bar", k, part, (0.0, None)),
-                       point(family, "lost", REST, "bar", k, lost.value, (part, None)),
-                       point(family, "lost", REST, "whisker", k, lost.value, lost, note=f"of {lost.n}"),
-                       *(p for name, e in causes.items() for p in estimates(family, "cause", name, {k: e}))]
-    return shown("bear-4", found, data, families, points, ticks=_tops(), beam=beam)
+    points = (p for f, (row,) in families.items() for k in CAUSES[1] for p in _causes(f, row, k, CAUSES[0]))
+    return shown("bear-4", found, data, families, points, "SFT", beam=CAUSES[0], ticks=TOPS)
 
 
-def _tops() -> dict[float, str]:
-    return {k: f"K = {k}" for k in CAUSES[1]}
+def _causes(family: str, row: Diagnosed, k: int, beam: int) -> Iterator[dict]:
+    lost, first = row.estimate(pruning.pruning_rate, k=k, beam=beam), VOCABULARIES["flat"]
+    causes = {name: row.estimate(pruning.violation_share, k=k, beam=beam, vocabulary=vocabulary)
+              for vocabulary, name in VOCABULARIES.items()}
+    if lost.n:
+        part = lost.value * causes[first].value if causes[first].n else 0.0
+        yield point(family, "lost", first, "bar", k, part, (0.0, None))
+        yield point(family, "lost", REST, "bar", k, lost.value, (part, None))
+        yield point(family, "lost", REST, "whisker", k, lost.value, lost, note=f"of {lost.n}")
+        for name, e in causes.items():
+            yield from estimates(family, "cause", name, {k: e})
 
 
 @diagnosed("bear-6")
 def rates_figure(found: Searched, data: ReportData) -> Chart | str:
     """The lost share at beam 10 for K = 5 and 10: SFT, MSL and BEAR (BEAR, 6)."""
     beam, families = CAUSES[0], _sft_and_bear(found)
-    if beam not in found.beams or not families:
-        return undiagnosed("SFT and BEAR on one backbone", beam)
-    points = [p for f, rows in families.items() for row in rows for p in estimates(
-        f, "lost", row.name, {k: row.estimate(pruning.pruning_rate, k=k, beam=beam) for k in CAUSES[1]})]
-    return shown("bear-6", found, data, families, points, ticks=_tops(), beam=beam,
+    points = (p for f, rows in families.items() for row in rows for p in estimates(
+        f, "lost", row.name, {k: row.estimate(pruning.pruning_rate, k=k, beam=beam) for k in CAUSES[1]}))
+    return shown("bear-6", found, data, families, points, "SFT and BEAR on one backbone", beam=beam, ticks=TOPS,
                  without=[f for f in families if not found.named(f, "msl")])

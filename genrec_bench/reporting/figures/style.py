@@ -124,7 +124,7 @@ def image_bytes(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     FigureCanvasAgg(figure)
     # the layout's solver differs in the last bits from process to process, and SVG names clips by a hash of them
     figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # one that does nothing makes each format draw twice
     for axes in figure.axes:
         axes.set_position([round(float(edge), 5) for edge in axes.get_position().bounds])
     result = {}

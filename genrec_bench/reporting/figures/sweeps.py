@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from genrec_bench.core.files import canonical
 from genrec_bench.reporting.figures.base import plate
 from genrec_bench.reporting.figures.charts import Axis, Chart, entries, named, point, seed_points
-from genrec_bench.reporting.figures.runs import complete, group_of, interval, lacking, needed, path_of
+from genrec_bench.reporting.figures.runs import bare, complete, group_of, interval, lacking, needed, path_of
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Row, Suite, effective
@@ -30,18 +29,9 @@ class Sweep:
     own: float
     rows: Mapping[float, Sequence[Row]]
 
-    @property
-    def name(self) -> str:
-        """As legends have it."""
-        return (self.base.label or "").removeprefix(f"{self.base.spelling} + ")
-
-    def groups(self, block: Block) -> dict[float, Group]:
-        """The values that have runs."""
-        return {value: found for value, rows in self.rows.items() if (found := group_of(block, rows))}
-
-    def complete(self, block: Block) -> dict[float, Group]:
-        """The values that have all their runs."""
-        return {value: found for value, rows in self.rows.items() if (found := complete(block, rows))}
+    def groups(self, block: Block, find: Callable = group_of) -> dict[float, Group]:
+        """The values that have runs, or all of them, with `complete`."""
+        return {value: found for value, rows in self.rows.items() if (found := find(block, rows))}
 
 
 def sweeps(suite: Suite, setting: str, dataset: str) -> list[Sweep]:
@@ -57,11 +47,10 @@ def sweeps(suite: Suite, setting: str, dataset: str) -> list[Sweep]:
     found = []
     for rest, same in classes.items():
         path, points = path_of(same[0], setting), {}
+        for row in same:
+            if _rest(settings := effective(row, dataset), path) == rest:
+                points.setdefault(float(settings[path]), []).append(row)
         if len({row.wanted[path] for row in same}) > 1:
-            for row in same:
-                settings = effective(row, dataset)
-                if _rest(settings, path) == rest:
-                    points.setdefault(float(settings[path]), []).append(row)
             found.append(Sweep(same[0], setting, float(same[0].wanted[path]), dict(sorted(points.items()))))
     return found
 
@@ -70,6 +59,7 @@ def _rest(settings: Mapping, path: str) -> str:
     return canonical({k: v for k, v in settings.items() if k != path})
 
 
+@plate(*(key for key, own in entries().items() if "settings" in own))
 def swept(key: str, data: ReportData, block: Block) -> Chart | str | None:
     """Scores by setting with differences to the base row: a panel for each backbone and setting, of a line of scores
     for each metric and one of differences. None where the block's backbones have no such rows.
@@ -82,38 +72,40 @@ def swept(key: str, data: ReportData, block: Block) -> Chart | str | None:
            if s.base.backbone == groups[0].row.backbone]
     absent = [label for _, s in own for label in lacking(block, s.rows.values())]
     points, looks, ticks = [], {}, {}
-    for family, sweep in ((family, s) for family, s in own if len(s.complete(block)) > 1):
+    for family, sweep in ((family, s) for family, s in own if len(s.groups(block, complete)) > 1):
         panel = f"{family}, {settings[sweep.setting].rpartition(', ')[2]}"
         if panel not in ticks:
             ticks[panel] = settings[sweep.setting], set()
             points += _reference(key, data, block, family, panel)
         groups = sweep.groups(block)
         ticks[panel][1].update(groups)
-        looks[sweep.name] = next(data.look[row.key] for row in (sweep.base, *(g.row for g in groups.values()))
+        looks[bare(sweep.base)] = next(data.look[row.key] for row in (sweep.base, *(g.row for g in groups.values()))
                                  if row.key in data.look)
         points += _points(key, data, block, sweep, panel)
     axes = {panel: Axis(label, ticks={v: f"{v:g}" for v in sorted(of)}) for panel, (label, of) in ticks.items()}
-    return named(key, data, block, points, looks=looks, at=axes, absent=absent,
-                 printed=any(p["mark"] == "printed" for p in points)) if points else needed(data, block, absent)
+    return named(key, data, block, points, looks=looks, at=axes, absent=absent) if points else \
+        needed(data, block, absent)
 
 
 def _points(key: str, data: ReportData, block: Block, sweep: Sweep, panel: str) -> list[dict]:
     """One sweep: scores of each metric, the best value, and differences to the row's own value."""
-    metrics, groups, whole, found = _metrics(key), sweep.groups(block), sweep.complete(block), []
+    metrics, groups, whole, found = _metrics(key), sweep.groups(block), sweep.groups(block, complete), []
     known = [v for v, g in whole.items() if g.values(CHOOSES)] if CHOOSES in metrics else []
     best = max(known, key=lambda v: whole[v].mean(CHOOSES), default=None)
     for metric in metrics:
         for value, group in groups.items():
-            found += seed_points(panel, metric, sweep.name, value, group.values(metric), not block.missing(group))
+            found += seed_points(panel, metric, bare(sweep.base), value, group.values(metric), not block.missing(group))
         if best is not None and whole[best].values(metric):
-            found.append(point(panel, metric, sweep.name, "best", best, whole[best].mean(metric)))
-        found += [point(panel, metric, sweep.name, "own", sweep.own, None)] * (sweep.own in groups)
+            found.append(point(panel, metric, bare(sweep.base), "best", best, whole[best].mean(metric)))
+        found += [point(panel, metric, bare(sweep.base), "own", sweep.own, None)] * (sweep.own in groups)
     for value, group in whole.items() if data.ranked and sweep.own in whole else ():
         if value != sweep.own:
             gap = interval(data, group, metrics[-1], whole[sweep.own])
-            found.append(point(panel, DIFFERENCE, sweep.name, "mean", value, gap.value, gap))
+            found.append(point(panel, DIFFERENCE, bare(sweep.base), "mean", value, gap.value, gap))
     printed = printed_best(sweep, block.dataset)
-    return found + [point(panel, DIFFERENCE, sweep.name, "printed", printed, 0.0)] * (data.ranked and printed in groups)
+    if data.ranked and printed in groups:
+        found.append(point(panel, DIFFERENCE, bare(sweep.base), "printed", printed, 0.0))
+    return found
 
 
 def _metrics(key: str) -> list[str]:
@@ -136,5 +128,3 @@ def printed_best(sweep: Sweep, dataset: str) -> float | None:
     return sweep.base.best.get(dataset, {}).get(path_of(sweep.base, sweep.setting))
 
 
-for _key in (key for key, own in entries().items() if "settings" in own):
-    plate(_key)(partial(swept, _key))
