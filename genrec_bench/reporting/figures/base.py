@@ -33,10 +33,10 @@ class Picture:
 class Plate:
     """A figure that can be drawn.
 
-    name: of its entry, `forest` or `apao-5`. title: what it is about. paper: key of the paper that it is drawn after or
-    None. objectives: suites with a row of one of these have it, () for every suite. whole:
-    one figure of all blocks; else one a block. section: which part of the report shows it, tests, power, figures or
-    pruning. chart(data, block): the chart, why there is none, or None where the block has nothing that it is about.
+    name: of its entry, `forest` or `apao-5`. title: what it is about. paper: key of the paper that it is drawn after,
+    or None. objectives: suites with a row of one of these have it, () for every suite. whole: one figure of all
+    blocks; else one a block. section: which part of the report shows it, tests, power, figures or pruning.
+    chart(data, block): the chart, why there is none, or None where the block has nothing that it is about.
     """
 
     name: str

@@ -77,7 +77,7 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
     for axes in grid.flat if several else ():
         _thin(axes)
     for axes, axis in zip(grid[-1], chart.values.values(), strict=True):
-        axes.set_xlabel(broken_label(axis.label, (18 if several else 36) if narrow else 80 // len(chart.values)))
+        axes.set_xlabel(broken_label(axis.label, (36 if narrow else 80) // len(chart.values)))
     return figure
 
 
@@ -184,7 +184,8 @@ def _axis(axis: XAxis | YAxis, of: Axis, bins: int = 5) -> None:
     part, end = (100, "%") if of.percent else (1, "")
     if of.log:
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=7))
+        subs = (1.0,) if high > 300 * low else (1.0, 2.0, 5.0) if bins > 3 else (1.0, 3.0)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=7))
     else:
         axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10], integer=of.whole))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{round(part * v, 9):,g}{end}"))
