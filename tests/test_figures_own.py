@@ -14,11 +14,10 @@ from genrec_bench.analysis.ranking import AllPairs, all_pairs, mean_interval
 from genrec_bench.analysis.significance import compare_values, holm
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.reporting.figures import bands, costs, curves, forest, ranking, results
+from genrec_bench.reporting.figures import bands, costs, curves, runs, scores, tested
 from genrec_bench.reporting.figures.bands import FEW
 from genrec_bench.reporting.figures.base import plates
 from genrec_bench.reporting.figures.charts import Chart
-from genrec_bench.reporting.load import summarise
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.results.test_users import UserFacts, path_of, write_users
@@ -157,18 +156,6 @@ def test_bands_hold_every_user_once(seed: int) -> None:
     assert all(a.high < b.low for a, b in itertools.pairwise(found)) and len(found) <= 5
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_front_by_brute_force(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    points = [costs.Point(None, summarise([float(s)]), summarise([float(c)]))
-              for s, c in random.integers(1, 7, size=(12, 2))]
-    undominated = {(p.cost.mean, p.score.mean) for p in points if not any(
-        q.cost.mean <= p.cost.mean and q.score.mean >= p.score.mean and
-        (q.cost.mean, q.score.mean) != (p.cost.mean, p.score.mean) for q in points)}
-    found = [(p.cost.mean, p.score.mean) for p in costs.front(points)]
-    assert set(found) == undominated and found == sorted(undominated)
-
-
 # --- figures of made-up records ---
 
 def made_up() -> list[RunRecord]:
@@ -210,7 +197,7 @@ def at(chart: Chart, mark: str, **where: object) -> list[dict]:
 
 
 def test_forest_shows_every_declared_test_in_per_cent(material: ReportData) -> None:
-    chart = forest.forest_figure(material, None)
+    chart = tested.forest_figure(material, None)
     tests = [t for one in material.families for t in one.tests]
     # Pairwise against cross-entropy, MSL against it, cross-entropy and Pairwise against SASRec; Pointwise lacks a seed
     assert [t.group.name for t in tests] == ["APAO-Pairwise", "MSL", "cross-entropy", "APAO-Pairwise"]
@@ -219,13 +206,13 @@ def test_forest_shows_every_declared_test_in_per_cent(material: ReportData) -> N
     for p, t in zip(shown, tests, strict=True):
         c = t.comparison
         assert (p["value"], p["low"]) == pytest.approx((c.difference / c.mean_b, c.interval[0] / c.mean_b))
-        assert p["note"].startswith("p ") and t.against.name in p["panel"] and not chart.shared
+        assert p["note"].startswith("p ") and t.against.name in p["panel"]
     assert "4 tests in 3 families, 3 seeds" in chart.caption and not chart.note.endswith(".")
-    assert forest.forest_figure(ReportData.of(apao(), made_up()), None) is None
+    assert tested.forest_figure(ReportData.of(apao(), made_up()), None) is None
 
 
 def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData) -> None:
-    chart = ranking.ranking_figure(material, material.blocks[0])
+    chart = tested.ranking_figure(material, material.blocks[0])
     shown = [p["at"] for p in at(chart, "mean")]
     groups = {g.name: g for g in material.blocks[0].groups}
     assert set(shown) == {"Popularity", "Item-kNN", SASREC, "cross-entropy", "MSL", "APAO-Pairwise"}
@@ -239,48 +226,42 @@ def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData) -> None:
         joined.setdefault(p["value"], set()).add(p["at"])
     pairs = all_pairs([material.values(g) for g in ordered])
     assert sorted(map(sorted, joined.values())) == sorted(sorted(ordered[i].name for i in c) for c in pairs.together())
-    assert ranking.ranking_figure(ReportData.of(apao(), made_up()), material.blocks[0]) is None
+    assert tested.ranking_figure(ReportData.of(apao(), made_up()), material.blocks[0]) is None
 
 
 def test_ranking_that_allows_no_test_says_why(material: ReportData, monkeypatch: pytest.MonkeyPatch,
                                               tmp_path: Path) -> None:
     records = [r for r in made_up() if r.label == "TIGER + MSL"]
     alone = ReportData.of(apao(), records, stored_records(tmp_path, records).root)
-    reason = ranking.ranking_figure(alone, alone.blocks[0])
+    reason = tested.ranking_figure(alone, alone.blocks[0])
     assert "TIGER + cross-entropy" in reason and "--suite apao" in reason and "TIGER + MSL;" not in reason
     values = ReportData.values
     monkeypatch.setattr(ReportData, "values", lambda self, group: values(self, group)[:, :1])
-    assert ranking.ranking_figure(material, material.blocks[0]).endswith("one allows no test")
+    assert tested.ranking_figure(material, material.blocks[0]).endswith("one allows no test")
 
 
-def test_positions_and_seconds_by_hand(material: ReportData) -> None:
+def test_the_plane_has_each_row_with_its_costs_the_cheapest_first(material: ReportData) -> None:
     """Pairwise: 300 with and 100 without gradient against 100 of cross-entropy; untrained rows have no seconds."""
-    block = material.blocks[0]
-    points = {p.group.name: p for p in costs.positions(block, "TIGER")}
-    assert {name: p.cost.mean for name, p in points.items()} == {"cross-entropy": 1.0, "MSL": 1.0, "APAO-Pairwise": 4.0}
-    assert points["MSL"].score.mean == pytest.approx(0.041) and points["MSL"].score.sd == pytest.approx(0.001)
-    timed = costs.seconds(block.groups)
-    assert SASREC in {p.group.name for p in timed} and {p.cost.mean for p in timed} == {30.0}
-    assert not {"Popularity", "Item-kNN"} & {p.group.name for p in timed}
-
-
-def test_plane_draws_what_was_trained(material: ReportData) -> None:
     chart = costs.plane_figure(material, material.blocks[0])
-    positions, seconds = dict.fromkeys(p["panel"] for p in chart.points)
-    assert {p["method"] for p in at(chart, "level")} == {"Popularity", "Item-kNN"}
-    assert {p["method"] for p in at(chart, "point", panel=seconds)} == {SASREC, "cross-entropy", "MSL", "APAO-Pairwise"}
-    front = at(chart, "front", panel=positions)
-    assert [p["at"] for p in front] == [1.0, 4.0] and [p["value"] for p in front] == pytest.approx([0.041, 0.051])
+    shown = [p["at"] for p in at(chart, "mean", quantity="ndcg@10", panel="TIGER")]
+    assert sorted(shown[:2]) == ["MSL", "cross-entropy"] and shown[2:] == ["APAO-Pairwise"]
+    assert {p["at"]: p["value"] for p in at(chart, "mean", quantity="positions")} == {
+        "cross-entropy": 1.0, "MSL": 1.0, "APAO-Pairwise": 4.0}
+    assert {p["at"]: p["value"] for p in at(chart, "mean", quantity="seconds")} == dict.fromkeys(
+        [SASREC, "cross-entropy", "MSL", "APAO-Pairwise"], pytest.approx(30.0))
+    msl, = at(chart, "mean", quantity="ndcg@10", at="MSL")
+    assert (msl["value"], msl["low"]) == pytest.approx((0.041, 0.04)) and not at(chart, "seed")
+    assert {p["at"] for p in at(chart, "mean", panel="Baselines")} == {"Popularity", "Item-kNN", SASREC}
     assert "cpu, 1 thread" in chart.caption and "TIGER + APAO-Pointwise" in chart.caption
+    assert "not trained" in chart.caption and "are counted" in chart.caption
     baselines = ReportData.of(apao(), [r for r in made_up() if "baseline" in r.config and r.config["baseline"]])
     assert costs.plane_figure(baselines, baselines.blocks[0]) is None
 
 
-@pytest.mark.parametrize(("draw", "fact"), [(bands.popularity_figure, "target_count"),
-                                            (bands.history_figure, "user_count")])
-def test_bands_show_means_of_their_users(material: ReportData, draw: object, fact: str) -> None:
+@pytest.mark.parametrize(("name", "fact"), bands.FACTS.items())
+def test_bands_show_means_of_their_users(material: ReportData, name: str, fact: str) -> None:
     block = material.blocks[0]
-    chart = draw(material, block)
+    chart = bands.bands_figure(name, material, block)
     found = bands.bands(getattr(material.users(block), fact))
     assert list(chart.at.ticks.values()) == [b.label for b in found]
     assert {p["method"] for p in chart.points} == {g.name for g in block.groups} - {"APAO-Pointwise"}
@@ -294,12 +275,13 @@ def test_bands_show_means_of_their_users(material: ReportData, draw: object, fac
 
 def test_bands_need_facts_that_fit(tmp_path: Path) -> None:
     without = stored(tmp_path / "without", facts=False)
-    assert "--suite apao --profile quick --datasets ml-100k" in bands.history_figure(without, without.blocks[0])
+    reason = bands.bands_figure("history", without, without.blocks[0])
+    assert "--suite apao --profile quick --datasets ml-100k" in reason
     other = stored(tmp_path / "other", users=USERS - 1)
     with pytest.raises(UserError, match="159 test rows.*160"):
-        bands.popularity_figure(other, other.blocks[0])
+        bands.bands_figure("popularity", other, other.blocks[0])
     alone = ReportData.of(apao(), made_up())
-    assert bands.history_figure(alone, alone.blocks[0]) is None
+    assert bands.bands_figure("history", alone, alone.blocks[0]) is None
 
 
 def test_a_panel_has_the_best_rows_in_validation(material: ReportData) -> None:
@@ -324,7 +306,7 @@ def test_groups_that_are_all_too_small_are_left_out_with_the_reason(tmp_path: Pa
 
 
 def test_a_row_without_all_seeds_has_crosses_and_no_mean(material: ReportData) -> None:
-    chart = results.results_figure(material, material.blocks[0])
+    chart = scores.results_figure(material, material.blocks[0])
     name = "TIGER + APAO-Pointwise"
     alone = at(chart, "incomplete", method=name, quantity="ndcg@10")
     assert [p["value"] for p in alone] == pytest.approx([0.06, 0.061])
@@ -343,9 +325,9 @@ def test_curves_have_deviations_and_crosses_for_single_seeds(material: ReportDat
 
 def test_principal_rows_are_whole_and_plain(material: ReportData) -> None:
     block = material.blocks[0]
-    own = results.principal(block, "TIGER", 14)
+    own = runs.principal(block, "TIGER", 14)
     assert [g.name for g in own] == ["cross-entropy", "MSL", "APAO-Pairwise"]
-    assert results.principal(block, "TIGER", 2) == own[:2]
+    assert runs.principal(block, "TIGER", 2) == own[:2]
     full = replace(own[0], row=replace(own[0].row, grid="full", stated={**own[0].row.stated, "n": 1}))
     crowded = replace(block, groups=(full, *block.groups))
-    assert full in results.principal(crowded, "TIGER", 4) and full not in results.principal(crowded, "TIGER", 3)
+    assert full in runs.principal(crowded, "TIGER", 4) and full not in runs.principal(crowded, "TIGER", 3)

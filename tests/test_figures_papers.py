@@ -13,12 +13,12 @@ import pytest
 
 from genrec_bench.contracts import Rankings, digest
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.figures import ablations, efficiency, runs, sensitivity
-from genrec_bench.reporting.figures.base import Picture, plates
+from genrec_bench.reporting import pages
+from genrec_bench.reporting.figures import costs, runs, scores, sweeps
+from genrec_bench.reporting.figures.base import Picture, plates, status
 from genrec_bench.reporting.figures.charts import Chart
-from genrec_bench.reporting.figures.status import status
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.rows import Row, Suite, load_suite
+from genrec_bench.reporting.rows import Row, Suite, effective, load_suite
 from genrec_bench.results.records import RecordStore, RunRecord
 from tests.small_records import SEEDS, record_of
 
@@ -82,39 +82,41 @@ def at(chart: Chart, mark: str, **where: object) -> list[dict]:
     return [p for p in chart.points if p["mark"] == mark and all(p[k] == v for k, v in where.items())]
 
 
-def test_every_measured_figure_has_a_plate_and_a_state(tmp_path):
+def states(material: ReportData, paper: str) -> dict[str, str]:
+    """What is said of each figure of a paper, by number."""
+    with pages.drawing([(material, plates(material.suite, paper))]) as of:
+        return {number: text for number, _, text in status(material, paper, of(material))}
+
+
+def test_every_measured_figure_has_a_plate_and_a_state():
     suite = suite_of("apao")
     material = material_of(suite, None, all_seeds(suite, ["TIGER + cross-entropy", "TIGER + APAO-Pointwise"]))
     for paper, numbers in MEASURED.items():
-        assert [p.number for p in plates(paper=paper)] == numbers
-        lines = status(material, paper)
-        assert [number for number, _, _ in lines] == numbers
-        assert all(text.startswith("not drawn: ") for _, _, text in lines)
-    states = dict((number, text) for number, _, text in status(material, "apao"))
-    assert "TIGER + APAO-Pointwise, weight = 0.05, 0.2, 0.3, 0.4; " in states["3"]
-    assert "--row 'TIGER + APAO-Pointwise, weight = 0.05'" in states["3"]
-    assert status(material, "rankgr")[0][2] == "not drawn: suite apao has no row with rsp"
-    unlike = material_of(suite_of("bear-sid"), None, [run_of(suite_of("bear-sid"), "TIGER + BEAR")])
-    assert status(unlike, "apao")[0][2] == "not drawn: suite bear-sid has no row with apao"
+        assert [p.number for p in plates(paper=paper)] == list(states(material, paper)) == numbers
+        assert all(text.startswith("not drawn: ") for text in states(material, paper).values())
+    text = states(material, "apao")["3"]
+    assert "TIGER + APAO-Pointwise, weight = 0.05, 0.2, 0.3, 0.4; " in text
+    assert "--row 'TIGER + APAO-Pointwise, weight = 0.05'" in text
+    assert states(material, "rankgr")["4"] == "not drawn: suite apao has no row with rsp"
 
 
-def test_status_reads_what_has_been_drawn_already():
+def test_status_says_of_what_a_figure_is_drawn():
     suite = suite_of("bear-sid")
     material = material_of(suite, None, [run_of(suite, "TIGER + BEAR")])
     block, of = material.blocks[0], {p.key: p for p in plates(suite)}
     drawn_before = [(of["figure:bear-9"], block, Picture("drawn", {".svg": b""})),
                     (of["figure:results"], block, Picture("ours")), (of["figure:bear-5"], block, Picture("no runs"))]
-    states = {number: text for number, _, text in status(material, "bear", drawn_before)}
-    assert states["9"] == "drawn for ml-100k, profile quick"
-    assert states["5"] == "not drawn: ml-100k, profile quick: no runs"
-    assert states["7"] == "not drawn: no run on data and backbone that it is about"
+    said = {number: text for number, _, text in status(material, "bear", drawn_before)}
+    assert said["9"] == "drawn for ml-100k, profile quick"
+    assert said["5"] == "not drawn: ml-100k, profile quick: no runs"
+    assert said["7"] == "not drawn: no run on data and backbone that it is about"
 
 
 @pytest.mark.parametrize(("setting", "base", "values"), [
     ("apao.weight", "TIGER + APAO-Pointwise", [0.05, 0.1, 0.2, 0.3, 0.4]),
     ("apao.eta", "Llama + APAO-Pairwise", [5e-6, 1e-5, 3e-5, 5e-5, 1e-4, 5e-4])])
 def test_a_sweep_has_the_row_itself_and_each_value_once_in_order(setting, base, values):
-    found = {s.base.label: s for s in sensitivity.sweeps(suite_of("apao"), setting, "apao_beauty")}
+    found = {s.base.label: s for s in sweeps.sweeps(suite_of("apao"), setting, "apao_beauty")}
     assert len(found) == 4  # two forms on two backbones
     sweep = found[base]
     assert list(sweep.rows) == values and sweep.rows[sweep.own][0].label == base
@@ -124,10 +126,10 @@ def test_sweeps_against_a_naive_search_for_rows_that_differ_in_one_setting():
     suite = suite_of("bear-sid")
     for setting, path in (("bear.weight", "objective.1.weight"), ("bear.xi", "objective.1.xi")):
         pairs = {(a.label, b.label) for a in suite.rows for b in suite.rows
-                 if a.label and b.label and a.wanted != b.wanted and a.stages == b.stages == efficiency.WITH_BEAR
-                 and a.wanted.keys() == b.wanted.keys()
+                 if a.label and b.label and a.wanted != b.wanted
+                 and a.stages == b.stages == (("cross_entropy", "bear"),) and a.wanted.keys() == b.wanted.keys()
                  and [k for k in a.wanted if a.wanted[k] != b.wanted[k]] == [path]}
-        found = {(a.label, b.label) for s in sensitivity.sweeps(suite, setting, "ml-100k") for x, y in
+        found = {(a.label, b.label) for s in sweeps.sweeps(suite, setting, "ml-100k") for x, y in
                  product(s.rows, repeat=2) if x != y for a in s.rows[x] for b in s.rows[y]}
         assert pairs and found == pairs
 
@@ -137,36 +139,40 @@ def test_a_row_with_other_best_values_is_no_point_of_the_sweep():
     base = next(r for r in suite.rows if r.label == "TIGER + APAO-Pointwise")
     best = base.best["apao_office"]  # weight 0.3 and eta 1e-4, where the sweep holds eta at 1e-5
     assert best["objective.1.eta"] != base.wanted["objective.1.eta"]
-    office = next(s for s in sensitivity.sweeps(suite, "apao.weight", "apao_office") if s.base is base)
+    office = next(s for s in sweeps.sweeps(suite, "apao.weight", "apao_office") if s.base is base)
     assert base not in [row for rows in office.rows.values() for row in rows]
     assert office.rows[0.1][0].label == "TIGER + APAO-Pointwise, weight = 0.1"
-    assert sensitivity.printed_best(office, "apao_office") == best["objective.1.weight"]
-    assert sensitivity.printed_best(office, "ml-100k") is None
+    assert sweeps.printed_best(office, "apao_office") == best["objective.1.weight"]
+    assert sweeps.printed_best(office, "ml-100k") is None
 
 
 def test_ablation_rows_share_weight_and_eta_with_their_whole_method():
     suite = suite_of("apao")
-    for dataset in ("ml-100k", "apao_beauty", "apao_office"):
+    for dataset, form in product(("ml-100k", "apao_beauty", "apao_office"), ("APAO-Pointwise", "APAO-Pairwise")):
         record = run_of(suite, "Llama + cross-entropy", dataset=dataset)
         block = material_of(suite, None, [record]).blocks[0]
-        for form in ablations.FORMS:
-            parts = ablations.modules(suite, block, "llama", form)
-            assert list(parts) == ["Whole method", "Without adaptive weights", "Without cross-entropy",
-                                   "Without prefix loss (cross-entropy)"]
-            whole, uniform, alone, plain = (ablations._values(rows[0], dataset) for rows in parts.values())
-            assert uniform == whole[:1] and alone == whole and plain == []
-            dropped = ablations.prefixes(suite, block, "llama", form)
-            assert list(dropped) == ["Whole method", *(f"Without prefixes of length {n}" for n in (1, 2, 3, 4))]
-            assert len({tuple(ablations._values(row, dataset)) for rows in dropped.values() for row in rows}) == 1
-            short = material_of(suite, None, [replace(record, tokenizer={"levels": 3})]).blocks[0]
-            assert len(ablations.prefixes(suite, short, "llama", form)) == 1 + 3
+        parts, dropped = (scores.lines_of(key, suite, block, "llama", form) for key in ("apao-2a", "apao-2b"))
+        assert list(parts) == ["Whole method", "Without adaptive weights", "Without cross-entropy",
+                               "Without prefix loss (cross-entropy)"]
+        whole, uniform, alone, plain = (weights(row, dataset) for row, in parts.values())
+        assert uniform == whole[:1] and alone == whole and plain == []
+        assert list(dropped) == ["Whole method", *(f"Without prefixes of length {n}" for n in (1, 2, 3, 4))]
+        assert [weights(row, dataset) for row, in dropped.values()] == [whole] * 5
+        short = material_of(suite, None, [replace(record, tokenizer={"levels": 3})]).blocks[0]
+        assert len(scores.lines_of("apao-2b", suite, short, "llama", form)) == 1 + 3
+
+
+def weights(row: Row, dataset: str) -> list[float]:
+    """Weight and eta of a row on a dataset."""
+    settings = effective(row, dataset)
+    return [settings[path] for key in ("weight", "eta") if (path := runs.path_of(row, f"apao.{key}"))]
 
 
 def test_numbers_of_runs_by_hand():
-    assert runs.ratios({0: 3.0, 1: 8.0, 2: 5.0}, {0: 2.0, 1: 2.0, 3: 1.0}) == [1.5, 4.0]
-    mean, low, high = runs.geometric([1.0, 4.0])  # logs 0 and 2 ln 2: mean ln 2, SD sqrt(2) ln 2
+    assert costs.ratios({0: 3.0, 1: 8.0, 2: 5.0}, {0: 2.0, 1: 2.0, 3: 1.0}) == [1.5, 4.0]
+    mean, low, high = costs.geometric([1.0, 4.0])  # logs 0 and 2 ln 2: mean ln 2, SD sqrt(2) ln 2
     assert (mean, low, high) == pytest.approx((2.0, 2 ** (1 - math.sqrt(2)), 2 ** (1 + math.sqrt(2))))
-    assert runs.geometric([3.0]) == pytest.approx((3.0, 3.0, 3.0))
+    assert costs.geometric([3.0]) == pytest.approx((3.0, 3.0, 3.0))
     assert runs.listed(["A", "B, x = 1", "B, x = 2", "B, y = 3", "C"]) == "A; B, x = 1, 2; B, y = 3; C"
     row = Row({"backbone": {"name": "llama"}, "objective": [{"name": "bear"}], "decoding": {"num_beams": 3}}, "L")
     assert runs.path_of(row, "bear.weight") == "objective.weight" and runs.path_of(row, "bear.eta") is None
@@ -177,31 +183,25 @@ def test_positions_and_seconds_are_those_of_an_epoch():
     suite = suite_of("bear-sid")
     record = run_of(suite, "TIGER + BEAR", 1, positions=1200, seconds=7.0)  # 12 epochs
     group = material_of(suite, None, [record]).blocks[0].groups[0]
-    assert efficiency.per_epoch(group, "positions") == {1: 100.0}
-    assert efficiency.per_epoch(group, "seconds") == {1: 7.0}
+    assert costs.per_epoch(group, costs.POSITIONS) == {1: 100.0}
+    assert costs.per_epoch(group, costs.SECONDS) == {1: 7.0}
     unknown = replace(record, training={"epochs": 12}, timings={})
     group = material_of(suite, None, [unknown]).blocks[0].groups[0]
-    assert efficiency.per_epoch(group, "positions") == efficiency.per_epoch(group, "seconds") == {}
-
-
-def test_the_plane_leaves_out_mere_points_of_sweeps():
-    names = [row.label for row in efficiency.own_methods(suite_of("bear-sid"), "tiger")]
-    assert "TIGER + BEAR" in names and "TIGER + MSL" in names and "TIGER + BEAR, valid tokens" in names
-    assert not [name for name in names if "weight = " in name or "xi = " in name]
+    assert costs.per_epoch(group, costs.POSITIONS) == costs.per_epoch(group, costs.SECONDS) == {}
 
 
 def test_differences_are_paired_by_user(tmp_path):
     suite = suite_of("bear-sid")
     material = material_of(suite, tmp_path, all_seeds(suite, ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"]))
     sft, bear = material.blocks[0].groups
-    found = runs.paired(material, bear, sft, "hr@5")
+    found = runs.interval(material, bear, "hr@5", sft)
     hits = [np.mean([r.metrics["hr@5"] for r in group.records]) for group in (bear, sft)]
     assert found.value == pytest.approx(hits[0] - hits[1]) and found.low < found.value < found.high
-    assert runs.paired(material, bear, bear, "hr@5").high == 0.0
-    around = runs.alone(material, bear, "hr@5")
+    assert runs.interval(material, bear, "hr@5", bear).high == 0.0
+    around = runs.interval(material, bear, "hr@5")
     assert around.value == pytest.approx(hits[0]) and 0 < around.low < around.value < around.high < 1
-    assert runs.alone(ReportData.of(suite, list(bear.records)), bear, "hr@5") is None
-    assert runs.paired(ReportData.of(suite, list(bear.records)), bear, bear, "hr@5") is None
+    assert runs.interval(ReportData.of(suite, list(bear.records)), bear, "hr@5") is None
+    assert runs.interval(ReportData.of(suite, list(bear.records)), bear, "hr@5", bear) is None
 
 
 def test_missing_rows_are_named_with_a_command(tmp_path):
@@ -228,8 +228,8 @@ def test_the_sweep_figure_shows_means_star_and_missing_seeds(tmp_path):
         assert shown == pytest.approx(means) and list(shown) == sorted(means)
         star, = at(chart, "best", quantity=metric)
         assert star["at"] == best and star["value"] == pytest.approx(means[best])
-    assert {p["method"] for p in at(chart, "level")} == {"SFT (summed cross-entropy)", sensitivity.ZERO}
-    assert len(at(chart, "mean", quantity=sensitivity.DIFFERENCE)) == 4  # all complete rows but the base
+    assert {p["method"] for p in at(chart, "level")} == {"SFT (summed cross-entropy)", sweeps.ZERO}
+    assert len(at(chart, "mean", quantity=sweeps.DIFFERENCE)) == 4  # all complete rows but the base
     assert list(chart.at) == ["TIGER, ξ"] and list(chart.at["TIGER, ξ"].ticks) == [0.25, 0.5, 1, 2, 2.75, 3]
     assert "TIGER + BEAR, xi = 1" in chart.caption and "weight = 0.1, 0.25, 0.5, 1, 2, 5" in chart.caption
 
@@ -239,11 +239,11 @@ def test_ratios_of_the_cost_figure_are_per_seed():
     records = [run_of(suite, f"TIGER + {name}", seed, seconds=(seed + 1) * factor, positions=1200 * factor)
                for name, factor in zip(names, (1, 2, 8), strict=True) for seed in SEEDS]
     chart = drawn("bear-5", material_of(suite, None, records))
-    for label in efficiency.COSTS:  # every seed has the same ratio, so the mean is it and nothing deviates
+    for label in (costs.SECONDS, costs.POSITIONS):  # every seed has the same ratio
         assert [(p["note"], p["value"]) for p in at(chart, "mean", quantity=label)] == [
             ("1.00", pytest.approx(1)), ("2.00", pytest.approx(2)), ("8.00", pytest.approx(8))]
     printed, = at(chart, "printed")
-    assert printed["value"] == efficiency.PRINTED_BEAM and printed["method"] == "objective (3.1)"
+    assert printed["value"] == costs.PRINTED_BEAM and printed["method"] == "objective (3.1)"
     assert "here B = 20" in chart.caption and "3 seeds" in chart.caption
 
 
@@ -253,13 +253,14 @@ def test_seconds_of_one_seed_are_not_drawn():
            for name, factor in zip(names, (1, 3, 8), strict=True)]
     material = material_of(suite, None, one)
     assert list(drawn("bear-5", material).values) == ["Decoder positions per epoch"]
-    assert efficiency.ONE_SEED[1:] in drawn("bear-5", material).caption
+    assert "Seconds are not drawn" in drawn("bear-5", material).caption
     plane = drawn("bear-9", material)
-    assert [p["at"] for p in at(plane, "point")] == pytest.approx([1, 3, 8]) and not at(plane, "band")
+    shown = at(plane, "mean", quantity=costs.POSITIONS)
+    assert [p["value"] for p in shown] == pytest.approx([1, 3, 8]) and not at(plane, "level", method=costs.BAND)
     several = [r for r in one if "3.1" not in r.label] + all_seeds(suite, ["TIGER + SFT (summed cross-entropy)"])
     records = {r.run_id: r for r in several + all_seeds(suite, ["TIGER + BEAR"])}
-    band, = at(drawn("bear-9", material_of(suite, None, list(records.values()))), "band")
-    assert (band["at_low"], band["at_high"]) == (2.0, 10.0)
+    plane = drawn("bear-9", material_of(suite, None, [*records.values(), *all_seeds(suite, ["TIGER + MSL"])]))
+    assert [p["value"] for p in at(plane, "level", method=costs.BAND)] == [2.0, 10.0]
 
 
 def test_an_incomplete_row_is_never_averaged(tmp_path):
@@ -276,7 +277,7 @@ def test_an_incomplete_row_is_never_averaged(tmp_path):
 
 @pytest.mark.parametrize(("suite", "labels", "key"), [
     ("bear-sid", ["TIGER + CE → S-DPO", "TIGER + CE → S-DPO + BEAR"], "bear-7"),
-    ("bear-sid", ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR"], "bear-9"),
+    ("bear-sid", ["TIGER + SFT (summed cross-entropy)", "TIGER + BEAR", "TIGER + MSL"], "bear-9"),
     ("apao", ["Llama + APAO-Pairwise", *(f"Llama + APAO-Pairwise, drop_prefix = {n}" for n in (1, 2))], "apao-2b")])
 def test_equal_records_give_equal_bytes(tmp_path, suite, labels, key):
     records = all_seeds(suite_of(suite), labels)

@@ -14,7 +14,7 @@ from genrec_bench.analysis.claims import answer
 from genrec_bench.analysis.noise import pooled, self_comparison
 from genrec_bench.contracts import Rankings
 from genrec_bench.reporting import power, verdicts
-from genrec_bench.reporting.figures import power as drawn
+from genrec_bench.reporting.figures import tested as drawn
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import load_paper
 from genrec_bench.reporting.printed import printed_gain

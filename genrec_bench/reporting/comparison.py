@@ -13,7 +13,7 @@ from genrec_bench.core.files import canonical, csv_text, write_atomically
 from genrec_bench.reporting import latex
 from genrec_bench.reporting.families import UNTESTED, Test
 from genrec_bench.reporting.figures.charts import Axis, Chart, point
-from genrec_bench.reporting.figures.forest import LOOKS, OUTCOMES, ZERO
+from genrec_bench.reporting.figures.tested import LOOKS, OUTCOMES, ZERO
 from genrec_bench.reporting.load import Group
 from genrec_bench.reporting.matching import EVERY, Rows, dataset_title, unequal_budget
 from genrec_bench.reporting.pairs import Ranks, compared, is_outside, tested

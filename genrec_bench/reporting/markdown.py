@@ -17,9 +17,7 @@ from genrec_bench.core.lists import grouped
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.file_forms import PAGES
 from genrec_bench.reporting import claims, cost, printed_tables, suite_page, training_free, trials
-from genrec_bench.reporting.figures import beside_printed
-from genrec_bench.reporting.figures.base import Plate, plates
-from genrec_bench.reporting.figures.status import status
+from genrec_bench.reporting.figures.base import Plate, plates, status
 from genrec_bench.reporting.index import index
 from genrec_bench.reporting.matching import dataset_title, other_runs, unregistered
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
@@ -188,7 +186,7 @@ def _other_runs(material: ReportData, source: Source) -> str:
 def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], every: Sequence[ReportData]) -> str | None:
     """The page that a suite names, with its figure from the suite's folder; None where its records make none."""
     name = material.suite.name
-    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].number == beside_printed.NAME]
+    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].number == "printed"]
     picture = "".join(pictures).replace("(figures/", f"({name}/figures/")
     return training_free.page(material, source.records, picture, every)
 
@@ -210,7 +208,7 @@ def _figures(key: str, materials: Sequence[ReportData],
     own = plates(paper=key)
     told = [(title, m.suite.name, text) for m in materials if any(p.belongs_to(m.suite) for p in own)
             for _, title, text in status(m, key, drawn[m.suite.name])]
-    titles = {p.number: p.title for p in own}.values()
+    titles = {p.number: p.heading for p in own}.values()
     return (told or [(title, "", "not drawn: no suite has rows for it yet") for title in titles]) if own else None
 
 

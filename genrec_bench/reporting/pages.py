@@ -113,7 +113,7 @@ class _Figure:
         """The picture, or None where the block has nothing that it is about."""
         chart = self.plate.draw(self.material, self.block)
         if chart is None or isinstance(chart, str):
-            return chart and Picture(chart, None, self.plate.title)
+            return chart and Picture(chart, None, self.plate.heading)
         stem = self.plate.stem(self.material, self.block)
         files = self.earlier and _as_drawn(self.earlier / stem, chart.digest())
         return Picture(chart.note, files or _summed(stem, chart), chart.title, stem)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from genrec_bench.analysis.ranking import mean_interval
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting.figures.base import plate
-from genrec_bench.reporting.figures.charts import Axis, Chart, point
-from genrec_bench.reporting.figures.results import beside_baselines, seeds_text
+from genrec_bench.reporting.figures.charts import Chart, named, point
+from genrec_bench.reporting.figures.runs import beside_baselines
 from genrec_bench.reporting.groups import CHOSEN_BY, FEW, check_rows
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
 
 MOST = 8  # methods of a panel
 ROWS = 14  # of a backbone, among which the best are looked for
+FACTS = {"popularity": "target_count", "history": "user_count"}  # figure -> what test rows are counted by
 QUARTERS = (0.25, 0.5, 0.75)
 
 
@@ -37,22 +38,6 @@ class Band:
         return f"{span}\nn = {self.users:,}" + "\n(too few)" * (self.users < FEW)
 
 
-@plate("popularity", "By popularity of the target")
-def popularity_figure(material: ReportData, block: Block) -> Chart | str | None:
-    """NDCG@10 by how often the target occurs in the training sequences; targets that never do stand apart."""
-    return _figure(material, block, "Quality by popularity of the target", "target_count",
-                   "Interactions of the target in training")
-
-
-@plate("history", "By length of history")
-def history_figure(material: ReportData, block: Block) -> Chart | str | None:
-    """NDCG@10 by how many interactions of the user training has, of which a method may read the last ones alone."""
-    longest = block.config.get("split", {}).get("max_history")
-    reads = f", of which a method reads the last {longest} at most" if longest else ""
-    return _figure(material, block, "Quality by length of the history", "user_count",
-                   f"Interactions of the user in training{reads}")
-
-
 def bands(counts: np.ndarray, users: np.ndarray | None = None) -> list[Band]:
     """Rows in the quarters of their counts, with those of count 0 apart; fewer bands where quartiles coincide.
 
@@ -64,48 +49,36 @@ def bands(counts: np.ndarray, users: np.ndarray | None = None) -> list[Band]:
     cuts = np.quantile(some, QUARTERS, method="inverted_cdf") if len(some) else []
     below_most = some[some < most].max(initial=0)  # a quartile that is the maximum leaves nothing above it
     edges = [0, *sorted({int(min(c, below_most)) for c in cuts} - {0}), most]
-    found = [_band(0, 0, counts == 0, users)]
-    for below, high in zip(edges[:-1], edges[1:], strict=True):
-        rows = (counts > below) & (counts <= high)
-        if rows.any():
-            found.append(_band(int(counts[rows].min()), high, rows, users))
-    return [band for band in found if band.users]
+    parts = [counts == 0, *((counts > below) & (counts <= high) for below, high in pairwise(edges))]
+    return [Band(int(counts[rows].min()), int(counts[rows].max()), rows, len(np.unique(users[rows])))
+            for rows in parts if rows.any()]
 
 
-def _band(low: int, high: int, rows: np.ndarray, users: np.ndarray) -> Band:
-    return Band(low, high, rows, len(np.unique(users[rows])))
-
-
-def _figure(material: ReportData, block: Block, title: str, fact: str, xlabel: str) -> Chart | str | None:
+@plate(*FACTS)
+def bands_figure(key: str, data: ReportData, block: Block) -> Chart | str | None:
+    """NDCG@10 by how often the target occurs in training, those that never do apart, or by how many interactions of the
+    user training has, of which a method may read the last ones alone."""
     panels = {family: groups for family in block.families() if (groups := compared(block, family))}
-    if not material.ranked or not panels:
+    if not data.ranked or not panels:
         return None
-    facts = material.users(block)
+    facts = data.users(block)
     if facts is None:
         return ("it needs facts about the test users; a run on this split writes them, also where all is found done: "
-                f"`python benchmark.py --suite {material.suite.name} --profile {block.profile} --datasets "
+                f"`python benchmark.py --suite {data.suite.name} --profile {block.profile} --datasets "
                 f"{block.config['dataset']['name']}`")
-    found = bands(getattr(facts, fact), facts.user)
-    enough = {place: band for place, band in enumerate(found) if band.users >= FEW}
+    found, points = bands(getattr(facts, FACTS[key]), facts.user), []
+    enough = {float(place): band.rows for place, band in enumerate(found) if band.users >= FEW}
     if not enough:
         return f"every group has fewer than {FEW} users"
-    points, looks = [], {}
-    for family, groups in panels.items():
-        for group in groups:
-            looks[group.name] = material.look[group.row.key]
-            values = material.row_values(group)
-            check_rows(block, values, len(found[0].rows))
-            points += [_point(family, group, place, values[:, band.rows], facts.user[band.rows])
-                       for place, band in enough.items()]
-    ticks = {float(place): band.label for place, band in enumerate(found)}
-    return Chart(f"{title} on {block.dataset}", _caption(block, xlabel, found), points, {"ndcg@10": Axis("NDCG@10")},
-                 looks, Axis(xlabel, ticks=ticks), dodge=0.018)
-
-
-def _point(family: str, group: Group, place: int, values: np.ndarray, users: np.ndarray) -> dict:
-    """The mean of a band with its interval; without one where nothing of the band is found."""
-    e = mean_interval(averaged(values, users))
-    return point(family, "ndcg@10", group.name, "mean", float(place), e.value, e if e.value else None)
+    for family, group in ((family, group) for family, groups in panels.items() for group in groups):
+        values = data.row_values(group)
+        check_rows(block, values, len(found[0].rows))
+        for place, rows in enough.items():
+            e = mean_interval(averaged(values[:, rows], facts.user[rows]))
+            points.append(point(family, "ndcg@10", group.name, "mean", place, e.value, e if e.value else None))
+    return named(key, data, block, points, ticks={float(place): band.label for place, band in enumerate(found)},
+                 longest=block.config.get("split", {}).get("max_history"), apart=found[0].high == 0,
+                 few=FEW if len(enough) < len(found) else 0)
 
 
 def compared(block: Block, family: str) -> list[Group]:
@@ -115,16 +88,5 @@ def compared(block: Block, family: str) -> list[Group]:
     """
     baselines, own = beside_baselines(block, family, ROWS)
     reference = block.cross_entropy(family) if own else None
-    best = sorted((g for g in own if g is not reference), key=lambda g: -(g.mean(CHOSEN_BY) or 0.0))
-    chosen = [*(g for g in own if g is reference), *best][:max(1, MOST - len(baselines))]
-    return [*baselines[:MOST], *(g for g in own if g in chosen)]
-
-
-def _caption(block: Block, xlabel: str, found: Sequence[Band]) -> str:
-    few = f"; bands of fewer than {FEW} users have no point" * any(band.users < FEW for band in found)
-    some = "; those of count 0 stand apart" if found[0].high == 0 else ""
-    return (f"{block.name}: NDCG@10 of test targets, item-level, with 95 % interval over {seeds_text(block)} and the "
-            f"users of each band, by {xlabel[0].lower()}{xlabel[1:]}; bands are quarters of the test rows, joined "
-            f"where counts coincide{some}{few}; the baselines, cross-entropy, and of the other rows those that are "
-            "best in validation; a point without an interval is a method that finds no target of the band. "
-            "Descriptive: no test")
+    best = sorted(own, key=lambda g: (g is not reference, -(g.mean(CHOSEN_BY) or 0.0)))
+    return [*baselines[:MOST], *(g for g in own if g in best[:max(1, MOST - len(baselines))])]

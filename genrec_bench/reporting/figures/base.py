@@ -1,4 +1,4 @@
-"""What a figure is: a function of a report's data, registered under the key that `--only` knows."""
+"""What a figure is: a function of a report's data, registered under its entry of `figures.toml`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
-from genrec_bench.reporting.figures.charts import Chart
+from genrec_bench.reporting.figures.charts import Chart, entries
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import Suite
 
-SECTIONS = ("tests", "power", "figures", "pruning")
-ORDER = ("results", "forest", "ranking", "curves", "plane", "popularity", "history")  # of our own; others after them
 Draw = Callable[[ReportData, Block | None], Chart | str | None]
 
 
@@ -35,70 +33,83 @@ class Picture:
 class Plate:
     """A figure that can be drawn.
 
-    number: the paper's, such as "1c", or for a figure of ours a word. title: what it is called where it is not drawn.
-    paper: key of the paper that it is drawn after, or None. objectives: suites with a row of one of these have it, ()
-    for every suite. whole: one figure of all blocks; else one a block. section: which part of the report shows it.
+    name: of its entry, `forest` or `apao-5`. title: what it is about. paper: key of the paper that it is drawn after,
+    or None. objectives: suites with a row of one of these have it, () for every suite. whole: one figure of all
+    blocks; else one a block. section: which part of the report shows it, tests, power, figures or pruning.
     chart(data, block): the chart, why there is none, or None where the block has nothing that it is about.
     """
 
-    number: str
+    name: str
     title: str
     chart: Draw
     paper: str | None = None
-    objectives: tuple[str, ...] = ()
+    objectives: Sequence[str] = ()
     whole: bool = False
     section: str = "figures"
 
     @property
     def key(self) -> str:
         """As `--only` names it: `figure:apao-5`, or `figure:forest`."""
-        return f"figure:{self.paper}-{self.number}" if self.paper else f"figure:{self.number}"
+        return f"figure:{self.name}"
+
+    @property
+    def heading(self) -> str:
+        """What it is called where it is not drawn."""
+        return f"Figure {self.number}: {self.title}" if self.paper else self.title
+
+    @property
+    def number(self) -> str:
+        """The paper's, such as "1c", or for a figure of ours its name."""
+        return self.name.removeprefix(f"{self.paper}-")
 
     def belongs_to(self, suite: Suite) -> bool:
         """Whether a suite has rows that the figure is about."""
         trained = {o["name"] for row in suite.rows for o in row.stated.get("objective", ())}
         return not self.objectives or not trained.isdisjoint(self.objectives)
 
-    def subjects(self, material: ReportData) -> Sequence[Block | None]:
+    def subjects(self, data: ReportData) -> Sequence[Block | None]:
         """What it is drawn of: None for all blocks together, or each block; those of baselines alone where no other is.
         """
-        generative = [block for block in material.blocks if any(g.row.backbone for g in block.groups)]
-        return [None] if self.whole else generative or material.blocks
+        generative = [block for block in data.blocks if any(g.row.backbone for g in block.groups)]
+        return [None] if self.whole else generative or data.blocks
 
-    def draw(self, material: ReportData, block: Block | None) -> Chart | str | None:
+    def draw(self, data: ReportData, block: Block | None) -> Chart | str | None:
         """The chart, or why there is none, which may be that it would show too little."""
-        made = self.chart(material, block)
+        made = self.chart(data, block)
         return made.lacks() or made if isinstance(made, Chart) else made
 
-    def stem(self, material: ReportData, block: Block | None) -> str:
+    def stem(self, data: ReportData, block: Block | None) -> str:
         """The name of its files without their ends: `apao-fig5-office`, `apao-results-office`."""
-        head = f"{self.paper}-fig{self.number}" if self.paper else f"{material.suite.name}-{self.number}"
-        return head if block is None else f"{head}-{short_name(material.blocks, block)}"
+        head = f"{self.paper}-fig{self.number}" if self.paper else f"{data.suite.name}-{self.number}"
+        return head if block is None else f"{head}-{short_name(data.blocks, block)}"
 
 
 def short_name(blocks: Sequence[Block], block: Block) -> str:
     """The shortest name of a block that no other block of the report has."""
     def names(of: Block) -> tuple[str, ...]:
-        place = blocks.index(of)
-        return (of.dataset.partition("_")[2] or of.dataset, of.dataset.replace("_", "-"),
-                f"{of.dataset.replace('_', '-')}-{of.profile}", f"{of.dataset.replace('_', '-')}-{of.profile}-{place}")
+        whole = of.dataset.replace("_", "-")
+        return (of.dataset.partition("_")[2] or of.dataset, whole, f"{whole}-{of.profile}",
+                f"{whole}-{of.profile}-{blocks.index(of)}")
     every = [names(of) for of in blocks]
     name = next(name for level, name in enumerate(names(block)) if [n[level] for n in every].count(name) == 1)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")  # `toy (folder)` is no part of a file's name
 
 
-_PLATES: dict[tuple[str | None, str], Plate] = {}
+_PLATES: dict[str, Plate] = {}
 
 
-def plate(number: str, title: str, **more) -> Callable[[Draw], Draw]:
-    """Register a function as a figure; see Plate. Raises: ValueError where paper and number are taken."""
-    def register(draw: Draw) -> Draw:
-        made = Plate(number, f"Figure {number}: {title}" if more.get("paper") else title, draw, **more)
-        if made.section not in SECTIONS:
-            raise ValueError(f"figure {number}: section {made.section!r} is none of {', '.join(SECTIONS)}")
-        if (made.paper, number) in _PLATES:
-            raise ValueError(f"figure {number} of {made.paper or 'our own'} is registered twice")
-        _PLATES[made.paper, number] = made
+def plate(*names: str, **more) -> Callable[[Callable], Callable]:
+    """Register a function as a figure, or as several, of which it is then given the name first.
+
+    more: what the entry of `figures.toml` does not say, see Plate. Raises: ValueError where a name is taken.
+    """
+    def register(draw: Callable) -> Callable:
+        for name in names:
+            if name in _PLATES:
+                raise ValueError(f"figure {name} is registered twice")
+            own = {**entries().get(name, {}), **more}
+            made = {key: own[key] for key in ("title", "paper", "objectives", "whole", "section") if key in own}
+            _PLATES[name] = Plate(name, chart=partial(draw, name) if len(names) > 1 else draw, **made)
         return draw
     return register
 
@@ -111,18 +122,26 @@ def _load() -> None:
 
 
 def plates(suite: Suite | None = None, paper: str | None = None) -> list[Plate]:
-    """The figures of a suite, or all; of one paper alone where it is named. Ours first, then the papers', by number."""
+    """The figures of a suite, or all; of one paper alone where it is named. In the order of `figures.toml`."""
     _load()
-    return [p for p in sorted(_PLATES.values(), key=_place)
+    order = {name: place for place, name in enumerate(entries())}
+    return [p for p in sorted(_PLATES.values(), key=lambda p: order.get(p.name, len(order)))
             if (suite is None or p.belongs_to(suite)) and (paper is None or p.paper == paper)]
 
 
-def _place(made: Plate) -> tuple:
-    digits = "".join(c for c in made.number if c.isdigit())
-    first = ORDER.index(made.number) if made.number in ORDER else len(ORDER)
-    return made.paper or "", int(digits or 0), 0 if digits else first, made.number
 
+def status(data: ReportData, paper: str, drawn: Sequence[tuple[Plate, Block | None, Picture]]
+           ) -> list[tuple[str, str, str]]:
+    """(number, title, text) of every measured figure of a paper, in order: of what it is drawn, or what is missing.
 
-def undiagnosed(what: str, beam: int | None = None) -> str:
-    """Why a figure of diagnoses is not drawn."""
-    return f"it needs diagnoses of {what}{'' if beam is None else f' at beam {beam}'} (`diagnose` makes them)"
+    drawn: the suite's figures.
+    """
+    lines = []
+    for made in plates(paper=paper):
+        known = [(block, picture) for of, block, picture in drawn if of.key == made.key]
+        names = [block.name if block else "all data together" for block, picture in known if picture.files]
+        reasons = [f"{f'{block.name}: ' if block else ''}{picture.text}" for block, picture in known]
+        why = (" / ".join(reasons) or "no run on data and backbone that it is about" if made.belongs_to(data.suite) else
+               f"suite {data.suite.name} has no row with {' or '.join(made.objectives)}")
+        lines.append((made.number, made.heading, f"drawn for {'; '.join(names)}" if names else f"not drawn: {why}"))
+    return lines

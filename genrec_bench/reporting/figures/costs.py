@@ -1,128 +1,131 @@
-"""Quality against what training costs: positions that the decoder computes, and seconds."""
+"""What rows cost in training, beside what they gain for it: a line a row, the cheapest first."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
-from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.figures.base import plate
-from genrec_bench.reporting.figures.charts import Axis, Chart, point
-from genrec_bench.reporting.figures.results import principal, spread_text
-from genrec_bench.reporting.figures.runs import lacking, needed, not_drawn
-from genrec_bench.reporting.figures.style import look
-from genrec_bench.reporting.load import Block, Group, Summary, summarise
+from genrec_bench.reporting.figures.charts import Chart, named, point, seed_points
+from genrec_bench.reporting.figures.runs import bare, complete, incomplete, interval, lacking, needed, principal
+from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
+from genrec_bench.results.frame import PASSES
 
 MOST = 14  # rows of a panel
-METRIC = "ndcg@10"
-FRONT = "best for the cost"
-PASSES = ("positions_with_gradient", "positions_without_gradient")
-KINDS = {"positions": "Decoder positions in training\n(cross-entropy = 1)", "seconds": "Training time (s)"}
+PLANE = METRIC, *_ = "ndcg@10", "positions", "seconds"
+PRINTED_BEAM = 4.45  # times SFT's time for objective (3.1), BEAR's text to Figure 5, B = 10, a model that writes titles
+PRINTED_RANGE = (2.0, 10.0)  # times BEAR's for CFT, S-DPO and SPRec, text to Figure 9; BEAR's is printed as about SFT's
+THREE = SFT, BEAR, SEARCHING = "SFT (summed cross-entropy)", "BEAR", "objective (3.1)"
+SECONDS, POSITIONS = "Seconds per epoch", "Decoder positions per epoch"
+SAME, BAND = "as SFT", "2 to 10 times BEAR's time"
 
 
-@dataclass(frozen=True)
-class Point:
-    """A row with its score and its cost."""
+@plate("plane")
+def plane_figure(data: ReportData, block: Block) -> Chart | str | None:
+    """NDCG@10, decoder positions and seconds of the baselines and each backbone's rows; None without a backbone.
 
-    group: Group
-    score: Summary
-    cost: Summary
-
-
-@plate("plane", "Cost and quality")
-def plane_figure(material: ReportData, block: Block) -> Chart | str | None:
-    """NDCG@10 against the cost of training, panels for each backbone; None where no backbone has rows.
-
-    Positions are counted, so that they are the same on every machine; seconds are those of the machine that ran.
+    Positions, of all stages, are counted in those of cross-entropy, so that they are the same on every machine;
+    seconds are those of the machine that ran.
     """
-    families = [f for f, groups in block.families().items() if groups[0].row.backbone is not None]
-    if not families:
-        return None
-    baselines = [g for f in block.families() if f not in families for g in principal(block, f, MOST)]
-    found = {f: {"positions": positions(block, f), "seconds": seconds([*baselines, *principal(block, f, MOST)])}
-             for f in families}
-    found = {f: by for f, by in found.items() if any(p.group.row.backbone for points in by.values() for p in points)}
-    if not found:
-        rows = [row for row in material.suite.rows if row.backbone is not None and row.grid == GRIDS[0]]
-        return needed(material, block, lacking(block, [[row] for row in rows]))
-    free = [g for g in baselines if not _trained(g) and g.mean(METRIC) is not None]
-    points, at, looks = [], {}, {FRONT: look("reference")}
-    for family, by in found.items():
-        for kind, of in by.items():
-            if of:
-                panel = f"{family}, {kind}"
-                at[panel] = Axis(KINDS[kind], log=True)
-                points += [*_points(panel, of), *(point(panel, METRIC, g.name, "level", of[0].cost.mean, g.mean(METRIC))
-                                                  for g in free)]
-                looks |= {g.name: material.look[g.row.key] for g in (*(p.group for p in of), *free)}
-    return Chart(f"NDCG@10 for the cost of training on {block.dataset}", _caption(block, found, bool(free)), points,
-                 {METRIC: Axis("NDCG@10")}, looks, at, dodge=0.025)
+    shown = {family: principal(block, family, MOST) for family in block.families()}
+    generative = [g for groups in shown.values() for g in groups if g.row.backbone]
+    if not generative:
+        return needed(data, block) if any(g.row.backbone for g in block.groups) else None
+    points, groups = [], [g for of in shown.values() for g in of]
+    for family, own in shown.items():
+        reference = block.cross_entropy(family)
+        unit = fmean(positions(reference) or [0]) if reference in own else 0
+        costs = {g: ([p / unit for p in positions(g)] if unit else [], seconds(g)) for g in own}
+        for group in sorted(own, key=lambda g: [*(fmean(c) if c else 0.0 for c in costs[g])]):
+            for quantity, values in zip(PLANE, (group.values(METRIC), *costs[group]), strict=True):
+                found = seed_points(family, quantity, group.label, group.name, values, True)
+                points += found[-1:]  # the mean
+    places = {f"{r.provenance.get('device', 'unknown device')}, {r.provenance.get('threads', 'unknown number of')} "
+              f"thread{'s' * (r.provenance.get('threads') != 1)}" for g in groups if seconds(g) for r in g.records}
+    return named("plane", data, block, points, counted=any(p["quantity"] == "positions" for p in points),
+                 places=sorted(places), untrained=not all(map(seconds, groups)), absent=incomplete(block, groups))
 
 
-def _points(panel: str, of: Sequence[Point]) -> list[dict[str, Any]]:
-    """The rows of a panel and the line of those that are best for their cost."""
-    found = [point(panel, METRIC, FRONT, "front", p.cost.mean, p.score.mean) for p in front(of)]
-    for p in of:
-        sd, spread = p.score.sd, p.cost.sd
-        around = None if sd is None else (p.score.mean - sd, p.score.mean + sd)
-        wide = {"at_low": p.cost.mean - spread, "at_high": p.cost.mean + spread} if spread else {}
-        found.append(point(panel, METRIC, p.group.name, "point", p.cost.mean, p.score.mean, around, **wide))
+def positions(group: Group) -> list[float]:
+    """Decoder positions of each seed, with and without gradient; [] where some seed did not count or counted none."""
+    parts = [group.values(name) for name in PASSES[2:]]
+    found = [sum(of) for of in zip(*parts, strict=False)]
+    return found if all(len(of) == len(group.records) for of in parts) and all(found) else []
+
+
+def seconds(group: Group) -> list[float]:
+    """Seconds of all stages of each seed; [] where some seed was not timed or nothing was trained."""
+    found = group.values("train_seconds")
+    trained = len(list(filter(None, group.values("epochs")))) == len(found) == len(group.records)
+    return found if trained and sum(found) else []
+
+
+@plate("bear-5", "bear-9")
+def epoch_figure(key: str, data: ReportData, block: Block) -> Chart | str | None:
+    """What an epoch costs in units of SFT's, the cheapest rows first: seconds, and decoder positions, of SFT, BEAR and
+    objective (3.1) (BEAR, 5); or NDCG@10 and the first of these costs of all methods (BEAR, 9)."""
+    parts, absent, points, costs = {}, [], [], drawn_costs(key, block)
+    for family, groups in block.families().items():
+        rows = [row for row in data.suite.rows if row.backbone and row.backbone == groups[0].row.backbone and (
+            bare(row) in THREE if key == "bear-5" else " = " not in row.label)]  # no mere point of a sweep
+        absent += lacking(block, [[row] for row in rows])
+        found = [g for row in rows if (g := complete(block, [row])) and any(per_epoch(g, c) for c in costs)]
+        if {SFT, BEAR} <= {bare(g.row) for g in found}:
+            parts[family] = found
+    for family, groups in parts.items():
+        unit = next(g for g in groups if bare(g.row) == SFT)
+        cost = {g: {c: times for c in costs if (times := ratios(per_epoch(g, c), per_epoch(unit, c)))} for g in groups}
+        for group in sorted(groups, key=lambda g: [geometric(times)[0] for times in cost[g].values()]):
+            if key == "bear-9":
+                around = interval(data, group, METRIC) if data.ranked else None
+                points.append(point(family, METRIC, group.name, "mean", group.name, group.mean(METRIC), around))
+            for what, times in cost[group].items():
+                points += _ratio_points(family, what, group, times)
+        points += [point(family, c, SAME, "level", unit.name, 1.0) for c in costs]
+        points += [point(family, SECONDS, BAND, "level", unit.name, v) for v in PRINTED_RANGE * (SECONDS in costs)
+                   if key == "bear-9"]
+    shown = [g for groups in parts.values() for g in groups]
+    beams = {o["num_beams"] for g in shown for o in g.config["objective"] if "num_beams" in o}
+    places = sorted({", ".join(str(r.provenance.get(k, "unknown")) for k in ("cpu", "device"))
+                     for g in shown for r in g.records})
+    return named(key, data, block, points, absent=absent, timed=SECONDS in costs, places=places, beams=sorted(beams),
+                 beam_time=PRINTED_BEAM, cost=costs[0]) if parts else needed(data, block, absent)
+
+
+def _ratio_points(family: str, what: str, group: Group, values: Sequence[float]) -> list[dict[str, Any]]:
+    """The seeds of a row in units of SFT's, with their geometric mean."""
+    mean, *ends = geometric(values)
+    found = [point(family, what, group.name, "seed", group.name, v) for v in values if len(values) > 1]
+    found.append(point(family, what, group.name, "mean", group.name, mean, ends if len(values) > 1 else None,
+                       note=f"{mean:.2f}"))
+    if what == SECONDS and bare(group.row) == SEARCHING:
+        found.append(point(family, what, group.name, "printed", group.name, PRINTED_BEAM))
     return found
 
 
-def positions(block: Block, family: str) -> list[Point]:
-    """The rows of a backbone by the decoder positions of all stages, in those of its cross-entropy; [] without it."""
-    reference = block.cross_entropy(family)
-    unit = _counted(reference) if reference is not None and not block.missing(reference) else None
-    points = []
-    for group in principal(block, family, MOST):
-        counted = _counted(group)
-        if unit and counted:
-            base = summarise([a + b for a, b in unit]).mean
-            points.append(Point(group, group.summary(METRIC), summarise([(a + b) / base for a, b in counted])))
-    return [p for p in points if p.score.mean is not None]
+def drawn_costs(key: str, block: Block) -> list[str]:
+    """The costs that a block's runs tell: seconds only where several seeds show how much they scatter."""
+    return [SECONDS, POSITIONS][len(block.seeds) < 2:][:1 if key == "bear-9" else 2]
 
 
-def seconds(groups: Sequence[Group]) -> list[Point]:
-    """The trained rows by the seconds of all stages."""
-    costs = [(g, g.summary("train_seconds")) for g in groups if _trained(g)]
-    return [Point(g, g.summary(METRIC), cost) for g, cost in costs
-            if cost.n == len(g.records) and cost.mean and g.mean(METRIC) is not None]
+def per_epoch(group: Group, what: str) -> dict[int, float]:
+    """Seed -> seconds or decoder positions, with and without gradient, of an epoch of the last stage."""
+    if what == SECONDS:
+        return {r.seed: s for r in group.records if (s := r.timings.get("seconds_per_epoch"))}
+    found = [(r, [(r.training.get("passes") or {}).get(name) for name in PASSES[2:]]) for r in group.records]
+    return {r.seed: sum(of) / r.training["epochs"] for r, of in found if None not in of and r.training.get("epochs")}
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other equals or beats in one of mean cost and mean score without being worse in the other."""
-    best: list[Point] = []
-    for one in sorted(points, key=lambda p: (p.cost.mean, -p.score.mean)):
-        if not best or one.score.mean > best[-1].score.mean:
-            best.append(one)
-    return best
+def ratios(values: Mapping[int, float], unit: Mapping[int, float]) -> list[float]:
+    """What each seed has in units of the same seed of another row; seeds that both have, in order."""
+    return [values[s] / unit[s] for s in sorted(values) if unit.get(s)]
 
 
-def _trained(group: Group) -> bool:
-    return len(list(filter(None, group.values("epochs")))) == len(group.seeds)
-
-
-def _counted(group: Group) -> list[tuple[float, float]] | None:
-    """(with, without gradient) of each seed, or None where some seed did not count or counted nothing."""
-    parts = [group.values(name) for name in PASSES]
-    counted = list(zip(*parts, strict=True)) if len({len(p) for p in parts}) == 1 else []
-    return counted if len(counted) == len(group.records) and all(map(sum, counted)) else None
-
-
-def _caption(block: Block, found: Mapping[str, Mapping[str, Sequence[Point]]], free: bool) -> str:
-    parts = [f"{block.name}: NDCG@10 of test targets, item-level ({spread_text(block)})"]
-    if any(by["positions"] for by in found.values()):
-        parts.append("decoder positions, with and without gradient, of all stages, in those of cross-entropy on the "
-                     "same backbone, the same on every machine; points of equal cost are drawn side by side")
-    places = {f"{r.provenance.get('device', 'unknown device')}, {r.provenance.get('threads', 'unknown number of')} "
-              f"thread{'' if r.provenance.get('threads') == 1 else 's'}"
-              for by in found.values() for p in by["seconds"] for r in p.group.records}
-    if places:
-        parts.append(f"seconds of processor time, on a GPU by the clock ({'; '.join(sorted(places))}), which "
-                     "depend on the machine and on what else it did")
-    parts += ["lines across: baselines without training"] * free
-    drawn = {id(p.group) for by in found.values() for points in by.values() for p in points}
-    return "; ".join(parts) + not_drawn([g.label for g in block.groups if block.missing(g) and id(g) not in drawn])
+def geometric(values: Sequence[float]) -> tuple[float, float, float]:
+    """Geometric mean of positive numbers, and that mean divided and multiplied by the geometric SD (1 for one)."""
+    logs = [math.log(v) for v in values]
+    mean, spread = fmean(logs), stdev(logs) if len(logs) > 1 else 0.0
+    return math.exp(mean), math.exp(mean - spread), math.exp(mean + spread)

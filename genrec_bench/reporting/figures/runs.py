@@ -1,32 +1,36 @@
-"""The runs that a figure is drawn of: which of its rows have them all, how far apart two rows are, what is missing."""
+"""The runs that a figure is drawn of: which rows have them all and are shown, and what is missing."""
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.significance import compare_values
+from genrec_bench.experiments.file_forms import GRIDS
 from genrec_bench.reporting.families import UNTESTED
 from genrec_bench.reporting.load import Block, Group
-from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.rows import PARTS, Row
 
+if TYPE_CHECKING:
+    from genrec_bench.reporting.report_data import ReportData
+
 RESAMPLES = 500  # of an interval that is only looked at
-INTERVAL = "differences with 95 % intervals, paired by user, over seeds and users"
+MOST_ROWS = 24  # rows of a figure; of a block with more only those of the smaller grids are drawn
+
+
+def bare(row: Row) -> str:
+    """A row's label without its backbone."""
+    return (row.label or "").removeprefix(f"{row.spelling} + ")
 
 
 def group_of(block: Block, rows: Iterable[Row]) -> Group | None:
     """The runs of the first of some equal rows that has any, with the settings that it states; None without runs."""
-    for row in rows:
-        for group in block.groups:
-            if group.row is row and group.label == row.label:
-                return group
-    return None
+    return next((g for row in rows for g in block.groups if g.row is row and g.label == row.label), None)
 
 
 def complete(block: Block, rows: Iterable[Row]) -> Group | None:
@@ -40,43 +44,39 @@ def lacking(block: Block, wanted: Iterable[Sequence[Row]]) -> list[str]:
     return [rows[0].label for rows in wanted if complete(block, rows) is None]
 
 
-def needed(material: ReportData, block: Block, labels: Sequence[str]) -> str | None:
-    """The rows that have no complete runs and how to run one; None where the runs mean nothing."""
-    if block.profile in UNTESTED or not labels:
+def needed(data: ReportData, block: Block, labels: Iterable[str] | None = None) -> str | None:
+    """The rows that have no complete runs and how to run one; None where the runs mean nothing.
+
+    labels: in order, also twice; None = the rows of the smallest grid on a backbone.
+    """
+    if labels is None:
+        labels = lacking(block, [[row] for row in data.suite.rows if row.backbone and row.grid == GRIDS[0]])
+    if block.profile in UNTESTED or not (labels := list(dict.fromkeys(labels))):
         return None
-    words = ["python", "benchmark.py", "run", "--suite", material.suite.name, "--datasets",
+    words = ["python", "benchmark.py", "run", "--suite", data.suite.name, "--datasets",
              block.config["dataset"]["name"], "--profile", block.profile, "--row", labels[0]]
     more = ", and so on for each" if len(labels) > 1 else ""
     return f"it needs complete runs of {listed(labels)} (`{shlex.join(words)}`{more})"
 
 
-def counted(group: Group, block: Block) -> str:
-    """A row's name with the number of its seeds where some are missing."""
-    return f"{group.name} ({len(group.seeds)} of {len(block.seeds)} seeds)" if block.missing(group) else group.name
-
-
-def not_drawn(labels: Sequence[str]) -> str:
-    """The end of a caption that names the rows that are left out, or ""."""
-    return f". Without complete runs: {listed(labels)}" if labels else ""
-
-
-def seeds_of(block: Block) -> str:
-    """How many seeds stand behind a block's complete rows, for captions."""
-    return "one seed, so no SD over seeds" if len(block.seeds) == 1 else f"{len(block.seeds)} seeds"
-
-
-def evidence(material: ReportData, block: Block) -> str:
-    """The seeds, and what the intervals are, for captions of figures with differences."""
-    return f"{seeds_of(block)}; {INTERVAL if material.ranked else 'without ranks no differences are shown'}"
-
-
-def listed(labels: Sequence[str]) -> str:
+def listed(labels: Iterable[str]) -> str:
     """Labels in a line; those that differ in a setting's value alone are joined: "A, weight = 0.1, 0.2"."""
     values: dict[str, list[str]] = {}
     for label in labels:
         head, sign, value = label.rpartition(" = ")
         values.setdefault(head + sign if sign else label, []).extend([value] if sign else [])
     return "; ".join(head + ", ".join(of) for head, of in values.items())
+
+
+def counted(block: Block, group: Group, name: str | None = None) -> str:
+    """A row's name with the number of its seeds where some are missing."""
+    count = f" ({len(group.seeds)} of {len(block.seeds)} seeds)" if block.missing(group) else ""
+    return (name or group.name) + count
+
+
+def incomplete(block: Block, shown: Iterable[Group] = ()) -> list[str]:
+    """Labels of the rows that lack seeds and are not shown."""
+    return [g.label for g in block.groups if block.missing(g) and not any(g is one for one in shown)]
 
 
 def path_of(row: Row, setting: str) -> str | None:
@@ -86,45 +86,56 @@ def path_of(row: Row, setting: str) -> str | None:
     """
     part, _, key = setting.partition(".")
     specs = row.stated.get("objective", ())
-    if part in PARTS:
-        found = setting
-    else:
-        places = [i for i, spec in enumerate(specs) if spec["name"] == part]
-        found = f"objective.{places[0]}.{key}" if places and len(specs) > 1 else f"objective.{key}" if places else ""
+    place = next((f"{i}." if len(specs) > 1 else "" for i, spec in enumerate(specs) if spec["name"] == part), None)
+    found = setting if part in PARTS else None if place is None else f"objective.{place}{key}"
     return found if found in row.wanted else None
 
 
-def paired(material: ReportData, group: Group, against: Group, metric: str) -> Estimate | None:
-    """How far one row is above another; None where no ranks are stored. metric: name@k, item-level."""
-    return None if material.results is None else _estimate(_values(material, group, metric),
-                                                           _values(material, against, metric))
+def interval(data: ReportData, group: Group, metric: str, against: Group | None = None) -> Estimate | None:
+    """How far a row is above another, or without one its score, over seeds and users; None where no ranks are stored.
 
-
-def alone(material: ReportData, group: Group, metric: str) -> Estimate | None:
-    """A row's score with its interval over seeds and users; None where no ranks are stored."""
-    if not material.ranked:
-        return None
-    values = _values(material, group, metric)
-    return _estimate(values, np.zeros((1, values.shape[1])))
-
-
-def _values(material: ReportData, group: Group, metric: str) -> np.ndarray:
+    metric: name@k, item-level.
+    """
     name, _, k = metric.partition("@")
-    return material.values(group, name, int(k))
-
-
-def _estimate(a: np.ndarray, b: np.ndarray) -> Estimate:
-    found = compare_values(a, b, num_permutations=1, num_resamples=RESAMPLES)
+    a, b = (one and data.values(one, name, int(k)) for one in (group, against))
+    if a is None or (against and b is None):
+        return None
+    found = compare_values(a, np.zeros((1, a.shape[1])) if b is None else b, num_permutations=1,
+                           num_resamples=RESAMPLES)
     return Estimate(found.difference, *found.interval, found.n_users)
 
 
-def ratios(values: Mapping[int, float], unit: Mapping[int, float]) -> list[float]:
-    """What each seed has in units of the same seed of another row; seeds that both have, in order."""
-    return [values[s] / unit[s] for s in sorted(values) if unit.get(s)]
+def smaller(block: Block) -> tuple[Block, int]:
+    """The block with the rows that a figure has room for, and how many are left out."""
+    groups = tuple(g for g in block.groups if g.row.grid != GRIDS[-1])
+    if len(block.groups) <= MOST_ROWS or not groups:
+        return block, 0
+    return replace(block, groups=groups), len(block.groups) - len(groups)
 
 
-def geometric(values: Sequence[float]) -> tuple[float, float, float]:
-    """Geometric mean of positive numbers, and that mean divided and multiplied by the geometric SD (1 for one)."""
-    logs = [math.log(v) for v in values]
-    mean, spread = fmean(logs), stdev(logs) if len(logs) > 1 else 0.0
-    return math.exp(mean), math.exp(mean - spread), math.exp(mean + spread)
+def principal(block: Block, family: str, most: int) -> list[Group]:
+    """At most `most` rows of a family for a figure that compares methods: those with all seeds, one group a row.
+
+    Of a row's variants it is the plainest; rows of the full grid are left out where there is no room for all.
+    """
+    own, plainest = block.families()[family], {}
+    for group in sorted(own, key=lambda g: g.label != g.row.label):
+        plainest.setdefault(group.row.key, group)
+    groups = [g for g in own if plainest[g.row.key] is g and not block.missing(g)]
+    if len(groups) > most:
+        groups = [g for g in groups if g.row.grid != GRIDS[-1]] or groups
+    return groups[:most]
+
+
+def beside_baselines(block: Block, family: str, most: int) -> tuple[list[Group], list[Group]]:
+    """The baselines and a backbone's rows that have all seeds, the backbone's only where there are any.
+
+    Baselines alone stand as rows where there is no backbone.
+    """
+    families = block.families()
+    plain = [f for f, groups in families.items() if groups[0].row.backbone is None]
+    baselines = [g for f in plain for g in principal(block, f, most)]
+    if family in plain:
+        return (baselines if len(plain) == len(families) else []), []
+    own = principal(block, family, most)
+    return (baselines, own) if own else ([], [])

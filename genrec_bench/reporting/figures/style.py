@@ -16,16 +16,18 @@ import matplotlib
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from genrec_bench.core.files import write_atomically
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.rows import Row, objective_of
 
 STYLES = Path(__file__).with_name("styles.toml")
 COLUMN, TEXT = 3.3, 7.0  # inches of a column and of the text of a page
 SMALLEST = 7.0  # points of the smallest type at these widths
-# DejaVu Sans comes with matplotlib. Text in SVG stays text, to be searched and edited; PDF has TrueType fonts inside,
-# as publishers ask for.
+FONT = "Figure Sans"  # the letters and signs of our texts out of DejaVu Sans, which comes with matplotlib
+LETTERS = (*range(0x20, 0x250), *range(0x370, 0x400), *range(0x2000, 0x2300))  # others are taken from DejaVu Sans
+# Text in SVG stays text, to be searched and edited; PDF has TrueType fonts inside, as publishers ask for.
 SETTINGS = {"svg.hashsalt": "genrec-bench", "svg.fonttype": "none", "pdf.fonttype": 42, "font.family": "sans-serif",
-            "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"], "font.size": SMALLEST,
+            "font.sans-serif": [FONT, "DejaVu Sans", "Verdana", "Arial", "sans-serif"], "font.size": SMALLEST,
             "axes.titlesize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
             "axes.labelsize": SMALLEST, "xtick.labelsize": SMALLEST, "ytick.labelsize": SMALLEST,
             "legend.fontsize": SMALLEST, "figure.titlesize": 8.0, "lines.linewidth": 1.1, "lines.markersize": 4.2,
@@ -45,7 +47,31 @@ def own_style() -> Iterator[None]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
+        _add_fonts()
         yield
+
+
+@cache
+def _add_fonts() -> None:
+    """Make FONT known, in a file of matplotlib's cache: to cut the letters of each PDF out of the whole of DejaVu Sans
+    takes longer than all drawing."""
+    from fontTools import subset
+    from matplotlib.font_manager import fontManager
+
+    for weight in ("", "-Bold"):
+        path = Path(matplotlib.get_cachedir(), f"figure-sans-{matplotlib.__version__}{weight}.ttf")
+        if not path.exists():
+            options = subset.Options(layout_features=[], drop_tables=["GSUB", "GPOS", "GDEF", "FFTM"])
+            font = subset.load_font(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans{weight}.ttf", options)
+            subsetter = subset.Subsetter(options)
+            subsetter.populate(unicodes=LETTERS)
+            subsetter.subset(font)
+            for name in font["name"].names:
+                name.string = str(name).replace("DejaVu Sans", FONT).replace("DejaVuSans", FONT.replace(" ", ""))
+            buffer = io.BytesIO()
+            font.save(buffer)
+            write_atomically(path, buffer.getvalue())
+        fontManager.addfont(path)
 
 
 @cache
@@ -54,9 +80,14 @@ def styles() -> dict[str, Any]:
     return tomllib.loads(STYLES.read_text(encoding="utf-8"))
 
 
+def styles_of_others() -> dict[str, Look]:
+    """The styles of what is no method, such as verdicts, by name."""
+    return {name: _look(entry) for name, entry in styles()["other"].items()}
+
+
 def look(name: str) -> Look:
-    """The style of what is no method, such as a verdict."""
-    return _look(styles()["other"][name])
+    """One of them."""
+    return styles_of_others()[name]
 
 
 def looks(blocks: Sequence[Block]) -> dict[str, Look]:
@@ -119,7 +150,7 @@ def image_bytes(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     FigureCanvasAgg(figure)
     # the layout's solver differs in the last bits from process to process, and SVG names clips by a hash of them
     figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # one that does nothing makes each format draw twice
     for axes in figure.axes:
         axes.set_position([round(float(edge), 5) for edge in axes.get_position().bounds])
     result = {}
