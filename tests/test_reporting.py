@@ -179,7 +179,7 @@ def test_same_records_same_bytes(tmp_path, rendered):
 def test_figures_show_something(rendered):
     path = rendered / "apao" / "appendix.md"
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", path.read_text())
-    assert len(pictures) == 2  # results of both data sets; of two trained rows no curves, without ranks no tests
+    assert len(pictures) == 6  # results, curves and costs of both data sets; without ranks no tests
     for picture in pictures:
         assert len(list(ElementTree.parse(path.parent / picture).iter())) > 100
         assert (path.parent / picture).with_suffix(".pdf").read_bytes().startswith(b"%PDF")

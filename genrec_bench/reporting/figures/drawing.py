@@ -59,7 +59,7 @@ def _rows(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figure
         middle = (edges[panel][:-1] + edges[panel][1:]) / 2
         for axes, (quantity, axis) in zip(line, chart.values.items(), strict=True):
             here = points[(points["panel"] == panel) & (points["quantity"] == quantity)]
-            axes.set_xscale("log" if axis.log else "linear")
+            _log(axes.xaxis, axis, points[points["quantity"] == quantity])
             places = dict(zip(own, middle, strict=True))
             _row_marks(axes, here.assign(place=here["at"].map(places).astype(float)), chart)
             axes.set_ylim(edges[panel][-1], 0.0)
@@ -113,6 +113,7 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
             axes.axis("on")
             if chart.shared and first.setdefault(quantity, axes) is not axes:
                 axes.sharey(first[quantity])
+            _log(axes.yaxis, value, points[points["quantity"] == quantity])
             _panel(axes, points[(points["panel"] == name) & (points["quantity"] == quantity)], chart, at, value)
             axes.tick_params(labelbottom=quantity == quantities[-1])
             axes.set(xlabel=broken_label(at.label, 50) if quantity == quantities[-1] else "",
@@ -124,7 +125,6 @@ def _panels(chart: Chart, points: DataFrame, width: float, narrow: bool) -> Figu
 def _panel(axes: Axes, here: DataFrame, chart: Chart, at: Axis, value: Axis) -> None:
     if at.ticks is not None:
         here = here.assign(place=_at_ticks(here, list(at.ticks)))
-    axes.set_yscale("log" if value.log else "linear")
     joined = here[here["mark"].isin(["mean", "curve"])]
     if len(joined):
         shown = {m: chart.looks[m] for m in joined["method"].unique()}
@@ -177,6 +177,14 @@ def _marks(axes: Axes, here: DataFrame, chart: Chart, upright: bool) -> None:
             low = same["low"].fillna(0.0)
             axes.bar(same["place"], same["value"] - low, bottom=low, width=0.5, color=color, edgecolor="black",
                      linewidth=0.5, hatch="//////" if dashes else "")
+
+
+def _log(axis: XAxis | YAxis, of: Axis, points: DataFrame) -> None:
+    """A logarithmic axis that is a little wider than what is on it, also where all of it is equal."""
+    if of.log:
+        known = points[["value", "low", "high"]].stack()
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.axes.set(**{f"{axis.axis_name}lim": (known.min() / 1.4, known.max() * 1.4)})
 
 
 def _axis(axis: XAxis | YAxis, of: Axis, bins: int = 5) -> None:
