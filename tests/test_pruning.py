@@ -257,14 +257,6 @@ def test_the_interval_of_a_mean_is_that_of_users() -> None:
     assert pruning.needed([diagnosis({"flat/needed": [7] * 5}, beams=(1,), levels=1)], "flat") == Estimate(7, 7, 7, 5)
 
 
-def test_a_difference_at_two_beams() -> None:
-    found = pruning.metric_difference([toy()], [toy()], "flat", metric="recall", k=2, beam_a=3, beam_b=2)
-    # beam 3 has i2, i4 within 2, beam 2 has i2, i3
-    assert found.value == 0 and found.low < 0 < found.high
-    with pytest.raises(ValueError, match="beam 4 was not diagnosed"):
-        pruning.metric_difference([toy()], [toy()], "flat", metric="recall", k=2, beam_a=4, beam_b=2)
-
-
 def test_what_cannot_be_compared_is_refused() -> None:
     run, other = toy(), diagnosis({"flat/rank": [1] * 6}, beams=(1, 2, 3), levels=3, top=2, cap=6, sample="t",
                                   run_id="q")

@@ -105,13 +105,6 @@ def beam_metric(runs: Sequence[Diagnosis], normaliser: str, *, metric: str, k: i
     return _mean(_beam(runs, normaliser, metric, k, beam))
 
 
-def metric_difference(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int,
-                      beam_a: int, beam_b: int) -> Estimate:
-    """`beam_metric` of a minus that of b, each at its own beam. Raises: ValueError, as `gain_split`."""
-    _check_pair(a, b)
-    return _mean(_beam(a, normaliser, metric, k, beam_a) - _beam(b, normaliser, metric, k, beam_b))
-
-
 def gain_split(a: Sequence[Diagnosis], b: Sequence[Diagnosis], normaliser: str, *, metric: str, k: int,
                beam: int) -> GainSplit:
     """The difference a minus b, split into better scores and less pruning; the three share their resamples.

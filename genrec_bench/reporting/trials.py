@@ -136,12 +136,14 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
     """What was tried of a suite's rows, from the records of trials. name: of the suite, or its file."""
     found = []
     trials = {(r.profile, dataset_title(r), _method(r)): r for r in records if r.is_trial}
-    places = {(r.profile, dataset_title(r), r.config["dataset"]["name"],
-               (r.config.get("tokenizer") or {}).get("name", "")): None for r in trials.values()}
-    for profile, title, dataset, tokenizer in sorted(places):
+    places: dict[tuple[str, str, str, str], set[str]] = {}
+    for r in trials.values():
+        tokenizer = (r.config.get("tokenizer") or {}).get("name", "")
+        places.setdefault((r.profile, dataset_title(r), r.config["dataset"]["name"], tokenizer), set()).add(r.label)
+    for (profile, title, dataset, tokenizer), labels in sorted(places.items()):
         for row, first in zip(suite.rows, row_configs(suite.rows, profile, dataset, tokenizer, overrides), strict=True):
-            if first is None or bool(row.baseline) == bool(tokenizer):
-                continue
+            if first is None or not any(label.startswith(first.label) for label in labels):
+                continue  # so that only what was tuned is expanded: a space may have thousands of trials
 
             def make(changes: Overrides, row: dict = row.source, where: tuple = (profile, dataset, tokenizer)):
                 return row_config(row, *where, merged(overrides, changes))
