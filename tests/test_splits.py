@@ -115,8 +115,7 @@ def test_the_fingerprint_is_of_the_users_kept(toy_interactions: Interactions):
 def test_arrays_are_int64(toy_interactions: Interactions):
     split = LeaveOneOut(train_targets_per_user=2).split(toy_interactions)
     for part in (split.train, split.valid, split.test):
-        assert {a.dtype for a in (part.users, part.targets, part.offsets, part.items)} == {np.dtype(np.int64)}
-        assert part.offsets[0] == 0 and part.offsets[-1] == len(part.items)
+        assert {a.dtype for a in (part.users, part.targets, part.histories.values)} == {np.dtype(np.int64)}
         assert part.lengths.min() >= 1
 
 

@@ -130,7 +130,7 @@ def read_parts(name: str, files: dict[str, Path], titles: Path, timed: Path | No
     before = np.array([days[user][place - 1] for user, place in zip(rows.users, places, strict=True)])
     rows = replace(rows, same_day=np.where(before < 0, -1, before == times // DAY).astype(np.int8))
     made = {kind: rows.where(part == n) for n, kind in enumerate(read)}
-    made |= {kind: replace(r, seen=tuple(np.split(r.items, r.offsets[1:-1])))
+    made |= {kind: replace(r, seen=r.histories)
              for kind, r in made.items() if kind != "train"}
     return Interactions(name, tuple(user_ids), tuple(map(str, catalogue)), sequences, item_texts, None, source,
                         rows=made)
@@ -147,9 +147,8 @@ def _joined(read: Sequence[_Windows], user_ids: Sequence[str],
     by_user = np.lexsort((times, users))
     numbered = base.number_items((items for windows in read for items in windows.items), catalogue)
     ordered = [numbered[row] for row in by_user]
-    offsets = np.cumsum([0, *(len(window) - 1 for window in ordered)], dtype=np.int64)
-    rows = Instances(users[by_user], np.array([window[-1] for window in ordered]), offsets,
-                     np.concatenate([window[:-1] for window in ordered]), order=order[by_user])
+    rows = Instances(users[by_user], np.array([window[-1] for window in ordered]),
+                     [window[:-1] for window in ordered], order=order[by_user])
     return part[by_user], times[by_user], rows
 
 
