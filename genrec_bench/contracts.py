@@ -58,6 +58,8 @@ def prefix_pair(tokens: np.ndarray) -> tuple[int, int] | None:
     tokens: (I, T) ids, shorter rows end in PAD. A search would put the shorter one first whatever the network says:
     nothing tells the probability that an ID ends, so both would count as certain to be complete.
     """
+    if (tokens != PAD).all():
+        return None
     order = np.lexsort(tokens.T[::-1])  # PAD is the smallest id, so what goes on from a row comes right behind it
     above, below = tokens[order[:-1]], tokens[order[1:]]
     begins = ((above == below) | (above == PAD)).all(axis=1) & (above != below).any(axis=1)

@@ -12,8 +12,9 @@ import gzip
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,9 +23,11 @@ import numpy as np
 from genrec_bench.contracts import MIN_INTERACTIONS, Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import as_named
+from genrec_bench.core.ragged import Ragged
 from genrec_bench.core.registry import datasets
 
 Key = TypeVar("Key", bound=Hashable)
+DENSE = 8  # lines of a table for a number
 
 
 @dataclass(frozen=True)
@@ -101,19 +104,28 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 def ordered_ids(ids: Iterable[str]) -> list[str]:
     """Ids in numeric order where all are decimal numbers, else in text order."""
-    ids = list(ids)
-    if all(i.isascii() and i.isdecimal() for i in ids):
-        return sorted(ids, key=lambda i: (len(i.lstrip("0")), i.lstrip("0"), i))
-    return sorted(ids)
+    ids = sorted(ids)
+    joined = "".join(ids)
+    if joined.isascii() and joined.isdecimal() and all(ids):
+        ids.sort(key=methodcaller("lstrip", "0"))  # each sorting keeps the order of equals
+        ids.sort(key=lambda i: len(i.lstrip("0")))
+    return ids
 
 
-def check_text(path: Path, place: str, value: str) -> str:
-    """The same text. Raises: UserError where it holds half of a surrogate pair, which no file can be written with."""
+def is_text(value: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which no file can be written with."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_text(path: Path, place: str, value: str) -> str:
+    """The same text. Raises: UserError where it `is_text` not."""
+    if not is_text(value):
         raise problem(path, place, "the text holds half of a surrogate pair",
-                      "Write the character in full.") from None
+                      "Write the character in full.")
     return value
 
 
@@ -129,13 +141,35 @@ def check_lengths(path: Path, sequences: Mapping[str, Sequence[Any]]) -> None:
                       "Leave-one-out takes the last two for validation and test: remove such users from the file.")
 
 
-def number_items(sequences: Iterable[Sequence[Key]], catalogue: Sequence[Key]) -> tuple[np.ndarray, ...]:
+def number_items(sequences: Iterable[Sequence[Key]], catalogue: Sequence[Key]) -> Ragged:
     """The sequences as int64 arrays of positions in the catalogue, which must hold all of their items."""
     numbers = {item: n for n, item in enumerate(catalogue)}
-    return tuple(np.array([numbers[i] for i in items], dtype=np.int64) for items in sequences)
+    return Ragged.of([np.array([numbers[i] for i in items], dtype=np.int64) for items in sequences])
 
 
-def check_covered(path: Path, needed: Iterable[Key], held: Mapping[Key, Any], what: str, remedy: str) -> None:
+def distinct(numbers: np.ndarray) -> np.ndarray:
+    """The different ones of whole numbers from 0, ascending."""
+    if _is_dense(numbers):
+        return np.flatnonzero(np.bincount(numbers))
+    ordered = np.sort(numbers)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[:len(ordered)]]
+
+
+def places(numbers: np.ndarray, catalogue: np.ndarray) -> np.ndarray:
+    """Where in the ascending catalogue, which must hold them all, each of some whole numbers from 0 is."""
+    if not _is_dense(catalogue):
+        return np.searchsorted(catalogue, numbers)
+    table = np.zeros(catalogue[-1] + 1, dtype=np.int64)
+    table[catalogue] = np.arange(len(catalogue))
+    return table[numbers]
+
+
+def _is_dense(numbers: np.ndarray) -> bool:
+    """Whether a table with a line for each number up to the largest is small beside them."""
+    return numbers.dtype != object and bool(len(numbers)) and numbers.max() < DENSE * len(numbers)
+
+
+def check_covered(path: Path, needed: Iterable[Key], held: Container[Key], what: str, remedy: str) -> None:
     """Every needed item is in a file. Raises: UserError naming the first that is not."""
     missing = [item for item in needed if item not in held]
     if missing:

@@ -146,9 +146,9 @@ def _joined(read: Sequence[_Windows], user_ids: Sequence[str],
     order = np.concatenate([np.argsort(np.argsort(windows.times, kind="stable")) for windows in read])
     by_user = np.lexsort((times, users))
     numbered = base.number_items((items for windows in read for items in windows.items), catalogue)
-    ordered = [numbered[row] for row in by_user]
-    rows = Instances(users[by_user], np.array([window[-1] for window in ordered]),
-                     [window[:-1] for window in ordered], order=order[by_user])
+    ordered = numbered[by_user]
+    rows = Instances(users[by_user], ordered.values[ordered.ends - 1], replace(ordered, lengths=ordered.lengths - 1),
+                     order=order[by_user])
     return part[by_user], times[by_user], rows
 
 
