@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -27,6 +28,9 @@ from genrec_bench.commands.common import comma_list
 from genrec_bench.contracts import Split
 from genrec_bench.core import memory, registry
 from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.datasets import parsed
+from genrec_bench.datasets.base import Dataset
+from genrec_bench.running.data_check import check_data
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 
 LEVELS, CODES, SHARP = 4, 256, 3.0
@@ -80,17 +84,48 @@ def _exact(users: int) -> Callable[[Split], Callable[[], Any]]:
     return prepare
 
 
-STAGES: dict[str, Callable[[Split], Callable[[], Any]]] = {
-    "popularity ranking": _baseline("popularity", fitted=True),
+def _dataset(folder: Path) -> Dataset:
+    return registry.datasets.build({"name": "folder", "path": str(folder)})
+
+
+def _keep(dataset: Dataset, folder: Path) -> None:
+    parsed.read(dataset, None, folder).keep(dataset, None)
+
+
+def _kept(folder: Path) -> Callable[[], Any]:
+    """A stage that reads what another process has read and kept."""
+    dataset = _dataset(folder)
+    other = multiprocessing.Process(target=_keep, args=(dataset, folder / "kept"))
+    other.start()
+    other.join()
+    return lambda: parsed.read(dataset, None, folder / "kept").data
+
+
+def _fingerprint(split: Split) -> Callable[[], Any]:
+    return lambda: split.fingerprint
+
+
+def _split(folder: Path) -> Callable[[], Any]:
+    """A stage that splits data."""
+    data = _dataset(folder).load(None)
+    return lambda: LeaveOneOut().split(data)
+
+
+OF_FOLDERS: dict[str, Callable[[Path], Callable[[], Any]]] = {
+    "data check": lambda folder: lambda: check_data(_dataset(folder), None),
+    "reading": lambda folder: lambda: _dataset(folder).load(None),
+    "reading what was kept": _kept, "splitting": _split}
+OF_SPLITS: dict[str, Callable[[Split], Callable[[], Any]]] = {
+    "fingerprint of a split": _fingerprint, "popularity ranking": _baseline("popularity", fitted=True),
     "item-kNN similarities": _baseline("item_knn", fitted=False),
     "item-kNN ranking": _baseline("item_knn", fitted=True),
     "exact top 20 of 1 user": _exact(1), "exact top 20 of 8 users": _exact(8)}
+STAGES = (*OF_FOLDERS, *OF_SPLITS)
 
 
 def measured(stage: str, folder: Path) -> dict[str, float]:
     """Processor seconds of a stage and the MiB that it added, by this process."""
-    data = registry.datasets.build({"name": "folder", "path": str(folder)}).load(None)
-    work = STAGES[stage](LeaveOneOut().split(data))
+    work = OF_FOLDERS[stage](folder) if stage in OF_FOLDERS else OF_SPLITS[stage](_split(folder)())
     memory.reset_peak()
     before, began = memory.peak_bytes(), time.process_time()
     work()

@@ -12,7 +12,9 @@ import gzip
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
@@ -28,6 +30,7 @@ from genrec_bench.core.registry import datasets
 
 Key = TypeVar("Key", bound=Hashable)
 DENSE = 8  # lines of a table for a number
+_HEARD: ContextVar[tuple[list[str], ...]] = ContextVar("heard", default=())
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Dataset(ABC):
     @abstractmethod
     def missing_files(self, data_dir: Path | None) -> list[str]:
         """The needed files that are not there; empty where the dataset can be loaded."""
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """All files that `load` reads; none where what was read is not to be kept for other processes."""
+        return []
 
     @property
     def title(self) -> str:
@@ -129,15 +136,16 @@ def check_text(path: Path, place: str, value: str) -> str:
     return value
 
 
-def check_lengths(path: Path, sequences: Mapping[str, Sequence[Any]]) -> None:
+def check_lengths(path: Path, users: Sequence[str], lengths: np.ndarray) -> None:
     """Every user has enough interactions to be split. Raises: UserError naming the first who has not."""
-    if not sequences:
+    if not users:
         raise problem(path, "", "has no users", "Give it at least one.")
-    short = [user for user, items in sequences.items() if len(items) < MIN_INTERACTIONS]
-    if short:
-        held = len(sequences[short[0]]) or "no"
+    short = np.flatnonzero(lengths < MIN_INTERACTIONS)
+    if len(short):
+        held = lengths[short[0]] or "no"
         others = f" (and {len(short) - 1} more users)" if len(short) > 1 else ""
-        raise problem(path, f"user {short[0]!r}{others}", f"{held} interactions, {MIN_INTERACTIONS} or more are needed",
+        raise problem(path, f"user {users[short[0]]!r}{others}",
+                      f"{held} interactions, {MIN_INTERACTIONS} or more are needed",
                       "Leave-one-out takes the last two for validation and test: remove such users from the file.")
 
 
@@ -179,7 +187,26 @@ def check_covered(path: Path, needed: Iterable[Key], held: Container[Key], what:
 
 def note(path: Path, what: str, remedy: str) -> None:
     """One line to stderr about data that can be used but may not be meant so: `note: <file>: <what>. <remedy>`."""
-    print(f"note: {path}: {what}. {remedy}", file=sys.stderr, flush=True)
+    tell([f"note: {path}: {what}. {remedy}"])
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Such lines to stderr, and to who hears notes."""
+    for line in notes:
+        print(line, file=sys.stderr, flush=True)
+        for heard in _HEARD.get():
+            heard.append(line)
+
+
+@contextmanager
+def heard_notes() -> Iterator[list[str]]:
+    """The notes that are told meanwhile."""
+    heard: list[str] = []
+    token = _HEARD.set((*_HEARD.get(), heard))
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(token)
 
 
 def note_empty_texts(path: Path, item_ids: Sequence[Any], texts: Sequence[str]) -> None:

@@ -100,8 +100,8 @@ def read_interactions(path: Path) -> tuple[list[str], Ragged]:
     numbers = _item_numbers(data.values())
     if numbers is None or not all(map(str.strip, data)) or not base.is_text("".join(data)):
         _wrong_user(path, data)
-    base.check_lengths(path, data)
     given, users = list(data), base.ordered_ids(data)
+    base.check_lengths(path, given, numbers.lengths)
     if users != given:
         places = {user: place for place, user in enumerate(given)}
         numbers = numbers[np.array([places[user] for user in users])]
@@ -359,6 +359,15 @@ class ApaoDataset(Dataset):
 
     def load(self, data_dir: Path | None) -> Interactions:
         """Read the files below the data folder. Raises: UserError naming a missing or wrong file."""
+        found = self._found(data_dir)
+        return read_folder(self.name, found["inter"], found["index"], found.get("item"), text_fields=self.text_fields,
+                           allow_missing_text=True, source=f"github.com/yuyq18/APAO, data/{self.folder}")
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Interactions, index and, where they are there, texts. Raises: UserError as `load` for a missing file."""
+        return [path for path in self._found(data_dir).values() if path]
+
+    def _found(self, data_dir: Path | None) -> dict[str, Path | None]:
         folder = base.data_folder(self.name, data_dir, f"apao/{self.folder}")
         found = {kind: base.find_file(folder, name) for kind, name in self._names().items()}
         for kind in ("inter", "index"):
@@ -366,5 +375,4 @@ class ApaoDataset(Dataset):
                 raise problem(folder / f"{self._names()[kind]}.gz", "",
                               f"is missing (or without .gz); {self.name} needs it",
                               "Point --data-dir or GENREC_BENCH_DATA at the folder above apao/, or see `data fetch`.")
-        return read_folder(self.name, found["inter"], found["index"], found.get("item"), text_fields=self.text_fields,
-                           allow_missing_text=True, source=f"github.com/yuyq18/APAO, data/{self.folder}")
+        return found

@@ -206,11 +206,20 @@ class WindowsDataset(Dataset):
 
     def load(self, data_dir: Path | None) -> Interactions:
         """Read the files below the data folder. Raises: UserError naming a missing or wrong file."""
+        found = self._found(data_dir)
+        return read_parts(self.name, {part: found[part] for part in PARTS if found[part]}, found[TITLES], found[TIMED],
+                          self.how_to_get)
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Those of windows and titles and, where it is there, of days. Raises: UserError as `load` for a missing one.
+        """
+        return [path for path in self._found(data_dir).values() if path]
+
+    def _found(self, data_dir: Path | None) -> dict[str, Path | None]:
         folder = base.data_folder(self.name, data_dir, f"bear/{self.folder}")
         for name in self._names():
             if base.find_file(folder, name) is None:
                 raise problem(folder / f"{name}.gz", "", f"is missing (or without .gz); {self.name} needs it",
                               "Point --data-dir or GENREC_BENCH_DATA at the folder above bear/, or see `data fetch`.")
-        files = {part: base.find_file(folder, f"{part}.csv") for part in PARTS}
-        return read_parts(self.name, {part: path for part, path in files.items() if path},
-                          base.find_file(folder, TITLES), base.find_file(folder, TIMED), self.how_to_get)
+        return {**{part: base.find_file(folder, f"{part}.csv") for part in PARTS},
+                **{name: base.find_file(folder, name) for name in (TITLES, TIMED)}}
