@@ -35,10 +35,10 @@ suite: $(STAMP) ## run every suite and write its report
 	$(RUN) benchmark.py --suite all $(ARGS)
 
 test: $(STAMP) ## run the tests, without those marked slow
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## run all tests
-	$(RUN) -m pytest -m "" $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile -m "" $(PYTEST_ARGS)
 
 report: $(STAMP) ## write the reports again from the records
 	$(RUN) benchmark.py report --suite all $(ARGS)

@@ -65,6 +65,7 @@ class BERT4Rec(Transformer):
     """
 
     model: ClassVar[str] = "BERT4Rec"
+    softmaxes: ClassVar[int] = 4  # a fifth of 20 items is masked
 
     hidden_dropout_prob: float = setting(0.2, "dropout of hidden states", **SHARE)
     attn_dropout_prob: float = setting(0.2, "dropout of attention weights", **SHARE)
@@ -137,6 +138,7 @@ class CORE(RecBole):
     """Hou et al. 2022, arXiv 2204.11067, as RecBole has it. Differs from the paper: see `RecBole`."""
 
     model: ClassVar[str] = "CORE"
+    samples: ClassVar[bool] = False
 
     embedding_size: int = setting(64, "width of embeddings", low=1)
     inner_size: int = setting(256, "width of the feed-forward layer", low=1)

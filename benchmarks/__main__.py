@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, write results.csv and results.md.
+"""`python -m benchmarks`: measure, write results.csv and results.md; `python -m benchmarks scale` is `scale.py`.
 
 Every place, a number of threads with an allocator, has a process of its own: pools of threads disturb each other, and
 the allocator is set before a process starts. OMP_WAIT_POLICY=PASSIVE: a waiting thread gives its core away instead of
@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import scale, tables
 from benchmarks.harness import Case, Row, Unequal, measure
 from benchmarks.machine import KEEPS, describe, is_quiet, precisions
 from genrec_bench.cli import Parser
@@ -67,6 +67,8 @@ def options(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     """Exit code 0 done, 1 where two arms disagree, 2 for a mistake of the user's, 130 for Ctrl-C."""
     try:
+        if words[:1] == ["scale"]:
+            return scale.main(words[1:])
         args = options(words)
         return work(args) if args.worker else direct(args, words)
     except UserError as error:

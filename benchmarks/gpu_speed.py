@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -22,8 +21,7 @@ from genrec_bench.core.progress import Quiet
 from genrec_bench.running.generative import deterministic
 from genrec_bench.running.runner import run_one
 from genrec_bench.running.workspace import Prepared
-from genrec_bench.search import beam
-from genrec_bench.search.steps import TrieTensors
+from genrec_bench.search.beam import beam_search
 from genrec_bench.trie import Trie
 
 PRECISIONS = ("float32", "bfloat16")
@@ -81,7 +79,6 @@ def steps(prepared: Prepared, device: str, precision: str) -> dict[str, Callable
     tree = prefix_tree(targets[:, None], skip_pad=False)
     codes = torch.from_numpy(ids.tokens[:BEAMS]).to(device)  # any tokens do: the work does not depend on them
     trie = Trie.from_codes(ids.tokens)
-    tensors = TrieTensors(trie, torch.device(device))
     parents = torch.arange(len(codes), device=device).expand(len(rows), -1)
 
     def train() -> Made:
@@ -104,9 +101,7 @@ def steps(prepared: Prepared, device: str, precision: str) -> dict[str, Callable
         return (logits,)
 
     def search() -> Made:
-        # which makes the trie's tensors anew, copies from the host that no graph can hold
-        with mock.patch.object(beam, "TrieTensors", lambda *_: tensors):
-            return (beam.beam_search(model, histories, trie, num_beams=BEAMS, precision=precision, asks=False).scores,)
+        return (beam_search(model, histories, trie, num_beams=BEAMS, precision=precision, asks=False).scores,)
 
     return {"forward and backward": train, "the network in a beam search": decode, "a beam search": search}
 

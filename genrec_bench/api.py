@@ -19,8 +19,8 @@ from genrec_bench.core.files import as_named
 from genrec_bench.core.lazy import pandas
 from genrec_bench.datasets import convert as converting
 from genrec_bench.datasets.convert import Converted
-from genrec_bench.experiments import grid as grids
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.overrides import check_fields
 from genrec_bench.experiments.queue import profile_of
 from genrec_bench.objectives.base import Objective
 from genrec_bench.reporting.matching import of_suite
@@ -291,7 +291,7 @@ def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         if not isinstance(values, Mapping):
             raise UserError(f"{part} must be a dictionary of settings such as training={{\"epochs\": 2}}, got "
                             f"{values!r}.")
-        grids.check_fields(part, values, part)
+        check_fields(part, values, part)
     return {part: dict(values) for part, values in settings.items()}
 
 

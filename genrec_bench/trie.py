@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from genrec_bench.contracts import EOS, PAD, prefix_pair
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trie:
     """All prefixes of the valid semantic IDs. Nodes are numbered level by level, in lexicographic order.
 
@@ -22,7 +23,7 @@ class Trie:
 
     A semantic ID shorter than T goes on with PAD nodes down to level T, so that every ID ends at level T and a
     decoder needs no special case: a PAD child costs nothing, and has no siblings, because no ID is the beginning of
-    another. PAD nodes are not counted as prefixes.
+    another. PAD nodes are not counted as prefixes. kept: what others make of it once, such as copies on a device.
     """
 
     token: np.ndarray
@@ -32,6 +33,7 @@ class Trie:
     item_order: np.ndarray
     item_start: np.ndarray
     item_end: np.ndarray
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_codes(cls, codes: np.ndarray) -> Trie:
@@ -79,20 +81,20 @@ class Trie:
         """Distinct semantic IDs (S), numbered 0..S-1 in lexicographic order."""
         return int(self.level_start[-1] - self.level_start[-2])
 
-    @property
+    @cached_property
     def id_sizes(self) -> np.ndarray:
         """(S,) items that share each semantic ID."""
         leaves = slice(self.level_start[-2], self.level_start[-1])
         return self.item_end[leaves] - self.item_start[leaves]
 
-    @property
+    @cached_property
     def id_of_item(self) -> np.ndarray:
         """(I,) number of each item's semantic ID."""
         result = np.empty(len(self.item_order), dtype=np.int64)
         result[self.item_order] = np.repeat(np.arange(self.num_ids), self.id_sizes)
         return result
 
-    @property
+    @cached_property
     def codes(self) -> np.ndarray:
         """(S, T) token ids of the distinct semantic IDs, in the order of their numbers."""
         nodes, columns = np.arange(self.level_start[-2], self.level_start[-1]), []
@@ -100,6 +102,12 @@ class Trie:
             columns.append(self.token[nodes])
             nodes = self.parent[nodes]
         return np.stack(columns[::-1], axis=1)
+
+    @cached_property
+    def ended(self) -> np.ndarray:
+        """(nodes,) bool: a prefix that goes on with PAD and nothing else."""
+        starts = np.minimum(self.child_start[:-1], len(self.token) - 1)
+        return (np.diff(self.child_start) == 1) & (self.token[starts] == PAD)
 
     @cached_property
     def with_eos(self) -> Trie:
@@ -160,8 +168,12 @@ class Trie:
 
     def max_children(self, level: int) -> int:
         """The most children a node of this level has (PAD counts)."""
-        a, b = self.level_start[level], self.level_start[level + 1]
-        return int(np.diff(self.child_start[a:b + 1]).max())
+        return self._widths[level]
+
+    @cached_property
+    def _widths(self) -> list[int]:
+        return [int(np.diff(self.child_start[a:b + 1]).max())
+                for a, b in zip(self.level_start[:-2], self.level_start[1:-1], strict=True)]
 
 
 def _checked(codes: np.ndarray) -> np.ndarray:

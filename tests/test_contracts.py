@@ -21,6 +21,7 @@ from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import SECTIONS, RunConfig, from_dict
 from genrec_bench.experiments.file_forms import BaselineFile, ProfileFile, SuiteHead, SuiteRow
 from genrec_bench.experiments.identity import identity_parts, method, run_id
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.experiments.suite_files import FOLDERS, load_baseline, load_presets, preset_names
 from genrec_bench.metrics.base import Metric
 from genrec_bench.objectives.base import Objective
@@ -250,7 +251,7 @@ def test_every_profile_file_names_what_exists(profile: str) -> None:
     assert set(data["datasets"]) <= set(registry.datasets.names())
     for layer in (data.get("settings", {}), *data.get("datasets_settings", {}).values()):
         pairs = [f"{part}.{key}={json.dumps(value)}" for part, values in layer.items() for key, value in values.items()]
-        assert grid.parse_overrides(pairs) == layer
+        assert parse_overrides(pairs) == layer
 
 
 def test_the_paper_profile_is_the_defaults() -> None:

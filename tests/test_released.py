@@ -22,7 +22,8 @@ from genrec_bench.core.meter import Meter
 from genrec_bench.core.progress import Quiet
 from genrec_bench.experiments import suite_files
 from genrec_bench.experiments.config import NegativesConfig, RunConfig, TrainingConfig
-from genrec_bench.experiments.grid import Selection, expand, parse_overrides
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.objectives.s_dpo import SDpo
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 from genrec_bench.training.feed import InputFeed
@@ -123,7 +124,7 @@ def s_dpo_losses(interactions: Interactions, folder: Path, **chosen: Any) -> tup
     folder.mkdir()
     trained = train(model, feed, [(1.0, objective)], config=config, seed=0, folder=folder, about={}, attached={},
                     validate=lambda states: {"valid_ndcg@10": 0.5}, progress=Quiet(), meter=Meter())
-    others = (feed.drawn != trie.id_of_item[split.train.targets]).sum(axis=0)
+    others = (feed.negatives(np.arange(len(split.train))) != trie.id_of_item[split.train.targets][:, None]).sum(axis=1)
     return [entry["loss"] for entry in trained.history["curve"]], float(np.log1p(others).mean())
 
 

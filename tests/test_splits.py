@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genrec_bench.contracts import Instances, Interactions
+from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
-from genrec_bench.splits.base import summary
+from genrec_bench.datasets.parsed import Parsed
+from genrec_bench.experiments.config import RunConfig
+from genrec_bench.running.workspace import Workspace
+from genrec_bench.splits.base import summary, with_valid_users
+from genrec_bench.splits.last_n import LastN
 from genrec_bench.splits.leave_one_out import LeaveOneOut
 
 
@@ -83,6 +89,22 @@ def test_max_users_keeps_the_first_users_and_the_whole_catalogue(toy_interaction
     assert split.num_items == toy_interactions.num_items
     assert _rows(split.train) == [row for row in _rows(full.train) if row[0] < 7]
     assert LeaveOneOut(max_users=999).split(toy_interactions).fingerprint == full.fingerprint
+
+
+def test_some_users_validate_for_all_runs(toy_interactions: Interactions, tmp_path: Path):
+    """The rows of the others are gone, nothing else is; the same users whatever the seed of a run."""
+    data = registry.datasets.build({"name": "ml-100k"})
+    workspace = Workspace(tmp_path, _parsed={data: Parsed(toy_interactions)})
+    whole, few, again = (workspace.split(RunConfig("a", "quick", data, seed, LastN(test_targets=1, valid_targets=2,
+                                                                                   valid_users=users)))
+                         for users, seed in ((0, 0), (7, 0), (7, 1)))
+    kept = np.unique(few.valid.users)
+    assert len(kept) == 7 and np.array_equal(few.valid.users, np.repeat(kept, 2)) and few is again
+    rows = np.flatnonzero(np.isin(whole.valid.users, kept))
+    assert np.array_equal(few.valid.targets, whole.valid.targets[rows])
+    assert all(np.array_equal(a, whole.valid.seen[row]) for a, row in zip(few.valid.seen, rows, strict=True))
+    assert few.test.targets.tolist() == whole.test.targets.tolist()
+    assert few.fingerprint != whole.fingerprint and with_valid_users(whole, 10**6) is whole
 
 
 def test_fingerprint_follows_content_only(toy_interactions: Interactions):

@@ -16,7 +16,8 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.provenance import provenance
 from genrec_bench.experiments.config import RunConfig, from_dict, weighted
-from genrec_bench.experiments.grid import Selection, expand, parse_overrides
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.running import runner
 from genrec_bench.running.runner import BEST, run_one
 from genrec_bench.running.workspace import Workspace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,33 @@ def test_texts_that_share_hardly_a_word_are_noted(capsys: pytest.CaptureFixture)
         ids = RQKMeans(levels=1, codebook_size=2).fit(with_items(20, item_texts=tuple(given)))
         note = f"{ids.table['words_in_one_text']} of {ids.table['words']} words occur in one text only"
         assert (note in capsys.readouterr().err) == told
+
+
+def test_k_means_on_a_sample_gives_every_item_a_code() -> None:
+    """At the first level the sample has the codes that it has alone; the other items have the nearest centre's."""
+    vectors = np.random.default_rng(0).normal(size=(400, 6))
+    tokenizer = RQKMeans(levels=2, codebook_size=8, fit_items=150)
+    sample = tokenizer._sample(400)
+    codes, sizes, errors = tokenizer._quantise(vectors)
+    alone = replace(tokenizer, levels=1, fit_items=0)._quantise(vectors[sample])[0]
+    np.testing.assert_array_equal(codes[sample, 0], alone[:, 0])
+    centres = np.stack([vectors[sample][alone[:, 0] == code].mean(axis=0) for code in range(8)])
+    nearest = ((vectors[:, None] - centres)**2).sum(axis=2).argmin(axis=1)
+    assert len(set(sample.tolist())) == 150 and (codes[:, 0] == nearest).mean() > 0.98 and 1 > errors[0] > errors[1]
+    whole, more = (replace(tokenizer, fit_items=n)._quantise(vectors)[0] for n in (0, 500))
+    np.testing.assert_array_equal(whole, more)
+    assert (whole != codes).any() and replace(tokenizer, seed=1)._sample(400).tolist() != sample.tolist()
+    with pytest.raises(UserError, match="fit_items = 7 must be 0 .* or at least codebook_size = 8"):
+        replace(tokenizer, fit_items=7).fit(items())
+
+
+@pytest.mark.parametrize(("settings", "size"), [({"levels": 2, "codebook_size": 4}, 64), ({"codebook_size": 64}, 0)])
+def test_codebooks_too_small_for_the_items_are_noted(settings: dict, size: int, capsys: pytest.CaptureFixture) -> None:
+    """200 items, 16 IDs for each: 64 * 64 = 4096 is the first square of a power of two not below 3200."""
+    RQKMeans(**settings).fit(items())
+    told = capsys.readouterr().err
+    assert (f"2 levels of 4 codes make at most 16 IDs. codebook_size = {size} makes at least 16" in told) == (size > 0)
+    assert bool(told) == (size > 0)
 
 
 def test_texts_without_words() -> None:

@@ -25,7 +25,8 @@ from genrec_bench.core.meter import Meter
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.experiments.config import TrainingConfig
-from genrec_bench.experiments.grid import Selection, expand, parse_overrides
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.objectives.base import Objective, ObjectiveInputs
 from genrec_bench.objectives.cross_entropy import CrossEntropy
 from genrec_bench.results.records import RunRecord

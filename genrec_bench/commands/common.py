@@ -13,7 +13,8 @@ from genrec_bench.core.seeds import check_seeds
 from genrec_bench.core.walk import cores
 from genrec_bench.datasets.base import dataset_specs as specs_of
 from genrec_bench.experiments.file_forms import GRIDS
-from genrec_bench.experiments.grid import Selection, parse_overrides
+from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.experiments.queue import DEFAULT_PROFILE, profile_of
 from genrec_bench.running.folders import LOCAL, check_devices, data_folder, open_workspace, reports_folder
 from genrec_bench.running.scheduler import Means

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.grid import parse_overrides
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.running.comparing import BrokenContract, Question, RunsFailed, RunsLeft, compare
 
 

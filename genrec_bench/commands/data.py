@@ -15,7 +15,7 @@ from genrec_bench.core.registry import datasets
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.datasets.convert import convert
 from genrec_bench.datasets.foreign import FORMATS
-from genrec_bench.experiments.grid import parse_overrides
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.running.data_check import check_data, chosen_datasets, labelled, present_datasets
 
 COUNTS = ("users", "items", "interactions", "train", "valid", "test", "distinct_semantic_ids")

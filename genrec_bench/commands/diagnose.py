@@ -11,7 +11,7 @@ from typing import Any
 
 from genrec_bench.commands import common
 from genrec_bench.core.errors import UserError
-from genrec_bench.experiments.grid import parse_overrides
+from genrec_bench.experiments.overrides import parse_overrides
 from genrec_bench.results import diagnoses
 from genrec_bench.running.diagnosing import BEAMS, Question, diagnosable, diagnose_suite
 from genrec_bench.running.folders import LOCAL

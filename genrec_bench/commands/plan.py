@@ -12,6 +12,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.experiments.file_forms import BlockRow
 from genrec_bench.experiments.queue import blocks
 from genrec_bench.reporting.cost import PLAN
+from genrec_bench.running.estimates import duration, long_rows
 from genrec_bench.running.planning import PlannedRun, plan, save_cost
 
 STATES = ("done", "damaged", "running", "failed", "interrupted", "missing")
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     parts = blocks(args.suite)
     print(_queue(planned, parts) if parts else _runs(planned))
     print(f"\n{_summary(planned)}")
+    for line in long_rows([p.run for p in planned if p.seconds is None and p.status != "done"], workspace):
+        print(line)
     if args.save:
         print(f"saved: {save_cost(planned, selection, workspace)}")
     return 0
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _runs(planned: list[PlannedRun]) -> str:
     """A line a run."""
     return tabulate([[p.run.run_id, p.run.dataset, p.run.config.label, p.run.config.seed, p.status,
-                      _duration(p.left) if p.left else ""] for p in planned],
+                      duration(p.left) if p.left else ""] for p in planned],
                     headers=["run", "dataset", "method", "seed", "status", "about"])
 
 
@@ -70,7 +73,7 @@ def _summary(planned: list[PlannedRun]) -> str:
     counts = ", ".join(f"{states.count(s)} {s}" for s in STATES if s not in ("damaged", "running") or s in states)
     parts, unknown = [], sum(p.left is None for p in planned)
     if unknown < len(planned):
-        parts.append(f"about {_duration(sum(p.left or 0.0 for p in planned))} of processor time")
+        parts.append(f"about {duration(sum(p.left or 0.0 for p in planned))} of processor time")
     if unknown:
         parts.append(f"{unknown} runs of kinds that were not run here yet (--probe measures them)")
     return f"{counts}. Left: {', and '.join(parts)}."
@@ -86,10 +89,3 @@ def _check_whole(args: argparse.Namespace) -> None:
     if given:
         raise UserError(f"--save keeps what a whole grid takes, but {' and '.join(given)} changes it. Leave "
                         f"{'it' if len(given) == 1 else 'them'} out; --grid, --profile and --datasets may stay.")
-
-
-def _duration(seconds: float) -> str:
-    """12 s, 3 min, 2.5 h"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ TUNING_SEED = 27_182_818  # of the trials of `tune`, and of nothing else: a resu
 def stream_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one named stream of one run, e.g. `stream_seed(0, "batches", epoch)`.
 
-    Streams in use: "init" (weights), "batches" (order), "dropout", "negatives", "tokenizer".
+    Streams in use: "init" (weights), "batches" (order), "dropout", "negatives", "tokenizer", "validation users".
     Depends on nothing but its arguments, so that two objectives at one seed start from the same weights
     and see the same batches.
     """

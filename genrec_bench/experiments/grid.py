@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ from genrec_bench.core.seeds import TUNING_SEED, check_seeds
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments.config import (
     SECTIONS,
-    WORDS,
     DecodingConfig,
     EvaluationConfig,
     RunConfig,
@@ -23,13 +21,13 @@ from genrec_bench.experiments.config import (
     weighted,
 )
 from genrec_bench.experiments.file_forms import GRIDS
+from genrec_bench.experiments.overrides import Overrides, check_space
 from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names and profile_names for those who plan)
     FOLDERS,
     best_values,
     load_baseline,
     load_profile,
     load_suite,
-    preset_names,
     profile_names,
     suite_names,
     suite_path,
@@ -37,7 +35,6 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
 )
 from genrec_bench.objectives.base import check_needs
 
-Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
 ALL = "all"  # among the objectives or baselines of a selection: every row of that kind
 
 
@@ -69,7 +66,7 @@ def expand(selection: Selection) -> list[RunConfig]:
     """Every run of a selection, in the order of datasets, rows and seeds; a first stage comes before its users.
 
     A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
-    part for the dataset, the suite's row, `--set`. Raises: UserError for any wrong name.
+    part for the dataset, the suite's row, the profile's part for that row, `--set`. Raises: UserError for a wrong name.
     """
     return expand_rows(selected_rows(selection), selection)
 
@@ -115,8 +112,8 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: boo
     runs: dict[RunConfig, RunConfig] = {}
     for text in datasets_of(selection):
         dataset = _dataset(text, selection.overrides)
-        layers = _layers(profile, dataset.name, selection.overrides)
         for row in rows:
+            layers = _layers(profile, dataset.name, selection.overrides, row)
             for config in _runs(row, dataset, layers, seeds, selection.profile):
                 for part in (*(used.run for used in config.uses), config):
                     runs.setdefault(dataclasses.replace(part, label=""), part)
@@ -129,7 +126,7 @@ def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: st
     dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is.
     Raises: UserError where the row cannot be run so.
     """
-    layers = _layers(load_profile(profile), dataset, overrides)
+    layers = _layers(load_profile(profile), dataset, overrides, row)
     spec = {"name": dataset}
     if registry.datasets.get(dataset).needs_path:
         spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
@@ -141,90 +138,20 @@ def training_config(profile: str, dataset: str, overrides: Overrides) -> Trainin
     return _section("training", _layers(load_profile(profile), dataset, overrides))
 
 
-def check_overrides(overrides: Overrides, configs: Iterable[RunConfig]) -> None:
-    """Refuse a `--set` that no run reads. Raises: UserError."""
-    used = set(WORDS) - {"second_stage", "negatives"}
-    for config in configs:
-        used |= parts_used(config)
-    for target in overrides:
-        if target not in used:
-            raise UserError(f"--set {target}...: no run of this selection uses {target}. "
-                            f"Used: {', '.join(sorted(used))}.")
-
-
-def parts_used(config: RunConfig) -> set[str]:
-    """The names of a run's components, and of the sections that it has."""
-    parts = [config.dataset, config.tokenizer, config.backbone, config.baseline,
-             *(w.objective for w in config.objectives)]
-    sections = {name for name in ("training", "decoding", "negatives") if getattr(config, name) is not None}
-    return {part.name for part in parts if part is not None} | sections | ({"second_stage"} if config.uses else set())
-
-
-def parse_overrides(pairs: Iterable[str]) -> Overrides:
-    """`["training.epochs=5", ...]` as overrides; values are read as TOML, else as text. Raises: UserError."""
-    result: Overrides = {}
-    for pair in pairs:
-        path, equals, value = pair.partition("=")
-        target, dot, key = path.strip().rpartition(".")
-        if not (equals and dot and target and key):
-            raise UserError(f"--set takes PART.SETTING=VALUE such as training.epochs=5, got {pair!r}.")
-        check_fields(target, [key], f"--set {path.strip()}")
-        result.setdefault(target, {})[key] = _value(value.strip())
-    return result
-
-
-def check_fields(target: str, keys: Iterable[str], where: str) -> None:
-    """Refuse settings that a part has not. Raises: UserError."""
-    fields = _fields_of(target)
-    objective = target in registry.objectives.names()
-    fields += ["weight"] * objective + ["preset"] * (objective or target in preset_names())
-    for key in keys:
-        if key not in fields:
-            raise unknown("setting", key, fields, where)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _fields_of(target: str) -> list[str]:
-    """Settings of a section, component or baseline. Raises: UserError with the nearest name."""
-    known = parts_known(registry.datasets)
-    if target not in known:
-        raise unknown("part", target, known, "--set")
-    return known[target]
-
-
-def parts_known(*more: registry.Registry) -> dict[str, list[str]]:
-    """Settings of everything that has any: sections, components and baselines; those of all split rules are `split`'s.
-    """
-    kinds = (registry.tokenizers, registry.backbones, registry.objectives, registry.baselines, *more)
-    classes = {**SECTIONS, **{name: kind.get(name) for kind in kinds for name in kind.names()}}
-    rules = [field.name for cls in registry.splits.classes().values() for field in dataclasses.fields(cls)]
-    return {"split": ["name", *dict.fromkeys(rules)],
-            **{name: [field.name for field in dataclasses.fields(cls)] for name, cls in classes.items()}}
-
-
 def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
     """Refuse settings of a profile that no run could ever read. Raises: UserError naming the file."""
     where = str(FOLDERS["profile"] / f"{name}.toml")
     own = [n for n in registry.datasets.names() if not registry.datasets.get(n).needs_path]
     layers = {f"{where}, settings": profile.get("settings", {})}
-    for dataset, layer in profile.get("datasets_settings", {}).items():
-        if dataset not in own:
-            raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
-        layers[f"{where}, datasets_settings.{dataset}"] = layer
-    parts = parts_known()
+    by_dataset = {"datasets_settings": profile.get("datasets_settings", {}),
+                  **{f"rows_settings.{label}": of for label, of in profile.get("rows_settings", {}).items()}}
+    for place, datasets in by_dataset.items():
+        for dataset, layer in datasets.items():
+            if dataset not in own:
+                raise unknown("dataset", dataset, own, f"{where}, {place}")
+            layers[f"{where}, {place}.{dataset}"] = layer
     for place, layer in layers.items():
-        for part, values in layer.items():
-            if part not in parts:
-                raise unknown("part", part, parts, place)
-            for key in values:
-                if key not in parts[part]:
-                    raise unknown("setting", key, parts[part], f"{place}.{part}")
+        check_space(layer, place)
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
@@ -265,10 +192,25 @@ def _dataset(text: str, overrides: Overrides) -> Any:
     return registry.datasets.build(dataset_spec(text, overrides))
 
 
-def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
-    """dataset: the registered name, so that a folder of the user's own never takes another dataset's settings."""
+def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides,
+            row: Mapping[str, Any] | None = None) -> list[Overrides]:
+    """What a profile says, what it says of a dataset, and what stands above a row: what it says of that row, `--set`.
+
+    dataset: the registered name, so that a folder of the user's own never takes another dataset's settings.
+    """
     asked = {part: with_preset(part, values, "--set") for part, values in overrides.items()}
-    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), asked]
+    tuned = _tuned(profile.get("rows_settings", {}), dataset, row or {})
+    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}),
+            {part: {**tuned.get(part, {}), **asked.get(part, {})} for part in {**tuned, **asked}}]
+
+
+def _tuned(found: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> Overrides:
+    """What a profile says of one row: of an ablation what it says of the whole method, but for what a sweep varies."""
+    whole, only = row.get("best_row"), row.get("best_only")
+    label = row.get("label", "") if whole is None else f"{whole['backbone']} + {whole['method']}"
+    swept = {spec["name"] for spec in row.get("objective", ())} if only else ()
+    return {part: {key: value for key, value in values.items() if part not in swept or key == only}
+            for part, values in found.get(label, {}).get(dataset, {}).items()}
 
 
 def _section(name: str, layers: list[Overrides]) -> Any:

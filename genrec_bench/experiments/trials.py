@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genrec_bench.core import registry, settings
-from genrec_bench.core.errors import UserError, unknown
+from genrec_bench.core import settings
+from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import TUNING_SEED
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
+from genrec_bench.experiments.overrides import check_space, parts_used
 from genrec_bench.experiments.suite_files import check_form, load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
@@ -92,11 +93,11 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
     places: dict[str, str] = {}
     for where, values in spaces:
         check_form(values, where)
-        check_space(values, where)
+        check_tuned(values, where)
         space |= values
         places |= dict.fromkeys(values, where)
     found = {method(first): Trial(1, {}, first)}
-    used = grid.parts_used(first)
+    used = parts_used(first)
     varied = [[(part, key.split("+"), value if "+" in key else [value]) for value in tried]
               for part, values in space.items() if part in used for key, tried in values.items()
               if not {*key.split("+")} & {*fixed.get(part, {})}]
@@ -145,18 +146,12 @@ def _with_budget(config: RunConfig, own: GivesUp) -> RunConfig:
     return dataclasses.replace(config, **{"baseline" if config.training is None else "training": own})
 
 
-def check_space(space: Mapping[str, Mapping[str, Any]], where: str) -> None:
+def check_tuned(space: Mapping[str, Mapping[str, Any]], where: str) -> None:
     """Refuse parts and settings that there are not, and those that trials must share. Raises: UserError."""
-    parts = grid.parts_known()
-    for part, values in space.items():
+    for part in space:
         if part in FIXED:
             raise UserError(f"{where}: {part} cannot be tuned: trials are compared on the same rows, ranked alike.")
-        if part not in parts:
-            raise unknown("part", part, parts, where)
-        fields = [*parts[part], *(["weight"] if part in registry.objectives.names() else [])]
-        for name in (name for key in values for name in key.split("+")):
-            if name not in fields:
-                raise unknown("setting", name, fields, f"{where}.{part}")
+    check_space(space, where)
 
 
 def merged(*layers: Overrides) -> Overrides:

@@ -77,6 +77,12 @@ class Beside:
         """Our name of the data set."""
         return self.block.dataset
 
+    def printed_of(self, group: Group) -> Reported | None:
+        """The NDCG@10 that the same paper prints of the model of a row on this data set, None where it prints none."""
+        paper, name = self.printed.paper, (group.row.baseline or "").lower()
+        return next((cell for cell in paper.reported if cell.dataset == paper.datasets[self.dataset]
+                     and cell.metric == METRIC and cell.score and cell.method.lower() == name), None)
+
     def change(self, unseen: bool = False) -> float:
         """The difference of NDCG@10 to the printed one, as a part of it."""
         return self.ndcg[unseen].value / self.printed.value - 1.0

@@ -60,6 +60,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
     small = [b for b in blocks if not any(g.row.backbone or g.row.seeded and not generative for g in b.groups)]
     own = [b for b in blocks if b not in small]
     results = [_result(material, b) for b in own]
+    seeds = {b.name: [len(g.records) for g in b.groups if g.row.seeded] for b in own}
     return {
         "suite": material.suite, "paper": paper, "runs": len(material.runs),
         "profiles": [load_profile(name)["title"] if name in profile_names() else name
@@ -68,6 +69,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
                     for name, value in values.items()],
         "claims": [claims.section(one, material, pages, folder) for one in map(load_paper, paper_names())
                    if one.measured_by == folder],
+        "trained": any(seeds.values()), "single": [name for name, of in seeds.items() if of and max(of) == 1],
         "results": results, "columns": {name for one in results for name in one["columns"]},
         "baselines": _baselines(small) if small else "",
         "several": bool((material.runs["test_rows"] > material.runs["users"]).any()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from genrec_bench.core.seeds import TUNING_SEED
@@ -13,11 +13,13 @@ from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import Overrides, row_config
 from genrec_bench.experiments.trials import LEAST, Trial, flat, merged, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
+from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Suite
 from genrec_bench.reporting.tables import pipe
 from genrec_bench.results.records import RunRecord
 
 METRIC = "valid_ndcg@10"
+KEPT = "as it stands"
 HEADER = "# Chosen by validation NDCG@10 alone"  # how a file of chosen settings begins
 
 
@@ -85,8 +87,7 @@ class Searched:
 def snippet(found: Sequence[Searched], command: str) -> str:
     """The chosen settings as tables of a profile, TOML. command: what made them.
 
-    A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
-    chose otherwise, and what a row states, stands there as a comment.
+    What all rows of a data set chose alike is its own; what they chose otherwise, or a row itself states, is the row's.
     """
     lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
     for dataset in dict.fromkeys(s.dataset for s in found):
@@ -94,9 +95,13 @@ def snippet(found: Sequence[Searched], command: str) -> str:
         for search in same:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried)"]
-        for part, values in _parts(same).items():
-            lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
-        lines += [f"# not here: {text}" for text in _left(same)]
+        tables = _tables(dataset, same)
+        if not all(search.named for search in same):
+            lines += [f"# not here: {place.rpartition('.')[2]}.{k} = {v}: a profile has no settings of a folder"
+                      for place, values in tables.items() for k, v in values.items()]
+            continue
+        for place, values in tables.items():
+            lines += ["", f"[{place}]", *(f"{k} = {v}" for k, v in values.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -111,34 +116,20 @@ def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[S
         tried, own = ({(part, key) for trial in trials for part, key, _ in flat(trial.changes)}
                       for trials in (search.trials, (search.best,)))
         for place in (tried - own) & set(chosen):
-            chosen[place].setdefault("as it stands", []).append(search)
+            chosen[place].setdefault(KEPT, []).append(search)
     return chosen
 
 
-def _why_not(part: str, key: str, values: Mapping[str, Sequence[Searched]]) -> str:
-    """Why a profile cannot hold a setting, "" where it can."""
-    searches = [search for by in values.values() for search in by]
-    if not all(search.named for search in searches):
-        return "a profile has no settings of a folder"
-    if any((part, key) in search.stated for search in searches):
-        return "the row itself states it"
-    return "rows differ, and a profile holds one value for all" if len(values) > 1 else ""
-
-
-def _parts(found: Sequence[Searched]) -> dict[str, dict[str, str]]:
-    """The settings that a profile can hold, by part."""
-    parts: dict[str, dict[str, str]] = {}
+def _tables(dataset: str, found: Sequence[Searched]) -> dict[str, dict[str, str]]:
+    """The chosen settings by the table of a profile that holds them."""
+    tables: dict[str, dict[str, str]] = {}
     for (part, key), values in _chosen(found).items():
-        if not _why_not(part, key, values):
-            parts.setdefault(part, {})[key] = next(iter(values))
-    return parts
-
-
-def _left(found: Sequence[Searched]) -> list[str]:
-    """The settings that it cannot, with the reason."""
-    return [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why}"
-            for (part, key), values in _chosen(found).items() if (why := _why_not(part, key, values))
-            for value, by in values.items()]
+        stated = any((part, key) in search.stated for by in values.values() for search in by)
+        for value, search in ((v, s) for v, by in values.items() for s in by if v != KEPT):
+            shared = len(values) == 1 and not stated
+            place = "datasets_settings" if shared else f"rows_settings.{json.dumps(search.label, ensure_ascii=False)}"
+            tables.setdefault(f"{place}.{dataset}.{part}", {})[key] = value
+    return tables
 
 
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:
@@ -172,15 +163,4 @@ def _method(record: RunRecord) -> str:
 def page(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> str:
     """The trials of a suite's rows as a page, "" where there are none."""
     found = searched(name, suite, records, overrides)
-    if not found:
-        return ""
-    parts = [f"# {suite.title}: trials", "What `python benchmark.py tune` tried of each row, at a seed that no result "
-             f"has ({TUNING_SEED}), and what validation NDCG@10 alone chose, of equals the earlier trial. Trial 1 is "
-             "the row as the profile has it now: where the profile has taken what was chosen, that is trial 1, and the "
-             "others differ from it. A trial is given up after a third of its epochs where its best validation is then "
-             f"below {LEAST:.0%} of what trial 1 had after a third of its own. Trials are no rows of any report, and "
-             "their test numbers are not shown."]
-    for one in found:
-        parts += [f"## {one.label}, {one.dataset}, profile {one.profile}",
-                  f"{len(one.trials)} of the {one.size} trials that the search space has.", one.table()]
-    return "\n\n".join(parts) + "\n"
+    return render("trials", title=suite.title, seed=TUNING_SEED, least=LEAST, found=found) + "\n" if found else ""

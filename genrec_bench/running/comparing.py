@@ -16,6 +16,7 @@ from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import WORDS, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
+from genrec_bench.experiments.overrides import check_overrides
 from genrec_bench.experiments.suite_files import load_profile, with_preset
 from genrec_bench.experiments.trials import Search, merged, trials_of, words
 from genrec_bench.reporting.comparison import render_comparison
@@ -225,7 +226,7 @@ def _configs(question: Question, stored: RecordStores) -> list[RunConfig]:
     seeds = question.seeds or _stored_seeds(question, stored)
     configs = grid.expand_rows([question.row], Selection("all", question.profile, question.texts, seeds=seeds,
                                                          overrides=question.overrides))
-    grid.check_overrides(question.overrides, configs)
+    check_overrides(question.overrides, configs)
     return configs
 
 

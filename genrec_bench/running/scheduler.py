@@ -25,6 +25,7 @@ from genrec_bench.core.walk import Board, Told, crew, is_held, told, walk
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.results import test_users
 from genrec_bench.running import runner
+from genrec_bench.running.estimates import long_rows
 from genrec_bench.running.workspace import Prepared, Workspace
 
 STATE = "state.safetensors"
@@ -149,6 +150,7 @@ def run_all(prepared: Sequence[Prepared], workspace: Workspace, means: Means = M
     done = len(prepared) - len(missing)
     notes = [f"{done} of {len(prepared)} runs are done already."] if done else []
     notes += [f"{name_of(p)}: {workspace.store.damage(p.run_id)}" for p in missing if status[p.run_id] == "damaged"]
+    notes += long_rows(missing, workspace)
     if remade := sum(workspace.store.find(p.run_id) is not None for p in again):
         notes.append(f"{remade} first stages are made again: their records are there, their weights are not.")
     todo, tasks = {p.run_id for p in (*again, *missing)}, {}

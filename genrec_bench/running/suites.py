@@ -14,6 +14,7 @@ from genrec_bench.core.walk import cores
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.overrides import check_overrides
 from genrec_bench.experiments.queue import blocks, selections
 from genrec_bench.experiments.suite_files import load_suite
 from genrec_bench.running.diagnosis import DiagnoseTask, Question, answered
@@ -56,7 +57,7 @@ def prepare_blocks(selection: Selection, workspace: Workspace, *, keep: bool) ->
     """The same block by block of a queue, where a run may be in several; another suite is one block."""
     parts = _with_files(selection, workspace)
     configs = [grid.expand(part) if part.datasets else [] for part in parts]
-    grid.check_overrides(selection.overrides, [config for some in configs for config in some])
+    check_overrides(selection.overrides, [config for some in configs for config in some])
     items = iter(prepare_configs([config for some in configs for config in some], workspace, keep=keep))
     kept = {id(item.config): item for item in items}
     return [[kept[id(config)] for config in some if id(config) in kept] for some in configs]

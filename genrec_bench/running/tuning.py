@@ -12,8 +12,8 @@ from pathlib import Path
 from genrec_bench.core.errors import DoesNotFit, UserError
 from genrec_bench.core.files import write_atomically
 from genrec_bench.core.provenance import portable
-from genrec_bench.experiments import grid
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.overrides import check_overrides
 from genrec_bench.experiments.queue import blocks
 from genrec_bench.experiments.suite_files import FOLDERS
 from genrec_bench.experiments.trials import Search, hopeless, searches
@@ -49,7 +49,7 @@ def tune(selection: Selection, trials: int, workspace: Workspace, means: Means, 
                         f"suites: {', '.join(dict.fromkeys(block.suite for block in parts))}.")
     selection = with_datasets(selection, workspace)
     found = searches(selection)
-    grid.check_overrides(selection.overrides, [t.config for s in found for t in s.trials])
+    check_overrides(selection.overrides, [t.config for s in found for t in s.trials])
     if without := dict.fromkeys(s.label for s in found if len(s.trials) == 1):
         print(f"left out: {', '.join(without)}: {selection.suite} declares nothing to try", file=sys.stderr)
     ended, done = choose([s for s in found if len(s.trials) > 1], trials, workspace, means)

@@ -14,6 +14,7 @@ from genrec_bench.datasets import parsed
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import RecordStore
+from genrec_bench.splits.base import with_valid_users
 from genrec_bench.tokenizers.base import fit_cached
 
 FAILURE = "failure.txt"
@@ -83,7 +84,8 @@ class Workspace:
         if dataset not in self._parsed:
             self._parsed[dataset] = parsed.read(dataset, self.data_dir, self.results / "cache" / "data")
         if key not in self._splits:
-            self._splits[key] = config.split.split(self._parsed[dataset].data)
+            whole = config.split.split(self._parsed[dataset].data)
+            self._splits[key] = with_valid_users(whole, config.split.valid_users)
         if keep:
             self._parsed[dataset].keep(dataset, self.data_dir)
         return self._splits[key]

@@ -47,7 +47,7 @@ def beam_search(backbone: Any, histories: Tensor, trie: Trie, *, num_beams: int,
         raise ValueError(f"num_beams must be at least 1, got {num_beams}")
     device = histories.device
     searched = trie.with_eos if eos else trie
-    tree = TrieTensors(searched, device)
+    tree = TrieTensors.of(searched, device)
     closed = None if without is None else on_device(device, searched.closed(without))
     beam = Beam(tree, len(histories), num_beams, closed)
     network = partial(autocast, device, precision)

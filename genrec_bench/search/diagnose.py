@@ -38,7 +38,7 @@ class TokenRanks:
     """
 
     def __init__(self, trie: Trie, path: Tensor) -> None:
-        tree = TrieTensors(trie, path.device)
+        tree = TrieTensors.of(trie, path.device)
         self.prefixes, self.targets = path[:, :-1], tree.token[path[:, 1:]]
         children, self.valid = tree.children(self.prefixes, max(trie.max_children(m) for m in range(trie.depth)))
         self.children = tree.token[children]

@@ -161,7 +161,7 @@ def paths_of(trie: Trie, targets: Tensor, *, eos: bool = False) -> Tensor:
     """
     if targets.dim() != 2 or targets.shape[1] != trie.depth:
         raise ValueError(f"targets must have {trie.depth} tokens a row, got shape {tuple(targets.shape)}")
-    tree = TrieTensors(trie.with_eos if eos else trie, targets.device)
+    tree = TrieTensors.of(trie.with_eos if eos else trie, targets.device)
     tokens = append_eos(targets) if eos else targets
     path = [torch.zeros(len(targets), 1, dtype=torch.long, device=targets.device)]
     known = torch.ones(len(targets), dtype=torch.bool, device=targets.device)

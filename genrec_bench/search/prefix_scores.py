@@ -6,13 +6,10 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genrec_bench.backbones.base import PrefixState
-from genrec_bench.contracts import PAD
-from genrec_bench.core.devices import on_device
 from genrec_bench.search.steps import TrieTensors, check_normaliser, child_scores
 from genrec_bench.trie import Trie
 
@@ -43,9 +40,8 @@ class PrefixScores:
             check_normaliser(name)
         users, nodes, device = len(histories), len(trie.token), histories.device
         self.trie, self.temperature, self.seen = trie, temperature, seen
-        ended = _ended(trie)
-        self.tree, self.ended = TrieTensors(trie, device), on_device(device, ended)
-        self.ends_early = bool(ended.any())
+        self.tree = TrieTensors.of(trie, device)
+        self.ended, self.ends_early = self.tree.ended, bool(trie.ended.any())
         self.widest = max((trie.max_children(level) for level in range(1, trie.depth)), default=0)
         self.state = backbone.start(histories) if hasattr(backbone, "start") else PrefixState(backbone, histories)
         logits = self.state.first()
@@ -136,9 +132,3 @@ class PrefixScores:
             self.wrong |= lost  # the user is refused with the next question
             for level in below:
                 scores.scatter_(1, level, torch.where(level > 0, totals.flatten(1), 0.0))
-
-
-def _ended(trie: Trie) -> np.ndarray:
-    """(nodes,) bool: a prefix that goes on with PAD and nothing else."""
-    starts = np.minimum(trie.child_start[:-1], len(trie.token) - 1)
-    return (np.diff(trie.child_start) == 1) & (trie.token[starts] == PAD)

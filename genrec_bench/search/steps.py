@@ -43,8 +43,16 @@ class TrieTensors:
 
     def __init__(self, trie: Trie, device: torch.device) -> None:
         self.trie = trie
-        self.token, self.parent, self.child_start = (
-            on_device(device, array) for array in (trie.token, trie.parent, trie.child_start))
+        self.token, self.parent, self.child_start, self.ended = (
+            on_device(device, array) for array in (trie.token, trie.parent, trie.child_start, trie.ended))
+
+    @classmethod
+    def of(cls, trie: Trie, device: torch.device) -> TrieTensors:
+        """Those of a trie on a device, made when first asked for."""
+        if device not in trie.kept:
+            with torch.inference_mode(False):  # usable outside of searches too
+                trie.kept[device] = cls(trie, device)
+        return trie.kept[device]
 
     def children(self, nodes: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """(B, K, most) children of (B, K) nodes, ascending, and which of them exist; the others are 0."""

@@ -11,6 +11,7 @@ import numpy as np
 from genrec_bench.contracts import Instances, Interactions, Split
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.ragged import Ragged, ranges
+from genrec_bench.core.seeds import stream_seed
 from genrec_bench.core.settings import setting
 from genrec_bench.splits.order import days
 
@@ -28,6 +29,7 @@ class SplitRule(ABC):
     max_history: int = setting(20, "items of history kept, newest last (APAO 5.1.3)", low=1)
     train_targets_per_user: int = setting(0, "newest training targets kept of each user, 0 = all", low=0)
     max_users: int = setting(0, "first users kept, 0 = all; for smoke tests", low=0)
+    valid_users: int = setting(0, "users whose rows validate, drawn once for all runs, for large data; 0 = all", low=0)
 
     @property
     @abstractmethod
@@ -55,6 +57,15 @@ def first_users(interactions: Interactions, max_users: int) -> Interactions:
     return replace(interactions, rows=rows, user_ids=interactions.user_ids[:max_users],
                    sequences=interactions.sequences[:max_users],
                    times=interactions.times and interactions.times[:max_users])
+
+
+def with_valid_users(split: Split, most: int) -> Split:
+    """The split with the validation rows of at most so many users, drawn by a seed of their own; 0 = of all."""
+    users = np.unique(split.valid.users)
+    if not 0 < most < len(users):
+        return split
+    drawn = np.random.default_rng(stream_seed(0, "validation users")).choice(users, most, replace=False)
+    return replace(split, valid=split.valid.where(np.isin(split.valid.users, drawn)))
 
 
 def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, test: int) -> Split:

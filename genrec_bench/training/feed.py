@@ -29,6 +29,7 @@ from genrec_bench.training.micro_batches import GIB, in_parts, kept_bytes, users
 from genrec_bench.training.passes import Batch, Pass, ahead, joined
 from genrec_bench.trie import Trie
 
+ROWS_AT_ONCE = 2**20  # rows whose negatives are drawn together; of more, row by row as they are asked for
 GPU_SHARE = 0.5  # of a GPU's memory that one pass may take: the rest is for what was not counted
 States = list[dict[str, Tensor]]  # run state, one dict an objective
 PASSES = tuple(f"{what}_{how}_gradient" for what in ("histories", "positions") for how in ("with", "without"))
@@ -62,15 +63,22 @@ class InputFeed:
 
     def begin(self, epoch: int) -> None:
         """Draw the negatives of an epoch (counted from 1)."""
-        if self.num_negatives:
-            self.drawn = self._draw(epoch if self.pool.redraw == "epoch" else 0)
+        if not self.num_negatives:
+            return
+        self.key = stream_seed(self.seed, self.stream, epoch if self.pool.redraw == "epoch" else 0)
+        if len(self.data) <= ROWS_AT_ONCE:
+            self.drawn = self._draw(np.random.default_rng(self.key), len(self.data))
 
-    def _draw(self, epoch: int) -> np.ndarray:
-        """(N, rows) numbers of semantic IDs; a smaller N gives the first of the same draws."""
-        random = np.random.default_rng(stream_seed(self.seed, self.stream, epoch))
-        ids = self.trie.num_ids if self.pool.pool == "ids" else len(self.trie.item_order)
-        drawn = random.integers(0, ids, size=(self.num_negatives, len(self.data)), dtype=np.int32)
-        return drawn if self.pool.pool == "ids" else self.trie.id_of_item[drawn].astype(np.int32)
+    def _draw(self, random: np.random.Generator, *rows: int) -> np.ndarray:
+        """(N, rows) items or semantic IDs by their numbers; a smaller N gives the first of the same draws."""
+        many = self.trie.num_ids if self.pool.pool == "ids" else len(self.trie.item_order)
+        return random.integers(0, many, size=(self.num_negatives, *rows), dtype=np.int32)
+
+    def negatives(self, rows: np.ndarray) -> np.ndarray:
+        """(B, N) numbers of semantic IDs. Of many rows each has a stream of its own, so that none is drawn in vain."""
+        drawn = self.drawn[:, rows].T if self.drawn is not None else np.stack(
+            [self._draw(np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, 0, row]))) for row in rows])
+        return drawn if self.pool.pool == "ids" else self.trie.id_of_item[drawn]
 
     def each_pass(self, steps: Iterable[list[np.ndarray]], at_once: int) -> Iterator[tuple[Pass, np.ndarray | Batch]]:
         """The passes of an epoch's steps with what `inputs` takes: rows on a CPU, elsewhere batches prepared ahead."""
@@ -117,7 +125,7 @@ class InputFeed:
             more["histories"] = data.host_histories(rows)
         candidates = targets[:, None]
         if self.num_negatives:
-            drawn = self.drawn[:, rows].T if drawn is None else drawn
+            drawn = self.negatives(rows) if drawn is None else drawn
             more["negative_ids"] = torch.from_numpy(drawn.astype(np.int64))
             candidates = torch.cat([candidates, self.codes[more["negative_ids"]]], dim=1)
         if self.needs & {"negatives", "eos"}:
