@@ -32,8 +32,6 @@ def settled(scores: sparse.csr_array, targets: np.ndarray) -> sparse.csr_array:
 
 def flat_histories(instances: Instances, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Histories of some rows as (position among `rows`, item, age) triples; age 0 is the newest item."""
-    lengths = instances.lengths[rows]
-    where = np.repeat(np.arange(len(rows)), lengths)
-    age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
-    items = instances.items[np.repeat(instances.offsets[rows + 1], lengths) - 1 - age]
-    return where, items, age
+    histories = instances.histories[rows]
+    lengths = histories.lengths
+    return histories.rows, histories.flat, np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())

@@ -26,11 +26,12 @@ from recbole.utils import FeatureSource, FeatureType, get_model, get_trainer, in
 from safetensors.torch import save_file
 
 from baselines._common import flat_histories, selection_value
-from baselines.recbole_adapter import DATA, PARTS, RANKED, RANKS, RESULT, ROWS, SPEC, WEIGHTS
+from baselines.recbole_adapter import DATA, LISTS, PARTS, RANKED, RANKS, RESULT, SPEC, WEIGHTS
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.core.ending import begin_child
 from genrec_bench.core.files import dump_json, write_atomically
 from genrec_bench.core.meter import Meter
+from genrec_bench.core.ragged import Ragged
 from genrec_bench.evaluate import Ranked, rank_rows
 from genrec_bench.experiments.config import gives_up
 
@@ -230,9 +231,11 @@ class Best:
 def read_parts(folder: Path) -> dict[str, Instances]:
     """The rows of train, valid and test, the latter two with what their users had before."""
     with np.load(folder / DATA) as file:
-        return {part: Instances(*(file[f"{part}_{name}"] for name in ROWS),
-                                tuple(np.split(file[f"{part}_seen_items"], file[f"{part}_seen_offsets"][1:-1]))
-                                if part != "train" else None) for part in PARTS}
+        def lists(name: str) -> Ragged:
+            return Ragged(*(file[f"{name}_{part}"] for part in LISTS))
+
+        return {part: Instances(file[f"{part}_users"], file[f"{part}_targets"], lists(f"{part}_histories"),
+                                lists(f"{part}_seen") if part != "train" else None) for part in PARTS}
 
 
 @dataclass

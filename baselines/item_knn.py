@@ -49,8 +49,7 @@ class ItemKnn(TrainingFree):
     def fit(self, split: Split) -> sparse.csr_array:
         """(I, I) float64: row = history item, column = candidate."""
         sequences = split.train_sequences
-        users = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
-        seen = sparse.csr_array((np.ones(len(users)), (users, np.concatenate(sequences))),
+        seen = sparse.csr_array((np.ones(len(sequences.flat)), (sequences.rows, sequences.flat)),
                                 shape=(len(sequences), split.num_items))
         seen.data[:] = 1.0  # an item counts once a user
         similarity, count = sparse.csr_array(seen.T) @ seen, seen.sum(axis=0)

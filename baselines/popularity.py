@@ -15,7 +15,7 @@ from genrec_bench.evaluate import Ranked, rank_rows
 
 def item_counts(split: Split) -> np.ndarray:
     """(I,) how often each item occurs in what training may see; never-seen items have 0."""
-    return np.bincount(np.concatenate(split.train_sequences), minlength=split.num_items)
+    return np.bincount(split.train_sequences.flat, minlength=split.num_items)
 
 
 @baselines.register("popularity")

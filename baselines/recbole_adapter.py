@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from genrec_bench.experiments.config import GivesUp, RunConfig
 LOG, SPEC, DATA, RESULT, RANKS, WEIGHTS = (
     "run.log", "input.settings", "input.npz", "output.result", "output.npz", "best.safetensors")
 PARTS = ("train", "valid", "test")
-ROWS = ("users", "targets", "offsets", "items")
+LISTS = ("values", "starts", "lengths")
 RANKED = ("valid", "test", "unseen")  # what the child hands back, as `Outcome` has it
 LOG_LINES = 8
 GRACE_SECONDS = 5.0
@@ -152,21 +152,18 @@ def child_environment(device: str, threads: int, base: Mapping[str, str] = os.en
 
 def write_input(folder: Path, job: Job, values: dict[str, Any], gpu: str) -> None:
     """Write what the child needs: `input.npz` (rows, and what their users had before) and `input.settings` (JSON)."""
-    arrays = {f"{part}_{name}": getattr(getattr(job.split, part), name)
-              for part in PARTS for name in ROWS}
-    for part in PARTS[1:]:
-        arrays |= _flat(getattr(job.split, part).seen, f"{part}_seen")
+    arrays: dict[str, np.ndarray] = {}
+    for part in PARTS:
+        rows = getattr(job.split, part)
+        lists = {"histories": rows.histories, **({} if rows.seen is None else {"seen": rows.seen})}
+        arrays |= {f"{part}_users": rows.users, f"{part}_targets": rows.targets,
+                   **{f"{part}_{which}_{name}": getattr(held, name) for which, held in lists.items() for name in LISTS}}
     np.savez(folder / DATA, **arrays)
     spec = {"settings": values, "seed": stream_seed(job.seed, "recbole") % 2**31, "threads": job.threads, "gpu": gpu,
             "max_history": job.config.split.max_history, "max_k": job.config.evaluation.max_k,
             "num_items": job.split.num_items,
             "num_users": job.split.interactions.num_users}
     (folder / SPEC).write_text(dump_json(spec), encoding="utf-8")
-
-
-def _flat(lists: Sequence[np.ndarray], name: str) -> dict[str, np.ndarray]:
-    offsets = np.concatenate([[0], np.cumsum([len(values) for values in lists])]).astype(np.int64)
-    return {f"{name}_offsets": offsets, f"{name}_items": np.concatenate(lists)}
 
 
 def read_outcome(folder: Path) -> Outcome:

@@ -170,10 +170,10 @@ class TransitionGraph(TrainingFree):
         with one_thread(WHO):
             for start in range(0, len(instances), BLOCK):
                 rows = np.arange(start, min(start + BLOCK, len(instances)))
-                ends, lengths = instances.offsets[rows + 1], instances.lengths[rows]
-                anchors = [np.where(lengths >= age, instances.items[np.maximum(ends - age, 0)], -1)
+                held = instances.histories[rows]
+                anchors = [np.where(held.lengths >= age, held.values[np.maximum(held.ends - age, 0)], -1)
                            for age in range(1, 1 + len(RINGS[self.form]))]
-                lists.append(self.lists(fitted, anchors, [instances.seen[row] for row in rows], length))
+                lists.append(self.lists(fitted, anchors, instances.seen[rows], length))
         ranked = (rankings_from_lists(np.concatenate(policy), instances.targets, np.ones(job.split.num_items, np.int64),
                                       max_k=length) for policy in zip(*lists, strict=True))
         return Ranked(*(replace(ranks, users=instances.groups) for ranks in ranked))

@@ -9,6 +9,7 @@ prefix is read.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ import numpy as np
 
 from genrec_bench.contracts import Instances, Split
 from genrec_bench.core import memory, registry
+from genrec_bench.datasets import parsed
 from genrec_bench.datasets.base import Dataset
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.splits.leave_one_out import LeaveOneOut
@@ -65,6 +67,24 @@ def _check(folder: Path) -> Callable[[], Any]:
     from genrec_bench.running.data_check import check_data
 
     return lambda: check_data(_dataset(folder), None)
+
+
+def _keep(dataset: Dataset, folder: Path) -> None:
+    parsed.read(dataset, None, folder).keep(dataset, None)
+
+
+def _kept(folder: Path) -> Callable[[], Any]:
+    """What a process costs that needs data which another one has read and kept."""
+    dataset, place = _dataset(folder), folder / "kept"
+    other = multiprocessing.Process(target=_keep, args=(dataset, place))
+    other.start()
+    other.join()
+    return lambda: parsed.read(dataset, None, place).data
+
+
+def _fingerprint(folder: Path) -> Callable[[], Any]:
+    split = _split(folder)
+    return lambda: split.fingerprint
 
 
 def _splitting(folder: Path) -> Callable[[], Any]:
@@ -200,7 +220,9 @@ def _pair(folder: Path) -> Callable[[], Any]:
 
 
 STAGES: dict[str, Stage] = {
-    "data check": _check, "split": _splitting, "popularity": _baseline("popularity"), "item-kNN": _baseline("item_knn"),
+    "data check": _check, "reading": lambda folder: lambda: _dataset(folder).load(None),
+    "reading what was kept": _kept, "split": _splitting, "fingerprint of a split": _fingerprint,
+    "popularity": _baseline("popularity"), "item-kNN": _baseline("item_knn"),
     f"RQ-K-means on {SAMPLED:,} items": _rq_kmeans, f"training, {STEPS} steps of 1,024 rows": _training,
     f"100 negatives for {STEPS} steps": _negatives, f"decoding {DECODED:,} users": _decoding,
     f"diagnosis of {DIAGNOSED} users": _diagnosis, "exact top 20 of 1 user": _exact(1),

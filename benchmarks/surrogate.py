@@ -30,8 +30,7 @@ class Counts:
 
     @classmethod
     def of(cls, split: Split) -> Counts:
-        rows = np.repeat(np.arange(len(split.train_sequences)), [len(s) for s in split.train_sequences])
-        items = np.concatenate(split.train_sequences)
+        rows, items = split.train_sequences.rows, split.train_sequences.flat
         popularity = np.bincount(items, minlength=split.num_items) + 1.0
         had = sparse.csr_matrix((np.ones(len(items)), (rows, items)), shape=(len(split.train_sequences),
                                                                             split.num_items))

@@ -20,7 +20,6 @@ from benchmarks.work import products_of
 from genrec_bench.backbones.llama import LlamaSettings
 from genrec_bench.backbones.tiger import TigerSettings
 from genrec_bench.batches import TokenisedInstances, training_batches
-from genrec_bench.contracts import Instances
 from genrec_bench.core.devices import autocast
 from genrec_bench.experiments.config import TrainingConfig
 from genrec_bench.objectives.apao import Apao
@@ -91,11 +90,8 @@ class Step:
 
     def feed(self, model: Any, rows: np.ndarray) -> InputFeed:
         """The feed of a network that trains on some of the rows alone, with negatives drawn for these."""
-        every, ids = self.corpus.split.train, self.corpus.ids
-        items = [every.history(row) for row in rows]
-        part = Instances(every.users[rows], every.targets[rows], np.cumsum([0, *map(len, items)]),
-                         np.concatenate(items))
-        feed = InputFeed(model, TokenisedInstances(part, ids, model.history_suffix, "cpu"),
+        part = self.corpus.split.train.where(rows)
+        feed = InputFeed(model, TokenisedInstances(part, self.corpus.ids, model.history_suffix, "cpu"),
                          [objective for _, objective in self.objectives], trie=self.corpus.trie,
                          group_users=self.training.group_users, precision=self.training.precision)
         feed.begin(1)

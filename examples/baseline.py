@@ -22,6 +22,6 @@ class Follows(Baseline):
         for items in job.split.train_sequences:
             np.add.at(counts, (items[:-1], items[1:]), 1)
         seconds, longest = job.meter.seconds(), job.config.evaluation.max_k
-        valid, test = (rank_rows(lambda n, rows=rows: counts[rows.items[rows.offsets[1:] - 1][n]], rows, max_k=longest)
+        valid, test = (rank_rows(lambda n, rows=rows: counts[rows.newest[n]], rows, max_k=longest)
                        for rows in (job.split.valid, job.split.test))
         return Outcome(valid.kept, test.kept, test.unseen, {"epochs": 0}, {"train_seconds": seconds})

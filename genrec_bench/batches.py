@@ -30,8 +30,9 @@ class TokenisedInstances:
     @cached_property
     def history_tokens(self) -> np.ndarray:
         """(N,) tokens of each row's history, without the suffix."""
-        total = np.concatenate([[0], np.cumsum(self.num_tokens[self.instances.items])])
-        return total[self.instances.offsets[1:]] - total[self.instances.offsets[:-1]]
+        held = self.instances.histories
+        total = np.append(0, np.cumsum(self.num_tokens[held.values]))
+        return total[held.ends] - total[held.starts]
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -46,11 +47,12 @@ class TokenisedInstances:
 
     def host_histories(self, rows: np.ndarray) -> Tensor:
         """`histories` in the host's memory."""
-        starts, lengths = self.instances.offsets[rows], self.instances.lengths[rows]
+        held = self.instances.histories[rows]
+        lengths = held.lengths
         column = np.arange(int(lengths.max(initial=0)))
         inside = column < lengths[:, None]
-        last = max(len(self.instances.items) - 1, 0)
-        items = np.where(inside, self.instances.items[np.minimum(starts[:, None] + column, last)], len(self.table) - 1)
+        last = max(len(held.values) - 1, 0)
+        items = np.where(inside, held.values[np.minimum(held.starts[:, None] + column, last)], len(self.table) - 1)
         tokens = self.table[items].reshape(len(rows), -1)
         ends = self.num_tokens[items].sum(axis=1)
         if (ends != lengths * self.table.shape[1]).any():  # shorter IDs leave PAD inside: close the gaps
@@ -76,7 +78,8 @@ class TokenisedInstances:
         So the history and target of a chain's last row hold those of all its rows, from the same first item on.
         """
         rows, lengths = self.instances, self.instances.lengths
-        last = rows.items[np.maximum(rows.offsets[1:] - 1, 0)] if len(rows.items) else np.zeros(len(rows), np.int64)
+        last = np.full(len(rows), -1)
+        last[lengths > 0] = rows.where(lengths > 0).newest
         goes_on = np.zeros(len(rows), dtype=bool)
         goes_on[1:] = ((rows.users[1:] == rows.users[:-1]) & (lengths[1:] == lengths[:-1] + 1)
                        & (last[1:] == rows.targets[:-1]) & (lengths[:-1] > 0))

@@ -7,6 +7,7 @@ reads: `PAD` fills, `EOS` ends a history, codes follow level by level.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from genrec_bench.core.meter import Meter
+from genrec_bench.core.ragged import Ragged
 
 PAD = 0
 EOS = 1
@@ -24,18 +26,30 @@ MIN_INTERACTIONS = 3  # leave-one-out needs a history, a validation target and a
 PREFIX_REMEDY = "Give the items IDs of which none goes on from another, such as IDs of equal length."
 
 
-def digest(*parts: np.ndarray | str | bytes) -> str:
-    """sha256 (hex) over arrays (as little-endian int64), strings and bytes, with lengths between them."""
+def digest(*parts: np.ndarray | Ragged | str | bytes) -> str:
+    """sha256 (hex) over arrays (as little-endian int64), strings and bytes, with lengths between them.
+
+    Lists count as the array that they are behind each other.
+    """
     total = hashlib.sha256()
     for part in parts:
-        if isinstance(part, np.ndarray):
-            data = np.ascontiguousarray(part, dtype="<i8").tobytes()
-            total.update(f"array{part.shape}".encode())
+        if isinstance(part, (np.ndarray, Ragged)):
+            shape = part.shape if isinstance(part, np.ndarray) else (int(part.lengths.sum()),)
+            total.update(f"array{shape}{8 * math.prod(shape)}:".encode())
+            for block in [part] if isinstance(part, np.ndarray) else part.blocks():
+                total.update(np.ascontiguousarray(block, dtype="<i8"))
         else:
             data = part.encode() if isinstance(part, str) else part
-        total.update(f"{len(data)}:".encode())
-        total.update(data)
+            total.update(f"{len(data)}:".encode())
+            total.update(data)
     return total.hexdigest()
+
+
+def _flatten(data: Any, *names: str) -> None:
+    """Make the lists that these fields of a frozen dataclass hold views into one array, where they are not yet."""
+    for name in names:
+        if getattr(data, name) is not None:
+            object.__setattr__(data, name, Ragged.of(getattr(data, name)))
 
 
 def prefix_pair(tokens: np.ndarray) -> tuple[int, int] | None:
@@ -44,6 +58,8 @@ def prefix_pair(tokens: np.ndarray) -> tuple[int, int] | None:
     tokens: (I, T) ids, shorter rows end in PAD. A search would put the shorter one first whatever the network says:
     nothing tells the probability that an ID ends, so both would count as certain to be complete.
     """
+    if (tokens != PAD).all():
+        return None
     order = np.lexsort(tokens.T[::-1])  # PAD is the smallest id, so what goes on from a row comes right behind it
     above, below = tokens[order[:-1]], tokens[order[1:]]
     begins = ((above == below) | (above == PAD)).all(axis=1) & (above != below).any(axis=1)
@@ -93,9 +109,10 @@ class SemanticIds:
 class Interactions:
     """A dataset as read: every user's items, oldest first.
 
-    sequences: one int64 array of item numbers a user. item_texts: one string an item, or None where the data
-    has none. given_codes: (I, T) codes from an index file counted from 0 (-1 = none), or None. times: one array a user
-    with the time of each of its interactions, int64 or float64 in the data's own unit, or None where there are none.
+    sequences: one int64 array of item numbers a user. (Any sequence of arrays may be given where a `Ragged` is held.)
+    item_texts: one string an item, or None where the data has none. given_codes: (I, T) codes from an index file
+    counted from 0 (-1 = none), or None. times: one array a user with the time of each of its interactions, int64 or
+    float64 in the data's own unit, or None where there are none.
     repeats_dropped: interactions left out because another has the same user, item and time. rows: by part, "train",
     "test" and maybe "valid", the rows that the data bring with them; None where a split rule makes them.
     """
@@ -103,13 +120,16 @@ class Interactions:
     name: str
     user_ids: tuple[str, ...]
     item_ids: tuple[str, ...]
-    sequences: tuple[np.ndarray, ...]
+    sequences: Ragged
     item_texts: tuple[str, ...] | None = None
     given_codes: np.ndarray | None = None
     source: str = ""
-    times: tuple[np.ndarray, ...] | None = None
+    times: Ragged | None = None
     repeats_dropped: int = 0
     rows: Mapping[str, Instances] | None = None
+
+    def __post_init__(self) -> None:
+        _flatten(self, "sequences", "times")
 
     @property
     def num_users(self) -> int:
@@ -121,39 +141,46 @@ class Interactions:
 
     @property
     def num_interactions(self) -> int:
-        return sum(len(s) for s in self.sequences)
+        return int(self.sequences.lengths.sum())
 
 
 @dataclass(frozen=True)
 class Instances:
-    """Rows of (user, history, target): history of row n is `items[offsets[n]:offsets[n + 1]]`, oldest first.
+    """Rows of (user, history, target).
 
-    users, targets: (N,) int64. offsets: (N + 1,) int64. items: flat int64. seen: of each row all items that its user
-    had before the target, not cut to what a model reads (of rows that the data bring, those that the row names); None
-    where nothing is ranked (training). same_day: (N,) int8, whether the target has the day of the newest item before
-    it: 1 = yes, 0 = no, -1 = not known; None without times. order: (N,) int64, places in the order of time over all
-    users, larger is later; None where that is not known.
+    users, targets: (N,) int64. histories: of each row int64 items, oldest first, as views into one array that rows
+    share. seen: of each row all items that its user had before the target, not cut to what a model reads (of rows that
+    the data bring, those that the row names); None where nothing is ranked (training). same_day: (N,) int8, whether
+    the target has the day of the newest item before it: 1 = yes, 0 = no, -1 = not known; None without times. order:
+    (N,) int64, places in the order of time over all users, larger is later; None where that is not known.
     """
 
     users: np.ndarray
     targets: np.ndarray
-    offsets: np.ndarray
-    items: np.ndarray
-    seen: tuple[np.ndarray, ...] | None = None
+    histories: Ragged
+    seen: Ragged | None = None
     same_day: np.ndarray | None = None
     order: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _flatten(self, "histories", "seen")
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def history(self, row: int) -> np.ndarray:
         """Item numbers of one row's history, oldest first."""
-        return self.items[self.offsets[row]:self.offsets[row + 1]]
+        return self.histories[row]
 
     @property
     def lengths(self) -> np.ndarray:
         """(N,) history lengths in items."""
-        return np.diff(self.offsets)
+        return self.histories.lengths
+
+    @property
+    def newest(self) -> np.ndarray:
+        """(N,) the newest item of each history, none of which may be empty."""
+        return self.histories.values[self.histories.ends - 1]
 
     @property
     def groups(self) -> np.ndarray | None:
@@ -161,14 +188,11 @@ class Instances:
         return self.users if (np.diff(np.sort(self.users)) == 0).any() else None
 
     def where(self, kept: np.ndarray) -> Instances:
-        """The rows for which `kept`, (N,) bool, is true."""
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[kept])]).astype(np.int64)
-        seen = self.seen and tuple(s for s, keep in zip(self.seen, kept, strict=True) if keep)
-        same_day, order = (None if a is None else a[kept] for a in (self.same_day, self.order))
-        return Instances(self.users[kept], self.targets[kept], offsets, self.items[np.repeat(kept, self.lengths)], seen,
-                         same_day, order)
+        """The rows for which `kept`, (N,) bool, is true; or those that it numbers."""
+        return Instances(*(None if part is None else part[kept] for part in (
+            self.users, self.targets, self.histories, self.seen, self.same_day, self.order)))
 
-    def merged(self, num_users: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    def merged(self, num_users: int) -> tuple[Ragged, np.ndarray]:
         """The rows of each user, ordered by user and time, as one sequence; and (N,) where in it a row's target is.
 
         A row is a window (history and target) that slides by an item or more: the largest overlap of what came before
@@ -180,7 +204,7 @@ class Instances:
             sequence, window = sequences[user], [*self.history(row).tolist(), target]
             sequence += window[_overlap(sequence, window):]
             places[row] = len(sequence) - 1
-        return tuple(np.array(s, dtype=np.int64) for s in sequences), places
+        return Ragged.of(sequences), places
 
 
 def _overlap(sequence: list[int], window: list[int]) -> int:
@@ -201,7 +225,10 @@ class Split:
     train: Instances
     valid: Instances
     test: Instances
-    train_sequences: tuple[np.ndarray, ...]
+    train_sequences: Ragged
+
+    def __post_init__(self) -> None:
+        _flatten(self, "train_sequences")
 
     @property
     def num_items(self) -> int:
@@ -211,15 +238,14 @@ class Split:
     def rows_fingerprint(self) -> str:
         """sha256 over the rows of all parts and the size of the catalogue."""
         arrays = [a for part in (self.train, self.valid, self.test)
-                  for a in (part.users, part.targets, part.offsets, part.items)]
+                  for a in (part.users, part.targets, part.histories.offsets, part.histories)]
         return digest(*arrays, np.array([self.num_items]))
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over all that a result depends on: rows, what their users had before, what training may see."""
         lists = [self.train_sequences, *(part.seen for part in (self.valid, self.test) if part.seen is not None)]
-        return digest(self.rows_fingerprint, *(a for many in lists for a in (
-            np.array([len(one) for one in many]), np.concatenate(many))))
+        return digest(self.rows_fingerprint, *(a for many in lists for a in (many.lengths, many)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from genrec_bench.contracts import Instances, Rankings
 from genrec_bench.core import registry
+from genrec_bench.core.ragged import Ragged
 from genrec_bench.metrics.base import averaged, expected_values
 
 KS = (1, 5, 10, 20)
@@ -141,9 +142,7 @@ def misses(rankings: Rankings, seen: Sequence[np.ndarray], targets: np.ndarray) 
 
 def repeated(seen: Sequence[np.ndarray], targets: np.ndarray) -> np.ndarray:
     """(N,) bool, whether a row's target is among the items that its user had before."""
-    rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
-    found = np.concatenate([np.empty(0, dtype=np.int64), *seen]) == targets[rows]
-    return np.bincount(rows[found], minlength=len(targets)) > 0
+    return Ragged.of(seen).holds(targets)
 
 
 def rankings_from_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, *,
@@ -216,8 +215,8 @@ def items_by_id(seen: Sequence[np.ndarray], id_of_item: np.ndarray, num_ids: int
 
 def row_items(lists: Sequence[np.ndarray], limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Row and item of every different entry. Raises: ValueError naming the row for an item out of range."""
-    rows = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
-    items = np.concatenate([np.empty(0, dtype=np.int64), *lists])
+    lists = Ragged.of(lists)
+    rows, items = lists.rows, lists.flat
     bad = np.flatnonzero((items < 0) | (items >= limit))
     if len(bad):
         raise ValueError(f"row {rows[bad[0]]} has seen item {items[bad[0]]}, which is no item (0 to {limit - 1})")

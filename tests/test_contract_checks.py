@@ -180,7 +180,7 @@ FAULTS: list[tuple[type, dict[str, Any], str, str]] = [
     (Cut, {"title": ""}, "a title for reports", "a title for reports"),
     (Cut, {"change": lambda s: {"train": s.train.where(s.train.users < 0)}}, "rows of all parts", "rows of train"),
     (Cut, {"change": lambda s: {"valid": replace(s.valid, users=s.valid.users[::-1])}}, "rows of all parts", "by user"),
-    (Cut, {"change": lambda s: {"valid": replace(s.valid, targets=s.valid.items[s.valid.offsets[:-1]])}},
+    (Cut, {"change": lambda s: {"valid": replace(s.valid, targets=s.valid.histories.values[s.valid.histories.starts])}},
      "before their targets", "valid, row 0: items that its user had before"),
     (Cut, {"change": lambda s: {"test": replace(s.test, seen=None)}}, "had before a target", "an array a row"),
     (Cut, {"change": lambda s: {"test": replace(s.test, seen=tuple(seen[:3] for seen in s.test.seen))}},

@@ -226,8 +226,8 @@ def small_data() -> tuple[TokenisedInstances, Trie]:
     random = np.random.default_rng(4)
     ids = SemanticIds.from_codes(random.integers(0, 5, size=(10, 3)), (5, 5, 5))
     lengths = random.integers(1, 6, size=9)
-    instances = Instances(np.arange(9), random.integers(0, 10, 9), np.concatenate([[0], np.cumsum(lengths)]),
-                          random.integers(0, 10, lengths.sum()))
+    instances = Instances(np.arange(9), random.integers(0, 10, 9), [
+        random.integers(0, 10, length) for length in lengths])
     return TokenisedInstances(instances, ids, (EOS,), "cpu"), Trie.from_codes(ids.tokens)
 
 

@@ -119,7 +119,7 @@ def test_both_policies_in_batches_are_those_of_one_table() -> None:
     rng = np.random.default_rng(3)
     scores, users = rng.integers(0, 9, size=(12, 25)).astype(float), np.array([0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 8])
     seen = tuple(rng.integers(25, size=n) for n in rng.integers(0, 9, size=12))
-    rows = Instances(users, rng.integers(25, size=12), np.arange(13), rng.integers(25, size=12), seen)
+    rows = Instances(users, rng.integers(25, size=12), rng.integers(25, size=(12, 1)), seen)
     ranked = rank_rows(lambda batch: scores[batch], rows, max_k=20, batch_size=5)
     for got, wanted in zip(ranked, (rankings_from_scores(scores, rows.targets, max_k=20),
                                     rankings_from_scores(scores, rows.targets, max_k=20, seen=seen)), strict=True):
@@ -134,7 +134,7 @@ def test_both_policies_in_batches_are_those_of_one_table() -> None:
 def made_rows(rng: np.random.Generator, items: int) -> Instances:
     """40 rows of as many users, of whom some had nothing and some an item several times, or the target."""
     seen = tuple(rng.integers(items, size=n) for n in rng.integers(0, 9, size=40))
-    return Instances(np.arange(40), rng.integers(items, size=40), np.arange(41), rng.integers(items, size=40), seen)
+    return Instances(np.arange(40), rng.integers(items, size=40), rng.integers(items, size=(40, 1)), seen)
 
 
 @pytest.mark.parametrize("held", [1, 900, 2**25])
@@ -178,7 +178,7 @@ def test_bad_scores(value: float, item: int, text: str) -> None:
     scores[1, item] = value
     with pytest.raises(ValueError, match=text):
         rankings_from_scores(scores, np.zeros(3, dtype=int), max_k=3)
-    rows = Instances(np.arange(3), np.zeros(3, dtype=int), np.arange(4), np.zeros(3, dtype=int), (np.arange(0),) * 3)
+    rows = Instances(np.arange(3), np.zeros(3, dtype=int), np.zeros((3, 1), dtype=int), (np.arange(0),) * 3)
     with pytest.raises(ValueError, match=text):
         rank_rows(lambda batch: sparse.csr_array(scores[batch]), rows, max_k=3)
     with pytest.raises(ValueError, match=text.replace("row 1", "row 0")):

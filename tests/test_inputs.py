@@ -53,9 +53,7 @@ def test_decoding_batches_hold_every_row_once() -> None:
 
 
 def instances(histories: list[list[int]], targets: list[int]) -> Instances:
-    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
-    return Instances(np.arange(len(targets)), np.array(targets), offsets,
-                     np.array([i for h in histories for i in h], dtype=np.int64))
+    return Instances(np.arange(len(targets)), np.array(targets), histories)
 
 
 def test_ragged_ids_leave_no_pad_inside_a_history() -> None:

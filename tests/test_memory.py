@@ -196,8 +196,7 @@ torch.set_num_threads(1)
 random, memory, form = np.random.default_rng(0), float(sys.argv[1]), sys.argv[2]
 items, count = map(int, sys.argv[3:])
 ids = SemanticIds.from_codes(random.integers(0, 64, size=(2000, 3)), (64, 64, 64))
-rows = Instances(np.arange(count), random.integers(0, 2000, count), np.arange(count + 1) * items,
-                 random.integers(0, 2000, count * items))
+rows = Instances(np.arange(count), random.integers(0, 2000, count), random.integers(0, 2000, (count, items)))
 sizes = {"width": 32, "num_layers": 2} if form == "pairwise" else {}
 model = TigerSettings(**sizes).build(ids.vocab_size, 0).train()
 pairs = [(1.0, Apao(form=form))]

@@ -74,7 +74,7 @@ def losses(case, setup, spec, rows):
     for shift in (0, 1):
         train = rows["train"]
         targets = (train.targets + shift) % spec["num_items"]
-        changed = {**rows, "train": child.Instances(train.users, targets, train.offsets, train.items)}
+        changed = {**rows, "train": child.Instances(train.users, targets, train.histories)}
         table = child.set_up(spec, changed, case).tables["train"][np.arange(64)]
         child.init_seed(1, True)
         batch = setup.train_data.transform(setup.train_data._dataset, table)

@@ -11,6 +11,7 @@ import pytest
 from genrec_bench.contracts import Instances, Interactions
 from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
+from genrec_bench.datasets.parsed import Parsed
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.running.workspace import Workspace
 from genrec_bench.splits.base import summary, with_valid_users
@@ -93,7 +94,7 @@ def test_max_users_keeps_the_first_users_and_the_whole_catalogue(toy_interaction
 def test_some_users_validate_for_all_runs(toy_interactions: Interactions, tmp_path: Path):
     """The rows of the others are gone, nothing else is; the same users whatever the seed of a run."""
     data = registry.datasets.build({"name": "ml-100k"})
-    workspace = Workspace(tmp_path, _interactions={data: toy_interactions})
+    workspace = Workspace(tmp_path, _parsed={data: Parsed(toy_interactions)})
     whole, few, again = (workspace.split(RunConfig("a", "quick", data, seed, LastN(test_targets=1, valid_targets=2,
                                                                                    valid_users=users)))
                          for users, seed in ((0, 0), (7, 0), (7, 1)))
@@ -136,8 +137,7 @@ def test_the_fingerprint_is_of_the_users_kept(toy_interactions: Interactions):
 def test_arrays_are_int64(toy_interactions: Interactions):
     split = LeaveOneOut(train_targets_per_user=2).split(toy_interactions)
     for part in (split.train, split.valid, split.test):
-        assert {a.dtype for a in (part.users, part.targets, part.offsets, part.items)} == {np.dtype(np.int64)}
-        assert part.offsets[0] == 0 and part.offsets[-1] == len(part.items)
+        assert {a.dtype for a in (part.users, part.targets, part.histories.values)} == {np.dtype(np.int64)}
         assert part.lengths.min() >= 1
 
 

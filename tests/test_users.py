@@ -64,11 +64,9 @@ def test_how_a_target_is_reached_by_hand() -> None:
     texts = ("a0", "b1", "c2", "d3", "e4", "f5", "the red lamp", "a lamp\nlong", "the kite\nlamp")
     data = replace(made_of([[0]], 9), item_texts=texts)
     rows = [([7, 0], 1), ([0, 1, 2, 5], 3), ([7, 0], 2), ([7, 0], 4), ([6], 7), ([6], 8)]
-    test = Instances(np.arange(6), np.array([target for _, target in rows]),
-                     np.cumsum([0, *(len(history) for history, _ in rows)]),
-                     np.concatenate([history for history, _ in rows]), tuple(np.array(h) for h, _ in rows))
-    sequences = tuple(map(np.array, ([0, 1, 2, 3], [4, 0], [], [5, 1], [], [8])))
-    split = Split(data, test, test, test, tuple(s.astype(np.int64) for s in sequences))
+    histories = [history for history, _ in rows]
+    test = Instances(np.arange(6), np.array([target for _, target in rows]), histories, histories)
+    split = Split(data, test, test, test, ([0, 1, 2, 3], [4, 0], [], [5, 1], [], [8]))
     assert test_users.reaches(split).tolist() == [0, 1, 2, 3, 4, 5]
     assert transitions(split).sum() == 5
     bare = replace(split, interactions=replace(data, item_texts=None))

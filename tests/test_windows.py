@@ -104,7 +104,7 @@ def test_the_time_of_every_interaction_tells_every_day(tmp_path: Path) -> None:
     ([[1, 2, 1, 2], [1, 2, 1, 3]], [1, 2, 1, 2, 1, 3]), ([[1, 2, 3, 4, 5], [5, 6, 7]], [1, 2, 3, 4, 5, 6, 7])])
 def test_merging_takes_the_largest_overlap_and_adds_each_target(windows: list[list[int]], merged: list[int]) -> None:
     rows = Instances(np.ones(len(windows), dtype=np.int64), np.array([w[-1] for w in windows]),
-                     np.cumsum([0, *(len(w) - 1 for w in windows)]), np.concatenate([w[:-1] for w in windows]))
+                     [w[:-1] for w in windows])
     (nobody, sequence), places = rows.merged(2)
     assert sequence.tolist() == merged and sequence.dtype == nobody.dtype == np.int64 and len(nobody) == 0
     assert [merged[place] for place in places] == rows.targets.tolist() and places[-1] == len(merged) - 1
@@ -241,7 +241,7 @@ def test_counts_equal_those_of_the_files(name: str, data_dir: Path) -> None:
     made = read(data_dir, name)
     train, test = made.rows["train"], made.rows["test"]
     occurring = np.unique(np.concatenate(made.sequences))
-    cold = ~np.isin(test.targets, np.concatenate([train.targets, train.items]))
+    cold = ~np.isin(test.targets, np.concatenate([train.targets, train.histories.flat]))
     assert REAL[name] == (
         made.num_users, made.num_items, made.num_interactions,
         tuple(len(made.rows[part]) if part in made.rows else 0 for part in ("train", "valid", "test")),

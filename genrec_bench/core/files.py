@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ APART = ("work", "cache", "reports")  # folders of a folder of results that hold
 # What reading a damaged file of arrays may raise.
 DAMAGED = (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
            RuntimeError)
+# Of zip files: bytes before an entry's name, bytes of the field of long sizes, and a field of bytes without a meaning.
+_LOCAL_HEADER, _ZIP64_FIELD, _FIELD, _PADDING = 30, 20, struct.Struct("<HH"), 0xD935
 
 
 def dump_json(data: Any) -> str:
@@ -55,6 +59,43 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_mapped(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """One npz file, atomically, without compression and with its arrays at multiples of 64 bytes, for `map_arrays`.
+
+    As numpy writes npz files, arrays begin anywhere, and a mapped one would be copied wherever it is used.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        with open(temporary, "wb") as handle:
+            with zipfile.ZipFile(handle, "w") as archive:
+                for name, array in arrays.items():
+                    entry = zipfile.ZipInfo(f"{name}.npy")
+                    begins = handle.tell() + _LOCAL_HEADER + len(entry.filename) + _ZIP64_FIELD + _FIELD.size
+                    entry.extra = _FIELD.pack(_PADDING, -begins % 64) + bytes(-begins % 64)
+                    with archive.open(entry, "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of such a file, read-only views of its pages. Raises: what `DAMAGED` names."""
+    held, pages = {}, np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+    with open(path, "rb") as handle, zipfile.ZipFile(handle) as archive:
+        for entry in archive.infolist():
+            handle.seek(entry.header_offset + _LOCAL_HEADER - _FIELD.size)
+            handle.seek(sum(_FIELD.unpack(handle.read(_FIELD.size))), os.SEEK_CUR)  # over the name and extra fields
+            if np.lib.format.read_magic(handle) != (1, 0):
+                raise ValueError(f"{entry.filename} is of another format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+            begin, size = handle.tell(), dtype.itemsize * math.prod(shape)
+            held[entry.filename.removesuffix(".npy")] = pages[begin:begin + size].view(dtype).reshape(shape)
+    return held
 
 
 def as_named(path: Path) -> Path:

@@ -1,9 +1,12 @@
-"""How much memory this process has held at most."""
+"""How much memory this process has held at most, and a rest for its collector."""
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,3 +31,15 @@ def peak_bytes() -> int:
         pass
     scale = 1 if os.uname().sysname == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Without searches for cycles, which take most of the time where millions of objects are made and none is freed."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

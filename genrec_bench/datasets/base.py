@@ -12,8 +12,11 @@ import gzip
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,9 +25,12 @@ import numpy as np
 from genrec_bench.contracts import MIN_INTERACTIONS, Interactions
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import as_named
+from genrec_bench.core.ragged import Ragged
 from genrec_bench.core.registry import datasets
 
 Key = TypeVar("Key", bound=Hashable)
+DENSE = 8  # lines of a table for a number
+_HEARD: ContextVar[tuple[list[str], ...]] = ContextVar("heard", default=())
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ class Dataset(ABC):
     @abstractmethod
     def missing_files(self, data_dir: Path | None) -> list[str]:
         """The needed files that are not there; empty where the dataset can be loaded."""
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """All files that `load` reads; none where what was read is not to be kept for other processes."""
+        return []
 
     @property
     def title(self) -> str:
@@ -101,41 +111,73 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 def ordered_ids(ids: Iterable[str]) -> list[str]:
     """Ids in numeric order where all are decimal numbers, else in text order."""
-    ids = list(ids)
-    if all(i.isascii() and i.isdecimal() for i in ids):
-        return sorted(ids, key=lambda i: (len(i.lstrip("0")), i.lstrip("0"), i))
-    return sorted(ids)
+    ids = sorted(ids)
+    joined = "".join(ids)
+    if joined.isascii() and joined.isdecimal() and all(ids):
+        ids.sort(key=methodcaller("lstrip", "0"))  # each sorting keeps the order of equals
+        ids.sort(key=lambda i: len(i.lstrip("0")))
+    return ids
 
 
-def check_text(path: Path, place: str, value: str) -> str:
-    """The same text. Raises: UserError where it holds half of a surrogate pair, which no file can be written with."""
+def is_text(value: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which no file can be written with."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_text(path: Path, place: str, value: str) -> str:
+    """The same text. Raises: UserError where it `is_text` not."""
+    if not is_text(value):
         raise problem(path, place, "the text holds half of a surrogate pair",
-                      "Write the character in full.") from None
+                      "Write the character in full.")
     return value
 
 
-def check_lengths(path: Path, sequences: Mapping[str, Sequence[Any]]) -> None:
+def check_lengths(path: Path, users: Sequence[str], lengths: np.ndarray) -> None:
     """Every user has enough interactions to be split. Raises: UserError naming the first who has not."""
-    if not sequences:
+    if not users:
         raise problem(path, "", "has no users", "Give it at least one.")
-    short = [user for user, items in sequences.items() if len(items) < MIN_INTERACTIONS]
-    if short:
-        held = len(sequences[short[0]]) or "no"
+    short = np.flatnonzero(lengths < MIN_INTERACTIONS)
+    if len(short):
+        held = lengths[short[0]] or "no"
         others = f" (and {len(short) - 1} more users)" if len(short) > 1 else ""
-        raise problem(path, f"user {short[0]!r}{others}", f"{held} interactions, {MIN_INTERACTIONS} or more are needed",
+        raise problem(path, f"user {users[short[0]]!r}{others}",
+                      f"{held} interactions, {MIN_INTERACTIONS} or more are needed",
                       "Leave-one-out takes the last two for validation and test: remove such users from the file.")
 
 
-def number_items(sequences: Iterable[Sequence[Key]], catalogue: Sequence[Key]) -> tuple[np.ndarray, ...]:
+def number_items(sequences: Iterable[Sequence[Key]], catalogue: Sequence[Key]) -> Ragged:
     """The sequences as int64 arrays of positions in the catalogue, which must hold all of their items."""
     numbers = {item: n for n, item in enumerate(catalogue)}
-    return tuple(np.array([numbers[i] for i in items], dtype=np.int64) for items in sequences)
+    return Ragged.of([np.array([numbers[i] for i in items], dtype=np.int64) for items in sequences])
 
 
-def check_covered(path: Path, needed: Iterable[Key], held: Mapping[Key, Any], what: str, remedy: str) -> None:
+def distinct(numbers: np.ndarray) -> np.ndarray:
+    """The different ones of whole numbers from 0, ascending."""
+    if _is_dense(numbers):
+        return np.flatnonzero(np.bincount(numbers))
+    ordered = np.sort(numbers)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[:len(ordered)]]
+
+
+def places(numbers: np.ndarray, catalogue: np.ndarray) -> np.ndarray:
+    """Where in the ascending catalogue, which must hold them all, each of some whole numbers from 0 is."""
+    if not _is_dense(catalogue):
+        return np.searchsorted(catalogue, numbers)
+    table = np.zeros(catalogue[-1] + 1, dtype=np.int64)
+    table[catalogue] = np.arange(len(catalogue))
+    return table[numbers]
+
+
+def _is_dense(numbers: np.ndarray) -> bool:
+    """Whether a table with a line for each number up to the largest is small beside them."""
+    return numbers.dtype != object and bool(len(numbers)) and numbers.max() < DENSE * len(numbers)
+
+
+def check_covered(path: Path, needed: Iterable[Key], held: Container[Key], what: str, remedy: str) -> None:
     """Every needed item is in a file. Raises: UserError naming the first that is not."""
     missing = [item for item in needed if item not in held]
     if missing:
@@ -145,7 +187,26 @@ def check_covered(path: Path, needed: Iterable[Key], held: Mapping[Key, Any], wh
 
 def note(path: Path, what: str, remedy: str) -> None:
     """One line to stderr about data that can be used but may not be meant so: `note: <file>: <what>. <remedy>`."""
-    print(f"note: {path}: {what}. {remedy}", file=sys.stderr, flush=True)
+    tell([f"note: {path}: {what}. {remedy}"])
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Such lines to stderr, and to who hears notes."""
+    for line in notes:
+        print(line, file=sys.stderr, flush=True)
+        for heard in _HEARD.get():
+            heard.append(line)
+
+
+@contextmanager
+def heard_notes() -> Iterator[list[str]]:
+    """The notes that are told meanwhile."""
+    heard: list[str] = []
+    token = _HEARD.set((*_HEARD.get(), heard))
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(token)
 
 
 def note_empty_texts(path: Path, item_ids: Sequence[Any], texts: Sequence[str]) -> None:

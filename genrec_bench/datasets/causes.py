@@ -26,9 +26,11 @@ _FLOAT = re.compile(r"-?[0-9]+\.[0-9]*(?:[eE][+-]?[0-9]+)?|-?[0-9]+[eE][+-]?[0-9
 class Form:
     """A way in which two spellings of one id differ.
 
-    plain: the id without it; differ: its name; remedy: a sentence; shown: how an id is written so that it is seen.
+    trace: a pattern that at least one of two such ids holds, where a null character is before each id; plain: the id
+    without it; differ: its name; remedy: a sentence; shown: how an id is written so that it is seen.
     """
 
+    trace: str
     plain: Callable[[str], str]
     differ: str
     remedy: str
@@ -36,12 +38,12 @@ class Form:
 
 
 FORMS = (
-    Form(lambda name: re.sub(r"^(-?[0-9]+)\.0+$", r"\1", name), "a '.0' at the end",
+    Form(r"\.0", lambda name: re.sub(r"^(-?[0-9]+)\.0+$", r"\1", name), "a '.0' at the end",
          f"The ids look like floats, {FLOATS}: write them as text or as Int64."),
-    Form(lambda name: "".join(name.split()), "blanks", "Blanks are part of an id."),
-    Form(lambda name: name.lstrip("0") if name.isdecimal() else name, "leading zeros",
+    Form(r"\s", lambda name: "".join(name.split()), "blanks", "Blanks are part of an id."),
+    Form(r"\x000\d", lambda name: name.lstrip("0") if name.isdecimal() else name, "leading zeros",
          "Zeros are part of an id, and are lost where ids are read as numbers: read them as text (pandas: dtype=str)."),
-    Form(lambda name: unicodedata.normalize("NFC", name), "their Unicode form (NFC, NFD)",
+    Form(r"[^\x00-\x7f]", lambda name: unicodedata.normalize("NFC", name), "their Unicode form (NFC, NFD)",
          "The two look alike in other code points: write ids in one Unicode form, as unicodedata.normalize does.",
          ascii),
 )
@@ -64,8 +66,10 @@ def id_hint(wrong: str, known: Iterable[str]) -> str:
 
 def alike(ids: Sequence[str]) -> list[tuple[Form, list[tuple[str, str]]]]:
     """The forms in which ids differ from one another, with all pairs of such ids, each with the first of its kind."""
-    found = []
+    found, joined = [], "".join(f"\0{name}" for name in ids)
     for form in FORMS:
+        if not re.search(form.trace, joined):
+            continue
         first: dict[str, str] = {}
         pairs = [(first.setdefault(form.plain(name), name), name) for name in ids]
         found.append((form, [(one, other) for one, other in pairs if one != other]))

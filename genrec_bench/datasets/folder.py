@@ -77,27 +77,35 @@ class Folder(Dataset):
 
     def load(self, data_dir: Path | None) -> Interactions:
         """Find the files, read and check them. Raises: UserError naming folder, file and place."""
+        found = self._found()
+        options = {"text_fields": self.text_fields, "allow_missing_text": self.allow_missing_text,
+                   "source": f"folder {self.label}"}
+        if "index" in found:
+            return generative_format.read_folder(self.label, **found, codebook_size=self.codebook_size, ragged=True,
+                                                 **options)
+        return atomic_files.read_folder(self.label, **found, drop_repeats=self.drop_repeats, **options)
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Those of the one data set that the folder holds. Raises: UserError as `load` where there is none."""
+        return [path for path in self._found().values() if path]
+
+    def _found(self) -> dict[str, Path | None]:
+        """The files by what they hold, of JSON files with an index or None."""
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
             raise UserError(f"{self.path}: there is no such folder. Name a folder with {_WANTED}.")
-        label = self.label
         prefix, is_json = _prefix(folder)
-        options = {"text_fields": self.text_fields, "allow_missing_text": self.allow_missing_text,
-                   "source": f"folder {label}"}
         if is_json:
             if self.drop_repeats:
                 raise problem(folder, "setting drop_repeats", "JSON files have no times to tell repeats by",
                               "Leave the setting out.")
             item = base.find_file(folder, f"{prefix}item.json") or base.find_file(folder, f"{prefix}title.json")
-            return generative_format.read_folder(
-                label, base.find_file(folder, f"{prefix}inter.json"), self._index(folder, prefix), item,
-                codebook_size=self.codebook_size, ragged=True, **options)
+            return {"inter": base.find_file(folder, f"{prefix}inter.json"), "index": self._index(folder, prefix),
+                    "item": item}
         if self.index:
             raise problem(folder, f"index {self.index!r}", "atomic files have no index",
                           "Leave the setting index out, or write the data as X.inter.json and X.index.json.")
-        return atomic_files.read_folder(label, base.find_file(folder, f"{prefix}inter"),
-                                        base.find_file(folder, f"{prefix}item"), drop_repeats=self.drop_repeats,
-                                        **options)
+        return {"inter": base.find_file(folder, f"{prefix}inter"), "item": base.find_file(folder, f"{prefix}item")}
 
     def _index(self, folder: Path, prefix: str) -> Path | None:
         files = _indices(folder, prefix)

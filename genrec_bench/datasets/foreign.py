@@ -139,7 +139,8 @@ def _checked(path: Path, values: Mapping[str, Any], codebook_size: int) -> dict[
         raise problem(path, "", "has no items", "Give every item its codes.")
     index = {item: generative_format.item_codes(path, f"item {item[:80]!r}", _tokens(path, item, value), codebook_size)
              for item, value in values.items()}
-    generative_format.check_beginnings(path, index)
+    codes = generative_format.codes_of(list(map(list, index.values())), codebook_size)
+    generative_format.check_beginnings(path, list(index), codes)
     return index
 
 

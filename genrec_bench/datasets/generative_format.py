@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from genrec_bench.contracts import PREFIX_REMEDY, Interactions, prefix_pair
 from genrec_bench.core.errors import unknown
+from genrec_bench.core.memory import no_collection
+from genrec_bench.core.ragged import Ragged
 from genrec_bench.core.settings import setting
 from genrec_bench.datasets import base, causes
 from genrec_bench.datasets.base import Dataset, problem
@@ -90,9 +93,42 @@ def _shown(value: Any) -> str:
     return _kind_of(value) if isinstance(value, (list, dict)) else json.dumps(value)[:80]
 
 
-def read_interactions(path: Path) -> dict[str, list[int]]:
-    """User id -> item numbers, oldest first, in user order. Raises: UserError naming user and position."""
+def read_interactions(path: Path) -> tuple[list[str], Ragged]:
+    """User ids in their order, and of each the item numbers, oldest first. Raises: UserError naming user and position.
+    """
     data = read_json(path, "user")
+    numbers = _item_numbers(data.values())
+    if numbers is None or not all(map(str.strip, data)) or not base.is_text("".join(data)):
+        _wrong_user(path, data)
+    given, users = list(data), base.ordered_ids(data)
+    base.check_lengths(path, given, numbers.lengths)
+    if users != given:
+        places = {user: place for place, user in enumerate(given)}
+        numbers = numbers[np.array([places[user] for user in users])]
+    return users, numbers
+
+
+def _item_numbers(lists: Collection[Any]) -> Ragged | None:
+    """The same lists as arrays; None where one is no list of whole numbers from 0."""
+    if not set(map(type, lists)) <= {list}:
+        return None
+    flat = list(chain.from_iterable(lists))
+    if not set(map(type, flat)) <= {int}:
+        return None
+    numbers = _whole_numbers(flat)
+    return None if len(flat) and numbers.min() < 0 else Ragged.behind(numbers, list(map(len, lists)))
+
+
+def _whole_numbers(numbers: Sequence[int]) -> np.ndarray:
+    """Whole numbers as int64, or as Python's own where one is too large for that."""
+    try:
+        return np.fromiter(numbers, dtype=np.int64, count=len(numbers))
+    except OverflowError:
+        return np.array(numbers, dtype=object)
+
+
+def _wrong_user(path: Path, data: Mapping[str, Any]) -> None:
+    """Raises: UserError about the first user with whom something is wrong."""
     for user, items in data.items():
         place = f"user {user[:80]!r}"
         if not user.strip():
@@ -103,8 +139,6 @@ def read_interactions(path: Path) -> dict[str, list[int]]:
                           "Write [item, item, ...], oldest first.")
         if not all(type(item) is int and item >= 0 for item in items):
             _wrong_item(path, place, items)
-    base.check_lengths(path, data)
-    return {user: data[user] for user in base.ordered_ids(data)}
 
 
 def _wrong_item(path: Path, place: str, items: list[Any]) -> NoReturn:
@@ -120,30 +154,70 @@ def _item_number(path: Path, key: str) -> int:
     return int(key)
 
 
-def read_index(path: Path, *, codebook_size: int, ragged: bool) -> dict[int, tuple[int, ...]]:
-    """Item number -> codes from 0, one a level.
+def read_index(path: Path, *, codebook_size: int, ragged: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(I,) item numbers, ascending, and (I, T) their codes from 0, one a level, -1 behind a shorter ID.
 
     ragged: IDs may differ in length, but none may be the beginning of another. Raises: UserError naming item and level
     for a code that is malformed, at the wrong level or not within 0..codebook_size - 1, and both items of such a pair.
     """
-    index = {_item_number(path, key): item_codes(path, f"item {key}", value, codebook_size)
-             for key, value in read_json(path, "item").items()}
-    if not index:
+    data = read_json(path, "item")
+    if not data:
         raise problem(path, "", "has no items", "Give every item its codes.")
-    depth = max(len(codes) for codes in index.values())
-    short = next((item for item, codes in index.items() if len(codes) < depth), None)
-    if short is not None and not ragged:
-        raise problem(path, f"item {short}", f"has {len(index[short])} codes, others have {depth}",
+    codes = codes_of(data.values(), codebook_size)
+    if codes is None or not all(map(ITEM_NUMBER.fullmatch, data)):
+        for key, value in data.items():  # what is wrong is found, and told, item by item
+            _item_number(path, key)
+            item_codes(path, f"item {key}", value, codebook_size)
+    items = _whole_numbers(list(map(int, data)))
+    held = (codes >= 0).sum(axis=1)
+    short = np.flatnonzero(held < codes.shape[1])
+    if len(short) and not ragged:
+        raise problem(path, f"item {items[short[0]]}", f"has {held[short[0]]} codes, others have {codes.shape[1]}",
                       "Give every item a code for each level.")
-    check_beginnings(path, index)
-    return index
+    check_beginnings(path, items, codes)
+    order = np.argsort(items)
+    return items[order], codes[order]
 
 
-def check_beginnings(path: Path, index: Mapping[Any, tuple[int, ...]]) -> None:
-    """No codes are the beginning of other ones. Raises: UserError naming both items."""
-    pair = prefix_pair(_code_array(list(index.values())) + 1)
+def codes_of(rows: Collection[Any], codebook_size: int) -> np.ndarray | None:
+    """(I, T) codes of what the items have in the file, -1 behind shorter ones; None where one is not as it should be.
+
+    Each different code is looked at once.
+    """
+    lengths = np.array([len(row) if type(row) is list else 0 for row in rows])
+    if lengths.min() < 1 or lengths.max() > MAX_LEVELS:
+        return None
+    flat = list(chain.from_iterable(rows))
+    if not set(map(type, flat)) <= {int, str}:
+        return None
+    places = {code: place for place, code in enumerate(dict.fromkeys(flat))}
+    found = [_level_and_number(code) for code in places]
+    which = np.fromiter(map(places.__getitem__, flat), dtype=np.int64, count=len(flat))
+    lists = Ragged.behind(which, lengths)
+    at = np.arange(len(flat)) - np.repeat(lists.starts, lengths)
+    if not all(0 <= number < codebook_size for _, number in found):
+        return None
+    levels, numbers = np.array(found)[which].T
+    if ((levels >= 0) & (levels != at)).any():
+        return None
+    codes = np.full((len(rows), lengths.max()), -1)
+    codes[lists.rows, at] = numbers
+    return codes
+
+
+def _level_and_number(code: int | str) -> tuple[int, int]:
+    """The level that a token names, from 0, and its number; -1 where it names none, or is malformed."""
+    if isinstance(code, int):
+        return -1, code
+    match = _TOKEN.fullmatch(code)
+    return (ord(match[1]) - ord("a"), int(match[2])) if match else (-1, -1)
+
+
+def check_beginnings(path: Path, items: Sequence[Any], codes: np.ndarray) -> None:
+    """No codes are the beginning of other ones. codes: (I, T), -1 = none. Raises: UserError naming both items."""
+    pair = prefix_pair(codes + 1)
     if pair is not None:
-        a, b = (list(index)[row] for row in pair)
+        a, b = (items[row] for row in pair)
         raise problem(path, f"item {a}", f"its codes are the beginning of those of item {b}", PREFIX_REMEDY)
 
 
@@ -215,6 +289,7 @@ def _field_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+@no_collection()
 def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *, codebook_size: int = 256,
                 ragged: bool = False, text_fields: Sequence[str] = (), allow_missing_text: bool = False,
                 source: str = "") -> Interactions:
@@ -222,19 +297,20 @@ def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *
 
     Raises: UserError for anything wrong in a file, or between two of them.
     """
-    sequences = read_interactions(inter)
-    held = {i for items in sequences.values() for i in items}
-    seen = sorted(held)
-    codes = read_index(index, codebook_size=codebook_size, ragged=ragged) if index else None
+    users, sequences = read_interactions(inter)
+    seen = base.distinct(sequences.values)
+    numbers, codes = read_index(index, codebook_size=codebook_size, ragged=ragged) if index else (seen, None)
+    catalogue = numbers.tolist()
     if codes is not None:
-        base.check_covered(index, seen, codes, f"semantic ID, but occurs in {inter.name}", "Add it to the index.")
+        base.check_covered(index, seen.tolist(), set(catalogue), f"semantic ID, but occurs in {inter.name}",
+                           "Add it to the index.")
         if len(codes) > len(seen):
-            extra = next(i for i in sorted(codes) if i not in held)
+            held = set(seen.tolist())
+            extra = next(i for i in catalogue if i not in held)
             base.note(index, f"{len(codes) - len(seen)} items never occur in {inter.name} (first: item {extra})",
                       "They stay in the catalogue and can be recommended: remove them from the index where that is "
                       "not meant.")
-        _note_vocabulary(index, _code_array(list(codes.values())))
-    catalogue = sorted(codes) if codes is not None else seen
+        _note_vocabulary(index, codes)
     texts = read_texts(item, text_fields) if item else None
     if texts is not None and not allow_missing_text:
         base.check_covered(item, catalogue, texts, "text",
@@ -242,27 +318,19 @@ def read_folder(name: str, inter: Path, index: Path | None, item: Path | None, *
     item_texts = None if texts is None else tuple(texts.get(i, "") for i in catalogue)
     if item_texts is not None:
         base.note_empty_texts(item, catalogue, item_texts)
-    return Interactions(name, tuple(sequences), tuple(str(i) for i in catalogue),
-                        base.number_items(sequences.values(), catalogue), item_texts,
-                        None if codes is None else _code_array([codes[i] for i in catalogue]), source)
+    places = Ragged.behind(base.places(sequences.flat, numbers), sequences.lengths)
+    return Interactions(name, tuple(users), tuple(map(str, catalogue)), places, item_texts, codes, source)
 
 
 def _note_vocabulary(path: Path, codes: np.ndarray) -> None:
     """Tell that a vocabulary, which holds at each level all codes up to the largest, is almost empty."""
     size = int((codes.max(axis=0) + 1).sum())
-    used = sum(len(np.unique(level[level >= 0])) for level in codes.T)
+    used = sum(np.count_nonzero(np.bincount(level[level >= 0])) for level in codes.T)
     if size > max(MANY_CODES, SPARSE * used):
         base.note(path, f"codes go up to {codes.max():,}, which makes a vocabulary of {size:,} tokens, and {used:,} of "
                   f"them occur in {len(codes):,} items",
                   "Networks hold and train a vector for each: number the codes of every level from 0 without gaps "
                   "where that is not meant.")
-
-
-def _code_array(codes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    array = np.full((len(codes), max(map(len, codes))), -1, dtype=np.int64)
-    for row, values in enumerate(codes):
-        array[row, :len(values)] = values
-    return array
 
 
 @dataclass(frozen=True)
@@ -291,6 +359,15 @@ class ApaoDataset(Dataset):
 
     def load(self, data_dir: Path | None) -> Interactions:
         """Read the files below the data folder. Raises: UserError naming a missing or wrong file."""
+        found = self._found(data_dir)
+        return read_folder(self.name, found["inter"], found["index"], found.get("item"), text_fields=self.text_fields,
+                           allow_missing_text=True, source=f"github.com/yuyq18/APAO, data/{self.folder}")
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Interactions, index and, where they are there, texts. Raises: UserError as `load` for a missing file."""
+        return [path for path in self._found(data_dir).values() if path]
+
+    def _found(self, data_dir: Path | None) -> dict[str, Path | None]:
         folder = base.data_folder(self.name, data_dir, f"apao/{self.folder}")
         found = {kind: base.find_file(folder, name) for kind, name in self._names().items()}
         for kind in ("inter", "index"):
@@ -298,5 +375,4 @@ class ApaoDataset(Dataset):
                 raise problem(folder / f"{self._names()[kind]}.gz", "",
                               f"is missing (or without .gz); {self.name} needs it",
                               "Point --data-dir or GENREC_BENCH_DATA at the folder above apao/, or see `data fetch`.")
-        return read_folder(self.name, found["inter"], found["index"], found.get("item"), text_fields=self.text_fields,
-                           allow_missing_text=True, source=f"github.com/yuyq18/APAO, data/{self.folder}")
+        return found

@@ -13,6 +13,8 @@ from genrec_bench.core.registry import datasets
 from genrec_bench.datasets import atomic_files
 from genrec_bench.datasets.base import Dataset
 
+FILES = ("ml-100k.inter", "ml-100k.item")
+
 
 @datasets.register("ml-100k")
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ class Ml100k(Dataset):
     def missing_files(self, data_dir: Path | None) -> list[str]:
         """Both files, where the package is not installed or holds none."""
         folder = self._folder()
-        names = ("ml-100k.inter", "ml-100k.item")
-        return [f"recbole/dataset_example/ml-100k/{n}" for n in names if folder is None or not (folder / n).is_file()]
+        return [f"recbole/dataset_example/ml-100k/{n}" for n in FILES if folder is None or not (folder / n).is_file()]
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Both files, where the package is installed."""
+        folder = self._folder()
+        return [] if folder is None else [folder / name for name in FILES]
 
     def load(self, data_dir: Path | None) -> Interactions:
         """Read both files. Raises: UserError where RecBole is not installed."""
@@ -49,7 +55,6 @@ class Ml100k(Dataset):
         if missing:
             raise UserError(f"dataset ml-100k is read from the package recbole, which is not installed or lacks "
                             f"{missing[0]}. Install it: pip install recbole==1.2.1 --no-deps.")
-        folder = self._folder()
-        return atomic_files.read_folder(self.name, folder / "ml-100k.inter", folder / "ml-100k.item",
+        return atomic_files.read_folder(self.name, *self.files(data_dir),
                                         text_fields=("movie_title", "release_year", "class"),
                                         source="recbole 1.2.1, dataset_example/ml-100k")

@@ -130,7 +130,7 @@ def read_parts(name: str, files: dict[str, Path], titles: Path, timed: Path | No
     before = np.array([days[user][place - 1] for user, place in zip(rows.users, places, strict=True)])
     rows = replace(rows, same_day=np.where(before < 0, -1, before == times // DAY).astype(np.int8))
     made = {kind: rows.where(part == n) for n, kind in enumerate(read)}
-    made |= {kind: replace(r, seen=tuple(np.split(r.items, r.offsets[1:-1])))
+    made |= {kind: replace(r, seen=r.histories)
              for kind, r in made.items() if kind != "train"}
     return Interactions(name, tuple(user_ids), tuple(map(str, catalogue)), sequences, item_texts, None, source,
                         rows=made)
@@ -146,10 +146,9 @@ def _joined(read: Sequence[_Windows], user_ids: Sequence[str],
     order = np.concatenate([np.argsort(np.argsort(windows.times, kind="stable")) for windows in read])
     by_user = np.lexsort((times, users))
     numbered = base.number_items((items for windows in read for items in windows.items), catalogue)
-    ordered = [numbered[row] for row in by_user]
-    offsets = np.cumsum([0, *(len(window) - 1 for window in ordered)], dtype=np.int64)
-    rows = Instances(users[by_user], np.array([window[-1] for window in ordered]), offsets,
-                     np.concatenate([window[:-1] for window in ordered]), order=order[by_user])
+    ordered = numbered[by_user]
+    rows = Instances(users[by_user], ordered.values[ordered.ends - 1], replace(ordered, lengths=ordered.lengths - 1),
+                     order=order[by_user])
     return part[by_user], times[by_user], rows
 
 
@@ -207,11 +206,20 @@ class WindowsDataset(Dataset):
 
     def load(self, data_dir: Path | None) -> Interactions:
         """Read the files below the data folder. Raises: UserError naming a missing or wrong file."""
+        found = self._found(data_dir)
+        return read_parts(self.name, {part: found[part] for part in PARTS if found[part]}, found[TITLES], found[TIMED],
+                          self.how_to_get)
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Those of windows and titles and, where it is there, of days. Raises: UserError as `load` for a missing one.
+        """
+        return [path for path in self._found(data_dir).values() if path]
+
+    def _found(self, data_dir: Path | None) -> dict[str, Path | None]:
         folder = base.data_folder(self.name, data_dir, f"bear/{self.folder}")
         for name in self._names():
             if base.find_file(folder, name) is None:
                 raise problem(folder / f"{name}.gz", "", f"is missing (or without .gz); {self.name} needs it",
                               "Point --data-dir or GENREC_BENCH_DATA at the folder above bear/, or see `data fetch`.")
-        files = {part: base.find_file(folder, f"{part}.csv") for part in PARTS}
-        return read_parts(self.name, {part: path for part, path in files.items() if path},
-                          base.find_file(folder, TITLES), base.find_file(folder, TIMED), self.how_to_get)
+        return {**{part: base.find_file(folder, f"{part}.csv") for part in PARTS},
+                **{name: base.find_file(folder, name) for name in (TITLES, TIMED)}}

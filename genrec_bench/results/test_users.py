@@ -54,19 +54,18 @@ ARRAYS = tuple(field.name for field in fields(UserFacts) if field.name not in ("
 def facts_of(split: Split) -> UserFacts:
     """The facts of a split's test rows."""
     sequences, test = split.train_sequences, split.test
-    popularity = np.bincount(np.concatenate(sequences), minlength=split.num_items)
-    lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+    popularity = np.bincount(sequences.flat, minlength=split.num_items)
     same_day = np.full(len(test), -1) if test.same_day is None else test.same_day.astype(np.int64)
-    return UserFacts(split.fingerprint, test.users, test.lengths, popularity[test.targets], lengths[test.users],
+    return UserFacts(split.fingerprint, test.users, test.lengths, popularity[test.targets],
+                     sequences.lengths[test.users],
                      reaches(split), same_day, _sources(split))
 
 
 def reaches(split: Split) -> np.ndarray:
     """(N,) how each test target can be reached: positions in REACHES. Without texts nothing shares words."""
     test, follows = split.test, transitions(split)
-    last, target = test.items[test.offsets[1:] - 1], test.targets
-    before = np.concatenate(test.seen)
-    rows = np.repeat(np.arange(len(test)), [len(seen) for seen in test.seen])
+    last, target = test.newest, test.targets
+    before, rows = test.seen.flat, test.seen.rows
     earlier = np.bincount(rows, weights=follows[before, target[rows]] > 0, minlength=len(test)) > 0
     words = _words(split)
     found = [follows[last, target] > 0, earlier, _meet(follows[last], follows.T.tocsr()[target]),

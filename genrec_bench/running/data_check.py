@@ -68,9 +68,9 @@ def _windows(split: Split) -> list[str]:
         return []
     counts = ", ".join(f"{len(rows):,} {part} windows of {len(np.unique(rows.users)):,} users"
                        for part, rows in given.items())
-    known = np.isin(test.targets, np.concatenate([train.targets, train.items]))
+    known = np.isin(test.targets, np.concatenate([train.targets, *train.histories.blocks()]))
     fresh = ~np.isin(test.users, train.users)
-    occurring = len(np.unique(np.concatenate(split.interactions.sequences)))
+    occurring = len(np.unique(split.interactions.sequences.flat))
     told = [f"The data bring {counts}; {split.interactions.num_users:,} users and {occurring:,} of "
             f"{split.num_items:,} items occur.",
             f"Of {len(test):,} test targets {known.sum():,} are warm and {(~known).sum():,} cold (in no training row, "

@@ -32,6 +32,7 @@ from genrec_bench.core import registry, settings
 from genrec_bench.core.checks import Checks, Finding, expect, findings, is_a_component, no_global_draws, told
 from genrec_bench.core.files import APART
 from genrec_bench.core.progress import Quiet
+from genrec_bench.core.ragged import Ragged
 from genrec_bench.core.registry import Registry
 from genrec_bench.datasets.base import MIN_INTERACTIONS, Dataset
 from genrec_bench.experiments.config import EvaluationConfig, RunConfig
@@ -148,7 +149,7 @@ def _has_a_tokenizer(dataset: Dataset, load: Callable[[], Interactions], data_di
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, tuple) and isinstance(b, tuple):
+    if isinstance(a, (tuple, Ragged)) and isinstance(b, (tuple, Ragged)):
         return len(a) == len(b) and all(map(_equal, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return list(a) == list(b) and all(_equal(a[key], b[key]) for key in a)

@@ -197,7 +197,7 @@ def _record(prepared: Prepared, outcome: Outcome, workspace: Workspace, meter: M
     parts = {"": outcome.test, "unseen_": outcome.unseen, "valid_": outcome.valid}
     metrics = {f"{part}{key}": value for part, ranks in parts.items() for key, value in score(ranks, ks=ks).items()}
     data = {"name": config.dataset.name, **summary(prepared.split, ids.num_distinct if ids else None),
-            "train_interactions": sum(len(s) for s in prepared.split.train_sequences),
+            "train_interactions": int(prepared.split.train_sequences.lengths.sum()),
             "order": order_facts(prepared.split)}
     tokenizer = {"name": config.tokenizer.name, **ids.table, "fingerprint": ids.fingerprint} if ids else {}
     timings = {"peak_memory_bytes": float(meter.peak_bytes()), **outcome.timings, "total_seconds": meter.seconds()}

@@ -206,7 +206,7 @@ def work(tasks: Sequence[Any], workspace: Workspace, means: Means, *, done: int 
 def _start(tasks: Sequence[Any], board: Board, workspace: Workspace, means: Means, until: float, number: int) -> Any:
     """Start a walker. It gets plain data and reads data sets itself, so that numbers are those a run has alone."""
     device = means.devices[number % len(means.devices)] if means.devices else workspace.device
-    bare = dataclasses.replace(workspace, device=device, _interactions={}, _splits={}, _ids={})
+    bare = dataclasses.replace(workspace, device=device, _parsed={}, _splits={}, _ids={})
     plain = [(type(task), {f.name: getattr(task, f.name) for f in dataclasses.fields(task) if f.name != "workspace"})
              for task in tasks]
     return start_child("spawn", _walker, plain, dataclasses.replace(board), bare, until)

@@ -41,8 +41,7 @@ def _windows(targets: Sequence[Sequence[int]]) -> Instances:
     """The windows whose last items are each user's targets."""
     flat = np.concatenate(targets).astype(np.int64)
     histories = flat[:, None] + np.arange(1 - WINDOW, 0)
-    return Instances(np.repeat(np.arange(USERS), list(map(len, targets))), flat,
-                     np.arange(len(flat) + 1) * (WINDOW - 1), histories.ravel())
+    return Instances(np.repeat(np.arange(USERS), list(map(len, targets))), flat, histories)
 
 
 def _has_rows(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> str:
@@ -52,19 +51,18 @@ def _has_rows(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -
     for part in PARTS:
         rows = getattr(made, part)
         expect(len(rows), f"rows of {part}", "none")
-        arrays = {"users": rows.users, "targets": rows.targets, "offsets": rows.offsets, "items": rows.items}
+        arrays = {"users": rows.users, "targets": rows.targets, "histories": rows.histories.values}
         wrong = [f"{name} is {values.dtype}" for name, values in arrays.items() if values.dtype != np.int64]
         expect(not wrong, f"{part}: int64 arrays", ", ".join(wrong))
-        expect(len(rows.users) == len(rows) == len(rows.offsets) - 1 and rows.offsets[-1] == len(rows.items),
-               f"{part}: a user, a target and a history each row",
-               f"{len(rows.users)}, {len(rows)} and {len(rows.offsets) - 1}")
+        expect(len(rows.users) == len(rows) == len(rows.histories), f"{part}: a user, a target and a history each row",
+               f"{len(rows.users)}, {len(rows)} and {len(rows.histories)}")
         expect((rows.lengths > 0).all(), f"{part}: no empty history", f"{(rows.lengths <= 0).sum()} empty")
         expect((np.diff(rows.users) >= 0).all(), f"{part}: rows ordered by user", "others")
     return ", ".join(f"{len(getattr(made, part))} {part}" for part in PARTS)
 
 
 def _histories_come_before(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> None:
-    owner = np.repeat(np.arange(USERS), [len(s) for s in data.sequences])
+    owner = np.repeat(np.arange(USERS), data.sequences.lengths)
     for part in PARTS:
         rows = getattr(split(), part)
         for n in range(len(rows)):
@@ -86,11 +84,11 @@ def _says_what_was_seen(rule: SplitRule, data: Interactions, split: Callable[[],
 
 def _keeps_parts_apart(rule: SplitRule, data: Interactions, split: Callable[[], Split]) -> None:
     made = split()
-    trained = {*made.train.targets, *made.train.items, *(i for s in made.train_sequences for i in s)}
+    trained = {*made.train.targets, *made.train.histories.flat, *made.train_sequences.flat}
     for part in PARTS[1:]:
         known = trained & set(getattr(made, part).targets)
         expect(not known, f"no {part} target in training", f"items {sorted(map(int, known))[:3]}")
-    known = {*made.valid.targets, *made.valid.items} & set(made.test.targets)
+    known = {*made.valid.targets, *made.valid.histories.flat} & set(made.test.targets)
     expect(not known, "no test target in validation rows", f"items {sorted(map(int, known))[:3]}")
     expect(len(made.train_sequences) == made.interactions.num_users, "a training sequence for each user, empty or not",
            len(made.train_sequences))

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec_bench.contracts import Interactions, SemanticIds, Split, digest
+from genrec_bench.contracts import SemanticIds, Split, digest
 from genrec_bench.core.walk import is_held
+from genrec_bench.datasets import parsed
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import RecordStore
@@ -52,8 +53,9 @@ class Workspace:
     """Where runs read and write, and what they share: each dataset is read once, each tokenizer fitted once.
 
     Below `results`: `<dataset>/<run_id>.json` and `.ranks.npz` of finished runs, `<dataset>/<split>.users.npz` of their
-    splits, `work/<run_id>/` with checkpoints and logs, `cache/` with fitted tokenizers. track: names of trackers.
-    plugins: the user's files, `FILE.py` or `FILE.py:NAME`, which a process that runs for this workspace loads first.
+    splits, `work/<run_id>/` with checkpoints and logs, `cache/` with read data and fitted tokenizers. track: names of
+    trackers. plugins: the user's files, `FILE.py` or `FILE.py:NAME`, which a process that runs for this workspace loads
+    first.
     """
 
     results: Path
@@ -63,7 +65,7 @@ class Workspace:
     track: tuple[str, ...] = ()
     command: str = ""
     plugins: tuple[str, ...] = ()
-    _interactions: dict[Any, Interactions] = field(default_factory=dict, repr=False)
+    _parsed: dict[Any, parsed.Parsed] = field(default_factory=dict, repr=False)
     _splits: dict[Any, Split] = field(default_factory=dict, repr=False)
     _ids: dict[Any, SemanticIds] = field(default_factory=dict, repr=False)
 
@@ -76,19 +78,21 @@ class Workspace:
         """The working folder of one run."""
         return self.results / "work" / run_id
 
-    def split(self, config: RunConfig) -> Split:
-        """The split of a run's dataset, read once."""
+    def split(self, config: RunConfig, *, keep: bool = False) -> Split:
+        """The split of a run's dataset, read once. keep: whether what was read is left for other processes."""
         dataset, key = config.dataset, (config.dataset, config.split)
-        if dataset not in self._interactions:
-            self._interactions[dataset] = dataset.load(self.data_dir)
+        if dataset not in self._parsed:
+            self._parsed[dataset] = parsed.read(dataset, self.data_dir, self.results / "cache" / "data")
         if key not in self._splits:
-            whole = config.split.split(self._interactions[dataset])
+            whole = config.split.split(self._parsed[dataset].data)
             self._splits[key] = with_valid_users(whole, config.split.valid_users)
+        if keep:
+            self._parsed[dataset].keep(dataset, self.data_dir)
         return self._splits[key]
 
     def prepare(self, config: RunConfig, *, keep: bool = True) -> Prepared:
         """Read the data, split it, make the semantic IDs and name the run. keep=False leaves no file behind."""
-        split = self.split(config)
+        split = self.split(config, keep=keep)
         ids = self._semantic_ids(config, keep) if config.tokenizer else None
         uses = {used.take: self.prepare(used.run, keep=keep) for used in config.uses}
         parts = identity.identity_parts(config, split.fingerprint, ids.fingerprint if ids else None,
@@ -99,7 +103,7 @@ class Workspace:
         key = config.dataset, config.tokenizer
         if key not in self._ids:
             cache = self.results / "cache" / "tokenizers"
-            self._ids[key] = fit_cached(config.tokenizer, self._interactions[config.dataset],
+            self._ids[key] = fit_cached(config.tokenizer, self._parsed[config.dataset].data,
                                         cache if keep or cache.is_dir() else None)
         return self._ids[key]
 

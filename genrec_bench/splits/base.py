@@ -10,6 +10,7 @@ import numpy as np
 
 from genrec_bench.contracts import Instances, Interactions, Split
 from genrec_bench.core.errors import UserError
+from genrec_bench.core.ragged import Ragged, ranges
 from genrec_bench.core.seeds import stream_seed
 from genrec_bench.core.settings import setting
 from genrec_bench.splits.order import days
@@ -75,7 +76,8 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     none for a user without one. Raises: UserError for a user with fewer than valid + test + 1 items, or where nobody
     has a training row.
     """
-    lengths = np.array([len(s) for s in interactions.sequences], dtype=np.int64)
+    sequences = interactions.sequences
+    lengths = sequences.lengths
     needed = valid + test + 1
     short = np.flatnonzero(lengths < needed)
     if len(short):
@@ -85,8 +87,7 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     if lengths.max(initial=0) <= needed:
         raise UserError(f"dataset {interactions.name}: no user has a training row; it takes a user with at least "
                         f"{needed + 1} interactions.")
-    flat = np.concatenate(interactions.sequences)
-    begin = np.cumsum(lengths) - lengths
+    flat, begin = sequences.flat, sequences.offsets[:-1]
     end = begin + lengths - test - valid
     # Training targets are at positions 1 to `end` of a user's sequence; `first` is the oldest one kept.
     count = end - begin - 1
@@ -95,32 +96,25 @@ def from_the_end(interactions: Interactions, rule: SplitRule, *, valid: int, tes
     first = end - count
 
     def rows(start: np.ndarray, counts: np.ndarray, *, tests: bool) -> Instances:
-        users, places = np.repeat(np.arange(len(lengths)), counts), _ranges(start, counts)
+        users, places = np.repeat(np.arange(len(lengths)), counts), ranges(start, counts)
         made = _instances(flat, begin, users, places, rule.max_history, whole=tests)
         if day is None or not tests:
             return made
         return replace(made, same_day=(day[places] == day[places - 1]).astype(np.int8))
 
-    day = None if interactions.times is None else days(np.concatenate(interactions.times))
+    day = None if interactions.times is None else days(interactions.times.flat)
     ones = np.ones_like(lengths)
     seen_from = np.maximum(begin, first - rule.max_history)
     seen_to = np.where(count > 0, end, seen_from)
     return Split(interactions, rows(first, count, tests=False), rows(end, ones * valid, tests=True),
                  rows(end + valid, ones * test, tests=True),
-                 tuple(flat[a:b] for a, b in zip(seen_from, seen_to, strict=True)))
+                 Ragged(flat, seen_from, seen_to - seen_from))
 
 
 def newest_items(rows: Instances, max_history: int) -> Instances:
     """The same rows, their histories cut to the newest items; what was `seen` stays whole."""
-    counts = np.minimum(rows.lengths, max_history)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return replace(rows, offsets=offsets, items=rows.items[_ranges(rows.offsets[1:] - counts, counts)])
-
-
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """start, start + 1, ... (count numbers) for each pair, joined."""
-    before = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    held, counts = rows.histories, np.minimum(rows.lengths, max_history)
+    return replace(rows, histories=Ragged(held.values, held.ends - counts, counts))
 
 
 def _instances(flat: np.ndarray, begin: np.ndarray, users: np.ndarray, places: np.ndarray,
@@ -129,8 +123,7 @@ def _instances(flat: np.ndarray, begin: np.ndarray, users: np.ndarray, places: n
 
     whole: whether the rows say what the user had before the target in all.
     """
-    starts = np.maximum(begin[users], places - max_history)
-    counts = places - starts
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    seen = tuple(flat[a:b] for a, b in zip(begin[users], places, strict=True)) if whole else None
-    return Instances(users.astype(np.int64), flat[places], offsets, flat[_ranges(starts, counts)], seen)
+    first = begin[users]
+    starts = np.maximum(first, places - max_history)
+    return Instances(users, flat[places], Ragged(flat, starts, places - starts),
+                     Ragged(flat, first, places - first) if whole else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,29 +30,33 @@ def order_facts(split: Split) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "rule": AS_GIVEN if interactions.rows is None else MERGED, "users": len(np.unique(test.users)),
         "targets": len(test), "neighbours": interactions.num_interactions - interactions.num_users,
-        "newest_again": int((test.items[test.offsets[1:] - 1] == test.targets).sum()),
+        "newest_again": int((test.newest == test.targets).sum()),
         "trained_validate": interactions.rows is not None and "valid" not in interactions.rows,
-        "repeated": sum(int(target in had) for had, target in zip(test.seen, test.targets, strict=True))}
-    if interactions.times is None:
+        "repeated": int(test.seen.holds(test.targets).sum())}
+    times = interactions.times
+    if times is None:
         return facts
-    return {**facts, "rule": BY_TIME, "equal_times": sum(int((t[1:] == t[:-1]).sum()) for t in interactions.times),
+    same = (np.diff(times.flat) == 0) & (np.diff(times.rows) == 0)
+    return {**facts, "rule": BY_TIME, "equal_times": int(same.sum()),
             **_tied_targets(interactions, test), "repeats": _repeats(interactions),
-            "dropped": interactions.repeats_dropped, "units": _units(np.concatenate(interactions.times))}
+            "dropped": interactions.repeats_dropped, "units": _units(times.flat)}
 
 
 def _tied_targets(interactions: Interactions, test: Instances) -> dict[str, int]:
-    tied = 0
-    for user, target, seen in zip(test.users, test.targets, test.seen, strict=True):
-        sequence, times, place = interactions.sequences[user], interactions.times[user], len(seen)
-        if not np.array_equal(sequence[:place + 1], [*seen, target]):
-            return {}
-        tied += int(times[place] == times[place - 1])
-    return {"tied_targets": tied}
+    sequences, seen = interactions.sequences[test.users], test.seen
+    if (seen.lengths >= sequences.lengths).any():
+        return {}
+    begun = replace(sequences, lengths=seen.lengths)
+    if not (np.array_equal(begun.flat, seen.flat) and np.array_equal(begun.values[begun.ends], test.targets)):
+        return {}
+    times = interactions.times
+    places = times.starts[test.users] + seen.lengths
+    return {"tied_targets": int((times.values[places] == times.values[places - 1]).sum())}
 
 
 def _repeats(interactions: Interactions) -> int:
-    users = np.repeat(np.arange(interactions.num_users), [len(s) for s in interactions.sequences])
-    columns = users, np.concatenate(interactions.sequences), np.concatenate(interactions.times)
+    sequences = interactions.sequences
+    columns = sequences.rows, sequences.flat, interactions.times.flat
     order = np.lexsort(columns)
     return int(np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns]).sum())
 
@@ -73,11 +78,9 @@ def transitions(split: Split) -> Any:
     """(I, I) how often the column's item directly follows the row's in a training sequence."""
     from scipy import sparse  # takes longer to import than all that plans need
 
-    sequences = split.train_sequences
-    flat, inside = np.concatenate(sequences), np.ones(sum(map(len, sequences)), dtype=bool)
-    inside[np.cumsum([len(s) for s in sequences if len(s)])[:-1]] = False  # the first item of a user follows nothing
-    pairs = np.flatnonzero(inside)[1:]
-    counts = sparse.csr_array((np.ones(len(pairs)), (flat[pairs - 1], flat[pairs])), shape=(split.num_items,) * 2)
+    flat = split.train_sequences.flat
+    pairs = np.flatnonzero(np.diff(split.train_sequences.rows) == 0)  # the first item of a user follows nothing
+    counts = sparse.csr_array((np.ones(len(pairs)), (flat[pairs], flat[pairs + 1])), shape=(split.num_items,) * 2)
     counts.sum_duplicates()
     return counts
 

@@ -61,4 +61,4 @@ def _with_seen(rows: Instances) -> Instances:
     """Rows that say what their user had before the target: the whole history where the data say nothing else."""
     if rows.seen is not None:
         return rows
-    return replace(rows, seen=tuple(np.split(rows.items, rows.offsets[1:-1])))
+    return replace(rows, seen=rows.histories)
