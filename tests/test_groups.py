@@ -139,5 +139,5 @@ def test_unseen_stands_beside_ndcg(tmp_path: Path) -> None:
     files = markdown.build("apao", markdown.Source(made, tmp_path, drawn=False))[0].files
     text = files["apao/appendix.md"].decode()
     header = next(line for line in text.splitlines() if line.startswith("| Method"))
-    assert [c.strip() for c in header.strip("|").split("|")][6:9] == ["NDCG@10", "Unseen NDCG@10", "NDCG@20"]
+    assert [c.strip() for c in header.strip("|").split("|")][6:9] == ["NDCG@10", "NDCG@10, history out", "NDCG@20"]
     assert table_rows(text, "### ml-100k, profile quick: all metrics")[SASREC][6] == "**0.0700 ± 0.0000**"

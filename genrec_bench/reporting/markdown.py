@@ -22,7 +22,7 @@ from genrec_bench.reporting.index import index
 from genrec_bench.reporting.matching import dataset_title, other_runs, unregistered
 from genrec_bench.reporting.pages import OWNED, Drawn, Pages, drawing, place
 from genrec_bench.reporting.papers import Paper, load_paper, paper_names
-from genrec_bench.reporting.printed import ENOUGH, FEWEST
+from genrec_bench.reporting.printed import ENOUGH, FEWEST, NOT_RUN
 from genrec_bench.reporting.printed_tables import PrintedTable
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
@@ -109,8 +109,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
             "trials": TRIALS if f"{m.suite.name}/{TRIALS}" in pages.files else "",
             "grids": _grids(m.suite.name, source), "others": _other_runs(m, source)}) for m in wanted}
     pages.whole |= {m.suite.name: (*OWNED, TRIALS) for m in wanted}
-    counts = {paper.short: sum((t.grades for t in made if paper.layouts[t.number].kind == "scores"), Counter())
-              for paper, made, _ in tables.values()}  # counts of data, costs and settings are no scores
+    counts = {paper.short: _grades(paper, made) for paper, made, _ in tables.values()}
     for key, (paper, made, by) in tables.items():
         if suite.includes or key in _papers_of(suite):
             pages.text(f"{PAPERS}/{key}.md", _paper(paper, made, by, pages, _figures(key, wanted, shown)) + "\n")
@@ -191,13 +190,19 @@ def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], ever
     return training_free.page(material, source.records, picture, every)
 
 
+def _grades(paper: Paper, made: Sequence[PrintedTable]) -> Counter[str]:
+    """How many printed scores have each grade; counts of data, costs and settings are no scores."""
+    return sum((t.grades for t in made if paper.layouts[t.number].kind == "scores"), Counter())
+
+
 def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | None, pages: Pages,
            figures: Sequence[tuple[str, str, str]] | None) -> str:
     """A paper's page with its tables beside ours, which are also files of their own."""
     for table in made:
         _table(paper, table, pages)
     pages.whole[f"{PAPERS}/{paper.key}"] = PAPER_FILES
-    return render("paper", paper=paper, suite=material and material.suite, tables=made, enough=ENOUGH, fewest=FEWEST,
+    grades = _grades(paper, made)
+    return render("paper", paper=paper, scores=grades.total(), ours=grades.total() - grades[NOT_RUN], suite=material and material.suite, tables=made, enough=ENOUGH, fewest=FEWEST,
                   claims="" if paper.measured_by else claims.section(paper, None), figures=figures)
 
 

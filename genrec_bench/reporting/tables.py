@@ -28,7 +28,7 @@ TITLES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "hr": "HR"}
 def title_of(metric: str) -> str:
     """`ndcg@10` as `NDCG@10`."""
     if metric.startswith(UNSEEN):
-        return f"Unseen {title_of(metric.removeprefix(UNSEEN))}"
+        return f"{title_of(metric.removeprefix(UNSEEN))}, history out"
     name, _, k = metric.partition("@")
     return f"{TITLES.get(name, name)}@{k}" if k else name
 
