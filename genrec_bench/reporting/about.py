@@ -42,8 +42,8 @@ def rules(block: Block) -> str:
                      "the same for every method.")
     if users:
         parts.append(f"Only the first {users} users are kept, the same for every method.")
-    parts.append("Every method ranks the whole catalogue, the user's own history included; \"history out\" takes it out, "
-                 f"for every method alike. Lists of {evaluation.get('max_k', DASH)} are scored.")
+    parts.append("Every method ranks the whole catalogue, the user's own history included; \"history out\" is "
+                 f"without it, for every method alike. Lists of {evaluation.get('max_k', DASH)} are scored.")
     return " ".join(parts)
 
 

@@ -202,8 +202,9 @@ def _paper(paper: Paper, made: Sequence[PrintedTable], material: ReportData | No
         _table(paper, table, pages)
     pages.whole[f"{PAPERS}/{paper.key}"] = PAPER_FILES
     grades = _grades(paper, made)
-    return render("paper", paper=paper, scores=grades.total(), ours=grades.total() - grades[NOT_RUN], suite=material and material.suite, tables=made, enough=ENOUGH, fewest=FEWEST,
-                  claims="" if paper.measured_by else claims.section(paper, None), figures=figures)
+    return render("paper", paper=paper, scores=grades.total(), ours=grades.total() - grades[NOT_RUN],
+                  suite=material and material.suite, tables=made, enough=ENOUGH, fewest=FEWEST, figures=figures,
+                  claims="" if paper.measured_by else claims.section(paper, None))
 
 
 def _figures(key: str, materials: Sequence[ReportData],
