@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import pickle
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import csv_text
 
 OWNED = ("tables/*", "figures/*")  # what a report's folder holds besides report.md
-PICTURE = "picture"  # the file of a figure that is drawn
+PICTURE = "picture"  # the file that says that a figure is drawn
 SUMS = ".sha256"  # end of the file that says of which data a figure is drawn, and what its files are
 FEW = 4  # figures that are drawn faster here than in processes of their own
 
@@ -119,11 +119,19 @@ class _Figure:
         return Picture(chart.note, files or _summed(stem, chart), chart.title, stem)
 
     def run(self, tell: Told) -> None:
-        write_atomically(self.folder / PICTURE, pickle.dumps(self.draw()))
+        picture = self.draw()
+        for end, content in ((picture and picture.files) or {}).items():
+            (self.folder / f"drawn{end}").write_bytes(content)
+        about = picture and [picture.text, picture.files and list(picture.files), picture.title, picture.stem]
+        write_atomically(self.folder / PICTURE, json.dumps(about).encode())
 
     def read(self) -> Picture | None:
         """What `run` left."""
-        return pickle.loads((self.folder / PICTURE).read_bytes())
+        about = json.loads((self.folder / PICTURE).read_bytes())
+        if about is None:
+            return None
+        text, ends, title, stem = about
+        return Picture(text, ends and {end: (self.folder / f"drawn{end}").read_bytes() for end in ends}, title, stem)
 
 
 def _summed(stem: str, chart: Chart) -> dict[str, bytes]:
