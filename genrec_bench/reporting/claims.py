@@ -17,8 +17,10 @@ from typing import Any
 
 from genrec_bench.analysis import pruning
 from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
+from genrec_bench.analysis.classical import one_sample_t
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values, detectable
+from genrec_bench.core.lazy import pandas
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import UNTESTED
@@ -124,13 +126,12 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
     if not claim.printed and None in places:
         raise Unknown("not printed")
     methods, metric = claim.printed or [method for _, method in places], PRINTED.get(claim.quantity, claim.quantity)
-    values: dict[tuple[str, str], dict[str, float]] = {}
-    for cell in paper.reported:
-        if (cell.metric == metric and not cell.relative and cell.table in (claim.tables or paper.layouts)
-                and (claim.printed or cell.backbone == places[0][0])):
-            values.setdefault((cell.dataset, cell.backbone), {}).setdefault(cell.method, cell.value)
+    cells = grouped((c for c in paper.reported if c.metric == metric and not c.relative and c.table in
+                     (claim.tables or paper.layouts) and (claim.printed or c.backbone == places[0][0])),
+                    lambda c: (c.dataset, c.backbone))
     gains: dict[str, float] = {}
-    for (dataset, _), printed in values.items():  # of several backbones the paper's first
+    for (dataset, _), of in cells.items():  # of several backbones the paper's first, of several tables too
+        printed = {c.method: c.value for c in reversed(of)}
         if set(methods) <= set(printed):
             gains.setdefault(dataset, printed[methods[0]] / printed[methods[1]] - 1.0)
     return gains.get(paper.datasets.get(block.dataset), fmean(gains.values()))
@@ -189,20 +190,14 @@ def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
 def _epoch_time(material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of the seconds of an epoch of the last stage, seed by seed on one kind of machine, with
     Student's interval of the mean over seeds."""
-    from scipy.special import stdtrit  # takes longer to import than all else here
-
-    places = {(r.provenance.get("cpu"), r.provenance.get("device"), r.provenance.get("threads"))
-              for g in rows for r in g.records}
-    if len(places) > 1:
+    if len(pandas.concat([g.runs[["cpu", "device", "threads"]] for g in rows]).drop_duplicates()) > 1:
         raise Unknown("other machines")
-    one, other = ({r.seed: r.timings.get("seconds_per_epoch") for r in g.records} for g in rows)
-    ratios = [one[seed] / other[seed] - 1.0 for seed in one if one[seed] and other.get(seed)]
+    one, other = (g.runs.set_index("seed")["seconds_per_epoch"].replace(0.0, math.nan).dropna() for g in rows)
+    ratios = (one / other - 1.0).dropna().tolist()
     if len(ratios) < 2:
         raise Unknown("one seed" if ratios else "no times")
-    value, error = fmean(ratios), stdev(ratios) / math.sqrt(len(ratios))
-    half = float(stdtrit(len(ratios) - 1, (1 + LEVEL) / 2)) * error
-    return Found(value, value - half, value + half, DETECTABLE * error,
-                 _floor([seconds for seconds in other.values() if seconds], len(ratios)), len(ratios))
+    n, error = len(ratios), stdev(ratios) / math.sqrt(len(ratios))
+    return Found(fmean(ratios), *one_sample_t(ratios, 0.0).interval, DETECTABLE * error, _floor(other.tolist(), n), n)
 
 
 QUANTITIES: Mapping[str, Callable[[ReportData, Claim, Block, Sequence[Group]], Found]] = {

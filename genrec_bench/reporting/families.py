@@ -109,14 +109,11 @@ def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Te
     for family in suite.families:
         for profile in sorted({b.profile for b in blocks} - set(UNTESTED)):
             inside = [b for b in blocks if b.profile == profile and b.dataset in family.datasets]
-            tests, absent = [], []
-            for block, backbone in product(inside, family.backbones):
-                pairs, lacking = _pairs(family, block, backbone, values)
-                tests += [Test(*pair, block, family.metric).measured(values) for pair in pairs]
-                absent += lacking
-            absent += _untouched(family, inside)
+            found = [one for block, backbone in product(inside, family.backbones)
+                     for one in _declared(family, block, backbone, values)]
             if inside:
-                yield Tested(family, profile, tuple(corrected(tests)), tuple(absent))
+                yield Tested(family, profile, tuple(corrected([t for t in found if isinstance(t, Test)])), (
+                    *(one for one in found if not isinstance(one, Test)), *_untouched(family, inside)))
 
 
 def _untouched(family: Family, blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
@@ -129,22 +126,15 @@ def _untouched(family: Family, blocks: Sequence[Block]) -> Iterator[tuple[str, s
             yield from ((dataset, f"no run on {backbone}") for backbone in family.backbones if backbone not in there)
 
 
-def _pairs(family: Family, block: Block, backbone: str,
-           values: Values) -> tuple[list[tuple[Group, Group]], list[tuple[str, str]]]:
-    """The rows of one backbone with what they are measured by, and what is lacking; nothing without a run on it."""
+def _declared(family: Family, block: Block, backbone: str, values: Values) -> Iterator[Test | tuple[str, str]]:
+    """The comparisons on one backbone, or where and what is lacking; nothing without a run on it."""
     own = [g for g in block.groups if g.row.backbone == backbone]
     plain = {g.name: g for g in own if g.label == g.row.label}
     plain |= {g.row.baseline: g for g in block.groups if g.row.baseline is not None}
-    pairs, lacking = [], []
     for name in family.rows if own else ():
-        sides = [plain.get(name), plain.get(family.against)]
-        gaps = [gap for n, g in zip((name, family.against), sides, strict=True)
-                if (gap := _gap(n, g, block, family, values))]
-        if gaps:
-            lacking.append((f"{block.dataset}, {own[0].row.spelling}", " and ".join(gaps)))
-        else:
-            pairs.append((sides[0], sides[1]))
-    return pairs, lacking
+        gaps = [gap for n in (name, family.against) if (gap := _gap(n, plain.get(n), block, family, values))]
+        yield (f"{block.dataset}, {own[0].row.spelling}", " and ".join(gaps)) if gaps else Test(
+            plain[name], plain[family.against], block, family.metric).measured(values)
 
 
 def _gap(name: str, group: Group | None, block: Block, family: Family, values: Values) -> str:

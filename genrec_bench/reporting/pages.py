@@ -22,7 +22,7 @@ from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import csv_text
 
 OWNED = ("tables/*", "figures/*")  # what a report's folder holds besides report.md
-PICTURE = "picture"  # the file of a figure that is drawn
+PICTURE = "picture"  # the file that says that a figure is drawn
 SUMS = ".sha256"  # end of the file that says of which data a figure is drawn, and what its files are
 FEW = 4  # figures that are drawn faster here than in processes of their own
 
