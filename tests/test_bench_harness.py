@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import scale, tables, work
+from benchmarks import tables, work
 from benchmarks.corpora import sample
 from benchmarks.harness import Arm, Case, Goal, Products, Row, Unequal, check_close, check_lists, measure
 from benchmarks.machine import is_quiet, precisions
-from genrec_bench.core import registry
 from genrec_bench.core.errors import UserError
 
 NO_MACHINE = dict.fromkeys(tables.ABOUT, "x") | {"load": "0.00"}
@@ -262,24 +260,3 @@ def test_a_sample_stands_for_all_lengths(seed: int) -> None:
     assert len(set(places.tolist())) == 50 and np.array_equal(places, sample(lengths, 50))
     assert np.array_equal(np.sort(lengths[places]), np.sort(lengths)[10::20])  # the middle of each fiftieth
     assert sorted(sample(lengths[:7], 7)) == list(range(7))
-
-
-# --- how costs grow --------------------------------------------------------------------------------------------------
-
-def test_made_up_data_of_any_size_are_read_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scale.write_folder(tmp_path, 300)
-    data = registry.datasets.build({"name": "folder", "path": str(tmp_path)}).load(None)
-    assert (data.num_users, data.given_codes.shape) == (150, (300, 4))
-    assert len(np.unique(data.given_codes, axis=0)) == 300
-    for stage in ("item-kNN similarities", "exact top 20 of 1 user"):
-        assert scale.main(["--only", stage, "--folder", str(tmp_path)]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert found["seconds"] > 0 and found["mib"] >= 0
-
-
-def test_one_stage_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert scale.main(["--items", "100", "--only", "popularity ranking"]) == 0
-    header, line = capsys.readouterr().out.splitlines()
-    assert header.split()[0] == "items" and line.split()[:3] == ["100", "popularity", "ranking"]
-    assert "failed" not in line
-    assert scale.main(["--items", "ten"]) == 2 and "whole numbers from 100, got ten" in capsys.readouterr().err

@@ -158,7 +158,7 @@ def test_two_profiles_of_one_dataset(tmp_path):
 def test_the_rule_about_the_users_history(tmp_path):
     page = render_suite("apao", [record_of("ml-100k", m, 0) for m in ("item_knn", "tiger")], tmp_path)
     text = (page.parent / "appendix.md").read_text()
-    assert "the user's own history included; \"unseen\" takes it out, for every method alike" in text
+    assert "the user's own history included; \"history out\" is without it, for every method alike" in text
 
 
 def test_no_two_methods_look_alike():

@@ -185,7 +185,7 @@ def _other_runs(material: ReportData, source: Source) -> str:
 def _page(material: ReportData, source: Source, shown: Mapping[str, Drawn], every: Sequence[ReportData]) -> str | None:
     """The page that a suite names, with its figure from the suite's folder; None where its records make none."""
     name = material.suite.name
-    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].number == "printed"]
+    pictures = [place(Pages(), name, *one) for one in shown[name] if one[0].name == "printed"]
     picture = "".join(pictures).replace("(figures/", f"({name}/figures/")
     return training_free.page(material, source.records, picture, every)
 

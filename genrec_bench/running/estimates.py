@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from genrec_bench.core.files import canonical
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.provenance import device_name
 from genrec_bench.experiments.config import RunConfig
+from genrec_bench.results.records import Damaged
 from genrec_bench.running.runner import run_one
 from genrec_bench.running.workspace import Prepared, Workspace
 
@@ -21,10 +22,14 @@ PROBE_USERS = 50
 COSTLY = ("num_negatives", "num_beams")  # numbers of objectives that decide how long a step takes
 
 
-def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool) -> dict[str, float | None]:
-    """Seconds of a run of each kind: of finished runs, else of a probe in a temporary folder, else None."""
+def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool,
+              damaged: Callable[[Damaged], object] | None = None) -> dict[str, float | None]:
+    """Seconds of a run of each kind: of finished runs, else of a probe in a temporary folder, else None.
+
+    damaged: see `RecordStore.read_all`.
+    """
     finished: dict[str, list[float]] = {}
-    for record in workspace.store.read_all(lambda _: None):
+    for record in workspace.store.read_all(damaged):
         made = record.provenance
         if made.get("threads") == workspace.threads and made.get("device") == device_name(workspace.device):
             finished.setdefault(kind_of(record.identity), []).append(record.timings["total_seconds"])
@@ -42,7 +47,7 @@ def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool) -
 def long_rows(items: Sequence[Prepared], workspace: Workspace) -> list[str]:
     """A line for each kind of run that takes more than an hour, as finished runs or the baseline itself say; equal
     lines, as of the trials of a row, once."""
-    known, lines = estimates(items, workspace, probe=False), []
+    known, lines = estimates(items, workspace, probe=False, damaged=lambda _: None), []
     for kind, item in {kind_of(item.identity): item for item in items}.items():
         seconds, costs = known[kind], _costs(item, workspace)
         takes = "" if seconds is None else f"about {duration(seconds)} of processor time a run"
