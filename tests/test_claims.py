@@ -148,7 +148,7 @@ def test_times_by_hand(tmp_path):
 def test_diagnoses_are_used_where_they_are(tmp_path):
     paper, hits = load_paper("apao"), {CE: 40, POINT: 40}
     one, = of(claims.evidence(paper, material_of(tmp_path / "a", hits)), "More of the exact top 20")
-    assert (one.found, one.why) == (None, "no diagnosis")
+    assert (one.found, one.why) == (None, "beam not measured")
     found = claims.evidence(paper, material_of(tmp_path / "b", hits, diagnosed=True))
     for text in ("More of the exact top 20", "Beam 20 is", "The gain in prefix"):
         one, = of(found, text)
@@ -164,7 +164,7 @@ def test_the_section(tmp_path):
     line, = (line for line in text.splitlines() if "rank better than cross-entropy" in line)
     assert "| +7.6 " in line and "| +24.4 [" in line and "| ml-100k, quick, 3 " in line
     assert "| cannot tell: short runs " in line
-    assert text.count("cannot tell: not run") == 5 and text.count("cannot tell: no diagnosis") == 3
+    assert text.count("cannot tell: not run") == 5 and text.count("cannot tell: beam not measured") == 3
     assert len(pages.files["apao/tables/claims.csv"].decode().splitlines()) == 1 + len(claims.evidence(
         paper, material_of(tmp_path / "again", {CE: 40, POINT: 50})))
     assert "Not measured: 6 not run." in claims.section(load_paper("rankgr"), None)

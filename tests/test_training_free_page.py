@@ -201,7 +201,7 @@ def test_trained_models_stand_beside_it(store: RecordStore, suite: str) -> None:
     ndcg = np.mean([[gain(rank) for rank in store.read_ranks(r).ranks] for r in own])
     assert cells[1][3].startswith(f"{ndcg:.4f} [") and cells[0][3] == table_rows("\n" + text, "")["bear_office"][4]
     facts = test_users.find_users(store, "bear_office", own[0].split_fingerprint)
-    assert f"targets that no training row has: {(facts.target_count == 0).mean():.0%} on bear_office." in text
+    assert f"which they cannot learn: {(facts.target_count == 0).mean():.0%} on bear_office." in text
 
 
 def test_data_sets_that_are_missing(store: RecordStore, suite: str) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
@@ -31,7 +32,7 @@ from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, pipe, title_of
+from genrec_bench.reporting.tables import DASH, listed, title_of
 
 WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's data and settings
 PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours
@@ -170,7 +171,7 @@ def _diagnosed(compare: Callable[..., Any], single: Callable[..., Any] | None, c
     found: list[Diagnosed] = [known[id(g)] for g in rows if id(g) in known]
     seeds = [seed for seed in found[0].seeds if all(seed in row.seeds for row in found)] if found else []
     if len(found) < len(rows) or not seeds:
-        raise Unknown("no diagnosis")
+        raise Unknown("beam not measured")
     if not {claim.beam, *([claim.against_beam] if "against_beam" in choices else [])} <= set(there.beams):
         raise Unknown("no such beam")
     chosen = {name: getattr(claim, name) for name in choices}
@@ -224,7 +225,7 @@ def section(paper: Paper, material: ReportData | None, pages: Pages | None = Non
                 for claim in _telling(found) for n, same in enumerate(claim)]
         columns = ("Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer",
                    "Detectable, %", "Floor, %")
-        table = pipe(columns, [[line[name] for name in columns] for line in told], numeric_from=6)
+        table = listed(told, {name: itemgetter(name) for name in columns}, 6, empty=False)
     return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH, table=table)
 
 

@@ -57,6 +57,12 @@ def multiples(block: Block, column: str) -> Callable[[Group], str]:
     return lambda g: number(None if not units[g] or (own := g.mean(column)) is None else own / units[g], 2)
 
 
+def positions(block: Block) -> Callable[[Group], str]:
+    """All decoder positions of a row in such multiples: "1.00", or "1.00 + 13.67" with those without gradient."""
+    own, search = multiples(block, POSITIONS), multiples(block, PASSES[3])
+    return lambda g: own(g) if search(g) in (DASH, "0.00") else f"{own(g)} + {search(g)}"
+
+
 def epochs(group: Group) -> tuple[str, str]:
     """Epochs that were run and the best one, means over seeds; "3 + 1" of two stages, "" where nothing is trained."""
     if not group.mean("epochs"):

@@ -15,7 +15,7 @@ from genrec_bench.reporting.papers import load_paper, paper_names
 from genrec_bench.reporting.printed import GRADES
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, METRIC, listed, mean_sd, pipe
+from genrec_bench.reporting.tables import BESIDE, DASH, METRIC, listed, mean_sd, pipe
 
 
 def index(materials: Sequence[ReportData], links: Mapping[str, str], grades: Mapping[str, Mapping[str, int]]) -> str:
@@ -48,7 +48,9 @@ def _runs(materials: Iterable[ReportData]) -> str:
         "Suite": lambda of: of[0].suite.name, "Profile": lambda of: of[1],
         "Data sets": lambda of: ", ".join(dict.fromkeys(b.dataset for b in of[2])),
         "Methods": lambda of: str(len({g.label for b in of[2] for g in b.groups})),
-        "Runs": lambda of: str(len({run for b in of[2] for run in b.runs["run_id"]}))}, 3)
+        **{title: lambda of, all_of=all_of: str(len({run for b in of[2] for g in b.groups for run in g.runs["run_id"]
+                                                     if all_of or g.row.baseline is None}))
+           for title, all_of in (("Runs", True), ("of them generative", False))}}, 3)
 
 
 def _leaders(materials: Iterable[ReportData]) -> str:
@@ -58,13 +60,15 @@ def _leaders(materials: Iterable[ReportData]) -> str:
                     lambda of: (of[0].dataset, of[0].profile, of[1].records[0].split_fingerprint), lambda of: of[1])
     rows = [[f"{dataset}, {profile}", *_best(groups), *_best([g for g in groups if g.row.baseline is None])]
             for (dataset, profile, _), groups in sorted(whole.items())]
-    header = ["Data, profile", "Best row", "NDCG@10", "Best generative row", "NDCG@10"]
+    header = ["Data, profile", "Best row", "NDCG@10, history kept / out", "Best generative row",
+              "NDCG@10, history kept / out"]
     return pipe(header, rows, numeric_from=5) if rows else ""
 
 
 def _best(groups: Sequence[Group]) -> list[str]:
     best = max(groups, key=lambda g: g.mean(METRIC), default=None)
-    return [DASH, DASH] if best is None else [best.label, mean_sd(best.summary(METRIC))]
+    return [DASH, DASH] if best is None else [best.label, " / ".join(mean_sd(best.summary(m))
+                                                                            for m in (METRIC, BESIDE))]
 
 
 def _tests(materials: Iterable[ReportData]) -> str:
@@ -75,4 +79,4 @@ def _tests(materials: Iterable[ReportData]) -> str:
     return "" if not rows else listed(rows, {
         "Suite": lambda of: of[0], "Profile": lambda of: of[1], "Tests": lambda of: str(of[2].total()),
         **{title: lambda of, word=word: str(of[2][word]) for title, word in counted.items()},
-        "Answers no claim": lambda of: undecided(of[1])}, 2)
+        "Why it answers no claim": lambda of: undecided(of[1])}, 2)

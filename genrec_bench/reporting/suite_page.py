@@ -95,13 +95,20 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
            if any(g.values(m) for g in core)},
         "Difference, %": [differences.get(g.label, DASH) for g in core],
         "PR@20, %": [pruning.rate(found, g).replace(" %", "") for g in core],
-        "Cost": list(map(cost.multiples(block, cost.POSITIONS), core)),
+        "Cost": list(map(cost.positions(block), core)),
         "Epochs (best)": [f"{run} ({kept})" if run else DASH for run, kept in map(cost.epochs, core)],
         "Prefix weights": [_weights(g) for g in core]}
     shown = {name: [cell or DASH for cell in cells] for name, cells in columns.items()
              if any(cell not in ("", DASH) for cell in cells)}
     return {"name": block.name, "columns": list(shown), "table": pipe(list(shown), zip(*shown.values(), strict=True)),
-            "note": tables.missing_note(block), "left": len(block.groups) - len(core), "lacking": len(lacking)}
+            "note": tables.missing_note(block), "left": len(block.groups) - len(core), "lacking": len(lacking),
+            "tied": _tied(block)}
+
+
+def _tied(block: Block) -> float:
+    """The share of test targets that the file's order alone picks, as their times are equal."""
+    order = next((r.data["order"] for g in block.groups for r in g.records if "order" in r.data), {})
+    return order.get("tied_targets", 0) / order["targets"] if order.get("targets") else 0.0
 
 
 def _short(metric: str) -> str:

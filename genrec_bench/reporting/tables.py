@@ -40,9 +40,13 @@ def pipe(header: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int
     return tabulate(body, headers=list(header), tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
-def listed(rows: Iterable[T], columns: Mapping[str, Callable[[T], str]], numeric_from: int = 1) -> str:
-    """A pipe table of a line a row; columns: title -> what stands there of a row."""
-    return pipe(list(columns), [[cell(row) for cell in columns.values()] for row in rows], numeric_from)
+def listed(rows: Iterable[T], columns: Mapping[str, Callable[[T], str]], numeric_from: int = 1, *,
+           empty: bool = True) -> str:
+    """A pipe table of a line a row; columns: title -> what stands there of a row. empty: with columns of dashes too."""
+    rows = list(rows)
+    cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
+    kept = {title: of for title, of in cells.items() if empty or any(text not in ("", DASH) for text in of)}
+    return pipe(list(kept), zip(*kept.values(), strict=True), numeric_from)
 
 
 def mean_sd(summary: Summary, expected: int | None = None) -> str:

@@ -21,6 +21,7 @@ from genrec_bench.reporting.best_printed import (
     training_free,
 )
 from genrec_bench.reporting.groups import CHOSEN_BY, DAYS, FEW, WARM, check_rows, parts
+from genrec_bench.reporting.load import Group
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, MARK, pipe
@@ -47,7 +48,7 @@ def page(material: ReportData, records: Sequence[RunRecord], picture: str,
     there = {one.dataset for one in found}
     return render(
         "training-free", title=TITLE, sentence=sentence(found), picture=picture, found=found, mark=MARK, few=FEW,
-        reaches=len(REACHES), higher_unseen=_higher(found, unseen=True),
+        reaches=len(REACHES), dash=DASH, higher_unseen=_higher(found, unseen=True),
         higher_users_first=sum(one.users_first[0].value > one.printed.value for one in found),
         repeats=[one.dataset for one in found if one.outcome() == "above" and one.outcome(unseen=True) == "below"],
         lacking=[name for name in papers_data() if name in registry.datasets.names() and name not in there],
@@ -56,7 +57,7 @@ def page(material: ReportData, records: Sequence[RunRecord], picture: str,
         main=[(one, best) for one in found if one.printed.cell.table != main_table(one.printed)
               and (best := best_printed(one.dataset, main_table(one.printed)))],
         several=[one for one in found if one.users_first is not one.ndcg],
-        **_trained(material, found, others), **_limits(found)) + "\n"
+        **_trained(material, found, others, records), **_limits(found)) + "\n"
 
 
 def sentence(found: Sequence[Beside]) -> str:
@@ -84,9 +85,10 @@ def table(found: Sequence[Beside]) -> str:
     return pipe(HEADER, rows, numeric_from=len(HEADER))
 
 
-def _trained(material: ReportData, found: Sequence[Beside], others: Sequence[ReportData]) -> dict[str, Any]:
+def _trained(material: ReportData, found: Sequence[Beside], others: Sequence[ReportData],
+             records: Sequence[RunRecord]) -> dict[str, Any]:
     """The trained models over item ids that were run on some of the data sets, and what papers print of them."""
-    rows, cold, printed, groups = [], [], [], []
+    rows, cold, printed, groups, tuned, level = [], [], [], [], [], []
     for one in found:
         runs = trained_beside(one, others)
         for where, group in ((material, one.group), *runs) if runs else ():
@@ -96,12 +98,17 @@ def _trained(material: ReportData, found: Sequence[Beside], others: Sequence[Rep
             cell = one.printed_of(group)
             if group is not one.group and cell is not None and cell.value > ndcg[0].high:
                 printed.append((one.dataset, group.label, ndcg[0].value, cell))
+            if group is not one.group and (n := _trials(one, group, records)):
+                tuned.append((one.dataset, group.label, n))
+            if group is not one.group and ndcg[1].value > one.ndcg[1].value:
+                level.append((one.dataset, group.label, ndcg[1].value, one.ndcg[1].value))
         groups += [group for _, group in runs]
         if runs and (facts := material.users(one.block)) is not None:
             cold.append((one.dataset, (facts.target_count == 0).mean()))
     few, most = min(numbers := [len(group.records) for group in groups] or [0]), max(numbers)
     return {"trained": pipe(("Data set", "Row", "Seeds", *HEADER[5:9]), rows, numeric_from=7) if rows else "",
-            "cold": cold, "printed": printed, "networks": len({group.label for group in groups}),
+            "cold": cold, "printed": printed, "tuned": tuned, "level": level,
+            "networks": len({group.label for group in groups}),
             "seeds": "one seed" if most < 2 else f"{most} seeds" if few == most else f"{few} to {most} seeds"}
 
 
@@ -129,22 +136,23 @@ def _by_group(material: ReportData, found: Sequence[Beside]) -> str:
 
 def tuning(found: Sequence[Beside], records: Sequence[RunRecord]) -> str:
     """How many trials each row had on each data set, where its settings are those that they chose; "" without any."""
-    rows = {g.row.baseline: g.label for one in found for g in training_free(one.block)}
-    told = {label: [_trials(one, name, records) for one in found] for name, label in rows.items()}
+    rows = dict.fromkeys(g.label for one in found for g in training_free(one.block))
+    told = {label: [next((_trials(one, g, records) for g in training_free(one.block) if g.label == label), None)
+                    for one in found] for label in rows}
     if not any(any(numbers) for numbers in told.values()):
         return ""
-    cells = [[label, *map(str, numbers)] for label, numbers in told.items()]
+    cells = [[label, *(DASH if n is None else str(n) for n in numbers)] for label, numbers in told.items()]
     return pipe(["Row", *(one.dataset for one in found)], cells)
 
 
-def _trials(one: Beside, baseline: str, records: Sequence[RunRecord]) -> int:
-    """The trials of a row under the block's profile; 0 where the row does not have the settings of the best."""
-    own = [g.records[0] for g in training_free(one.block) if g.row.baseline == baseline]
+def _trials(one: Beside, group: Group, records: Sequence[RunRecord]) -> int:
+    """The trials of a row under the block's profile; 0 where there is none beside the row as it stands, and where the
+    row does not have the settings of the best."""
     tried = [r for r in records if r.is_trial and (r.dataset, r.profile) == (one.dataset, one.block.profile)
-             and (r.config.get("baseline") or {}).get("name") == baseline]
+             and (r.config.get("baseline") or {}).get("name") == group.row.baseline]
     best = max((r.metrics[CHOSEN_BY] for r in tried), default=None)
     chosen = {r.method for r in tried if r.metrics[CHOSEN_BY] == best}
-    return len(tried) if own and own[0].method in chosen else 0
+    return len(tried) if len(tried) > 1 and group.records[0].method in chosen else 0
 
 
 def _limits(found: Sequence[Beside]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import Test, Tested
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import printed_gain
-from genrec_bench.reporting.tables import DASH, csv_text, listed, pipe
+from genrec_bench.reporting.tables import DASH, UNSEEN, csv_text, listed, pipe
 
 NOTHING = "no difference detected"
 NUMBERS = ("metric", "seeds", "users", "mean", "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z",
@@ -49,7 +49,7 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def percent(value: float | None, mean: float, sign: str = "") -> str:
+def percent(value: float | None, mean: float | None, sign: str = "") -> str:
     """A difference in per cent of the reference's mean, or a dash."""
     return DASH if value is None or not mean else f"{100.0 * value / mean:{sign}.1f}"
 
@@ -95,10 +95,17 @@ def _table(tests: Sequence[Test], paper: Paper | None) -> str:
         "n": lambda t: str(t.comparison.n_seeds),
         f"Difference, % [{LEVEL:.0%}]": lambda t: interval(t.comparison.difference, *t.comparison.interval,
                                                            t.comparison.mean_b),
+        "History out, %": lambda t: percent(*_out(t), "+"),
         "p (Holm)": lambda t: p_text(t.p_holm).removeprefix("p ").removeprefix("= "), "Verdict": said,
         "Detectable, %": lambda t: percent(t.detectable, t.comparison.mean_b),
         "Paper's gain, %": lambda t: percent(paper_gain(t, paper), 1.0, "+"),
-        "Answer": lambda t: answer_of(t, paper_gain(t, paper)) or DASH}, 9)
+        "Answer": lambda t: answer_of(t, paper_gain(t, paper)) or DASH}, 10, empty=False)
+
+
+def _out(t: Test) -> tuple[float | None, float | None]:
+    """The difference of the means of a comparison's metric with the history out, and the reference's mean."""
+    one, other = (g.mean(f"{UNSEEN}{t.metric}") for g in (t.group, t.against))
+    return None if one is None or other is None else one - other, other
 
 
 def _name(t: Test) -> str:

@@ -89,7 +89,7 @@ def order_sentences(facts: Mapping[str, Any]) -> list[str]:
     """What `order_facts` found, in sentences."""
     neighbours, targets = facts["neighbours"], facts["targets"]
     again = (f"{_share(facts['newest_again'], targets)} test targets equal the newest item of their history, and "
-             f"{facts['repeated']:,} are somewhere in it: misses for every method where it is taken out (unseen).")
+             f"{facts['repeated']:,} are somewhere in it: misses for every method where it is taken out.")
     if facts["rule"] == AS_GIVEN:
         return [f"The data have no times: {AS_GIVEN}.", again]
     if facts["rule"] == MERGED:
