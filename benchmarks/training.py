@@ -224,7 +224,7 @@ def batch_loss(model: Any, feed: InputFeed, rows: np.ndarray) -> Tensor:
     histories = [np.append(data.table[data.instances.history(row)].ravel(), data.suffix).astype(np.int64)
                  for row in rows]
     targets = data.table[data.instances.targets[rows]]
-    if feed.drawn is None:
+    if not feed.num_negatives:
         return reference.cross_entropy(model, histories, targets, eos="eos" in feed.needs)
-    negatives = feed.catalogue.tokens.numpy()[feed.drawn[:, rows].T]
+    negatives = feed.catalogue.tokens.numpy()[feed.negatives(rows)]
     return reference.pairwise(model, histories, targets, negatives, weight=BETA)

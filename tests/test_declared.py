@@ -177,51 +177,6 @@ def test_a_folder_never_takes_the_settings_of_a_dataset_of_its_name(mine: Path, 
     assert epochs("ml-100k") == {7} and epochs(str(tmp_path / "ml-100k")) == {3}
 
 
-TUNED = """
-[rows_settings."TIGER".ml-100k.training]
-epochs = 5
-[rows_settings."TIGER + APAO-Pointwise".ml-100k.training]
-epochs = 6
-[rows_settings."TIGER + APAO-Pointwise".ml-100k.apao]
-weight = 0.3
-eta = 1e-3
-"""
-ABLATION = """
-[[row]]
-label = "ablation"
-backbone = { name = "tiger" }
-objective = [{ name = "cross_entropy" }, { name = "apao", weights = "uniform", weight = 0.1, eta = 1e-5 }]
-best = 5
-best_row = { backbone = "TIGER", method = "APAO-Pointwise" }
-"""
-
-
-def test_what_a_profile_says_of_a_row_stands_between_the_row_and_set(mine: Path, tmp_path: Path) -> None:
-    """An ablation has what its whole method has; a row of another label has none of it."""
-    mine.write_text(PROFILE + TUNED)
-    suite = tmp_path / "suites" / "mine.toml"
-    suite.write_text(suite.read_text() + ABLATION + ABLATION.replace('"ablation"', '"swept"') + 'best_only = "weight"\n'
-                     + ABLATION.replace('"ablation"', '"other"').partition("best =")[0])
-
-    def of(*pairs: str) -> dict[str, tuple[int, Any]]:
-        runs = grid.expand(grid.Selection("mine", "mine", baselines=(), rows=("TIGER", "ablation", "swept", "other"),
-                                          overrides=parse_overrides(pairs)))
-        return {run.label: (run.training.epochs, *((run.objectives[1].weight, run.objectives[1].objective.eta)
-                                                   if run.objectives[1:] else ())) for run in runs}
-
-    assert of() == {"TIGER": (5,), "ablation": (6, 0.3, 1e-3), "swept": (6, 0.3, 1e-5), "other": (3, 0.1, 1e-5)}
-    assert of("training.epochs=2", "apao.eta=0.5")["ablation"] == (2, 0.3, 0.5)
-
-
-@pytest.mark.parametrize(("old", "new", "held"), [
-    ("eta =", "etta =", "'etta'"), ("ml-100k.apao", "ml-10k.apao", "'ml-10k'")])
-def test_settings_of_a_row_name_what_exists(old: str, new: str, held: str, mine: Path) -> None:
-    mine.write_text(PROFILE + TUNED.replace(old, new))
-    with pytest.raises(UserError, match="rows_settings.TIGER . APAO-Pointwise") as caught:
-        grid.expand(grid.Selection("mine", "mine"))
-    assert held in str(caught.value)
-
-
 def expand(*pairs: str, **options: Any) -> list[Any]:
     return grid.expand(grid.Selection("apao", "smoke", overrides=parse_overrides(pairs), **options))
 

@@ -33,6 +33,12 @@ def folder(tmp_path: Path) -> Folder:
     return datasets.build({"name": "folder", "path": str(place)})
 
 
+def flipped(content: bytes) -> bytes:
+    """With one bit of a kept title changed, which is still JSON: `one` becomes `nne`."""
+    place = content.index(b'"one"') + 1
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1:]
+
+
 def same(one: Interactions, other: Interactions) -> bool:
     """Whether two data are equal in every field."""
     return all(_equal(getattr(one, name), getattr(other, name)) for name in Interactions.__dataclass_fields__)
@@ -70,8 +76,10 @@ def test_read_once_and_mapped_ever_after(folder: Folder, tmp_path: Path, reads: 
     lambda folder, file: (Path(folder.path) / "title.json").write_text('{"1": "1", "3": "3", "5": "5", "8": "8"}'),
     lambda folder, file: (Path(folder.path) / "title.json").unlink(),
     lambda folder, file: file.write_bytes(file.read_bytes()[:-400]),
+    lambda folder, file: file.write_bytes(flipped(file.read_bytes())),
     lambda folder, file: file.write_bytes(b""),
-    lambda folder, file: file.unlink()], ids=["label", "setting", "text", "no texts", "cut off", "empty", "deleted"])
+    lambda folder, file: file.unlink()],
+    ids=["label", "setting", "text", "no texts", "cut off", "one bit", "empty", "deleted"])
 def test_read_again_where_anything_changed(change: Callable, folder: Folder, tmp_path: Path, reads: list[str]) -> None:
     kept(folder, tmp_path)
     changed = change(folder, next((tmp_path / "cache").iterdir()))
@@ -143,3 +151,13 @@ def test_an_npz_file_that_numpy_reads_too(tmp_path: Path) -> None:
         for name, array in arrays.items():
             assert np.array_equal(file[name], array) and np.array_equal(held[name], array)
             assert held[name].dtype == array.dtype and held[name].ctypes.data % 64 == 0
+
+
+def test_what_cannot_be_kept_is_read(folder: Folder, tmp_path: Path) -> None:
+    """A place that is a file, and a class that no name of code stands for."""
+    (tmp_path / "cache").write_text("")
+    assert same(kept(folder, tmp_path), folder.load(None))
+    own = type("Own", (Folder,), {"__module__": "__main__"})(path=folder.path)
+    read = parsed.read(own, None, tmp_path / "other")
+    read.keep(own, None)
+    assert not (tmp_path / "other").exists() and same(read.data, folder.load(None))

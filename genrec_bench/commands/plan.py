@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     parts = blocks(args.suite)
     print(_queue(planned, parts) if parts else _runs(planned))
     print(f"\n{_summary(planned)}")
-    for line in long_rows([p.run for p in planned if p.seconds is None and p.status != "done"], workspace):
+    for line in long_rows([p.run for p in planned if p.seconds is None and p.status != "done"], workspace, {}):
         print(line)
     if args.save:
         print(f"saved: {save_cost(planned, selection, workspace)}")

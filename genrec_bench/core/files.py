@@ -84,12 +84,17 @@ def write_mapped(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of such a file, read-only views of its pages. Raises: what `DAMAGED` names."""
+    """The arrays of such a file, read-only views of its pages, each compared with its checksum.
+
+    Raises: what `DAMAGED` names, and whatever else bytes that are no such file may cause.
+    """
     held, pages = {}, np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
     with open(path, "rb") as handle, zipfile.ZipFile(handle) as archive:
         for entry in archive.infolist():
             handle.seek(entry.header_offset + _LOCAL_HEADER - _FIELD.size)
             handle.seek(sum(_FIELD.unpack(handle.read(_FIELD.size))), os.SEEK_CUR)  # over the name and extra fields
+            if zlib.crc32(pages[handle.tell():handle.tell() + entry.file_size]) != entry.CRC:
+                raise ValueError(f"{entry.filename} is damaged")
             if np.lib.format.read_magic(handle) != (1, 0):
                 raise ValueError(f"{entry.filename} is of another format")
             shape, _, dtype = np.lib.format.read_array_header_1_0(handle)

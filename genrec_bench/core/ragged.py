@@ -21,6 +21,12 @@ class Ragged(Sequence[np.ndarray]):
     starts: np.ndarray
     lengths: np.ndarray
 
+    def __post_init__(self) -> None:
+        """Read-only, as whoever changed a list would change every other one that holds the same values."""
+        values = self.values.view()
+        values.flags.writeable = False
+        object.__setattr__(self, "values", values)
+
     @classmethod
     def of(cls, lists: Sequence[np.ndarray]) -> Ragged:
         """The same lists; those that are not a `Ragged` yet are copied behind each other."""

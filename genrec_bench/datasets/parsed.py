@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 
 from genrec_bench import contracts
 from genrec_bench.contracts import Instances, Interactions, digest
-from genrec_bench.core import registry
-from genrec_bench.core.files import DAMAGED, canonical, map_arrays, write_mapped
+from genrec_bench.core import files as core_files
+from genrec_bench.core import ragged, registry
+from genrec_bench.core.files import canonical, map_arrays, write_mapped
 from genrec_bench.core.ragged import Ragged
 from genrec_bench.datasets import base
 from genrec_bench.datasets.base import Dataset
@@ -33,8 +35,9 @@ class Parsed:
         """Write what other processes map. dataset, data_dir: what was read; not where its files are others by now."""
         path, self.path = self.path, None
         if path is not None and _path(dataset, data_dir, path.parent) == path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_mapped(path, {"notes": _as_json(self.notes), **dict(_packed("", self.data))})
+            with suppress(OSError):  # a full disk, a folder that cannot be written: every process then reads the data
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_mapped(path, {"notes": _as_json(self.notes), **dict(_packed("", self.data))})
 
 
 def read(dataset: Dataset, data_dir: Path | None, folder: Path) -> Parsed:
@@ -42,7 +45,8 @@ def read(dataset: Dataset, data_dir: Path | None, folder: Path) -> Parsed:
 
     The file there is named by settings, the content of the data's files and the code that reads them, so that nothing
     has to be invalidated; a damaged one is as none. Its arrays are read-only, and in memory once for all processes.
-    A dataset that names no files is always read. Raises: UserError from `dataset.load`.
+    A dataset that names no files, or whose code has no name (a class of a notebook), is always read. Raises: UserError
+    from `dataset.load`.
     """
     path = _path(dataset, data_dir, folder)
     kept = path and _read(path)
@@ -58,11 +62,15 @@ def _path(dataset: Dataset, data_dir: Path | None, folder: Path) -> Path | None:
 
 
 def _key(dataset: Dataset, data_dir: Path | None) -> str | None:
-    files = dataset.files(data_dir)
-    if not files or not all(file.is_file() for file in files):
+    cls, files = type(dataset), dataset.files(data_dir)
+    known = cls.__module__.startswith(f"{contracts.__package__}.") or getattr(cls, "source_digest", None)
+    if not known or not files or not all(file.is_file() for file in files):
         return None
     spec = canonical([registry.resolved(dataset), registry.identity(dataset)])
-    return digest(spec, _code(), *(part for file in files for part in (str(file), _sha256(file))))
+    try:
+        return digest(spec, _code(), *(part for file in files for part in (str(file), _sha256(file))))
+    except OSError:  # `load` says what cannot be read
+        return None
 
 
 def _sha256(path: Path) -> str:
@@ -74,7 +82,7 @@ def _sha256(path: Path) -> str:
 def _code() -> str:
     """A digest of what reads data."""
     return digest(*(path.read_bytes() for path in (*sorted(Path(__file__).parent.glob("*.py")),
-                                                   Path(contracts.__file__))))
+                                                   *(Path(of.__file__) for of in (contracts, core_files, ragged)))))
 
 
 def _as_json(value: Any) -> np.ndarray:
@@ -102,7 +110,7 @@ def _read(path: Path) -> Interactions | None:
     try:
         held = map_arrays(path)
         notes, data = json.loads(held["notes"].tobytes()), _unpacked(held)
-    except DAMAGED:
+    except Exception:  # noqa: BLE001  whatever a damaged file causes: the data are read again
         return None
     base.tell(notes)
     return data

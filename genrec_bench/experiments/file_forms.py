@@ -115,7 +115,6 @@ class ProfileFile:
     grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
     datasets_settings: dict = setting(None, "{ <dataset> = like settings }")
-    rows_settings: dict = setting(None, "{ <label of a row> = { <dataset> = like settings } }; above the row")
 
 
 @dataclasses.dataclass(frozen=True)

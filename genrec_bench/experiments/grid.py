@@ -66,7 +66,7 @@ def expand(selection: Selection) -> list[RunConfig]:
     """Every run of a selection, in the order of datasets, rows and seeds; a first stage comes before its users.
 
     A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
-    part for the dataset, the suite's row, the profile's part for that row, `--set`. Raises: UserError for a wrong name.
+    part for the dataset, the suite's row, `--set`. Raises: UserError for any wrong name.
     """
     return expand_rows(selected_rows(selection), selection)
 
@@ -112,8 +112,8 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: boo
     runs: dict[RunConfig, RunConfig] = {}
     for text in datasets_of(selection):
         dataset = _dataset(text, selection.overrides)
+        layers = _layers(profile, dataset.name, selection.overrides)
         for row in rows:
-            layers = _layers(profile, dataset.name, selection.overrides, row)
             for config in _runs(row, dataset, layers, seeds, selection.profile):
                 for part in (*(used.run for used in config.uses), config):
                     runs.setdefault(dataclasses.replace(part, label=""), part)
@@ -126,7 +126,7 @@ def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: st
     dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is.
     Raises: UserError where the row cannot be run so.
     """
-    layers = _layers(load_profile(profile), dataset, overrides, row)
+    layers = _layers(load_profile(profile), dataset, overrides)
     spec = {"name": dataset}
     if registry.datasets.get(dataset).needs_path:
         spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
@@ -143,13 +143,10 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
     where = str(FOLDERS["profile"] / f"{name}.toml")
     own = [n for n in registry.datasets.names() if not registry.datasets.get(n).needs_path]
     layers = {f"{where}, settings": profile.get("settings", {})}
-    by_dataset = {"datasets_settings": profile.get("datasets_settings", {}),
-                  **{f"rows_settings.{label}": of for label, of in profile.get("rows_settings", {}).items()}}
-    for place, datasets in by_dataset.items():
-        for dataset, layer in datasets.items():
-            if dataset not in own:
-                raise unknown("dataset", dataset, own, f"{where}, {place}")
-            layers[f"{where}, {place}.{dataset}"] = layer
+    for dataset, layer in profile.get("datasets_settings", {}).items():
+        if dataset not in own:
+            raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
+        layers[f"{where}, datasets_settings.{dataset}"] = layer
     for place, layer in layers.items():
         check_space(layer, place)
 
@@ -192,25 +189,10 @@ def _dataset(text: str, overrides: Overrides) -> Any:
     return registry.datasets.build(dataset_spec(text, overrides))
 
 
-def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides,
-            row: Mapping[str, Any] | None = None) -> list[Overrides]:
-    """What a profile says, what it says of a dataset, and what stands above a row: what it says of that row, `--set`.
-
-    dataset: the registered name, so that a folder of the user's own never takes another dataset's settings.
-    """
+def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
+    """dataset: the registered name, so that a folder of the user's own never takes another dataset's settings."""
     asked = {part: with_preset(part, values, "--set") for part, values in overrides.items()}
-    tuned = _tuned(profile.get("rows_settings", {}), dataset, row or {})
-    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}),
-            {part: {**tuned.get(part, {}), **asked.get(part, {})} for part in {**tuned, **asked}}]
-
-
-def _tuned(found: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> Overrides:
-    """What a profile says of one row: of an ablation what it says of the whole method, but for what a sweep varies."""
-    whole, only = row.get("best_row"), row.get("best_only")
-    label = row.get("label", "") if whole is None else f"{whole['backbone']} + {whole['method']}"
-    swept = {spec["name"] for spec in row.get("objective", ())} if only else ()
-    return {part: {key: value for key, value in values.items() if part not in swept or key == only}
-            for part, values in found.get(label, {}).get(dataset, {}).items()}
+    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), asked]
 
 
 def _section(name: str, layers: list[Overrides]) -> Any:

@@ -198,13 +198,9 @@ def _check_profile(path: Path) -> None:
             raise UserError(f"{path}: {key} is empty. Give it at least one.")
     check_seeds(data["seeds"], f"{path}, seeds")
     _check_tables(data.get("settings", {}), f"{path}, settings")
-    _check_tables(data.get("rows_settings", {}), f"{path}, rows_settings")
-    places = {"datasets_settings": data.get("datasets_settings", {}),
-              **{f"rows_settings.{label}": tuned for label, tuned in data.get("rows_settings", {}).items()}}
-    for place, by_dataset in places.items():
-        _check_tables(by_dataset, f"{path}, {place}")
-        for dataset, values in by_dataset.items():
-            _check_tables(values, f"{path}, {place}.{dataset}")
+    _check_tables(data.get("datasets_settings", {}), f"{path}, datasets_settings")
+    for dataset, values in data.get("datasets_settings", {}).items():
+        _check_tables(values, f"{path}, datasets_settings.{dataset}")
 
 
 def load_baseline(name: str, folder: Path | None = None) -> Data:

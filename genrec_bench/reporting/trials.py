@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from genrec_bench.core.seeds import TUNING_SEED
 from genrec_bench.experiments import identity
@@ -19,7 +20,6 @@ from genrec_bench.reporting.tables import pipe
 from genrec_bench.results.records import RunRecord
 
 METRIC = "valid_ndcg@10"
-KEPT = "as it stands"
 HEADER = "# Chosen by validation NDCG@10 alone"  # how a file of chosen settings begins
 
 
@@ -87,7 +87,8 @@ class Searched:
 def snippet(found: Sequence[Searched], command: str) -> str:
     """The chosen settings as tables of a profile, TOML. command: what made them.
 
-    What all rows of a data set chose alike is its own; what they chose otherwise, or a row itself states, is the row's.
+    A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
+    chose otherwise, and what a row states, stands there as a comment.
     """
     lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
     for dataset in dict.fromkeys(s.dataset for s in found):
@@ -95,13 +96,9 @@ def snippet(found: Sequence[Searched], command: str) -> str:
         for search in same:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried)"]
-        tables = _tables(dataset, same)
-        if not all(search.named for search in same):
-            lines += [f"# not here: {place.rpartition('.')[2]}.{k} = {v}: a profile has no settings of a folder"
-                      for place, values in tables.items() for k, v in values.items()]
-            continue
-        for place, values in tables.items():
-            lines += ["", f"[{place}]", *(f"{k} = {v}" for k, v in values.items())]
+        for part, values in _parts(same).items():
+            lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
+        lines += [f"# not here: {text}" for text in _left(same)]
     return "\n".join(lines) + "\n"
 
 
@@ -116,33 +113,48 @@ def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[S
         tried, own = ({(part, key) for trial in trials for part, key, _ in flat(trial.changes)}
                       for trials in (search.trials, (search.best,)))
         for place in (tried - own) & set(chosen):
-            chosen[place].setdefault(KEPT, []).append(search)
+            chosen[place].setdefault("as it stands", []).append(search)
     return chosen
 
 
-def _tables(dataset: str, found: Sequence[Searched]) -> dict[str, dict[str, str]]:
-    """The chosen settings by the table of a profile that holds them."""
-    tables: dict[str, dict[str, str]] = {}
+def _why_not(part: str, key: str, values: Mapping[str, Sequence[Searched]]) -> str:
+    """Why a profile cannot hold a setting, "" where it can."""
+    searches = [search for by in values.values() for search in by]
+    if not all(search.named for search in searches):
+        return "a profile has no settings of a folder"
+    if any((part, key) in search.stated for search in searches):
+        return "the row itself states it"
+    return "rows differ, and a profile holds one value for all" if len(values) > 1 else ""
+
+
+def _parts(found: Sequence[Searched]) -> dict[str, dict[str, str]]:
+    """The settings that a profile can hold, by part."""
+    parts: dict[str, dict[str, str]] = {}
     for (part, key), values in _chosen(found).items():
-        stated = any((part, key) in search.stated for by in values.values() for search in by)
-        for value, search in ((v, s) for v, by in values.items() for s in by if v != KEPT):
-            shared = len(values) == 1 and not stated
-            place = "datasets_settings" if shared else f"rows_settings.{json.dumps(search.label, ensure_ascii=False)}"
-            tables.setdefault(f"{place}.{dataset}.{part}", {})[key] = value
-    return tables
+        if not _why_not(part, key, values):
+            parts.setdefault(part, {})[key] = next(iter(values))
+    return parts
+
+
+def _left(found: Sequence[Searched]) -> list[str]:
+    """The settings that it cannot, with the reason."""
+    return [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why}"
+            for (part, key), values in _chosen(found).items() if (why := _why_not(part, key, values))
+            for value, by in values.items()]
 
 
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:
     """What was tried of a suite's rows, from the records of trials. name: of the suite, or its file."""
     found = []
     trials = {(r.profile, dataset_title(r), _method(r)): r for r in records if r.is_trial}
-    places: dict[tuple[str, str, str, str], set[str]] = {}
+    places: dict[tuple[str, str, str, str], set[tuple[str, ...]]] = {}
     for r in trials.values():
         tokenizer = (r.config.get("tokenizer") or {}).get("name", "")
-        places.setdefault((r.profile, dataset_title(r), r.config["dataset"]["name"], tokenizer), set()).add(r.label)
-    for (profile, title, dataset, tokenizer), labels in sorted(places.items()):
+        places.setdefault((r.profile, dataset_title(r), r.config["dataset"]["name"], tokenizer),
+                          set()).add(_components(r.config))
+    for (profile, title, dataset, tokenizer), made_of in sorted(places.items()):
         for row, first in zip(suite.rows, row_configs(suite.rows, profile, dataset, tokenizer, overrides), strict=True):
-            if first is None or not any(label.startswith(first.label) for label in labels):
+            if first is None or _components(first.to_dict()) not in made_of:
                 continue  # so that only what was tuned is expanded: a space may have thousands of trials
 
             def make(changes: Overrides, row: dict = row.source, where: tuple = (profile, dataset, tokenizer)):
@@ -154,6 +166,12 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
             if tried:
                 found.append(Searched(first.label, title, profile, tuple(tried), size=len(every)))
     return found
+
+
+def _components(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of what is tuned: baseline, backbone and objectives."""
+    parts = [config.get("baseline"), config.get("backbone"), *(config.get("objectives") or ())]
+    return tuple(part["name"] for part in parts if part)
 
 
 def _method(record: RunRecord) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genrec_bench.core.files import canonical
 from genrec_bench.core.progress import Quiet
 from genrec_bench.core.provenance import device_name
+from genrec_bench.datasets.parsed import Parsed
 from genrec_bench.experiments.config import RunConfig
 from genrec_bench.results.records import Damaged
 from genrec_bench.running.runner import run_one
@@ -35,7 +36,8 @@ def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool,
             finished.setdefault(kind_of(record.identity), []).append(record.timings["total_seconds"])
     seconds: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory() as folder:
-        probes = dataclasses.replace(workspace, results=Path(folder), track=(), _splits={})
+        probes = dataclasses.replace(workspace, results=Path(folder), track=(), _splits={},
+                                     _parsed={key: Parsed(of.data) for key, of in workspace._parsed.items()})
         for item in items:
             kind = kind_of(item.identity)
             if kind not in seconds:
@@ -44,19 +46,23 @@ def estimates(items: Sequence[Prepared], workspace: Workspace, *, probe: bool,
     return seconds
 
 
-def long_rows(items: Sequence[Prepared], workspace: Workspace) -> list[str]:
+def long_rows(items: Sequence[Prepared], workspace: Workspace,
+              known: Mapping[str, float | None] | None = None) -> list[str]:
     """A line for each kind of run that takes more than an hour, as finished runs or the baseline itself say; equal
-    lines, as of the trials of a row, once."""
-    known, lines = estimates(items, workspace, probe=False, damaged=lambda _: None), []
+    lines, as of the trials of a row, once. known: what `estimates` gives, where the caller has it."""
+    if known is None:
+        known = estimates(items, workspace, probe=False, damaged=lambda _: None) if items else {}
+    lines = []
     for kind, item in {kind_of(item.identity): item for item in items}.items():
-        seconds, costs = known[kind], _costs(item, workspace)
+        seconds, costs = known.get(kind), _costs(item, workspace)
         takes = "" if seconds is None else f"about {duration(seconds)} of processor time a run"
-        if seconds is None and costs:
-            epochs = item.config.baseline.epochs
+        if seconds is None and costs.get(""):
+            epochs = getattr(item.config.baseline, "epochs", 1)
             seconds = epochs * costs[""]
             takes = f"an epoch takes about {duration(costs[''])} of processor time, and there are at most {epochs}"
         if seconds is not None and seconds > LONG:
-            less = [f"{change} ({duration(cost)})" for change, cost in costs.items() if change and cost < costs[""] / 2]
+            most = costs.get("", 0.0) / 2
+            less = [f"{change} ({duration(cost)})" for change, cost in costs.items() if change and cost < most]
             lines.append(f"{item.config.label}, {item.dataset}: {takes}."
                          + (f" An epoch takes less with {', '.join(less)}." if less else ""))
     return list(dict.fromkeys(lines))

@@ -94,7 +94,7 @@ class Chart:
 
     def lacks(self) -> str:
         """Why it is not worth drawing, or ""."""
-        count = len({(p["at"], self.at and p["method"]) for p in self.points if p["mark"] in MEASURED})
+        count = len({(p["panel"], p["at"], self.at and p["method"]) for p in self.points if p["mark"] in MEASURED})
         what = "row" if self.at is None else "point"
         return "" if count >= FEWEST else \
             f"it would show {count or 'no'} {what}{'s' * (count != 1)}, which the tables say"

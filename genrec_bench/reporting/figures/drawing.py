@@ -183,6 +183,7 @@ def _log(axis: XAxis | YAxis, of: Axis, points: DataFrame) -> None:
     """A logarithmic axis that is a little wider than what is on it, also where all of it is equal."""
     if of.log:
         known = points[["value", "low", "high"]].stack()
+        known = known[known > 0]
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         axis.axes.set(**{f"{axis.axis_name}lim": (known.min() / 1.4, known.max() * 1.4)})
 
