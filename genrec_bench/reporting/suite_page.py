@@ -77,6 +77,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
         "baselines": _baselines(small) if small else "",
         "several": bool((material.runs["test_rows"] > material.runs["users"]).any()),
         "families": len(material.suite.families) if material.families else 0,
+        "declared": bool(material.suite.families),
         "tests": render("tests", **verdicts.facts(material.families, paper), nothing=verdicts.NOTHING)
         if material.families else "", "groups": groups.section(material, own or small, pages, folder)}
 

@@ -145,7 +145,7 @@ def _left(found: Sequence[Searched]) -> list[str]:
 
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:
     """What was tried of a suite's rows, from the records of trials. name: of the suite, or its file."""
-    found = []
+    found, told = [], set()
     trials = {(r.profile, dataset_title(r), _method(r)): r for r in records if r.is_trial}
     places: dict[tuple[str, str, str, str], set[tuple[str, ...]]] = {}
     for r in trials.values():
@@ -161,9 +161,10 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
                 return row_config(row, *where, merged(overrides, changes))
 
             every = trials_of([name], make, overrides)
-            tried = [Tried.of(t, record) for t in every
-                     if (record := trials.get((profile, title, identity.method(t.config))))]
-            if tried:
+            places_of = {(profile, title, identity.method(t.config)): t for t in every}
+            tried = [Tried.of(t, trials[place]) for place, t in places_of.items() if place in trials]
+            if not told.issuperset(set(places_of) & set(trials)):  # rows that differ in what is tuned share trials
+                told |= set(places_of)
                 found.append(Searched(first.label, title, profile, tuple(tried), size=len(every)))
     return found
 
