@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.scale_stages import GOAL_ITEMS, GOAL_MIB, GOALS, STAGES, measured, write_folder
-from benchmarks.tables import ABOUT, number
+from benchmarks.tables import ABOUT, cells_of, number
 from genrec_bench.cli import Parser
 from genrec_bench.commands.common import comma_list
 from genrec_bench.core.errors import UserError, unknown
@@ -87,13 +87,8 @@ def _measured_apart(stage: str, folder: str) -> dict[str, Any]:
 
 def read(path: Path) -> list[Line]:
     """The lines of scale.csv, none where there is no such file. Raises: UserError for another table."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise UserError(f"{path} is not a table of this benchmark: its columns are others. Delete it.")
-        return [{**line, "items": int(line["items"]), **{k: float(line[k]) for k in COLUMNS[2:5]}} for line in reader]
+    return [{**line, "items": int(line["items"]), **{k: float(line[k]) for k in COLUMNS[2:5]}}
+            for line in cells_of(path, COLUMNS)]
 
 
 def merged(old: list[Line], new: list[Line]) -> list[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,19 @@ def write(path: Path, lines: Iterable[Line]) -> None:
 
 def read(path: Path) -> list[Line]:
     """What `write` wrote; nothing where there is no file. Raises: UserError for another table."""
+    return [Line(Row(**{k: _value(FIELDS[k], cells[k]) for k in FIELDS}), {k: cells[k] for k in ABOUT})
+            for cells in cells_of(path, COLUMNS)]
+
+
+def cells_of(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file; none where there is no file. Raises: UserError where its columns are others."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise UserError(f"{path} is not a table of these benchmarks: its columns are others. Delete it.")
-        return [Line(Row(**{k: _value(FIELDS[k], cells[k]) for k in FIELDS}), {k: cells[k] for k in ABOUT})
-                for cells in reader]
+        if tuple(reader.fieldnames or ()) != tuple(columns):
+            raise UserError(f"{path} is not a table of this benchmark: its columns are others. Delete it.")
+        return list(reader)
 
 
 def _value(kind: str, text: str) -> Any:

@@ -172,7 +172,7 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert tables.read(path) == some_lines()
     assert path.read_text().splitlines()[2].split(",")[11:14] == ["", "keeps", "MISSED"]
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="not a table of these benchmarks"):
+    with pytest.raises(UserError, match="not a table of this benchmark"):
         tables.read(path)
 
 
