@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -138,12 +139,13 @@ def _figure(lines: list[Line]) -> bytes:
 
     axes = {"seconds": Axis("CPU seconds", log=True), "mib": Axis("MiB held at most", log=True)}
     variants = styles()["variants"]
-    looks = dict(zip(STAGES, zip(cycle(variants["colors"]), cycle(variants["markers"]),
+    names = {stage: re.split(", | on | for ", stage)[0] for stage in STAGES}  # four columns of the legend
+    looks = dict(zip(names.values(), zip(cycle(variants["colors"]), cycle(variants["markers"]),
                                  cycle(map(tuple, variants["dashes"])), strict=False), strict=False))
-    points = [point("", quantity, line["stage"], "curve", line["items"], line[quantity])
+    points = [point("", quantity, names[line["stage"]], "curve", line["items"], line[quantity])
               for line in lines for quantity in axes]
-    return Chart("How costs grow with the catalogue", "", points, axes, looks, at=Axis("items", log=True)).images(
-        ("svg",))["svg"]
+    sizes = Axis("items", ticks={size: f"{size:,}" for size in sorted({line["items"] for line in lines})})
+    return Chart("How costs grow with the catalogue", "", points, axes, looks, at=sizes).images(("svg",))["svg"]
 
 
 def main(words: Sequence[str]) -> int:
