@@ -52,7 +52,7 @@ def measured(stage: str, folder: Path) -> dict[str, float]:
     before, began = memory.peak_bytes(), time.process_time()
     work()
     seconds, most = time.process_time() - began, memory.peak_bytes()
-    return {"seconds": seconds, "mib_more": (most - before) / 2**20, "mib": most / 2**20}
+    return {"seconds": seconds, "mib_more": max(0, most - before) / 2**20, "mib": most / 2**20}
 
 
 def _dataset(folder: Path) -> Dataset:
