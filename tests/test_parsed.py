@@ -161,3 +161,6 @@ def test_what_cannot_be_kept_is_read(folder: Folder, tmp_path: Path) -> None:
     read = parsed.read(own, None, tmp_path / "other")
     read.keep(own, None)
     assert not (tmp_path / "other").exists() and same(read.data, folder.load(None))
+    mine = type("Mine", (Folder,), {"source_digest": "d", "load": lambda self, data_dir: Folder.load(self, data_dir),
+                                    "__module__": "mine"})(path=folder.path)
+    assert parsed.read(mine, None, tmp_path / "other").path is None, "files that its own load reads are not named"

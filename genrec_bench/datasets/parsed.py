@@ -45,8 +45,8 @@ def read(dataset: Dataset, data_dir: Path | None, folder: Path) -> Parsed:
 
     The file there is named by settings, the content of the data's files and the code that reads them, so that nothing
     has to be invalidated; a damaged one is as none. Its arrays are read-only, and in memory once for all processes.
-    A dataset that names no files, or whose code has no name (a class of a notebook), is always read. Raises: UserError
-    from `dataset.load`.
+    A dataset is always read where it names no files, inherits their names but not its `load`, or has code without a
+    name (a class of a notebook). Raises: UserError from `dataset.load`.
     """
     path = _path(dataset, data_dir, folder)
     kept = path and _read(path)
@@ -63,7 +63,8 @@ def _path(dataset: Dataset, data_dir: Path | None, folder: Path) -> Path | None:
 
 def _key(dataset: Dataset, data_dir: Path | None) -> str | None:
     cls, files = type(dataset), dataset.files(data_dir)
-    known = cls.__module__.startswith(f"{contracts.__package__}.") or getattr(cls, "source_digest", None)
+    known = cls.__module__.startswith(f"{contracts.__package__}.") or (
+        getattr(cls, "source_digest", None) and _owner(cls, "files") <= _owner(cls, "load"))
     if not known or not files or not all(file.is_file() for file in files):
         return None
     spec = canonical([registry.resolved(dataset), registry.identity(dataset)])
@@ -71,6 +72,11 @@ def _key(dataset: Dataset, data_dir: Path | None) -> str | None:
         return digest(spec, _code(), *(part for file in files for part in (str(file), _sha256(file))))
     except OSError:  # `load` says what cannot be read
         return None
+
+
+def _owner(cls: type, name: str) -> int:
+    """How far up the class that defines a method stands."""
+    return next(n for n, one in enumerate(cls.__mro__) if name in vars(one))
 
 
 def _sha256(path: Path) -> str:
