@@ -21,7 +21,7 @@ UNTESTED = untested_profiles()  # whose numbers mean nothing
 
 @dataclass(frozen=True)
 class Test:
-    """A row against another over the users of all seeds; comparison is None where they have no runs to pair.
+    """A row against another over the users of the seeds that both have; comparison is None where they share none.
 
     block: of a suite's family, else None. metric: name@k. recall: at k, of both. hits: McNemar's exact test of who has
     the target within k, one a seed; a target that shares its place with others counts where its first place is. parts:
@@ -52,7 +52,14 @@ class Test:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that are compared: of the row, or where it is not seeded of the other."""
-        return next((g.seeds for g in (self.group, self.against) if g.seeded), ())
+        sides = zip((self.group, self.against), self.left, strict=True)
+        return next((tuple(s for s in g.seeds if s not in left) for g, left in sides if g.seeded), ())
+
+    @property
+    def compared(self) -> tuple[Group, Group]:
+        """Both sides with the runs that are compared."""
+        return tuple(replace(g, runs=g.runs[~g.runs["seed"].isin(left)]) if left else g
+                     for g, left in zip((self.group, self.against), self.left, strict=True))
 
     @property
     def verdict(self) -> str | None:
@@ -67,7 +74,7 @@ class Test:
     def measured(self, values: Values, **draws: int) -> Test:
         """The same with what the users say. values(group, metric, k): (seeds, users). draws: of `compare_values`."""
         name, _, k = self.metric.partition("@")
-        (a, b), hits = ([values(g, m, int(k)) for g in (self.group, self.against)] for m in (name, "recall"))
+        (a, b), hits = ([values(g, m, int(k)) for g in self.compared] for m in (name, "recall"))
         a = np.repeat(a, len(b), axis=0) if len(a) == 1 else a
         found = tuple(mcnemar(one > 0, other > 0) for one, other in zip(*np.broadcast_arrays(*hits), strict=True))
         return replace(self, comparison=compare_values(a, b, **draws), hits=found,
@@ -103,8 +110,8 @@ class Tested:
 def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Tested]:
     """Each declared family in each profile that has runs of its data, corrected by Holm within family and profile.
 
-    values(group, metric, k): (seeds, users) values of a row, or None where its ranks are not at hand. A row with
-    missing seeds is not tested.
+    values(group, metric, k): (seeds, users) values of a row, or None where its ranks are not at hand. Rows with unlike
+    seeds are tested on those that both have.
     """
     for family in suite.families:
         for profile in sorted({b.profile for b in blocks} - set(UNTESTED)):
@@ -132,17 +139,27 @@ def _declared(family: Family, block: Block, backbone: str, values: Values) -> It
     plain = {g.name: g for g in own if g.label == g.row.label}
     plain |= {g.row.baseline: g for g in block.groups if g.row.baseline is not None}
     for name in family.rows if own else ():
-        gaps = [gap for n in (name, family.against) if (gap := _gap(n, plain.get(n), block, family, values))]
+        sides = plain.get(name), plain.get(family.against)
+        gaps = [gap for n, g in zip((name, family.against), sides, strict=True) if (gap := _gap(n, g, family, values))]
+        left = _unpaired(*sides) if not gaps else ((), ())
+        if not gaps and any(map(tuple.__eq__, (g.seeds for g in sides), left)):
+            gaps = ["no common seed"]
         yield (f"{block.dataset}, {own[0].row.spelling}", " and ".join(gaps)) if gaps else Test(
-            plain[name], plain[family.against], block, family.metric).measured(values)
+            *sides, block, family.metric, left=left).measured(values)
 
 
-def _gap(name: str, group: Group | None, block: Block, family: Family, values: Values) -> str:
+def _unpaired(group: Group, against: Group) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds of both sides that the other one lacks; none where nothing is random on one side."""
+    if not (group.seeded and against.seeded):
+        return (), ()
+    return tuple(tuple(s for s in one.seeds if s not in other.seeds) for one, other in ((group, against),
+                                                                                       (against, group)))
+
+
+def _gap(name: str, group: Group | None, family: Family, values: Values) -> str:
     """Why a row cannot be tested, or ""."""
     if group is None:
         return f"{name} not run"
-    if block.missing(group):
-        return f"{group.name} lacks seeds {', '.join(map(str, block.missing(group)))}"
     ranked = values(group, family.measure, family.k)
     if ranked is None:
         return f"{group.name} without ranks"

@@ -84,6 +84,8 @@ def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
                        if one.absent and not _unrun(one)],
             "unrun": {profile: [one.family.name for one in families if one.profile == profile and _unrun(one)]
                       for profile in dict.fromkeys(one.profile for one in families if _unrun(one))},
+            "left": [(_name(t), g.label, seeds) for t in tests
+                     for g, seeds in zip((t.group, t.against), t.left, strict=True) if seeds],
             "seeds": sorted({t.comparison.n_seeds for t in tests}), "theirs": len(theirs), "alpha": ALPHA,
             "theirs_found": sum(found.p_value <= ALPHA for _, found in theirs),
             "ours_found": sum(t.verdict is not None for t, _ in theirs)}
@@ -104,7 +106,7 @@ def _table(tests: Sequence[Test], paper: Paper | None) -> str:
 
 def _out(t: Test) -> tuple[float | None, float | None]:
     """The difference of the means of a comparison's metric with the history out, and the reference's mean."""
-    one, other = (g.mean(f"{UNSEEN}{t.metric}") for g in (t.group, t.against))
+    one, other = (g.mean(f"{UNSEEN}{t.metric}") for g in t.compared)
     return None if one is None or other is None else one - other, other
 
 
@@ -153,7 +155,7 @@ def _absent(one: Tested) -> list[tuple[str, str]]:
 
 def _theirs(t: Test) -> Any:
     """The papers' own test of the same two rows, or None for one seed."""
-    values = [r.metrics[t.metric] for r in t.group.records if r.seed in t.seeds and t.metric in r.metrics]
+    values = t.compared[0].values(t.metric)
     return one_sample_t(values, t.comparison.mean_b) if len(values) > 1 else None
 
 
