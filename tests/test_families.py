@@ -69,18 +69,15 @@ def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):
     assert [t.verdict for t in turned.tests] == ["worse"]
 
 
-def test_missing_seeds_ranks_and_rows_are_not_tested(tmp_path):
-    records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs((0, 1), POINTWISE), 0.5)]
-    one, = families_of(records, tmp_path, FAMILY)
-    assert one.tests == () and ("ml-100k, TIGER", "APAO-Pointwise lacks seeds 2") in one.absent
-    whole = [*records, *kept(tmp_path, runs((2,), POINTWISE), 0.5)]
+def test_rows_without_ranks_a_common_seed_or_runs_are_not_tested(tmp_path):
+    one, = families_of([*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs((3,), POINTWISE), 0.5)], tmp_path, FAMILY)
+    assert one.tests == () and ("ml-100k, TIGER", "no common seed") in one.absent
+    whole = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5)]
     one, = families_of(whole, tmp_path, FAMILY)
     assert [t.group.label for t in one.tests] == ["TIGER + APAO-Pointwise"]
     assert one.absent == (("ml-100k, TIGER", "APAO-Pairwise not run"), ("apao_yelp", "no run"))
     one, = families_of([*whole, *runs(label=PAIRWISE)], tmp_path, FAMILY)
     assert ("ml-100k, TIGER", "APAO-Pairwise without ranks") in one.absent
-    one, = families_of([*whole, *kept(tmp_path, runs((0,), PAIRWISE), 0.2)], tmp_path, FAMILY)
-    assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 1, 2") in one.absent
     one, = families_of(whole, tmp_path / "elsewhere", FAMILY)
     both = "APAO-Pointwise without ranks and cross-entropy without ranks"
     assert one.tests == () and ("ml-100k, TIGER", both) in one.absent
@@ -108,8 +105,7 @@ def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
     block, = arrange(load_suite("apao"), records)
     assert block.left_out == ("seed 4 of TIGER + cross-entropy",) and "Left out, as most rows" in missing_note(block)
     more, = families_of([*records, *kept(tmp_path, runs((4,), POINTWISE), 0.5)], tmp_path, FAMILY)
-    assert [t.seeds for t in more.tests] == [(0, 1, 2, 4)]
-    assert ("ml-100k, TIGER", "APAO-Pairwise lacks seeds 4") in more.absent
+    assert [(t.seeds, t.left) for t in more.tests] == [((0, 1, 2, 4), ((), ())), ((0, 1, 2), ((), (4,)))]
 
 
 def test_seeds_are_those_of_the_data_whatever_the_suite(tmp_path):
