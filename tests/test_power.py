@@ -69,6 +69,14 @@ def test_a_comparison_stands_beside_the_gain_that_the_paper_prints(tmp_path):
     assert float(line["variance_noise"]) == test.parts.noise
 
 
+def test_rows_that_lack_seeds_answer_no_claim(tmp_path):
+    """Three seeds beside five: tested on three, and no answer before the other two are there."""
+    made = material(tmp_path, range(3), (3, 4))
+    test, = (t for one in made.families for t in one.tests)
+    line, = rows_of(section(made)[1], "power")
+    assert test.seeds == (0, 1, 2) and line["answer"] == "cannot tell: seeds missing"
+
+
 def test_printed_gains_are_of_one_table_and_of_the_papers_data():
     paper, rows = load_paper("apao"), {row.label: row for row in apao().rows}
     plain, in_two_stages = rows[CE], rows["TIGER + CE + S-DPO, one stage"]  # which Table 3 alone has

@@ -66,11 +66,11 @@ def paper_gain(t: Test, paper: Paper | None) -> float | None:
 
 
 def answer_of(t: Test, gain: float | None) -> str | None:
-    """What our interval says of the paper's gain; None without one. Short runs answer nothing."""
+    """What our interval says of the paper's gain; None without one. Short runs answer nothing, nor do some seeds."""
     mean = t.comparison.mean_b
     if not gain or not mean:
         return None
-    reason = undecided(t.block.profile)
+    reason = undecided(t.block.profile) or ("seeds missing" if any(map(t.block.missing, (t.group, t.against))) else "")
     return f"{OPEN}: {reason}" if reason else answer(*(end / mean for end in t.comparison.interval), gain)
 
 
