@@ -358,6 +358,20 @@ def test_the_snippet_is_part_of_a_profile() -> None:
     assert "D" not in text.replace("NDCG", "")
 
 
+def test_the_snippet_has_a_table_for_a_row_that_a_profile_can_name() -> None:
+    """Its settings are its own, whatever other rows chose and whatever the row states."""
+    changes = {"training": {"learning_rate": 0.003}, "apao": {"weight": 0.1, "weights": "equal"}}
+    trials = Tried(1, {}, 0.1), Tried(2, changes, 0.2)
+    own = Searched("A", "apao_office", "quick", trials, frozenset({("apao", "weight")}),
+                   best_row={"backbone": "TIGER", "method": "APAO-Pointwise", "table": 1})
+    kept = Searched("B", "apao_office", "quick", (*trials[:1], Tried(2, changes, 0.05)), best_row=own.best_row)
+    text = snippet([own, kept], "")
+    assert tomllib.loads(text) == {"best": [{"dataset": "apao_office", "settings": changes, "row": {
+        "backbone": "TIGER", "method": "APAO-Pointwise"}}]} and "not here" not in text
+    folder = Searched("A", "mine (folder)", "quick", trials, named=False, best_row=own.best_row)
+    assert "a profile has no settings of a folder" in snippet([folder], "")
+
+
 # Datasets that a suite names
 
 def test_a_suite_names_its_datasets(suite: Path, tmp_path: Path, capsys: Any) -> None:

@@ -51,8 +51,10 @@ class SuiteRow:
     decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row, or a preset")
     training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row, or a preset")
     best: int | None = setting(None, "table of the paper with the best weight and eta for each dataset")
-    best_row: PaperRow | None = setting(None, "whose best values those are; absent = paper_row's")
-    best_only: str | None = setting(None, "the one of the two that is taken from there; absent = both",
+    best_row: PaperRow | None = setting(None, "whose best values those are, the paper's and above them a profile's; "
+                                              "absent = paper_row's")
+    tuned: bool = setting(True, "false: a profile's best values are not for it")
+    best_only: str | None = setting(None, "the one of the paper's two that is taken; absent = both",
                                     choices=("weight", "eta"))
     grid: str = setting("core", "the smallest grid that the row is part of", choices=GRIDS)
 
@@ -103,6 +105,15 @@ class SuiteFile:
 
 
 @dataclasses.dataclass(frozen=True)
+class BestRow:
+    """`[[best]]`: what `tune` has chosen for one method on one data set under a profile, see `SuiteRow.best_row`."""
+
+    dataset: str = setting(REQUIRED, "registered name")
+    row: PaperRow = setting(REQUIRED, "the best_row of the rows that it is for")
+    settings: dict = setting(REQUIRED, "{ training = { ... }, <last objective> = { ... } }")
+
+
+@dataclasses.dataclass(frozen=True)
 class ProfileFile:
     """A profile file; the parts that settings name are checked where runs are planned."""
 
@@ -115,6 +126,7 @@ class ProfileFile:
     grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
     datasets_settings: dict = setting(None, "{ <dataset> = like settings }")
+    best: tuple[BestRow, ...] = setting((), "settings of single methods, above what the row and its paper say")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
     profile_names,
     suite_names,
     suite_path,
+    tuned_values,
     with_preset,
 )
 from genrec_bench.objectives.base import check_needs
@@ -66,7 +67,8 @@ def expand(selection: Selection) -> list[RunConfig]:
     """Every run of a selection, in the order of datasets, rows and seeds; a first stage comes before its users.
 
     A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
-    part for the dataset, the suite's row, `--set`. Raises: UserError for any wrong name.
+    part for the dataset, the suite's row, what the paper and then the profile have found best for that row, `--set`.
+    Raises: UserError for any wrong name.
     """
     return expand_rows(selected_rows(selection), selection)
 
@@ -103,7 +105,7 @@ def datasets_of(selection: Selection) -> tuple[str, ...]:
 def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: bool = False) -> list[RunConfig]:
     """Every run of some rows, as a suite's file holds them; what a selection says of rows is not read.
 
-    trials: at the seed of trials, whatever seeds a selection names.
+    trials: at the seed of trials, whatever seeds a selection names, and without what the profile has found best.
     """
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
@@ -114,22 +116,26 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: boo
         dataset = _dataset(text, selection.overrides)
         layers = _layers(profile, dataset.name, selection.overrides)
         for row in rows:
-            for config in _runs(row, dataset, layers, seeds, selection.profile):
+            best = _at_its_best(row, dataset.name, None if trials else selection.profile)
+            for config in _runs(best, dataset, layers, seeds, selection.profile):
                 for part in (*(used.run for used in config.uses), config):
                     runs.setdefault(dataclasses.replace(part, label=""), part)
     return list(runs.values())
 
 
-def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: str, overrides: Overrides) -> RunConfig:
+def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: str, overrides: Overrides, *,
+               trials: bool = False) -> RunConfig:
     """A suite's row under a profile, at seed 0, without any data.
 
-    dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is.
+    dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is. trials:
+    without what the profile has found best.
     Raises: UserError where the row cannot be run so.
     """
     layers = _layers(load_profile(profile), dataset, overrides)
     spec = {"name": dataset}
     if registry.datasets.get(dataset).needs_path:
         spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
+    row = _at_its_best(row, dataset, None if trials else profile)
     return _runs(row, registry.datasets.build(spec), layers, (0,), profile)[0]
 
 
@@ -147,8 +153,26 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
         if dataset not in own:
             raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
         layers[f"{where}, datasets_settings.{dataset}"] = layer
+    for number, best in enumerate(profile.get("best", ()), 1):
+        layers[place := f"{where}, best {number}"] = best["settings"]
+        if best["dataset"] not in own:
+            raise unknown("dataset", best["dataset"], own, place)
+        _check_best(best, place)
     for place, layer in layers.items():
         check_space(layer, place)
+
+
+def _check_best(best: Mapping[str, Any], where: str) -> None:
+    """Refuse best settings that no row takes. Raises: UserError."""
+    rows = [row for suite in suite_names() for row in load_suite(suite).get("row", ()) if "best_row" in row]
+    names = {f"{row['best_row']['backbone']}, {row['best_row']['method']}": row for row in rows}
+    name = f"{best['row']['backbone']}, {best['row']['method']}"
+    if name not in names:
+        raise unknown("best_row", name, names, where)
+    parts = ("training", names[name]["objective"][-1]["name"])
+    for part in best["settings"]:
+        if part not in parts:
+            raise unknown("part", part, parts, where)
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
@@ -241,7 +265,7 @@ def _runs(row: Mapping[str, Any], dataset: Any, layers: list[Overrides], seeds: 
         training = _section("training", [*layers, *second[:2], row_says, second[2]])
     shared |= {"tokenizer": registry.tokenizers.build(_values(tokenizer, layers)),
                "backbone": registry.backbones.build(_values(row["backbone"], layers)), "decoding": decoding}
-    own_parts = {**_objectives(_best(row, dataset.name), layers), "training": training}
+    own_parts = {**_objectives(row["objective"], layers), "training": training}
     before = {**_objectives(stage["objective"], layers), "training": _section("training", layers)} if stage else {}
     if stage and "decoding" in stage:
         before["decoding"] = _section("decoding", [*layers[:2], {"decoding": stage["decoding"]}, layers[2]])
@@ -275,10 +299,15 @@ def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> 
     return {"objectives": pairs, "negatives": _section("negatives", layers) if sampled else None}
 
 
-def _best(row: Mapping[str, Any], dataset: str) -> list[dict[str, Any]]:
-    """The row's objectives; where the paper says which settings are best for a dataset, the last one has them."""
+def _at_its_best(row: Mapping[str, Any], dataset: str, profile: str | None) -> Mapping[str, Any]:
+    """The row with the settings that its paper, and above it the profile, have found best for a dataset."""
+    if "baseline" in row:
+        return row
     *before, last = row["objective"]
-    return [*before, {**last, **(best_values(row["paper"], dataset, row) if row.get("paper") else {})}]
+    tuned = tuned_values(profile, dataset, row) if profile else {}
+    last = {**last, **(best_values(row["paper"], dataset, row) if row.get("paper") else {}),
+            **tuned.get(last["name"], {})}
+    return {**row, "objective": [*before, last], "training": {**row.get("training", {}), **tuned.get("training", {})}}
 
 
 def _check_epochs(label: str, training: TrainingConfig) -> None:

@@ -18,6 +18,7 @@ from genrec_bench.core.errors import UserError, nearest, unknown
 from genrec_bench.core.seeds import check_seeds
 from genrec_bench.experiments.file_forms import (
     BaselineFile,
+    BestRow,
     FamilyRow,
     PaperRow,
     ProfileFile,
@@ -81,9 +82,7 @@ def load_suite(name: str, folder: Path | None = None) -> Data:
     path, data = _read("suite", name, folder)
     if "suite" in data:
         _build(SuiteHead, data["suite"], f"{path}, [suite]")
-    for key in LISTS:
-        if not isinstance(data.get(key, []), list):
-            raise UserError(f"{path}: {key} is one table. Write [[{key}]] with two brackets.")
+    _check_lists(path, data, LISTS)
     _build(SuiteFile, {k: [] if k in LISTS else v for k, v in data.items()}, str(path))
     rows = [_checked(row, f"{path}, row {number}") for number, row in enumerate(data.get("row", []), 1)]
     for number, sweep in enumerate(data.get("sweep", []), 1):
@@ -171,6 +170,13 @@ def best_values(paper: str, dataset: str, row: Mapping[str, Any]) -> dict[str, f
     return {name: value for name, value in found.items() if only in (None, name)}
 
 
+def tuned_values(profile: str, dataset: str, row: Mapping[str, Any]) -> Data:
+    """What a profile's `[[best]]` says of a row on a dataset (our name), by part: training or the last objective."""
+    place = row.get("best_row") if row.get("tuned", True) else None
+    return next((one["settings"] for one in load_profile(profile).get("best", ()) if place and one["dataset"] == dataset
+                 and all(place[key] == one["row"][key] for key in ("backbone", "method"))), {})
+
+
 def load_profile(name: str, folder: Path | None = None) -> Data:
     """A profile file as data. Raises: UserError with the nearest name, or naming the file and what is wrong in it."""
     path, data = _read("profile", name, folder)
@@ -192,7 +198,8 @@ def untested_profiles() -> tuple[str, ...]:
 def _check_profile(path: Path) -> None:
     """Once a file, as it is read once: every row of a suite asks for its profile."""
     data = _parsed(path)
-    _build(ProfileFile, data, str(path))
+    _check_lists(path, data, ("best",))
+    _build(ProfileFile, {**data, "best": []}, str(path))
     for key in ("seeds", "datasets"):
         if not data[key]:
             raise UserError(f"{path}: {key} is empty. Give it at least one.")
@@ -201,6 +208,9 @@ def _check_profile(path: Path) -> None:
     _check_tables(data.get("datasets_settings", {}), f"{path}, datasets_settings")
     for dataset, values in data.get("datasets_settings", {}).items():
         _check_tables(values, f"{path}, datasets_settings.{dataset}")
+    for number, best in enumerate(data.get("best", []), 1):
+        _build(BestRow, best, f"{path}, best {number}")
+        _check_tables(best["settings"], f"{path}, best {number}, settings")
 
 
 def load_baseline(name: str, folder: Path | None = None) -> Data:
@@ -351,6 +361,12 @@ def _placed(data: Any, keys: list[str], value: Any, where: str) -> Any:
             raise UserError(f"{where}, vary: there is no number {head!r} in a list of {len(data)}.")
         return [_placed(item, rest, value, where) if n == int(head) else item for n, item in enumerate(data)]
     return {**data, head: _placed(data.get(head, {}), rest, value, where) if rest else value}
+
+
+def _check_lists(path: Path, data: Data, keys: Sequence[str]) -> None:
+    for key in keys:
+        if not isinstance(data.get(key, []), list):
+            raise UserError(f"{path}: {key} is one table. Write [[{key}]] with two brackets.")
 
 
 def _check_tables(tables: Mapping[str, Any], where: str) -> None:

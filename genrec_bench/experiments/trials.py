@@ -45,13 +45,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """All trials of a row on a dataset, in order. stated: (part, setting) that the row itself says, so that no profile
-    can."""
+    """All trials of a row on a dataset, in order. stated: (part, setting) that the row itself says, which a profile can
+    only by its `[[best]]`, for rows with a best_row."""
 
     label: str
     dataset: str
     trials: tuple[Trial, ...]
     stated: frozenset[tuple[str, str]] = frozenset()
+    best_row: Mapping[str, str] | None = None
 
 
 def searches(selection: Selection) -> list[Search]:
@@ -71,7 +72,8 @@ def searches(selection: Selection) -> list[Search]:
         first = every[0].config
         key = method(first), first.dataset.title
         if key not in found or len(found[key].trials) == 1:  # a baseline may be a row of several suites
-            found[key] = Search(first.label, first.dataset.title, tuple(every), stated(row))
+            found[key] = Search(first.label, first.dataset.title, tuple(every), stated(row),
+                                row.get("best_row"))
     if all(len(search.trials) == 1 for search in found.values()):
         labels = ", ".join(dict.fromkeys(search.label for search in found.values()))
         raise UserError(f"{suite_path(selection.suite)} declares no search space for {labels}. Give it a table "

@@ -80,9 +80,13 @@ class Row:
         return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
 
 
-def effective(row: Row, dataset: str) -> dict[str, Any]:
-    """What a row states on a dataset, flat, with the values that a paper has found best there."""
-    return {**row.wanted, **row.best.get(dataset, {})}
+def effective(row: Row, dataset: str, profile: str) -> dict[str, Any]:
+    """What a row states on a dataset, flat, with the values that its paper, and above it a profile, found best there.
+    """
+    tuned = {} if row.baseline else suite_files.tuned_values(profile, dataset, row.source)
+    return {**row.wanted, **row.best.get(dataset, {}), **{
+        f"{part if part == 'training' else _last(row.source)}.{name}": value
+        for part, values in tuned.items() for name, value in values.items()}}
 
 
 def objective_of(row: Row) -> str:
@@ -179,10 +183,14 @@ def _best(data: Mapping[str, Any], paper: Paper) -> dict[str, dict[str, float]]:
     """What a row's table of best settings says of its last objective, for each of the paper's datasets."""
     if not data.get("best"):
         return {}
-    last = len(data["objective"]) - 1
-    place = f"objective.{last}." if last else "objective."
-    return {dataset: {f"{place}{name}": value for name, value in
+    return {dataset: {f"{_last(data)}.{name}": value for name, value in
                       suite_files.best_values(paper.key, dataset, data).items()} for dataset in paper.datasets}
+
+
+def _last(data: Mapping[str, Any]) -> str:
+    """Where flat settings have a row's last objective."""
+    last = len(data["objective"]) - 1
+    return f"objective.{last}" if last else "objective"
 
 
 def _weighted(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Tried:
 class Searched:
     """The trials of a row on a data set, in order. stated: (part, setting) that the row itself says; named: whether a
     profile may hold settings of the data set, which it may not of a folder. size: how many the space has, where known.
+    best_row: by which a profile's `[[best]]` names the row, None where it cannot.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Searched:
     stated: frozenset[tuple[str, str]] = frozenset()
     named: bool = True
     size: int = 0
+    best_row: Mapping[str, str] | None = None
 
     @property
     def best(self) -> Tried | None:
@@ -88,7 +90,7 @@ def snippet(found: Sequence[Searched], command: str) -> str:
     """The chosen settings as tables of a profile, TOML. command: what made them.
 
     A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
-    chose otherwise, and what a row states, stands there as a comment.
+    chose otherwise, and what a row states, stands there as a comment. A row with a best_row has a table of its own.
     """
     lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
     for dataset in dict.fromkeys(s.dataset for s in found):
@@ -96,10 +98,26 @@ def snippet(found: Sequence[Searched], command: str) -> str:
         for search in same:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried)"]
+            if search.best_row and search.named and search.best.changes:
+                lines += [*_own(search)]
+                same = [s for s in same if s is not search]
         for part, values in _parts(same).items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
         lines += [f"# not here: {text}" for text in _left(same)]
     return "\n".join(lines) + "\n"
+
+
+def _own(search: Searched) -> list[str]:
+    """The chosen settings of one row as a `[[best]]` of a profile."""
+    def table(values: Mapping[str, str]) -> str:
+        return f"{{ {', '.join(f'{key} = {value}' for key, value in values.items())} }}"
+
+    def told(values: Mapping[str, Any]) -> str:
+        return table({key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
+
+    place = {key: search.best_row[key] for key in ("backbone", "method")}
+    settings = table({part: told(values) for part, values in search.best.changes.items()})
+    return ["[[best]]", f'dataset = "{search.dataset}"', f"row = {told(place)}", f"settings = {settings}"]
 
 
 def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[Searched]]]:
@@ -158,7 +176,7 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
                 continue  # so that only what was tuned is expanded: a space may have thousands of trials
 
             def make(changes: Overrides, row: dict = row.source, where: tuple = (profile, dataset, tokenizer)):
-                return row_config(row, *where, merged(overrides, changes))
+                return row_config(row, *where, merged(overrides, changes), trials=True)
 
             every = trials_of([name], make, overrides)
             places_of = {(profile, title, identity.method(t.config)): t for t in every}
