@@ -284,6 +284,7 @@ def run(folder: Path, lines: IO[str]) -> None:
     spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     settings, meter = spec["settings"], Meter("cuda" if spec["gpu"] else "cpu")
     torch.set_num_threads(spec["threads"])
+    torch.autograd.set_detect_anomaly(False)  # RecBole's SINE switches it on for all models when it is imported
     if spec["gpu"]:
         if not torch.cuda.is_available():  # RecBole would go on with the CPU and say nothing
             raise RuntimeError(f"no CUDA device for CUDA_VISIBLE_DEVICES={spec['gpu']}")
