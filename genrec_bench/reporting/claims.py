@@ -172,6 +172,8 @@ def _diagnosed(compare: Callable[..., Any], single: Callable[..., Any] | None, c
     seeds = [seed for seed in found[0].seeds if all(seed in row.seeds for row in found)] if found else []
     if len(found) < len(rows) or not seeds:
         raise Unknown("beam not measured")
+    if any(set(row.seeds) < set(g.seeds) for row, g in zip(found, rows, strict=True)):
+        raise Unknown("beam of some seeds not measured")
     if not {claim.beam, *([claim.against_beam] if "against_beam" in choices else [])} <= set(there.beams):
         raise Unknown("no such beam")
     chosen = {name: getattr(claim, name) for name in choices}

@@ -7,7 +7,7 @@ from typing import Any
 
 from genrec_bench.analysis.ranking import against
 from genrec_bench.core.lists import grouped
-from genrec_bench.experiments.suite_files import load_profile, profile_names
+from genrec_bench.experiments.suite_files import load_profile, profile_names, undecided
 from genrec_bench.reporting import about, claims, cost, groups, latex, power, pruning, tables, verdicts
 from genrec_bench.reporting.groups import reference
 from genrec_bench.reporting.load import Block, Group
@@ -62,6 +62,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
     generative = any(g.row.backbone for b in blocks for g in b.groups)
     small = [b for b in blocks if not any(g.row.backbone or g.row.seeded and not generative for g in b.groups)]
     own = [b for b in blocks if b not in small]
+    telling = [b for b in own if not undecided(b.profile)] or own
     results = [_result(material, b) for b in own]
     seeds = {b.name: [len(g.records) for g in b.groups if g.row.seeded] for b in own}
     return {
@@ -79,7 +80,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
         "families": len(material.suite.families) if material.families else 0,
         "declared": bool(material.suite.families),
         "tests": render("tests", **verdicts.facts(material.families, paper), nothing=verdicts.NOTHING)
-        if material.families else "", "groups": groups.section(material, own or small, pages, folder)}
+        if material.families else "", "groups": groups.section(material, telling or small, pages, folder)}
 
 
 def _result(material: ReportData, block: Block) -> dict[str, Any]:
