@@ -153,6 +153,10 @@ def test_diagnoses_are_used_where_they_are(tmp_path):
     for text in ("More of the exact top 20", "Beam 20 is", "The gain in prefix"):
         one, = of(found, text)
         assert one.found.low < one.found.value < one.found.high and one.found.detectable > 0
+    next((tmp_path / "b").rglob("*.diagnosis.npz")).unlink()
+    fewer = ReportData.of(load_suite("apao"), RecordStore(tmp_path / "b").read_all(), tmp_path / "b")
+    one, = of(claims.evidence(paper, fewer), "More of the exact top 20")
+    assert (one.found, one.why) == (None, "beam of some seeds not measured")
 
 
 def test_the_section(tmp_path):
