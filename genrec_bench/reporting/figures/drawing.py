@@ -213,7 +213,7 @@ def _thin(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, chart: Chart, points: DataFrame, narrow: bool) -> None:
-    """One legend below all panels, each method once with marker and line."""
+    """One legend below all panels, each method once with marker and line, in as many columns as there is room for."""
     handles = []
     for method, marks in points.groupby("method", sort=False)["mark"].agg(set).items():
         if not marks - {"own", "best", "whisker"} or (marks == {"level"} and chart.at is None):
@@ -224,5 +224,8 @@ def _legend(figure: Figure, chart: Chart, points: DataFrame, narrow: bool) -> No
                               linestyle=(0, dashes or (1, 0)) if lined else "none",
                               markerfacecolor="none" if marks == {"printed"} else color,
                               label=broken_label(method, LEGEND_WIDTH[narrow])))
-    if handles:
-        figure.legend(handles=handles, loc="outside lower left", ncols=2 if narrow else 4 if len(handles) > 3 else 3)
+    for columns in range(2 if narrow else 4 if len(handles) > 3 else 3, 0, -1) if handles else ():
+        legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+        if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width:
+            return
+        legend.remove()
