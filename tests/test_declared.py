@@ -199,12 +199,20 @@ def test_best_values_of_a_profile_are_for_its_row_and_not_for_trials(best: Path)
     ("ml-100k", "ml-10k", ["'ml-10k'", "'ml-100k'"]), ('"CE"', '"SE"', ["'TIGER, SE'", "'TIGER, CE'"]),
     ("method =", "methd =", ["row", "'methd'", "'method'"]), ("cross_entropy", "apao", ["'apao'", "cross_entropy"]),
     ("training = {", "split = {", ["'split'", "training"]), ("epochs", "epohcs", ["training", "'epohcs'", "'epochs'"]),
-    ("{ epochs = 7 }", "7", ["settings.training", "a table"]), ("[[best]]", "[best]", ["[[best]]", "two brackets"])])
+    ("{ epochs = 7 }", "7", ["settings.training", "a table"]), ("[[best]]", "[best]", ["[[best]]", "two brackets"]),
+    ("\n[[best]]", f"{BEST}[[best]]", ["two [[best]]", "ml-100k, TIGER, CE"])])
 def test_best_values_name_what_exists(old: str, new: str, held: list[str], best: Path) -> None:
     best.write_text(PROFILE + BEST.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
         grid.expand(grid.Selection("mine", "mine"))
     assert all(word in str(caught.value) for word in [str(best), "best", *held]), str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{"apao": {"weights": "uniform"}}, {"training": {"selection": "loss"}}])
+def test_best_values_leave_alone_what_variants_differ_in(settings: dict[str, Any]) -> None:
+    row = {"backbone": "TIGER", "method": "APAO-Pointwise"}
+    with pytest.raises(UserError, match="here: .*what some rows of TIGER, APAO-Pointwise differ in"):
+        grid._check_best({"dataset": "apao_office", "row": row, "settings": settings}, "here")
 
 
 def test_a_folder_never_takes_the_settings_of_a_dataset_of_its_name(mine: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_rows_without_ranks_a_common_seed_or_runs_are_not_tested(tmp_path):
     assert one.tests == () and ("ml-100k, TIGER", both) in one.absent
     facts = verdicts.facts([one], None)
     assert facts["untested"] == [("claim", "quick")] and not facts["table"]
-    assert ("ml-100k, TIGER", f"{both}; APAO-Pairwise not run and cross-entropy without ranks") in facts["absent"][0][2]
+    assert ("ml-100k, TIGER", f"{both}; APAO-Pairwise not run") in facts["absent"][0][2]
 
 
 def test_one_test_user_is_not_tested(tmp_path, monkeypatch):
@@ -106,6 +106,10 @@ def test_a_row_with_more_seeds_makes_no_other_incomplete(tmp_path):
     assert block.left_out == ("seed 4 of TIGER + cross-entropy",) and "Left out, as most rows" in missing_note(block)
     more, = families_of([*records, *kept(tmp_path, runs((4,), POINTWISE), 0.5)], tmp_path, FAMILY)
     assert [(t.seeds, t.left) for t in more.tests] == [((0, 1, 2, 4), ((), ())), ((0, 1, 2), ((), (4,)))]
+    assert [t.whole for t in more.tests] == [True, False]
+    two = [r for r in records if r.label != PAIRWISE and r.seed != 4]
+    unranked, = families_of([*two, *runs((5,), POINTWISE)], tmp_path, FAMILY)
+    assert (unranked.tests[0].left, unranked.tests[0].comparison) == (((5,), ()), without.tests[0].comparison)
 
 
 def test_seeds_are_those_of_the_data_whatever_the_suite(tmp_path):

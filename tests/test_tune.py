@@ -15,8 +15,9 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import TUNING_SEED, check_seeds
 from genrec_bench.experiments import suite_files, trials
 from genrec_bench.experiments.config import gives_up
-from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.grid import Selection, expand, selected_rows
 from genrec_bench.experiments.overrides import parse_overrides, parts_used
+from genrec_bench.experiments.trials import own_place
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.rows import load_suite
 from genrec_bench.reporting.trials import Searched, Tried, page, snippet
@@ -363,13 +364,28 @@ def test_the_snippet_has_a_table_for_a_row_that_a_profile_can_name() -> None:
     changes = {"training": {"learning_rate": 0.003}, "apao": {"weight": 0.1, "weights": "equal"}}
     trials = Tried(1, {}, 0.1), Tried(2, changes, 0.2)
     own = Searched("A", "apao_office", "quick", trials, frozenset({("apao", "weight")}),
-                   best_row={"backbone": "TIGER", "method": "APAO-Pointwise", "table": 1})
+                   best_row={"backbone": "TIGER", "method": "APAO-Pointwise", "objective": "apao"})
     kept = Searched("B", "apao_office", "quick", (*trials[:1], Tried(2, changes, 0.05)), best_row=own.best_row)
     text = snippet([own, kept], "")
     assert tomllib.loads(text) == {"best": [{"dataset": "apao_office", "settings": changes, "row": {
         "backbone": "TIGER", "method": "APAO-Pointwise"}}]} and "not here" not in text
+    other = Searched("C", "apao_office", "quick", (*trials[:1], Tried(2, {"training": {"learning_rate": 0.001}}, 0.3)))
+    assert "# not here: training.learning_rate = 0.001 of C: rows differ" in snippet([own, other], "")
+    network = Searched("D", "apao_office", "quick", (*trials[:1], Tried(2, {"tiger": {"dropout": 0.2}}, 0.3)),
+                       best_row=own.best_row)
+    assert tomllib.loads(snippet([network], "")) == {"datasets_settings": {"apao_office": {"tiger": {"dropout": 0.2}}}}
     folder = Searched("A", "mine (folder)", "quick", trials, named=False, best_row=own.best_row)
     assert "a profile has no settings of a folder" in snippet([folder], "")
+
+
+def test_a_profile_names_the_method_itself_and_not_its_variants() -> None:
+    rows = {row["label"]: row for row in selected_rows(Selection("apao", "standard", grid="full"))
+            if "label" in row}
+    assert own_place(rows["TIGER + APAO-Pointwise"]) == {
+        "backbone": "TIGER", "method": "APAO-Pointwise", "objective": "apao"}
+    for variant in (", hard maximum", ", as released", ", values of Table 5"):
+        assert own_place(rows[f"TIGER + APAO-Pointwise{variant}"]) is None
+    assert own_place(rows["TIGER + MSL"]) is None and own_place(rows["TIGER + CE → DPO"]) is None
 
 
 # Datasets that a suite names

@@ -158,21 +158,31 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
         if best["dataset"] not in own:
             raise unknown("dataset", best["dataset"], own, place)
         _check_best(best, place)
+    named = [(one["dataset"], one["row"]["backbone"], one["row"]["method"]) for one in profile.get("best", ())]
+    if twice := [place for place in named if named.count(place) > 1]:
+        raise UserError(f"{where}: two [[best]] are for {', '.join(twice[0])}. Leave one.")
     for place, layer in layers.items():
         check_space(layer, place)
 
 
 def _check_best(best: Mapping[str, Any], where: str) -> None:
-    """Refuse best settings that no row takes. Raises: UserError."""
-    rows = [row for suite in suite_names() for row in load_suite(suite).get("row", ()) if "best_row" in row]
-    names = {f"{row['best_row']['backbone']}, {row['best_row']['method']}": row for row in rows}
+    """Refuse best settings that no row takes, and those in which its rows differ on purpose. Raises: UserError."""
+    names: dict[str, list[dict[str, Any]]] = {}
+    for row in (row for suite in suite_names() for row in load_suite(suite).get("row", ()) if "best_row" in row):
+        names.setdefault(f"{row['best_row']['backbone']}, {row['best_row']['method']}", []).append(row)
     name = f"{best['row']['backbone']}, {best['row']['method']}"
     if name not in names:
         raise unknown("best_row", name, names, where)
-    parts = ("training", names[name]["objective"][-1]["name"])
-    for part in best["settings"]:
-        if part not in parts:
-            raise unknown("part", part, parts, where)
+    last = names[name][0]["objective"][-1]["name"]
+    for part, values in best["settings"].items():
+        if part not in ("training", last):
+            raise unknown("part", part, ("training", last), where)
+        stated = [row.get("training", {}) if part == "training" else row["objective"][-1] for row in names[name]
+                  if row.get("tuned", True)]
+        for key in values:
+            told = [of[key] for of in stated if key in of]
+            if part == "training" and told or any(one != told[0] for one in told):
+                raise UserError(f"{where}: {part}.{key} is what some rows of {name} differ in. Leave it to them.")
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:

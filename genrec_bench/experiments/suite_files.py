@@ -171,8 +171,11 @@ def best_values(paper: str, dataset: str, row: Mapping[str, Any]) -> dict[str, f
 
 
 def tuned_values(profile: str, dataset: str, row: Mapping[str, Any]) -> Data:
-    """What a profile's `[[best]]` says of a row on a dataset (our name), by part: training or the last objective."""
-    place = row.get("best_row") if row.get("tuned", True) else None
+    """What a profile's `[[best]]` says of a row on a dataset (our name), by part: training or the last objective.
+
+    Nothing of rows with a first stage, whose `training` is two stages'.
+    """
+    place = row.get("best_row") if row.get("tuned", True) and "first_stage" not in row else None
     return next((one["settings"] for one in load_profile(profile).get("best", ()) if place and one["dataset"] == dataset
                  and all(place[key] == one["row"][key] for key in ("backbone", "method"))), {})
 

@@ -26,7 +26,7 @@ from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
 from genrec_bench.experiments.overrides import check_space, parts_used
-from genrec_bench.experiments.suite_files import check_form, load_suite, suite_path
+from genrec_bench.experiments.suite_files import check_form, is_file, load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
 FIXED = ("split", "evaluation")
@@ -55,6 +55,15 @@ class Search:
     best_row: Mapping[str, str] | None = None
 
 
+def own_place(row: Mapping[str, Any]) -> dict[str, str] | None:
+    """How a profile's `[[best]]` names a row, with its last objective; None where it is not the method itself."""
+    place = row.get("best_row")
+    if not place or place != row.get("paper_row") or "first_stage" in row or not row.get("tuned", True) \
+            or is_file(row["suite"]):
+        return None
+    return {"backbone": place["backbone"], "method": place["method"], "objective": row["objective"][-1]["name"]}
+
+
 def searches(selection: Selection) -> list[Search]:
     """The trials of every row and dataset of a selection; a row whose suite declares nothing for it has one.
 
@@ -73,7 +82,7 @@ def searches(selection: Selection) -> list[Search]:
         key = method(first), first.dataset.title
         if key not in found or len(found[key].trials) == 1:  # a baseline may be a row of several suites
             found[key] = Search(first.label, first.dataset.title, tuple(every), stated(row),
-                                row.get("best_row"))
+                                own_place(row))
     if all(len(search.trials) == 1 for search in found.values()):
         labels = ", ".join(dict.fromkeys(search.label for search in found.values()))
         raise UserError(f"{suite_path(selection.suite)} declares no search space for {labels}. Give it a table "

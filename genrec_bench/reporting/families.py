@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -54,6 +54,11 @@ class Test:
         """The seeds that are compared: of the row, or where it is not seeded of the other."""
         sides = zip((self.group, self.against), self.left, strict=True)
         return next((tuple(s for s in g.seeds if s not in left) for g, left in sides if g.seeded), ())
+
+    @property
+    def whole(self) -> bool:
+        """Whether neither row lacks seeds of its block."""
+        return not any(map(self.block.missing, (self.group, self.against)))
 
     @property
     def compared(self) -> tuple[Group, Group]:
@@ -139,13 +144,19 @@ def _declared(family: Family, block: Block, backbone: str, values: Values) -> It
     plain = {g.name: g for g in own if g.label == g.row.label}
     plain |= {g.row.baseline: g for g in block.groups if g.row.baseline is not None}
     for name in family.rows if own else ():
-        sides = plain.get(name), plain.get(family.against)
-        gaps = [gap for n, g in zip((name, family.against), sides, strict=True) if (gap := _gap(n, g, family, values))]
-        left = _unpaired(*sides) if not gaps else ((), ())
-        if not gaps and any(map(tuple.__eq__, (g.seeds for g in sides), left)):
-            gaps = ["no common seed"]
-        yield (f"{block.dataset}, {own[0].row.spelling}", " and ".join(gaps)) if gaps else Test(
-            *sides, block, family.metric, left=left).measured(values)
+        found = _test(block, family, plain, name, values)
+        yield found.measured(values) if isinstance(found, Test) else (f"{block.dataset}, {own[0].row.spelling}", found)
+
+
+def _test(block: Block, family: Family, plain: Mapping[str, Group], name: str, values: Values) -> Test | str:
+    """A comparison that can be made, or why it cannot."""
+    group, against = plain.get(name), plain.get(family.against)
+    if group is None or against is None:
+        return " and ".join(f"{n} not run" for n in (name, family.against) if n not in plain)
+    test = Test(group, against, block, family.metric, left=_unpaired(group, against))
+    if any(map(tuple.__eq__, (group.seeds, against.seeds), test.left)):
+        return "no common seed"
+    return " and ".join(filter(None, (_gap(one, family, values) for one in test.compared))) or test
 
 
 def _unpaired(group: Group, against: Group) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -156,10 +167,8 @@ def _unpaired(group: Group, against: Group) -> tuple[tuple[int, ...], tuple[int,
                                                                                        (against, group)))
 
 
-def _gap(name: str, group: Group | None, family: Family, values: Values) -> str:
-    """Why a row cannot be tested, or ""."""
-    if group is None:
-        return f"{name} not run"
+def _gap(group: Group, family: Family, values: Values) -> str:
+    """Why a row that has runs cannot be tested, or ""."""
     ranked = values(group, family.measure, family.k)
     if ranked is None:
         return f"{group.name} without ranks"

@@ -159,7 +159,7 @@ def _papers_of(suite: Suite) -> list[str]:
 
 def _better(material: ReportData | None) -> dict[tuple[str, str], tuple[str, ...]]:
     """(block, row) of what declared comparisons found better, and than which rows."""
-    found = grouped((t for one in (material.families if material else ()) for t in one.of("better")),
+    found = grouped((t for one in (material.families if material else ()) for t in one.of("better") if t.whole),
                     lambda t: (t.block.name, t.group.label), lambda t: t.against.label)
     return {place: tuple(dict.fromkeys(labels)) for place, labels in found.items()}
 

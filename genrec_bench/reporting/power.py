@@ -98,7 +98,7 @@ def curves(material: ReportData, block: Block) -> list[Curve]:
     """The curve of each backbone of a block with enough seeds of cross-entropy and a tested comparison with it."""
     found = []
     for group, _ in _enough(_plain(material, block)):
-        tests = [t for one in material.families for t in one.tests if t.block.name == block.name
+        tests = [t for one in material.families for t in one.tests if t.block.name == block.name and t.whole
                  and t.against.label == group.label and t.metric == METRIC and t.parts and t.comparison.mean_b]
         if tests:
             gains = (paper_gain(t, material.paper) for t in tests)

@@ -77,7 +77,8 @@ class Row:
         told = [f"{part}." if part == "objective" else f"{part}.name" for part in ("baseline", "backbone", "objective")]
         values = {k: v for k, v in flatten(self.stated).items()
                   if not (k.endswith(".name") and k.startswith(tuple(told)))}
-        return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
+        kept = "" if self.source.get("tuned", True) else " tuned=False"
+        return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items())) + kept
 
 
 def effective(row: Row, dataset: str, profile: str) -> dict[str, Any]:

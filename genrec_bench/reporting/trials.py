@@ -20,6 +20,7 @@ from genrec_bench.reporting.tables import pipe
 from genrec_bench.results.records import RunRecord
 
 METRIC = "valid_ndcg@10"
+KEPT = "as it stands"
 HEADER = "# Chosen by validation NDCG@10 alone"  # how a file of chosen settings begins
 
 
@@ -55,7 +56,7 @@ class Tried:
 class Searched:
     """The trials of a row on a data set, in order. stated: (part, setting) that the row itself says; named: whether a
     profile may hold settings of the data set, which it may not of a folder. size: how many the space has, where known.
-    best_row: by which a profile's `[[best]]` names the row, None where it cannot.
+    best_row: by what a profile's `[[best]]` names the row, see `trials.own_place`.
     """
 
     label: str
@@ -73,6 +74,12 @@ class Searched:
         if any(t.value is None for t in self.trials):
             return None
         return max(self.trials, key=lambda t: (t.value, -t.number))
+
+    @property
+    def has_own(self) -> bool:
+        """Whether a `[[best]]` of a profile can hold what was chosen."""
+        parts = {"training", self.best_row["objective"]} if self.best_row and self.named else set()
+        return self.best is not None and bool(self.best.changes) and set(self.best.changes) <= parts
 
     def table(self) -> str:
         """A row a trial, as Markdown."""
@@ -98,9 +105,7 @@ def snippet(found: Sequence[Searched], command: str) -> str:
         for search in same:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried)"]
-            if search.best_row and search.named and search.best.changes:
-                lines += [*_own(search)]
-                same = [s for s in same if s is not search]
+            lines += _own(search) if search.has_own else []
         for part, values in _parts(same).items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
         lines += [f"# not here: {text}" for text in _left(same)]
@@ -120,6 +125,12 @@ def _own(search: Searched) -> list[str]:
     return ["[[best]]", f'dataset = "{search.dataset}"', f"row = {told(place)}", f"settings = {settings}"]
 
 
+def _others(values: Mapping[str, Sequence[Searched]]) -> dict[str, list[Searched]]:
+    """The values that rows chose which have no table of their own; {} where these chose none."""
+    left = {value: some for value, by in values.items() if (some := [s for s in by if not s.has_own])}
+    return left if set(left) - {KEPT} else {}
+
+
 def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[Searched]]]:
     """What each setting was chosen as, by which rows; "as it stands" by a row that tried others and kept its own."""
     found = list(found)
@@ -131,7 +142,7 @@ def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[S
         tried, own = ({(part, key) for trial in trials for part, key, _ in flat(trial.changes)}
                       for trials in (search.trials, (search.best,)))
         for place in (tried - own) & set(chosen):
-            chosen[place].setdefault("as it stands", []).append(search)
+            chosen[place].setdefault(KEPT, []).append(search)
     return chosen
 
 
@@ -149,7 +160,7 @@ def _parts(found: Sequence[Searched]) -> dict[str, dict[str, str]]:
     """The settings that a profile can hold, by part."""
     parts: dict[str, dict[str, str]] = {}
     for (part, key), values in _chosen(found).items():
-        if not _why_not(part, key, values):
+        if _others(values) and not _why_not(part, key, values):
             parts.setdefault(part, {})[key] = next(iter(values))
     return parts
 
@@ -158,7 +169,7 @@ def _left(found: Sequence[Searched]) -> list[str]:
     """The settings that it cannot, with the reason."""
     return [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why}"
             for (part, key), values in _chosen(found).items() if (why := _why_not(part, key, values))
-            for value, by in values.items()]
+            for value, by in _others(values).items()]
 
 
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:

@@ -70,7 +70,7 @@ def answer_of(t: Test, gain: float | None) -> str | None:
     mean = t.comparison.mean_b
     if not gain or not mean:
         return None
-    reason = undecided(t.block.profile) or ("seeds missing" if any(map(t.block.missing, (t.group, t.against))) else "")
+    reason = undecided(t.block.profile) or ("" if t.whole else "seeds missing")
     return f"{OPEN}: {reason}" if reason else answer(*(end / mean for end in t.comparison.interval), gain)
 
 
