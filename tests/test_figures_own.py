@@ -199,15 +199,16 @@ def at(chart: Chart, mark: str, **where: object) -> list[dict]:
 def test_forest_shows_every_declared_test_in_per_cent(material: ReportData) -> None:
     chart = tested.forest_figure(material, None)
     tests = [t for one in material.families for t in one.tests]
-    # Pairwise against cross-entropy, MSL against it, cross-entropy and Pairwise against SASRec; Pointwise lacks a seed
-    assert [t.group.name for t in tests] == ["APAO-Pairwise", "MSL", "cross-entropy", "APAO-Pairwise"]
+    # both forms against cross-entropy, MSL against it, all but MSL against SASRec; Pointwise on the two seeds it has
+    assert [t.group.name for t in tests] == ["APAO-Pointwise", "APAO-Pairwise", "MSL", "cross-entropy",
+                                             "APAO-Pointwise", "APAO-Pairwise"]
     shown = at(chart, "mean")
     assert [p["at"] for p in shown] == [t.group.name for t in tests]
     for p, t in zip(shown, tests, strict=True):
         c = t.comparison
         assert (p["value"], p["low"]) == pytest.approx((c.difference / c.mean_b, c.interval[0] / c.mean_b))
         assert p["note"].startswith("p ") and t.against.name in p["panel"]
-    assert "4 tests in 3 families, 3 seeds" in chart.caption and not chart.note.endswith(".")
+    assert "6 tests in 3 families, 2 to 3 seeds" in chart.caption and not chart.note.endswith(".")
     assert tested.forest_figure(ReportData.of(apao(), made_up()), None) is None
 
 

@@ -226,6 +226,6 @@ def _legend(figure: Figure, chart: Chart, points: DataFrame, narrow: bool) -> No
                               label=broken_label(method, LEGEND_WIDTH[narrow])))
     for columns in range(2 if narrow else 4 if len(handles) > 3 else 3, 0, -1) if handles else ():
         legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
-        if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width:
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()
