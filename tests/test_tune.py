@@ -15,12 +15,11 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import TUNING_SEED, check_seeds
 from genrec_bench.experiments import suite_files, trials
 from genrec_bench.experiments.config import gives_up
-from genrec_bench.experiments.grid import Selection, expand, selected_rows
+from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.experiments.overrides import parse_overrides, parts_used
-from genrec_bench.experiments.trials import own_place
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.rows import load_suite
-from genrec_bench.reporting.trials import Searched, Tried, page, snippet
+from genrec_bench.reporting.trials import page
 from genrec_bench.results.records import RecordStore
 from tests.small_records import all_records, contents, record_of
 from tests.test_cli import MAX_ERROR_LINES, TINY, call, files, records
@@ -339,53 +338,6 @@ def test_the_page_of_planted_records(suite: Path) -> None:
     assert [trials.words(c) in line for c, line in zip(order, lines, strict=True)] == [True, True]
     assert ["chosen" in line for line in lines] == [True, False] and "0.9000" not in text
     assert page(str(suite), load_suite(str(suite)), all_records(), {}) == ""
-
-
-def test_the_snippet_is_part_of_a_profile() -> None:
-    def one(label: str, changes: dict[str, Any], **more: Any) -> Searched:
-        return Searched(label, "ml-100k", "quick", (Tried(1, {}, 0.1), Tried(2, changes, 0.2)), **more)
-
-    found = [one("A", {"item_knn": {"decay": 0.3, "neighbours": 50}, "training": {"learning_rate": 1e-05}}),
-             one("B", {"training": {"learning_rate": 0.001, "epochs": 4}}),
-             one("C", {"apao": {"eta": 0.1, "weight": 0.5}}, stated=frozenset({("apao", "weight")})),
-             Searched("D", "ml-100k", "quick", (Tried(1, {}, 0.1), Tried(2, {"tiger": {"width": 8}}, None)))]
-    text = snippet(found, "python benchmark.py tune --suite mine")
-    assert tomllib.loads(text) == {"datasets_settings": {"ml-100k": {
-        "item_knn": {"decay": 0.3, "neighbours": 50}, "training": {"epochs": 4}, "apao": {"eta": 0.1}}}}
-    assert "#   python benchmark.py tune --suite mine\n" in text
-    for held in ("training.learning_rate = 1e-05 of A: rows differ", "training.learning_rate = 0.001 of B: rows differ",
-                 "apao.weight = 0.5 of C: the row itself states it"):
-        assert f"# not here: {held}" in text
-    assert "D" not in text.replace("NDCG", "")
-
-
-def test_the_snippet_has_a_table_for_a_row_that_a_profile_can_name() -> None:
-    """Its settings are its own, whatever other rows chose and whatever the row states."""
-    changes = {"training": {"learning_rate": 0.003}, "apao": {"weight": 0.1, "weights": "equal"}}
-    trials = Tried(1, {}, 0.1), Tried(2, changes, 0.2)
-    own = Searched("A", "apao_office", "quick", trials, frozenset({("apao", "weight")}),
-                   best_row={"backbone": "TIGER", "method": "APAO-Pointwise", "objective": "apao"})
-    kept = Searched("B", "apao_office", "quick", (*trials[:1], Tried(2, changes, 0.05)), best_row=own.best_row)
-    text = snippet([own, kept], "")
-    assert tomllib.loads(text) == {"best": [{"dataset": "apao_office", "settings": changes, "row": {
-        "backbone": "TIGER", "method": "APAO-Pointwise"}}]} and "not here" not in text
-    other = Searched("C", "apao_office", "quick", (*trials[:1], Tried(2, {"training": {"learning_rate": 0.001}}, 0.3)))
-    assert "# not here: training.learning_rate = 0.001 of C: rows differ" in snippet([own, other], "")
-    network = Searched("D", "apao_office", "quick", (*trials[:1], Tried(2, {"tiger": {"dropout": 0.2}}, 0.3)),
-                       best_row=own.best_row)
-    assert tomllib.loads(snippet([network], "")) == {"datasets_settings": {"apao_office": {"tiger": {"dropout": 0.2}}}}
-    folder = Searched("A", "mine (folder)", "quick", trials, named=False, best_row=own.best_row)
-    assert "a profile has no settings of a folder" in snippet([folder], "")
-
-
-def test_a_profile_names_the_method_itself_and_not_its_variants() -> None:
-    rows = {row["label"]: row for row in selected_rows(Selection("apao", "standard", grid="full"))
-            if "label" in row}
-    assert own_place(rows["TIGER + APAO-Pointwise"]) == {
-        "backbone": "TIGER", "method": "APAO-Pointwise", "objective": "apao"}
-    for variant in (", hard maximum", ", as released", ", values of Table 5"):
-        assert own_place(rows[f"TIGER + APAO-Pointwise{variant}"]) is None
-    assert own_place(rows["TIGER + MSL"]) is None and own_place(rows["TIGER + CE → DPO"]) is None
 
 
 # Datasets that a suite names
