@@ -93,7 +93,8 @@ def searches(selection: Selection) -> list[Search]:
 def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial]:
     """Every trial of a row, in order: what the suites list for the parts it uses, and what its objectives do.
 
-    suites: of several that list a part the first counts. fixed: what `--set` says, which is no longer varied.
+    suites: of several that list a part the first counts. fixed: what `--set` says, which is no longer varied; of values
+    that go together those that agree with it are left.
     Raises: UserError for a wrong name or value in a search space, naming its place.
     """
     first = make({})
@@ -109,9 +110,8 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
         places |= dict.fromkeys(values, where)
     found = {method(first): Trial(1, {}, first)}
     used = parts_used(first)
-    varied = [[(part, key.split("+"), value if "+" in key else [value]) for value in tried]
-              for part, values in space.items() if part in used for key, tried in values.items()
-              if not {*key.split("+")} & {*fixed.get(part, {})}]
+    varied = [free for part, values in space.items() if part in used for key, tried in values.items()
+              if (free := _free(part, key, tried, fixed.get(part, {})))]
     for chosen in sorted(itertools.product(*varied), key=lambda chosen: short_hash([TUNING_SEED, sorted(chosen)])):
         changes = _changes(chosen, first)
         try:
@@ -123,6 +123,15 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
         found.setdefault(method(config), Trial(len(found) + 1, changes,
                                                dataclasses.replace(config, label=label)))
     return list(found.values())
+
+
+def _free(part: str, key: str, tried: Sequence[Any],
+          fixed: Mapping[str, Any]) -> list[tuple[str, list[str], list[Any]]]:
+    """The values of one line of a search space that `--set` leaves to be tried."""
+    names = key.split("+")
+    rows = [value if "+" in key else [value] for value in tried]
+    return [] if {*names} <= {*fixed} else [
+        (part, names, row) for row in rows if all(fixed.get(n, v) == v for n, v in zip(names, row, strict=True))]
 
 
 def hopeless(trial: Trial, first: RunConfig, training: Mapping[str, Any]) -> Trial:
