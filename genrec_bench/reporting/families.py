@@ -62,9 +62,14 @@ class Test:
 
     @property
     def compared(self) -> tuple[Group, Group]:
-        """Both sides with the runs that are compared."""
-        return tuple(replace(g, runs=g.runs[~g.runs["seed"].isin(left)]) if left else g
+        """Both sides with the runs that are compared: a single one where nothing is random."""
+        return tuple(replace(g, runs=g.runs[~g.runs["seed"].isin(left)] if g.seeded else g.runs[:1])
                      for g, left in zip((self.group, self.against), self.left, strict=True))
+
+    @property
+    def empty(self) -> bool:
+        """Whether a side has no run that the other one can stand beside."""
+        return not all(len(g.runs) for g in self.compared)
 
     @property
     def verdict(self) -> str | None:
@@ -153,13 +158,13 @@ def _test(block: Block, family: Family, plain: Mapping[str, Group], name: str, v
     group, against = plain.get(name), plain.get(family.against)
     if group is None or against is None:
         return " and ".join(f"{n} not run" for n in (name, family.against) if n not in plain)
-    test = Test(group, against, block, family.metric, left=_unpaired(group, against))
-    if any(map(tuple.__eq__, (group.seeds, against.seeds), test.left)):
+    test = Test(group, against, block, family.metric, left=unpaired(group, against))
+    if test.empty:
         return "no common seed"
     return " and ".join(filter(None, (_gap(one, family, values) for one in test.compared))) or test
 
 
-def _unpaired(group: Group, against: Group) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def unpaired(group: Group, against: Group) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The seeds of both sides that the other one lacks; none where nothing is random on one side."""
     if not (group.seeded and against.seeded):
         return (), ()

@@ -11,7 +11,7 @@ import numpy as np
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.files import canonical
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.families import Test, Values, corrected
+from genrec_bench.reporting.families import Test, Values, corrected, unpaired
 from genrec_bench.reporting.load import Group, run_table
 from genrec_bench.reporting.matching import EVERY, Rows, data_of, dataset_title, is_seeded, unequal_budget
 from genrec_bench.results.records import RunRecord
@@ -111,23 +111,24 @@ def _fits(record: RunRecord, other: RunRecord) -> bool:
 
 
 def _tested(new: Group, other: Group, rows: Rows, values: Values, draws: Mapping[str, int]) -> Test:
-    """Both on the runs that are paired: those of one seed; files of lists, which know nothing of our seeds, in their
-    order. A single run stands against every other, and one test user allows no verdict."""
-    ours, theirs = new.seeds, other.seeds
-    if is_outside(new):
-        count = max(len(ours), len(theirs)) if 1 in (len(ours), len(theirs)) else min(len(ours), len(theirs))
-        paired = ours[:count], theirs[:count]
-    else:
-        common = tuple(s for s in ours if s in theirs)
-        paired = (common, common) if other.seeded else (ours, theirs[:1])
-    sides = list(zip((new, other), paired, strict=True))
-    left = tuple(tuple(s for s in g.seeds if g.seeded and s not in seeds) for g, seeds in sides)
-    declared = _is_declared(new.records[0], other.records[0], rows)
-    if not paired[0]:
-        return Test(new, other, left=left, declared=declared)
-    kept = [replace(g, runs=g.runs[g.runs["seed"].isin(seeds)]) for g, seeds in sides]
-    made = Test(*kept, left=left, declared=declared).measured(values, **draws)
-    return replace(made, declared=declared and made.comparison.n_users > 1)
+    """Both on the runs that are paired; one test user allows no verdict."""
+    left = _without_partner(new, other) if is_outside(new) else unpaired(new, other)
+    test = Test(new, other, left=left, declared=_is_declared(new.records[0], other.records[0], rows))
+    if test.empty:
+        return test
+    ours, theirs = test.compared
+    made = replace(test, group=ours, against=theirs).measured(values, **draws)
+    return replace(made, declared=made.declared and made.comparison.n_users > 1)
+
+
+def _without_partner(files: Group, other: Group) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds that nothing stands beside: files of lists have none of ours, so they are paired in order.
+
+    A single run of one side stands against every run of the other.
+    """
+    counts = len(files.seeds), len(other.seeds)
+    paired = max(counts) if 1 in counts else min(counts)
+    return files.seeds[paired:], other.seeds[paired:]
 
 
 def _is_declared(new: RunRecord, other: RunRecord, rows: Rows) -> bool:
