@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from genrec_bench.experiments.grid import Selection, selected_rows
@@ -38,6 +39,9 @@ def test_the_snippet_has_a_table_for_a_row_that_a_profile_can_name() -> None:
     text = snippet([own, kept], "")
     assert tomllib.loads(text) == {"best": [{"dataset": "apao_office", "settings": changes, "row": {
         "backbone": "TIGER", "method": "APAO-Pointwise"}}]} and "not here" not in text
+    held = replace(kept, profile="standard")
+    assert "# the [[best]] that profile standard has of it is to go" in snippet([held], "")
+    assert "[[best]]" not in snippet([kept], "")
     other = Searched("C", "apao_office", "quick", (*trials[:1], Tried(2, {"training": {"learning_rate": 0.001}}, 0.3)))
     assert "# not here: training.learning_rate = 0.001 of C: rows differ" in snippet([own, other], "")
     network = Searched("D", "apao_office", "quick", (*trials[:1], Tried(2, {"tiger": {"dropout": 0.2}}, 0.3)),

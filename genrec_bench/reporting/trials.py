@@ -12,6 +12,7 @@ from genrec_bench.core.seeds import TUNING_SEED
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import Overrides, row_config
+from genrec_bench.experiments.suite_files import tuned_values
 from genrec_bench.experiments.trials import LEAST, Trial, flat, merged, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
 from genrec_bench.reporting.rendering import render
@@ -105,7 +106,7 @@ def snippet(found: Sequence[Searched], command: str) -> str:
         for search in same:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried)"]
-            lines += _own(search) if search.has_own else []
+            lines += _own(search) if search.has_own else _outdated(search)
         for part, values in _parts(same).items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
         lines += [f"# not here: {text}" for text in _left(same)]
@@ -123,6 +124,12 @@ def _own(search: Searched) -> list[str]:
     place = {key: search.best_row[key] for key in ("backbone", "method")}
     settings = table({part: told(values) for part, values in search.best.changes.items()})
     return ["[[best]]", f'dataset = "{search.dataset}"', f"row = {told(place)}", f"settings = {settings}"]
+
+
+def _outdated(search: Searched) -> list[str]:
+    """That the profile holds settings of one row which are no longer the best."""
+    held = tuned_values(search.profile, search.dataset, {"best_row": search.best_row}) if search.best_row else {}
+    return [f"# the [[best]] that profile {search.profile} has of it is to go"] if held else []
 
 
 def _others(values: Mapping[str, Sequence[Searched]]) -> dict[str, list[Searched]]:
