@@ -59,6 +59,7 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
     pages.text(f"{folder}/tables/runs.csv", tables.runs_csv(blocks))
     if material.families:
         pages.text(f"{folder}/tables/tests.csv", verdicts.tests_csv(material.families))
+    claimed = [one for one in map(load_paper, paper_names()) if one.measured_by == folder]
     generative = any(g.row.backbone for b in blocks for g in b.groups)
     small = [b for b in blocks if not any(g.row.backbone or g.row.seeded and not generative for g in b.groups)]
     own = [b for b in blocks if b not in small]
@@ -67,12 +68,12 @@ def _main_facts(material: ReportData, pages: Pages, folder: str) -> dict[str, An
     seeds = {b.name: [len(g.records) for g in b.groups if g.row.seeded] for b in own}
     return {
         "suite": material.suite, "paper": paper, "runs": len(material.runs),
+        "papers": list(dict.fromkeys(one.link for one in (paper, *claimed) if one)),
         "profiles": [load_profile(name)["title"] if name in profile_names() else name
                      for name in sorted({b.profile for b in blocks})],
         "changed": [f"{part}.{name} = {value}" for part, values in material.overrides.items()
                     for name, value in values.items()],
-        "claims": [claims.section(one, material, pages, folder) for one in map(load_paper, paper_names())
-                   if one.measured_by == folder],
+        "claims": [claims.section(one, material, pages, folder) for one in claimed],
         "trained": any(seeds.values()), "single": [name for name, of in seeds.items() if of and max(of) == 1],
         "results": results, "columns": {name for one in results for name in one["columns"]},
         "baselines": _baselines(small) if small else "",
