@@ -1,37 +1,66 @@
-"""The README's part about training-free rows; `python -m tests.readme_part` fills it from reports/training-free.md."""
+"""The README's parts that come from reports; `python -m tests.readme_part` fills them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from genrec_bench.reporting.tables import pipe
 
 ROOT = Path(__file__).resolve().parents[1]
-README, PAGE = ROOT / "README.md", ROOT / "reports" / "training-free.md"
-BEGIN, END = "<!-- training-free: begin -->\n", "<!-- training-free: end -->"
-COLUMNS = (0, 1, 2, 4, 5, 7, 9)  # of the page's first table: no Recall@10, and of the differences the like-for-like one
+README, REPORTS = ROOT / "README.md", ROOT / "reports"
+KNOWN = (0, 1, 2, 3, 7, 8, 6)  # of the comparisons: difference, detectable, the paper's gain, verdict
+COLUMNS = (0, 1, 2, 4, 5, 7, 9)  # of the first table about rows without training: no Recall@10, one of the differences
 
 
-def readme_part(page: str) -> str:
-    """The first sentence of the page and its first table, shorter and without intervals."""
-    lines = page[page.index("\n|") + 1:].splitlines()
+def table_of(page: str, heading: str = "") -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the first table behind a heading."""
+    after = page[page.index(heading):]
+    lines = after[after.index("\n|") + 1:].splitlines()
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:lines.index("")]]
+    return header, rows
+
+
+def training_free(page: str) -> str:
+    """The first sentence of the page and its first table, shorter and without intervals."""
+    header, rows = table_of(page)
     short = [[row[i].partition(" [")[0] for i in COLUMNS] for row in rows]
     table = pipe([header[i] for i in COLUMNS], short, numeric_from=len(COLUMNS))
     return (f"**{page.split('**')[1]}** How this was measured, on which test rows, and what it does not show: "
             f"[reports/training-free.md](reports/training-free.md).\n\n{table}\n\n")
 
 
-def between(readme: str) -> str:
-    """What stands between the marks."""
-    return readme.split(BEGIN)[1].split(END)[0]
+def known(page: str) -> str:
+    """The pre-registered comparisons of the profile `standard`, as the report of APAO's rows has them."""
+    header, rows = table_of(page, "\n## Pre-registered comparisons")
+    header, *rows = [[row[i] for i in KNOWN] for row in (header, *(r for r in rows if r[1].endswith(", standard")))]
+    return pipe(header, rows, numeric_from=2) + "\n\n"
+
+
+PARTS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "training-free": ("training-free.md", training_free), "known": ("apao/report.md", known)}
+
+
+def parts(reports: Path = REPORTS) -> dict[str, str]:
+    """Every part, from the reports as they are."""
+    return {name: make((reports / page).read_text(encoding="utf-8")) for name, (page, make) in PARTS.items()}
+
+
+def between(readme: str, name: str) -> tuple[str, str, str]:
+    """What stands before a part's marks, between them and behind them, the marks left where they are."""
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    before, rest = readme.split(f"{begin}\n")
+    part, after = rest.split(end)
+    return f"{before}{begin}\n", part, f"{end}{after}"
 
 
 def main() -> None:
-    """Fill the README's part."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}{readme_part(PAGE.read_text(encoding='utf-8'))}{END}{after}", encoding="utf-8")
+    """Fill the README's parts."""
+    text = README.read_text(encoding="utf-8")
+    for name, part in parts().items():
+        before, _, after = between(text, name)
+        text = f"{before}{part}{after}"
+    README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from genrec_bench.reporting.rows import load_suite
 from genrec_bench.results import test_users
 from genrec_bench.results.records import RecordStore, RunRecord
 from genrec_bench.results.test_users import REACHES, UserFacts
-from tests.readme_part import PAGE, README, between, readme_part
+from tests import readme_part
+from tests.readme_part import PARTS, README, between, parts
 from tests.small_records import record_of, table_rows
 
 SUITE = '[suite]\nname = "free"\ntitle = "Free rows"\npage = "training-free"\n' + "".join(
@@ -278,11 +279,8 @@ def test_real_data(tmp_path: Path, suite: str, data_dir: Path) -> None:
     assert "On 1 of 1 data sets" in text
 
 
-def test_the_readme_has_the_numbers_of_the_page(store: RecordStore, suite: str) -> None:
-    part = readme_part(page_of(store, suite))
+def test_the_readme_has_the_numbers_of_the_reports(store: RecordStore, suite: str) -> None:
+    part = readme_part.training_free(page_of(store, suite))
     assert part.startswith("**On ") and len(table_rows("\n" + part, "")["apao_office"]) == 6
     readme = README.read_text(encoding="utf-8")
-    if not PAGE.is_file():
-        assert between(readme) == ""
-        pytest.skip("reports/training-free.md is not committed yet")
-    assert between(readme) == readme_part(PAGE.read_text(encoding="utf-8"))
+    assert {name: between(readme, name)[1] for name in PARTS} == parts()
