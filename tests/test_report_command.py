@@ -62,6 +62,17 @@ def test_check_finds_what_is_different(results, tmp_path, capsys):
     assert main(words) == 0 and not old.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_no_report_that_is_there_falls_behind(results, tmp_path):
+    """`network` is in no suite that includes others but the queue, and the index links it once it is there."""
+    words = ["report", "--results", str(results), "--reports", str(tmp_path)]
+    page = tmp_path / "network" / "report.md"
+    assert main(words) == 0 and not page.exists()
+    assert main([*words, "--suite", "network"]) == 0
+    page.write_text("old\n")
+    assert main([*words, "--check"]) == 1 and main(words) == 0 and page.read_text() != "old\n"
+
+
 def test_only_some_tables_and_figures(results, tmp_path, capsys):
     words = ["report", "--suite", "apao", "--results", str(results), "--reports", str(tmp_path), "--only"]
     assert main([*words, "table:1,figure:ranking"]) == 0

@@ -94,7 +94,7 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     names = suite_files.suite_names(source.suites)
     every = [m for name in [*names, *([] if suite.name in names else [suite_name])]  # a file of the user's
              if not (one := load_suite(name, source.suites)).includes and (m := source.material(one)).blocks]
-    wanted = [m for m in every if m.suite.name in (suite.includes or (suite.name,))]
+    wanted = [m for m in every if m.suite.name in _rendered(suite, source)]
     pages = trial_pages(suite_name, source)
     if not wanted and pages.files:
         return pages, next(iter(pages.files))
@@ -126,13 +126,22 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
 
 
+def _rendered(suite: Suite, source: Source) -> tuple[str, ...]:
+    """The suites that are reported: itself, or those it includes and, so that none falls behind, all that have a report
+    already."""
+    if not suite.includes:
+        return (suite.name,)
+    return tuple(name for name in suite_files.suite_names(source.suites) if name in suite.includes
+                 or source.reports and (source.reports / name / "report.md").is_file())
+
+
 def trial_pages(suite_name: str, source: Source) -> Pages:
-    """The pages of trials of a suite, or of those it includes, that have any."""
-    pages = Pages()
-    for name in load_suite(suite_name, source.suites).includes or (suite_name,):
-        suite = load_suite(name, source.suites)
-        if text := trials.page(name, suite, source.records, source.overrides):
-            pages.text(f"{suite.name}/{TRIALS}", text)
+    """The pages of trials of a suite, or of those that are reported with it, that have any."""
+    pages, suite = Pages(), load_suite(suite_name, source.suites)
+    for name in _rendered(suite, source) if suite.includes else (suite_name,):
+        part = load_suite(name, source.suites)
+        if text := trials.page(name, part, source.records, source.overrides):
+            pages.text(f"{part.name}/{TRIALS}", text)
     return pages
 
 
