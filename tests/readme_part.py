@@ -9,7 +9,7 @@ from genrec_bench.reporting.tables import pipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README, REPORTS = ROOT / "README.md", ROOT / "reports"
-KNOWN = (0, 1, 2, 3, 7, 8, 6)  # of the comparisons: difference, detectable, the paper's gain, verdict
+KNOWN = ("Comparison", "Data, profile", "n", "Difference, % [95%]", "Detectable, %", "Paper's gain, %", "Verdict")
 COLUMNS = (0, 1, 2, 4, 5, 7, 9)  # of the first table about rows without training: no Recall@10, one of the differences
 
 
@@ -30,20 +30,22 @@ def training_free(page: str) -> str:
             f"[reports/training-free.md](reports/training-free.md).\n\n{table}\n\n")
 
 
-def known(page: str) -> str:
-    """The pre-registered comparisons of the profile `standard`, as the report of APAO's rows has them."""
-    header, rows = table_of(page, "\n## Pre-registered comparisons")
-    header, *rows = [[row[i] for i in KNOWN] for row in (header, *(r for r in rows if r[1].endswith(", standard")))]
-    return pipe(header, rows, numeric_from=2) + "\n\n"
+def known(*pages: str) -> str:
+    """The pre-registered comparisons of the profile `standard`, as the reports have them."""
+    tables = [table_of(page, "\n## Pre-registered comparisons") for page in pages]
+    found = [dict(zip(header, row, strict=True)) for header, rows in tables for row in rows]
+    return pipe(KNOWN, [[one.get(name, "–") for name in KNOWN] for one in found
+                        if one[KNOWN[1]].endswith(", standard")], numeric_from=2) + "\n\n"
 
 
-PARTS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "training-free": ("training-free.md", training_free), "known": ("apao/report.md", known)}
+PARTS: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "training-free": (training_free, ("training-free.md",)), "known": (known, ("apao/report.md", "network/report.md"))}
 
 
 def parts(reports: Path = REPORTS) -> dict[str, str]:
     """Every part, from the reports as they are."""
-    return {name: make((reports / page).read_text(encoding="utf-8")) for name, (page, make) in PARTS.items()}
+    return {name: make(*((reports / page).read_text(encoding="utf-8") for page in pages))
+            for name, (make, pages) in PARTS.items()}
 
 
 def between(readme: str, name: str) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ import pytest
 from genrec_bench import api
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.seeds import TUNING_SEED, check_seeds
-from genrec_bench.experiments import suite_files, trials
+from genrec_bench.experiments import grid, suite_files, trials
 from genrec_bench.experiments.config import gives_up
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.experiments.overrides import parse_overrides, parts_used
@@ -101,6 +101,16 @@ def test_set_holds_for_every_trial(suite: Path) -> None:
     found = searched(suite, 10, "item_knn.decay=0.9")["Item-kNN"]
     assert {t.config.baseline.decay for t in found.trials} == {0.9}
     assert changes(found) == [{}, {"item_knn": {"shrink": 5.0}}]
+
+
+def test_a_profile_makes_trials_cheaper_and_nothing_else(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = grid.load_profile("smoke")
+    monkeypatch.setattr(grid, "load_profile", lambda name: {**whole, "trials": {"training": {"epochs": 7}}})
+    label = "TIGER + cross-entropy"
+    assert [(t.config.training.epochs, t.config.training.learning_rate) for t in searched(suite, 9)[label].trials] == [
+        (7, 3e-3), (7, 1e-3)]
+    assert {t.config.training.epochs for t in searched(suite, 9, "training.epochs=9")[label].trials} == {9}
+    assert {c.training.epochs for c in expand(Selection(str(suite), "smoke", ("ml-100k",), rows=(label,)))} == {2}
 
 
 def test_settings_that_go_together(suite: Path) -> None:

@@ -21,7 +21,7 @@ from genrec_bench.experiments.config import (
     weighted,
 )
 from genrec_bench.experiments.file_forms import GRIDS
-from genrec_bench.experiments.overrides import Overrides, check_space
+from genrec_bench.experiments.overrides import Overrides, check_space, merged
 from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names and profile_names for those who plan)
     FOLDERS,
     best_values,
@@ -105,7 +105,8 @@ def datasets_of(selection: Selection) -> tuple[str, ...]:
 def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: bool = False) -> list[RunConfig]:
     """Every run of some rows, as a suite's file holds them; what a selection says of rows is not read.
 
-    trials: at the seed of trials, whatever seeds a selection names, and without what the profile has found best.
+    trials: at the seed of trials, whatever seeds a selection names, without what the profile has found best, and with
+    what it says of trials.
     """
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
@@ -114,7 +115,7 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: boo
     runs: dict[RunConfig, RunConfig] = {}
     for text in datasets_of(selection):
         dataset = _dataset(text, selection.overrides)
-        layers = _layers(profile, dataset.name, selection.overrides)
+        layers = _layers(profile, dataset.name, selection.overrides, trials)
         for row in rows:
             best = _at_its_best(row, dataset.name, None if trials else selection.profile)
             for config in _runs(best, dataset, layers, seeds, selection.profile):
@@ -128,10 +129,10 @@ def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: st
     """A suite's row under a profile, at seed 0, without any data.
 
     dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is. trials:
-    without what the profile has found best.
+    without what the profile has found best, and with what it says of trials.
     Raises: UserError where the row cannot be run so.
     """
-    layers = _layers(load_profile(profile), dataset, overrides)
+    layers = _layers(load_profile(profile), dataset, overrides, trials)
     spec = {"name": dataset}
     if registry.datasets.get(dataset).needs_path:
         spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
@@ -148,7 +149,7 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
     """Refuse settings of a profile that no run could ever read. Raises: UserError naming the file."""
     where = str(FOLDERS["profile"] / f"{name}.toml")
     own = [n for n in registry.datasets.names() if not registry.datasets.get(n).needs_path]
-    layers = {f"{where}, settings": profile.get("settings", {})}
+    layers = {f"{where}, {part}": profile.get(part, {}) for part in ("settings", "trials")}
     for dataset, layer in profile.get("datasets_settings", {}).items():
         if dataset not in own:
             raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
@@ -223,10 +224,11 @@ def _dataset(text: str, overrides: Overrides) -> Any:
     return registry.datasets.build(dataset_spec(text, overrides))
 
 
-def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides) -> list[Overrides]:
+def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides, trials: bool = False) -> list[Overrides]:
     """dataset: the registered name, so that a folder of the user's own never takes another dataset's settings."""
     asked = {part: with_preset(part, values, "--set") for part, values in overrides.items()}
-    return [profile.get("settings", {}), profile.get("datasets_settings", {}).get(dataset, {}), asked]
+    own = profile.get("datasets_settings", {}).get(dataset, {})
+    return [profile.get("settings", {}), merged(own, profile.get("trials", {})) if trials else own, asked]
 
 
 def _section(name: str, layers: list[Overrides]) -> Any:

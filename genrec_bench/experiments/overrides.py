@@ -15,6 +15,12 @@ from genrec_bench.experiments.suite_files import preset_names
 Overrides = dict[str, dict[str, Any]]  # {section, component or baseline: {setting: value}}
 
 
+def merged(*layers: Overrides) -> Overrides:
+    """Overrides where later layers win."""
+    return {part: {key: value for layer in layers for key, value in layer.get(part, {}).items()}
+            for part in dict.fromkeys(part for layer in layers for part in layer)}
+
+
 def parse_overrides(pairs: Iterable[str]) -> Overrides:
     """`["training.epochs=5", ...]` as overrides; values are read as TOML, else as text. Raises: UserError."""
     result: Overrides = {}

@@ -207,8 +207,8 @@ def _check_profile(path: Path) -> None:
         if not data[key]:
             raise UserError(f"{path}: {key} is empty. Give it at least one.")
     check_seeds(data["seeds"], f"{path}, seeds")
-    _check_tables(data.get("settings", {}), f"{path}, settings")
-    _check_tables(data.get("datasets_settings", {}), f"{path}, datasets_settings")
+    for part in ("settings", "trials", "datasets_settings"):
+        _check_tables(data.get(part, {}), f"{path}, {part}")
     for dataset, values in data.get("datasets_settings", {}).items():
         _check_tables(values, f"{path}, datasets_settings.{dataset}")
     for number, best in enumerate(data.get("best", []), 1):

@@ -25,7 +25,7 @@ from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
-from genrec_bench.experiments.overrides import check_space, parts_used
+from genrec_bench.experiments.overrides import check_space, merged, parts_used
 from genrec_bench.experiments.suite_files import check_form, is_file, load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
@@ -172,12 +172,6 @@ def check_tuned(space: Mapping[str, Mapping[str, Any]], where: str) -> None:
         if part in FIXED:
             raise UserError(f"{where}: {part} cannot be tuned: trials are compared on the same rows, ranked alike.")
     check_space(space, where)
-
-
-def merged(*layers: Overrides) -> Overrides:
-    """Overrides where later layers win."""
-    return {part: {key: value for layer in layers for key, value in layer.get(part, {}).items()}
-            for part in dict.fromkeys(part for layer in layers for part in layer)}
 
 
 def words(changes: Overrides) -> str:

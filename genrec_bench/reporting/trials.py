@@ -11,9 +11,10 @@ from typing import Any
 from genrec_bench.core.seeds import TUNING_SEED
 from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import from_dict
-from genrec_bench.experiments.grid import Overrides, row_config
-from genrec_bench.experiments.suite_files import tuned_values
-from genrec_bench.experiments.trials import LEAST, Trial, flat, merged, trials_of, undisturbed, words
+from genrec_bench.experiments.grid import row_config
+from genrec_bench.experiments.overrides import Overrides, merged
+from genrec_bench.experiments.suite_files import load_profile, tuned_values
+from genrec_bench.experiments.trials import LEAST, Trial, flat, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Suite
@@ -81,6 +82,12 @@ class Searched:
         """Whether a `[[best]]` of a profile can hold what was chosen."""
         parts = {"training", self.best_row["objective"]} if self.best_row and self.named else set()
         return self.best is not None and bool(self.best.changes) and set(self.best.changes) <= parts
+
+    @property
+    def cheaper(self) -> str:
+        """What the profile says of all trials, as words; "" where they are made as its runs are."""
+        held = load_profile(self.profile).get("trials", {})
+        return words(held) if held else ""
 
     def table(self) -> str:
         """A row a trial, as Markdown."""

@@ -15,10 +15,10 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.datasets.base import dataset_spec
 from genrec_bench.experiments import grid
 from genrec_bench.experiments.config import WORDS, RunConfig
-from genrec_bench.experiments.grid import Overrides, Selection
-from genrec_bench.experiments.overrides import check_overrides
+from genrec_bench.experiments.grid import Selection
+from genrec_bench.experiments.overrides import Overrides, check_overrides, merged
 from genrec_bench.experiments.suite_files import load_profile, with_preset
-from genrec_bench.experiments.trials import Search, merged, trials_of, words
+from genrec_bench.experiments.trials import Search, trials_of, words
 from genrec_bench.reporting.comparison import render_comparison
 from genrec_bench.reporting.matching import Rows
 from genrec_bench.reporting.rows import load_suite
