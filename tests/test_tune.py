@@ -105,11 +105,15 @@ def test_set_holds_for_every_trial(suite: Path) -> None:
 
 def test_a_profile_makes_trials_cheaper_and_nothing_else(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = grid.load_profile("smoke")
-    monkeypatch.setattr(grid, "load_profile", lambda name: {**whole, "trials": {"training": {"epochs": 7}}})
+    monkeypatch.setattr(grid, "load_profile", lambda name: {
+        **whole, "trials": {"training": {"epochs": 7}},
+        "datasets_settings": {"apao_office": {"training": {"epochs": 5}}}})
     label = "TIGER + cross-entropy"
     assert [(t.config.training.epochs, t.config.training.learning_rate) for t in searched(suite, 9)[label].trials] == [
         (7, 3e-3), (7, 1e-3)]
     assert {t.config.training.epochs for t in searched(suite, 9, "training.epochs=9")[label].trials} == {9}
+    office = searched(suite, 9, datasets=("apao_office",))[label]
+    assert {t.config.training.epochs for t in office.trials} == {5}
     assert {c.training.epochs for c in expand(Selection(str(suite), "smoke", ("ml-100k",), rows=(label,)))} == {2}
 
 

@@ -126,7 +126,7 @@ class ProfileFile:
     grid: str = setting("core", "which rows run where the user does not say", choices=GRIDS)
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
     datasets_settings: dict = setting(None, "{ <dataset> = like settings }")
-    trials: dict = setting(None, "like settings, above both, of what `tune` tries alone: how trials are made cheaper")
+    trials: dict = setting(None, "like settings, above those, of what `tune` tries alone: how trials are made cheaper")
     best: tuple[BestRow, ...] = setting((), "settings of single methods, above what the row and its paper say")
 
 

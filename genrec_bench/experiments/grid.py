@@ -66,8 +66,9 @@ def parts_of(name: str) -> list[str]:
 def expand(selection: Selection) -> list[RunConfig]:
     """Every run of a selection, in the order of datasets, rows and seeds; a first stage comes before its users.
 
-    A setting is taken from, in rising order: the component's default, the baseline's file, the profile, the profile's
-    part for the dataset, the suite's row, what the paper and then the profile have found best for that row, `--set`.
+    A setting is taken from, in rising order: the component's default, the baseline's file, the profile (and what it
+    says of trials), the profile's part for the dataset, the suite's row, what the paper and then the profile have
+    found best for that row, `--set`.
     Raises: UserError for any wrong name.
     """
     return expand_rows(selected_rows(selection), selection)
@@ -228,7 +229,7 @@ def _layers(profile: Mapping[str, Any], dataset: str, overrides: Overrides, tria
     """dataset: the registered name, so that a folder of the user's own never takes another dataset's settings."""
     asked = {part: with_preset(part, values, "--set") for part, values in overrides.items()}
     own = profile.get("datasets_settings", {}).get(dataset, {})
-    return [profile.get("settings", {}), merged(own, profile.get("trials", {})) if trials else own, asked]
+    return [merged(profile.get("settings", {}), profile.get("trials", {}) if trials else {}), own, asked]
 
 
 def _section(name: str, layers: list[Overrides]) -> Any:

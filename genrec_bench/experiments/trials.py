@@ -26,7 +26,7 @@ from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
 from genrec_bench.experiments.overrides import check_space, merged, parts_used
-from genrec_bench.experiments.suite_files import check_form, is_file, load_suite, suite_path
+from genrec_bench.experiments.suite_files import check_form, is_file, load_profile, load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
 FIXED = ("split", "evaluation")
@@ -85,7 +85,8 @@ def searches(selection: Selection) -> list[Search]:
                                 own_place(row))
     if all(len(search.trials) == 1 for search in found.values()):
         labels = ", ".join(dict.fromkeys(search.label for search in found.values()))
-        raise UserError(f"{suite_path(selection.suite)} declares no search space for {labels}. Give it a table "
+        left = ", or --set fixes what it declares" if selection.overrides else ""
+        raise UserError(f"{suite_path(selection.suite)} declares no search space for {labels}{left}. Give it a table "
                         "[tune.<part>], or choose other rows.")
     return list(found.values())
 
@@ -147,6 +148,14 @@ def hopeless(trial: Trial, first: RunConfig, training: Mapping[str, Any]) -> Tri
     best = max((entry.get("valid_ndcg@10", 0.0) for entry in training["curve"][:third]), default=0.0)
     return dataclasses.replace(trial, config=_with_budget(trial.config, dataclasses.replace(
         ours, give_up_after=after, give_up_below=round(LEAST * best, 6))))
+
+
+def cheaper(first: RunConfig) -> Overrides:
+    """What the trials of a search have because their profile makes trials cheaper than runs, from the first of them."""
+    used = parts_used(first)
+    held = {part: {key: value for key, value in values.items() if _settings_of(first, part).get(key) == value}
+            for part, values in load_profile(first.profile).get("trials", {}).items() if part in used}
+    return {part: values for part, values in held.items() if values}
 
 
 def undisturbed(config: RunConfig) -> RunConfig:

@@ -39,8 +39,8 @@ PAPER_FILES = ("table-*.csv", "table-*.tex", "table-*.md")
 class Source:
     """What reports are made from. results: the folder of the records, for ranks, diagnoses and what else lies beside
     them; without it nothing is tested. suites: where suite files lie. jobs: processes that draw. drawn: False leaves
-    out all pictures. reports: where earlier reports may lie, which the index then links too. overrides: what `--set`
-    changes of the suites' rows, which are then reported under these settings.
+    out all pictures. reports: where earlier reports may lie, which the index links and `reported` keeps up to date.
+    overrides: what `--set` changes of the suites' rows, which are then reported under these settings.
     """
 
     records: Sequence[RunRecord]
@@ -59,10 +59,17 @@ class Source:
                                                         self.overrides)
         return self._materials[suite.name]
 
+    def reported(self, suite_name: str) -> tuple[str, ...]:
+        """The suites that are reported with one: itself, or those it includes and, so that none falls behind, all of
+        ours that have a folder of reports already."""
+        ours, parts = suite_files.suite_names(self.suites), load_suite(suite_name, self.suites).includes
+        there = ours if parts and suite_name in ours and self.reports else ()
+        return tuple(dict.fromkeys((*parts, *(n for n in there if (self.reports / n).is_dir())))) or (suite_name,)
+
     def materials(self, suite_name: str) -> list[ReportData]:
-        """The same of a suite, or of each that it includes, where there are any runs."""
-        names = load_suite(suite_name, self.suites).includes or (suite_name,)
-        return [m for name in names if (m := self.material(load_suite(name, self.suites))).blocks]
+        """The same of all that are reported with a suite, where there are any runs."""
+        suites = [load_suite(name, self.suites) for name in self.reported(suite_name)]
+        return [m for suite in suites if (m := self.material(suite)).blocks]
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -77,9 +84,9 @@ def render_suite(suite_name: str, records: Sequence[RunRecord], reports: Path, *
 
     Writes `<reports>/<suite>/` (`report.md`, `appendix.md`, `tables/*.csv`, `figures/*.png|svg`, and `trials.md` where
     `tune` made any), the tables of its paper in `<reports>/papers/`, the page that the suite names and
-    `<reports>/index.md`; for a suite that includes others, theirs and all papers', and returns the index. Nothing but
-    the arguments and the suite, profile, paper, ledger, baseline and template files enters: equal records give equal
-    bytes.
+    `<reports>/index.md`; for a suite that includes others, theirs, those that are there and all papers', and returns
+    the index. Nothing but the arguments and the suite, profile, paper, ledger, baseline and template files enters:
+    equal records give equal bytes.
     Raises: UserError where no record belongs to the suite, and for a damaged file.
     """
     source = Source(records, results, suites, jobs, reports=reports, overrides=overrides or {})
@@ -94,7 +101,8 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     names = suite_files.suite_names(source.suites)
     every = [m for name in [*names, *([] if suite.name in names else [suite_name])]  # a file of the user's
              if not (one := load_suite(name, source.suites)).includes and (m := source.material(one)).blocks]
-    wanted = [m for m in every if m.suite.name in _rendered(suite, source)]
+    named = {load_suite(name, source.suites).name for name in source.reported(suite_name)}
+    wanted = [m for m in every if m.suite.name in named]
     pages = trial_pages(suite_name, source)
     if not wanted and pages.files:
         return pages, next(iter(pages.files))
@@ -126,22 +134,13 @@ def build(suite_name: str, source: Source) -> tuple[Pages, str]:
     return pages, "index.md" if suite.includes else f"{suite.name}/report.md"
 
 
-def _rendered(suite: Suite, source: Source) -> tuple[str, ...]:
-    """The suites that are reported: itself, or those it includes and, so that none falls behind, all that have a report
-    already."""
-    if not suite.includes:
-        return (suite.name,)
-    return tuple(name for name in suite_files.suite_names(source.suites) if name in suite.includes
-                 or source.reports and (source.reports / name / "report.md").is_file())
-
-
 def trial_pages(suite_name: str, source: Source) -> Pages:
-    """The pages of trials of a suite, or of those that are reported with it, that have any."""
-    pages, suite = Pages(), load_suite(suite_name, source.suites)
-    for name in _rendered(suite, source) if suite.includes else (suite_name,):
-        part = load_suite(name, source.suites)
-        if text := trials.page(name, part, source.records, source.overrides):
-            pages.text(f"{part.name}/{TRIALS}", text)
+    """The pages of trials of all that are reported with a suite, where there are any."""
+    pages = Pages()
+    for name in source.reported(suite_name):
+        suite = load_suite(name, source.suites)
+        if text := trials.page(name, suite, source.records, source.overrides):
+            pages.text(f"{suite.name}/{TRIALS}", text)
     return pages
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from genrec_bench.core.seeds import TUNING_SEED
@@ -13,8 +13,8 @@ from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import row_config
 from genrec_bench.experiments.overrides import Overrides, merged
-from genrec_bench.experiments.suite_files import load_profile, tuned_values
-from genrec_bench.experiments.trials import LEAST, Trial, flat, trials_of, undisturbed, words
+from genrec_bench.experiments.suite_files import tuned_values
+from genrec_bench.experiments.trials import LEAST, Trial, cheaper, flat, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.rows import Suite
@@ -58,7 +58,8 @@ class Tried:
 class Searched:
     """The trials of a row on a data set, in order. stated: (part, setting) that the row itself says; named: whether a
     profile may hold settings of the data set, which it may not of a folder. size: how many the space has, where known.
-    best_row: by what a profile's `[[best]]` names the row, see `trials.own_place`.
+    best_row: by what a profile's `[[best]]` names the row, see `trials.own_place`. cheaper: what the profile says of
+    trials alone.
     """
 
     label: str
@@ -69,6 +70,7 @@ class Searched:
     named: bool = True
     size: int = 0
     best_row: Mapping[str, str] | None = None
+    cheaper: Overrides = field(default_factory=dict)
 
     @property
     def best(self) -> Tried | None:
@@ -84,10 +86,9 @@ class Searched:
         return self.best is not None and bool(self.best.changes) and set(self.best.changes) <= parts
 
     @property
-    def cheaper(self) -> str:
-        """What the profile says of all trials, as words; "" where they are made as its runs are."""
-        held = load_profile(self.profile).get("trials", {})
-        return words(held) if held else ""
+    def made(self) -> str:
+        """What sets trials apart from runs, as words; "" where nothing does."""
+        return words(self.cheaper) if self.cheaper else ""
 
     def table(self) -> str:
         """A row a trial, as Markdown."""
@@ -112,7 +113,8 @@ def snippet(found: Sequence[Searched], command: str) -> str:
         same = [s for s in found if s.dataset == dataset and s.best is not None]
         for search in same:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
-                          f"{words(search.best.changes)} ({len(search.trials)} tried)"]
+                          f"{words(search.best.changes)} ({len(search.trials)} tried"
+                          f"{', with ' * bool(search.made)}{search.made})"]
             lines += _own(search) if search.has_own else _outdated(search)
         for part, values in _parts(same).items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
@@ -134,9 +136,10 @@ def _own(search: Searched) -> list[str]:
 
 
 def _outdated(search: Searched) -> list[str]:
-    """That the profile holds settings of one row which are no longer the best."""
+    """That the profile holds settings of one row which were tried and are not the best."""
     held = tuned_values(search.profile, search.dataset, {"best_row": search.best_row}) if search.best_row else {}
-    return [f"# the [[best]] that profile {search.profile} has of it is to go"] if held else []
+    return [f"# remove its [[best]] from profile {search.profile}: it holds trial {t.number}, with {t.value:.4f}"
+            for t in search.trials if held and t.changes == held]
 
 
 def _others(values: Mapping[str, Sequence[Searched]]) -> dict[str, list[Searched]]:
@@ -167,6 +170,8 @@ def _why_not(part: str, key: str, values: Mapping[str, Sequence[Searched]]) -> s
         return "a profile has no settings of a folder"
     if any((part, key) in search.stated for search in searches):
         return "the row itself states it"
+    if any(key in search.cheaper.get(part, ()) for search in searches):
+        return "trials have a value of their own, so it says nothing of runs"
     return "rows differ, and a profile holds one value for all" if len(values) > 1 else ""
 
 
@@ -206,9 +211,11 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
             every = trials_of([name], make, overrides)
             places_of = {(profile, title, identity.method(t.config)): t for t in every}
             tried = [Tried.of(t, trials[place]) for place, t in places_of.items() if place in trials]
-            if not told.issuperset(set(places_of) & set(trials)):  # rows that differ in what is tuned share trials
+            # Rows that differ in what is tuned share trials, and one trial is no choice.
+            if len(tried) > 1 and not told.issuperset(set(places_of) & set(trials)):
                 told |= set(places_of)
-                found.append(Searched(first.label, title, profile, tuple(tried), size=len(every)))
+                found.append(Searched(first.label, title, profile, tuple(tried), size=len(every),
+                                      cheaper=cheaper(every[0].config)))
     return found
 
 

@@ -178,7 +178,8 @@ def _tuned(question: Question, stored: RecordStores, workspace: Workspace,
 
 def _tried(one: Searched) -> str:
     """What was chosen of how many, in a sentence."""
-    return (f"{one.dataset}: of {len(one.trials)} trials validation chose number {one.best.number}: "
+    made = f", made with {one.made}," if one.made else ""
+    return (f"{one.dataset}: of {len(one.trials)} trials{made} validation chose number {one.best.number}: "
             f"{words(one.best.changes)} (NDCG@10 {one.best.value:.4f}; as it stands {one.trials[0].value:.4f}).")
 
 

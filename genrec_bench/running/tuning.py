@@ -16,7 +16,7 @@ from genrec_bench.experiments.grid import Selection
 from genrec_bench.experiments.overrides import check_overrides
 from genrec_bench.experiments.queue import blocks
 from genrec_bench.experiments.suite_files import FOLDERS
-from genrec_bench.experiments.trials import Search, hopeless, searches
+from genrec_bench.experiments.trials import Search, cheaper, hopeless, searches
 from genrec_bench.reporting.trials import HEADER, Searched, Tried, snippet
 from genrec_bench.running.runner import check_fit
 from genrec_bench.running.scheduler import Ended, Means, run_all
@@ -144,4 +144,4 @@ def _searched(search: Search, items: Sequence[Prepared], workspace: Workspace) -
         tried.append(Tried.of(trial, record))
     config = search.trials[0].config
     return Searched(search.label, search.dataset, config.profile, tuple(tried), search.stated,
-                    not config.dataset.needs_path, best_row=search.best_row)
+                    not config.dataset.needs_path, best_row=search.best_row, cheaper=cheaper(config))
