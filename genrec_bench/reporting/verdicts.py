@@ -70,7 +70,7 @@ def answer_of(t: Test, gain: float | None) -> str | None:
     mean = t.comparison.mean_b
     if not gain or not mean:
         return None
-    reason = undecided(t.block.profile) or ("" if t.whole else "seeds missing")
+    reason = _unsettled(t)
     return f"{OPEN}: {reason}" if reason else answer(*(end / mean for end in t.comparison.interval), gain)
 
 
@@ -115,9 +115,14 @@ def _name(t: Test) -> str:
 
 
 def said(t: Test) -> str:
-    """The verdict as tables show it; short runs say so beside it, as they answer no claim."""
-    word, short = f"**{t.verdict}**" if t.verdict else NOTHING, undecided(t.block.profile)
-    return f"{word} ({short})" if t.verdict and short else word
+    """The verdict as tables show it, with the reason beside it where it answers no claim."""
+    word, reason = f"**{t.verdict}**" if t.verdict else NOTHING, _unsettled(t)
+    return f"{word} ({reason})" if t.verdict and reason else word
+
+
+def _unsettled(t: Test) -> str:
+    """Why a comparison answers no claim, "" where it may."""
+    return undecided(t.block.profile) or ("" if t.whole else "seeds missing")
 
 
 def _across(tests: Sequence[Test]) -> str:
