@@ -43,8 +43,8 @@ items, within {GOAL_MIB:,} MiB; what misses one is in bold.
 Line = dict[str, Any]
 
 
-def run(words: Sequence[str]) -> None:
-    """Measure, or be the child that does so. Raises: UserError."""
+def run(words: Sequence[str]) -> bool:
+    """Measure, or be the child that does so; whether every stage was measured. Raises: UserError."""
     parser = Parser(prog="python -m benchmarks scale", description="Costs as the catalogue grows.", allow_abbrev=False)
     parser.add_argument("--items", type=comma_list, default=["10000", "100000"], metavar="N,N", help="catalogues")
     parser.add_argument("--only", default="", metavar="NAME", help=f"one stage: {'; '.join(STAGES)}")
@@ -55,11 +55,11 @@ def run(words: Sequence[str]) -> None:
         raise unknown("stage", args.only, STAGES, "--only")
     if args.folder:
         print(json.dumps(measured(args.only, args.folder)))
-        return
+        return True
     if not all(size.isdecimal() and int(size) >= 100 for size in args.items):
         raise UserError(f"--items: whole numbers from 100, got {', '.join(args.items)}.")
     check_folder("--out", args.out)
-    about, new = describe(), []
+    about, new, failed = describe(), [], 0
     print(f"{'items':>10}  {'stage':<32}{'CPU s':>10}{'MiB more':>10}{'MiB':>10}")
     for items in map(int, args.items):
         with tempfile.TemporaryDirectory() as folder:
@@ -70,10 +70,12 @@ def run(words: Sequence[str]) -> None:
                 print(f"{items:>10,}  {stage:<32}{cells or found['failed']}", flush=True)
                 if cells:
                     new.append({"items": items, "stage": stage, **found, **about})
+                failed += not cells
     args.out.mkdir(parents=True, exist_ok=True)
     lines = merged(read(args.out / "scale.csv"), new)
     for name, content in pages(lines).items():
         write_atomically(args.out / name, content)
+    return not failed
 
 
 def _measured_apart(stage: str, folder: str) -> dict[str, Any]:
@@ -149,13 +151,12 @@ def _figure(lines: list[Line]) -> bytes:
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit code: 0, or 2 after a mistake in the command."""
+    """The exit code: 0, 1 where a stage failed, or 2 after a mistake in the command."""
     try:
-        run(words)
+        return 0 if run(words) else 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -140,6 +140,7 @@ BAD_ATOMIC = {
     "time no number": ("X.inter", ATOMIC["X.inter"].replace("\t3\n", "\tnoon\n"), "line 4: timestamp 'noon'"),
     "time NaN": ("X.inter", ATOMIC["X.inter"].replace("\t3\n", "\tnan\n"), "line 4: timestamp 'nan'"),
     "time infinite": ("X.inter", ATOMIC["X.inter"].replace("\t3\n", "\t1e999\n"), "line 4: timestamp '1e999'"),
+    "time beyond doubles": ("X.inter", ATOMIC["X.inter"].replace("\t3\n", f"\t{10**400}\n"), "line 4: timestamp '1000"),
     "time empty": ("X.inter", ATOMIC["X.inter"].replace("\t3\n", "\t\n"), "line 4: timestamp ''"),
     "user with one item": ("X.inter", ATOMIC["X.inter"] + "v\ta\t5\n", "user 'v': 1 interactions"),
     "header only": ("X.inter", "user_id:token\titem_id:token\ttimestamp:float\n", "no users"),

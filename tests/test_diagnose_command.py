@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,13 @@ import torch
 
 from genrec_bench import api
 from genrec_bench.cli import main
+from genrec_bench.core import walk
 from genrec_bench.reporting import markdown
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
 from genrec_bench.results.records import RecordStore
 from genrec_bench.running import diagnosis
+from genrec_bench.search import diagnose as search
 from genrec_bench.training import checkpoints
 from tests.small_jobs import write_toy
 from tests.test_cli import TINY, files
@@ -221,6 +225,22 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(world: World, ca
     monkeypatch.setattr(diagnosis, "diagnose_run", real)
     assert world.call("--beams", "20") == 0
     assert "1 of 2 runs are diagnosed already" in capsys.readouterr().err and None not in world.found()
+
+
+def test_the_limit_of_time_stops_a_diagnosis(world: World, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user a batch, of a minute each."""
+    late, real = [0.0], search.diagnose_users
+
+    def slow(*given: Any, **asked: Any) -> search.Facts:
+        late[0] += 60.0
+        return real(*given, **asked)
+
+    monkeypatch.setattr(walk, "time", SimpleNamespace(time=lambda: time.time() + late[0], sleep=time.sleep))
+    monkeypatch.setattr(search, "users_at_once", lambda *_: 1)
+    monkeypatch.setattr(search, "diagnose_users", slow)
+    assert world.call("--beams", "20", "--minutes", "5.5", seeds="0") == 0 and late[0] == 300.0
+    assert "time is up: 0 of 1 runs are diagnosed, 1 stopped" in capsys.readouterr().err
+    assert world.found() == [None, None] and world.call("--beams", "20", seeds="0") == 0 and world.found()[0]
 
 
 def test_a_run_that_fails_does_not_stop_the_others(world: World, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

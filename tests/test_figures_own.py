@@ -241,7 +241,8 @@ def test_ranking_that_allows_no_test_says_why(material: ReportData, monkeypatch:
     assert tested.ranking_figure(material, material.blocks[0]).endswith("one allows no test")
 
 
-def test_the_plane_has_each_row_with_its_costs_the_cheapest_first(material: ReportData) -> None:
+def test_the_plane_has_each_row_with_its_costs_the_cheapest_first(material: ReportData,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairwise: 300 with and 100 without gradient against 100 of cross-entropy; untrained rows have no seconds."""
     chart = costs.plane_figure(material, material.blocks[0])
     shown = [p["at"] for p in at(chart, "mean", quantity="ndcg@10", panel="TIGER")]
@@ -254,7 +255,9 @@ def test_the_plane_has_each_row_with_its_costs_the_cheapest_first(material: Repo
     assert (msl["value"], msl["low"]) == pytest.approx((0.041, 0.04)) and not at(chart, "seed")
     assert {p["at"] for p in at(chart, "mean", panel="Baselines")} == {"Popularity", "Item-kNN", SASREC}
     assert "cpu, 1 thread" in chart.caption and "TIGER + APAO-Pointwise" in chart.caption
-    assert "not trained" in chart.caption and "are counted" in chart.caption
+    assert "not trained" in chart.caption and "are counted" in chart.caption and "tables alone" not in chart.caption
+    monkeypatch.setattr(costs, "MOST", 2)
+    assert "2 more rows are in the tables alone" in costs.plane_figure(material, material.blocks[0]).caption
     baselines = ReportData.of(apao(), [r for r in made_up() if "baseline" in r.config and r.config["baseline"]])
     assert costs.plane_figure(baselines, baselines.blocks[0]) is None
 

@@ -18,7 +18,7 @@ def test_outside_a_terminal_there_is_a_line_an_epoch_but_not_more_than_one_a_min
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     bars = Bars(2, 0)
-    bars.began("a", "SASRec, toy, seed 0")
+    bars.began("a", "SASRec, toy, seed 0", "epoch")
     for epoch, seconds in enumerate((59.0, 1.0, 30.0, 29.0, 1.0, 200.0, 61.0), 1):
         now[0] += seconds
         bars.step("a", epoch, 9, "loss 1.0000")
@@ -33,8 +33,8 @@ def test_a_run_that_is_silent_is_told_of(capsys: Any, monkeypatch: pytest.Monkey
     told: list[str] = []
     bars = Bars(2, 0)
     monkeypatch.setattr(bars, "say", told.append)
-    bars.began("a", "SASRec, toy, seed 0")
-    bars.began("b", "BERT4Rec, toy, seed 0")
+    bars.began("a", "SASRec, toy, seed 0", "epoch")
+    bars.began("b", "BERT4Rec, toy, seed 0", "epoch")
     bars.step("a", 3, 9)
     bars.ended("b")
     until(lambda: told, 5)

@@ -60,3 +60,10 @@ def test_what_was_not_measured_again_stays_and_missed_goals_are_bold(tmp_path: P
 def test_mistakes_end_with_one_message(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     assert command.main(["scale", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_is_told_and_the_exit_code_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(scale, "_measured_apart", lambda *_: {"failed": "  failed: killed"})
+    assert command.main(["scale", "--items", "100", "--only", "split", "--out", str(tmp_path)]) == 1
+    assert "split                             failed: killed" in capsys.readouterr().out

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-LINE_SECONDS = 60.0  # outside a terminal a line an epoch, but not more than one a minute
+LINE_SECONDS = 60.0  # outside a terminal a line a step, but not more than one a minute
 SILENT_SECONDS = 600.0
 
 
 @dataclass
 class _Run:
-    """A run under way. told, heard: when its last line was written and its last epoch ended; patience: seconds."""
+    """A run under way. told, heard: when its last line was written and its last step ended; patience: seconds."""
 
     name: str
+    unit: str
     bar: tqdm
     told: float
     heard: float
@@ -26,7 +27,7 @@ class _Run:
 
 
 class Bars:
-    """Bars with ETA: runs of the grid, epochs of each run under way. Outside a terminal lines."""
+    """Bars with ETA: runs of the grid, steps of each run under way. Outside a terminal lines."""
 
     def __init__(self, total: int, done: int) -> None:
         self.terminal = sys.stderr.isatty()
@@ -35,13 +36,13 @@ class Bars:
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
 
-    def began(self, key: str, name: str) -> None:
-        """Show one run, by a key of the caller's."""
+    def began(self, key: str, name: str, unit: str) -> None:
+        """Show one run, by a key of the caller's. unit: what its steps are, such as "epoch"."""
         taken = {run.bar.pos for run in self._runs.values()}
         position = next(n for n in range(1, len(taken) + 2) if -n not in taken)
-        bar = tqdm(desc=name, unit="epoch", position=position, leave=False, disable=not self.terminal)
+        bar = tqdm(desc=name, unit=unit, position=position, leave=False, disable=not self.terminal)
         now = time.monotonic()
-        self._runs[key] = _Run(name, bar, now, now, SILENT_SECONDS)
+        self._runs[key] = _Run(name, unit, bar, now, now, SILENT_SECONDS)
         if self._listener.ident is None:
             self._listener.start()
 
@@ -50,11 +51,11 @@ class Bars:
         self._runs.pop(key).bar.close()
 
     def step(self, key: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` epochs of a run are over."""
+        """`done` of `total` steps of a run are over."""
         run = self._runs.get(key)
         if run is None:
             return
-        run.heard, run.patience, run.last = time.monotonic(), SILENT_SECONDS, f"epoch {done} of {total}"
+        run.heard, run.patience, run.last = time.monotonic(), SILENT_SECONDS, f"{run.unit} {done} of {total}"
         if not self.terminal:
             if run.heard - run.told >= LINE_SECONDS:
                 run.told = run.heard
@@ -62,7 +63,7 @@ class Bars:
             return
         bar = run.bar
         bar.total = total
-        if bar.n == 0 and done > 1:  # a resumed run: the epochs before this one cost no time now
+        if bar.n == 0 and done > 1:  # a resumed run: the steps before this one cost no time now
             bar.initial = done - 1
         bar.set_postfix_str(note, refresh=False)
         bar.n = done

@@ -89,9 +89,10 @@ def _timestamp(path: Path, line: int, text: str) -> int | float:
     for kind in (int, float):
         try:
             value = kind(text)
-        except ValueError:
+            finite = math.isfinite(value)
+        except (ValueError, OverflowError):  # the latter for a whole number beyond every double
             continue
-        if math.isfinite(value) and "_" not in text:
+        if finite and "_" not in text:
             return value
     raise problem(path, f"line {line}", f"timestamp {text[:80]!r} is not a finite number",
                   "Write seconds, such as 881250949.")
@@ -143,7 +144,8 @@ def _times(path: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         times = [] if any(map(contains, texts, repeat("_"))) else list(map(int, texts))
     except ValueError:
         times = []
-    times = times or [_timestamp(path, line, text) for line, text in enumerate(texts, 2)]
+    if not times or min(times) < -2**63 or max(times) >= 2**63:
+        times = [_timestamp(path, line, text) for line, text in enumerate(texts, 2)]
     if all(type(t) is int and -2**63 <= t < 2**63 for t in times):
         whole = np.array(times, dtype=np.int64)
         return whole, whole

@@ -167,7 +167,7 @@ def _tuned(question: Question, stored: RecordStores, workspace: Workspace,
     if ended.failed:
         raise RunsFailed(f"{len(ended.failed)} trials failed; see failure.txt below {workspace.results / 'work'}")
     if ended.left:
-        raise RunsLeft(f"{ended.left} trials are left")
+        raise RunsLeft("trials are left")
     for one in searched:
         print(_tried(one), file=sys.stderr)
     chosen = {one.dataset: one.best.changes for one in searched}

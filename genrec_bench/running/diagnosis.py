@@ -63,6 +63,7 @@ class DiagnoseTask:
     """The diagnosis of a run as a task of the walk. See `core.walk.Task` and `scheduler.RunTask`."""
 
     WORD: ClassVar[str] = "diagnosed"
+    STEP: ClassVar[str] = "batch"
     ON: ClassVar[str] = ""
 
     workspace: Workspace
@@ -97,7 +98,7 @@ class DiagnoseTask:
         return None
 
     def run(self, tell: Told) -> None:
-        diagnose_run(self.item, self.workspace, self.question)
+        diagnose_run(self.item, self.workspace, self.question, tell)
 
     def gave_up(self, why: str) -> None:
         """The run itself has not failed."""
@@ -108,10 +109,10 @@ class DiagnoseTask:
         return f"{self.run_id}  {self.name}: {_summary(known)}"
 
 
-def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Diagnosis:
-    """Diagnose a finished run from its best weights and write that beside its record.
+def diagnose_run(item: Prepared, workspace: Workspace, question: Question, tell: Told) -> Diagnosis:
+    """Diagnose a finished run from its best weights and write that beside its record; nothing stays of a part of it.
 
-    Raises: UserError where the weights do not rank as the record says.
+    Raises: UserError where the weights do not rank as the record says; TimeUp, see `Told.step`.
     """
     import torch
 
@@ -129,7 +130,7 @@ def diagnose_run(item: Prepared, workspace: Workspace, question: Question) -> Di
     data = TokenisedInstances(item.split.test, ids, model.history_suffix, workspace.device)
     with deterministic(workspace.threads, workspace.device):
         arrays = diagnose_rows(model, data, sample.rows, trie, beams=searched, normalisers=NORMALISERS, top=TOP,
-                               cap=CAP, temperature=decoding.temperature, eos=decoding.eos)
+                               cap=CAP, temperature=decoding.temperature, eos=decoding.eos, step=tell.step)
     inner = np.unique(trie.parent[trie.token != PAD])
     about = {**question.settings(item), "run_id": item.run_id, "levels": trie.depth,
              "catalogue": {"items": len(ids.tokens), "ids": trie.num_ids, "prefixes": trie.num_prefixes,

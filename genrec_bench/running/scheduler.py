@@ -59,6 +59,7 @@ class RunTask:
     """
 
     WORD: ClassVar[str] = "done"
+    STEP: ClassVar[str] = "epoch"
     ON: ClassVar[str] = " (our networks from their last epoch, RecBole's from their start)"
 
     workspace: Workspace
@@ -260,7 +261,7 @@ class _Show:
     def _under_way(self, task: Any, now: dict[str, Any], ours: bool) -> None:
         if task.key not in self._shown or self._shown[task.key][0] != ours:
             self._away(task.key)
-            self.bars.began(task.key, task.name if ours else f"{task.name} (another command)")
+            self.bars.began(task.key, task.name if ours else f"{task.name} (another command)", task.STEP)
             if not ours:
                 self.bars.say(f"{task.name}: under way in another command")
             self._shown[task.key] = (ours, 0)

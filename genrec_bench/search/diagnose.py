@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,19 +96,22 @@ def diagnose_users(backbone: Any, histories: Tensor, trie: Trie, targets: Tensor
 
 
 def diagnose_rows(model: Any, data: TokenisedInstances, rows: np.ndarray, trie: Trie, *, memory_gib: float = 2.0,
-                  **asked: Any) -> Facts:
+                  step: Callable[[int, int], None] = lambda done, total: None, **asked: Any) -> Facts:
     """The facts of `diagnose_users` for some rows of a split, decoded in batches of like length.
 
     model: in eval mode. rows: (U,) numbers of rows, whose order the arrays keep. memory_gib: what the users that are
-    searched for together would hold if every prefix of the trie were read. asked: `beams`, `normalisers` and what else
-    `diagnose_users` takes by name. Also holds the rows, (U,) int32.
+    searched for together would hold if every prefix of the trie were read. step: called after each batch, with how
+    many are done and how many there are. asked: `beams`, `normalisers` and what else `diagnose_users` takes by name.
+    Also holds the rows, (U,) int32.
     """
     searched = trie.with_eos if asked.get("eos") else trie
     facts: Facts = {"rows": np.asarray(rows, dtype=np.int32)}
-    for places in decoding_batches(data.instances.lengths[rows], users_at_once(model, searched, memory_gib)):
+    batches = decoding_batches(data.instances.lengths[rows], users_at_once(model, searched, memory_gib))
+    for done, places in enumerate(batches, 1):
         part = diagnose_users(model, data.histories(rows[places]), trie, data.targets(rows[places]), **asked)
         for name, values in part.items():
             facts.setdefault(name, np.empty((len(rows), *values.shape[1:]), dtype=values.dtype))[places] = values
+        step(done, len(batches))
     return facts
 
 

@@ -9,7 +9,16 @@ from typing import Any
 
 from genrec_bench.reporting.figures.base import plate
 from genrec_bench.reporting.figures.charts import Chart, named, point, seed_points
-from genrec_bench.reporting.figures.runs import bare, complete, incomplete, interval, lacking, needed, principal
+from genrec_bench.reporting.figures.runs import (
+    bare,
+    complete,
+    incomplete,
+    interval,
+    lacking,
+    needed,
+    principal,
+    undrawn,
+)
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.results.frame import PASSES
@@ -46,7 +55,8 @@ def plane_figure(data: ReportData, block: Block) -> Chart | str | None:
     places = {f"{r.provenance.get('device', 'unknown device')}, {r.provenance.get('threads', 'unknown number of')} "
               f"thread{'s' * (r.provenance.get('threads') != 1)}" for g in groups if seconds(g) for r in g.records}
     return named("plane", data, block, points, counted=any(p["quantity"] == "positions" for p in points),
-                 places=sorted(places), untrained=not all(map(seconds, groups)), absent=incomplete(block, groups))
+                 places=sorted(places), untrained=not all(map(seconds, groups)), absent=incomplete(block, groups),
+                 left_out=undrawn(block, groups))
 
 
 def positions(group: Group) -> list[float]:

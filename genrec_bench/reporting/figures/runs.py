@@ -79,6 +79,12 @@ def incomplete(block: Block, shown: Iterable[Group] = ()) -> list[str]:
     return [g.label for g in block.groups if block.missing(g) and not any(g is one for one in shown)]
 
 
+def undrawn(block: Block, shown: Iterable[Group]) -> int:
+    """How many rows that lack no seed are not shown."""
+    labels = {g.label for g in shown}
+    return sum(not block.missing(g) and g.label not in labels for g in block.groups)
+
+
 def path_of(row: Row, setting: str) -> str | None:
     """Where a row states a setting, as in `wanted`; None where it does not.
 

@@ -8,7 +8,7 @@ from genrec_bench.analysis.ranking import all_pairs
 from genrec_bench.reporting.best_printed import beside_printed
 from genrec_bench.reporting.figures.base import plate
 from genrec_bench.reporting.figures.charts import Chart, estimates, named, point
-from genrec_bench.reporting.figures.runs import beside_baselines, incomplete, needed
+from genrec_bench.reporting.figures.runs import beside_baselines, incomplete, needed, undrawn
 from genrec_bench.reporting.figures.style import look
 from genrec_bench.reporting.load import Block
 from genrec_bench.reporting.power import SEEDS, TIMES, curves
@@ -75,8 +75,9 @@ def ranking_figure(data: ReportData, block: Block) -> Chart | str | None:
         points += [point(title, "joined", JOIN, "join", groups[i].name, float(turn)) for turn, c in enumerate(joined)
                    for i in c]
     counts = ", ".join(f"{family} {math.comb(len(groups), 2)}" for family, groups in panels.items())
+    shown = [g for groups in panels.values() for g in groups]
     return named("ranking", data, block, points, looks={JOIN: look("reference")}, counts=counts,
-                 absent=incomplete(block, [g for groups in panels.values() for g in groups]))
+                 absent=incomplete(block, shown), left_out=undrawn(block, shown))
 
 
 @plate("power")
