@@ -166,54 +166,6 @@ def test_settings_of_a_profile_name_what_exists(old: str, new: str, held: list[s
     assert all(word in str(caught.value) for word in [str(mine), *held]), str(caught.value)
 
 
-BEST = """
-[[best]]
-dataset = "ml-100k"
-row = { backbone = "TIGER", method = "CE" }
-settings = { training = { epochs = 7 }, cross_entropy = { reduction = "sum" } }
-"""
-
-
-@pytest.fixture
-def best(mine: Path) -> Path:
-    """A profile with best values of one row, and a suite with that row twice, once without them."""
-    tuned = SUITE[SUITE.rindex("[[row]]"):].strip() + "\nbest = 5\n"
-    (mine.parents[1] / "suites" / "mine.toml").write_text(
-        SUITE[:SUITE.rindex("[[row]]")] + tuned + tuned.replace('"TIGER"\nb', '"As it was"\nb') + "tuned = false\n")
-    mine.write_text(PROFILE + BEST)
-    return mine
-
-
-def test_best_values_of_a_profile_are_for_its_row_and_not_for_trials(best: Path) -> None:
-    chosen = grid.Selection("mine", "mine", baselines=())
-    found = {run.label: (run.training.epochs, run.objectives[0].objective.reduction) for run in grid.expand(chosen)}
-    assert found == {"TIGER": (7, "sum"), "As it was": (3, "mean")}
-    row, asked = grid.selected_rows(chosen)[0], {"training": {"epochs": 9}}
-    trials = *grid.expand_rows([row], chosen, trials=True), grid.row_config(row, "mine", "ml-100k", "", {}, trials=True)
-    assert [run.training.epochs for run in trials] == [3, 3]
-    assert grid.row_config(row, "mine", "ml-100k", "", asked).training.epochs == 9
-    assert {run.training.epochs for run in grid.expand(dataclasses.replace(chosen, datasets=("bear_toy",)))} == {3}
-
-
-@pytest.mark.parametrize(("old", "new", "held"), [
-    ("ml-100k", "ml-10k", ["'ml-10k'", "'ml-100k'"]), ('"CE"', '"SE"', ["'TIGER, SE'", "'TIGER, CE'"]),
-    ("method =", "methd =", ["row", "'methd'", "'method'"]), ("cross_entropy", "apao", ["'apao'", "cross_entropy"]),
-    ("training = {", "split = {", ["'split'", "training"]), ("epochs", "epohcs", ["training", "'epohcs'", "'epochs'"]),
-    ("{ epochs = 7 }", "7", ["settings.training", "a table"]), ("[[best]]", "[best]", ["[[best]]", "two brackets"]),
-    ("\n[[best]]", f"{BEST}[[best]]", ["two [[best]]", "ml-100k, TIGER, CE"])])
-def test_best_values_name_what_exists(old: str, new: str, held: list[str], best: Path) -> None:
-    best.write_text(PROFILE + BEST.replace(old, new, 1))
-    with pytest.raises(UserError) as caught:
-        grid.expand(grid.Selection("mine", "mine"))
-    assert all(word in str(caught.value) for word in [str(best), "best", *held]), str(caught.value)
-
-
-@pytest.mark.parametrize("settings", [{"apao": {"weights": "uniform"}}, {"training": {"selection": "loss"}}])
-def test_best_values_leave_alone_what_variants_differ_in(settings: dict[str, Any]) -> None:
-    row = {"backbone": "TIGER", "method": "APAO-Pointwise"}
-    with pytest.raises(UserError, match="here: .*what some rows of TIGER, APAO-Pointwise differ in"):
-        grid._check_best({"dataset": "apao_office", "row": row, "settings": settings}, "here")
-
 
 def test_a_folder_never_takes_the_settings_of_a_dataset_of_its_name(mine: Path, tmp_path: Path) -> None:
     mine.write_text(PROFILE + "[datasets_settings.ml-100k.training]\nepochs = 7\n")
@@ -258,6 +210,6 @@ def test_a_backbone_may_refuse_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_classes_document_every_key() -> None:
-    for name in ("SuiteFile", "SuiteHead", "SuiteRow", "PaperRow", "BestRow", "ProfileFile", "BaselineFile"):
+    for name in ("SuiteFile", "SuiteHead", "SuiteRow", "PaperRow", "ProfileFile", "BaselineFile"):
         cls = getattr(file_forms, name)
         assert all(f.metadata["doc"] for f in dataclasses.fields(cls))

@@ -116,7 +116,7 @@ def test_status_says_of_what_a_figure_is_drawn():
     ("apao.weight", "TIGER + APAO-Pointwise", [0.05, 0.1, 0.2, 0.3, 0.4]),
     ("apao.eta", "Llama + APAO-Pairwise", [5e-6, 1e-5, 3e-5, 5e-5, 1e-4, 5e-4])])
 def test_a_sweep_has_the_row_itself_and_each_value_once_in_order(setting, base, values):
-    found = {s.base.label: s for s in sweeps.sweeps(suite_of("apao"), setting, "apao_beauty", "paper")}
+    found = {s.base.label: s for s in sweeps.sweeps(suite_of("apao"), setting, "apao_beauty")}
     assert len(found) == 4  # two forms on two backbones
     sweep = found[base]
     assert list(sweep.rows) == values and sweep.rows[sweep.own][0].label == base
@@ -129,7 +129,7 @@ def test_sweeps_against_a_naive_search_for_rows_that_differ_in_one_setting():
                  if a.label and b.label and a.wanted != b.wanted
                  and a.stages == b.stages == (("cross_entropy", "bear"),) and a.wanted.keys() == b.wanted.keys()
                  and [k for k in a.wanted if a.wanted[k] != b.wanted[k]] == [path]}
-        found = {(a.label, b.label) for s in sweeps.sweeps(suite, setting, "ml-100k", "paper") for x, y in
+        found = {(a.label, b.label) for s in sweeps.sweeps(suite, setting, "ml-100k") for x, y in
                  product(s.rows, repeat=2) if x != y for a in s.rows[x] for b in s.rows[y]}
         assert pairs and found == pairs
 
@@ -139,7 +139,7 @@ def test_a_row_with_other_best_values_is_no_point_of_the_sweep():
     base = next(r for r in suite.rows if r.label == "TIGER + APAO-Pointwise")
     best = base.best["apao_office"]  # weight 0.3 and eta 1e-4, where the sweep holds eta at 1e-5
     assert best["objective.1.eta"] != base.wanted["objective.1.eta"]
-    office = next(s for s in sweeps.sweeps(suite, "apao.weight", "apao_office", "paper") if s.base is base)
+    office = next(s for s in sweeps.sweeps(suite, "apao.weight", "apao_office") if s.base is base)
     assert base not in [row for rows in office.rows.values() for row in rows]
     assert office.rows[0.1][0].label == "TIGER + APAO-Pointwise, weight = 0.1"
     assert sweeps.printed_best(office, "apao_office") == best["objective.1.weight"]
@@ -164,7 +164,7 @@ def test_ablation_rows_share_weight_and_eta_with_their_whole_method():
 
 def weights(row: Row, dataset: str) -> list[float]:
     """Weight and eta of a row on a dataset."""
-    settings = effective(row, dataset, "paper")
+    settings = effective(row, dataset)
     return [settings[path] for key in ("weight", "eta") if (path := runs.path_of(row, f"apao.{key}"))]
 
 

@@ -51,9 +51,7 @@ class SuiteRow:
     decoding: dict | None = setting(None, "{ <setting> = ... } of the decoding section, for this row, or a preset")
     training: dict | None = setting(None, "{ <setting> = ... } of the training section, for this row, or a preset")
     best: int | None = setting(None, "table of the paper with the best weight and eta for each dataset")
-    best_row: PaperRow | None = setting(None, "whose best values those are, the paper's and above them a profile's; "
-                                              "absent = paper_row's")
-    tuned: bool = setting(True, "false: a profile's best values are not for it")
+    best_row: PaperRow | None = setting(None, "whose best values those are; absent = paper_row's")
     best_only: str | None = setting(None, "the one of the paper's two that is taken; absent = both",
                                     choices=("weight", "eta"))
     grid: str = setting("core", "the smallest grid that the row is part of", choices=GRIDS)
@@ -105,15 +103,6 @@ class SuiteFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class BestRow:
-    """`[[best]]`: what `tune` has chosen for one method on one data set under a profile, see `SuiteRow.best_row`."""
-
-    dataset: str = setting(REQUIRED, "registered name")
-    row: PaperRow = setting(REQUIRED, "the best_row of the rows that it is for")
-    settings: dict = setting(REQUIRED, "{ training = { ... }, <last objective> = { ... } }")
-
-
-@dataclasses.dataclass(frozen=True)
 class ProfileFile:
     """A profile file; the parts that settings name are checked where runs are planned."""
 
@@ -127,7 +116,6 @@ class ProfileFile:
     settings: dict = setting(None, "{ <section, component or baseline> = { <setting> = ... } }")
     datasets_settings: dict = setting(None, "{ <dataset> = like settings }")
     trials: dict = setting(None, "like settings, above those, of what `tune` tries alone: how trials are made cheaper")
-    best: tuple[BestRow, ...] = setting((), "settings of single methods, above what the row and its paper say")
 
 
 @dataclasses.dataclass(frozen=True)

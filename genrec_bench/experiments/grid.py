@@ -31,7 +31,6 @@ from genrec_bench.experiments.suite_files import (  # noqa: F401  (suite_names a
     profile_names,
     suite_names,
     suite_path,
-    tuned_values,
     with_preset,
 )
 from genrec_bench.objectives.base import check_needs
@@ -106,8 +105,7 @@ def datasets_of(selection: Selection) -> tuple[str, ...]:
 def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: bool = False) -> list[RunConfig]:
     """Every run of some rows, as a suite's file holds them; what a selection says of rows is not read.
 
-    trials: at the seed of trials, whatever seeds a selection names, without what the profile has found best, and with
-    what it says of trials.
+    trials: at the seed of trials, whatever seeds a selection names, with what the profile says of trials.
     """
     profile = load_profile(selection.profile)
     _check_profile(selection.profile, profile)
@@ -118,8 +116,7 @@ def expand_rows(rows: list[dict[str, Any]], selection: Selection, *, trials: boo
         dataset = _dataset(text, selection.overrides)
         layers = _layers(profile, dataset.name, selection.overrides, trials)
         for row in rows:
-            best = _at_its_best(row, dataset.name, None if trials else selection.profile)
-            for config in _runs(best, dataset, layers, seeds, selection.profile):
+            for config in _runs(_at_its_best(row, dataset.name), dataset, layers, seeds, selection.profile):
                 for part in (*(used.run for used in config.uses), config):
                     runs.setdefault(dataclasses.replace(part, label=""), part)
     return list(runs.values())
@@ -130,15 +127,14 @@ def row_config(row: Mapping[str, Any], profile: str, dataset: str, tokenizer: st
     """A suite's row under a profile, at seed 0, without any data.
 
     dataset: a registered name. tokenizer: for a row that names none, on a folder, whose files say which it is. trials:
-    without what the profile has found best, and with what it says of trials.
+    with what the profile says of trials.
     Raises: UserError where the row cannot be run so.
     """
     layers = _layers(load_profile(profile), dataset, overrides, trials)
     spec = {"name": dataset}
     if registry.datasets.get(dataset).needs_path:
         spec, row = {**spec, "path": dataset}, {"tokenizer": {"name": tokenizer}, **row}
-    row = _at_its_best(row, dataset, None if trials else profile)
-    return _runs(row, registry.datasets.build(spec), layers, (0,), profile)[0]
+    return _runs(_at_its_best(row, dataset), registry.datasets.build(spec), layers, (0,), profile)[0]
 
 
 def training_config(profile: str, dataset: str, overrides: Overrides) -> TrainingConfig:
@@ -155,36 +151,8 @@ def _check_profile(name: str, profile: Mapping[str, Any]) -> None:
         if dataset not in own:
             raise unknown("dataset", dataset, own, f"{where}, datasets_settings")
         layers[f"{where}, datasets_settings.{dataset}"] = layer
-    for number, best in enumerate(profile.get("best", ()), 1):
-        layers[place := f"{where}, best {number}"] = best["settings"]
-        if best["dataset"] not in own:
-            raise unknown("dataset", best["dataset"], own, place)
-        _check_best(best, place)
-    named = [(one["dataset"], one["row"]["backbone"], one["row"]["method"]) for one in profile.get("best", ())]
-    if twice := [place for place in named if named.count(place) > 1]:
-        raise UserError(f"{where}: two [[best]] are for {', '.join(twice[0])}. Leave one.")
     for place, layer in layers.items():
         check_space(layer, place)
-
-
-def _check_best(best: Mapping[str, Any], where: str) -> None:
-    """Refuse best settings that no row takes, and those in which its rows differ on purpose. Raises: UserError."""
-    names: dict[str, list[dict[str, Any]]] = {}
-    for row in (row for suite in suite_names() for row in load_suite(suite).get("row", ()) if "best_row" in row):
-        names.setdefault(f"{row['best_row']['backbone']}, {row['best_row']['method']}", []).append(row)
-    name = f"{best['row']['backbone']}, {best['row']['method']}"
-    if name not in names:
-        raise unknown("best_row", name, names, where)
-    last = names[name][0]["objective"][-1]["name"]
-    for part, values in best["settings"].items():
-        if part not in ("training", last):
-            raise unknown("part", part, ("training", last), where)
-        stated = [row.get("training", {}) if part == "training" else row["objective"][-1] for row in names[name]
-                  if row.get("tuned", True)]
-        for key in values:
-            told = [of[key] for of in stated if key in of]
-            if part == "training" and told or any(one != told[0] for one in told):
-                raise UserError(f"{where}: {part}.{key} is what some rows of {name} differ in. Leave it to them.")
 
 
 def _check_names(selection: Selection, rows: list[dict[str, Any]]) -> None:
@@ -312,15 +280,12 @@ def _objectives(specs: Iterable[Mapping[str, Any]], layers: list[Overrides]) -> 
     return {"objectives": pairs, "negatives": _section("negatives", layers) if sampled else None}
 
 
-def _at_its_best(row: Mapping[str, Any], dataset: str, profile: str | None) -> Mapping[str, Any]:
-    """The row with the settings that its paper, and above it the profile, have found best for a dataset."""
-    if "baseline" in row:
+def _at_its_best(row: Mapping[str, Any], dataset: str) -> Mapping[str, Any]:
+    """The row with the settings that its paper has found best for a dataset."""
+    if "baseline" in row or not row.get("paper"):
         return row
     *before, last = row["objective"]
-    tuned = tuned_values(profile, dataset, row) if profile else {}
-    last = {**last, **(best_values(row["paper"], dataset, row) if row.get("paper") else {}),
-            **tuned.get(last["name"], {})}
-    return {**row, "objective": [*before, last], "training": {**row.get("training", {}), **tuned.get("training", {})}}
+    return {**row, "objective": [*before, {**last, **best_values(row["paper"], dataset, row)}]}
 
 
 def _check_epochs(label: str, training: TrainingConfig) -> None:

@@ -18,7 +18,6 @@ from genrec_bench.core.errors import UserError, nearest, unknown
 from genrec_bench.core.seeds import check_seeds
 from genrec_bench.experiments.file_forms import (
     BaselineFile,
-    BestRow,
     FamilyRow,
     PaperRow,
     ProfileFile,
@@ -170,16 +169,6 @@ def best_values(paper: str, dataset: str, row: Mapping[str, Any]) -> dict[str, f
     return {name: value for name, value in found.items() if only in (None, name)}
 
 
-def tuned_values(profile: str, dataset: str, row: Mapping[str, Any]) -> Data:
-    """What a profile's `[[best]]` says of a row on a dataset (our name), by part: training or the last objective.
-
-    Nothing of rows with a first stage, whose `training` is two stages'.
-    """
-    place = row.get("best_row") if row.get("tuned", True) and "first_stage" not in row else None
-    return next((one["settings"] for one in load_profile(profile).get("best", ()) if place and one["dataset"] == dataset
-                 and all(place[key] == one["row"][key] for key in ("backbone", "method"))), {})
-
-
 def load_profile(name: str, folder: Path | None = None) -> Data:
     """A profile file as data. Raises: UserError with the nearest name, or naming the file and what is wrong in it."""
     path, data = _read("profile", name, folder)
@@ -201,8 +190,7 @@ def untested_profiles() -> tuple[str, ...]:
 def _check_profile(path: Path) -> None:
     """Once a file, as it is read once: every row of a suite asks for its profile."""
     data = _parsed(path)
-    _check_lists(path, data, ("best",))
-    _build(ProfileFile, {**data, "best": []}, str(path))
+    _build(ProfileFile, data, str(path))
     for key in ("seeds", "datasets"):
         if not data[key]:
             raise UserError(f"{path}: {key} is empty. Give it at least one.")
@@ -211,9 +199,6 @@ def _check_profile(path: Path) -> None:
         _check_tables(data.get(part, {}), f"{path}, {part}")
     for dataset, values in data.get("datasets_settings", {}).items():
         _check_tables(values, f"{path}, datasets_settings.{dataset}")
-    for number, best in enumerate(data.get("best", []), 1):
-        _build(BestRow, best, f"{path}, best {number}")
-        _check_tables(best["settings"], f"{path}, best {number}, settings")
 
 
 def load_baseline(name: str, folder: Path | None = None) -> Data:

@@ -26,7 +26,7 @@ from genrec_bench.experiments.config import GivesUp, RunConfig
 from genrec_bench.experiments.grid import Overrides, Selection
 from genrec_bench.experiments.identity import method, short_hash
 from genrec_bench.experiments.overrides import check_space, merged, parts_used
-from genrec_bench.experiments.suite_files import check_form, is_file, load_profile, load_suite, suite_path
+from genrec_bench.experiments.suite_files import check_form, load_profile, load_suite, suite_path
 
 # Trials are compared on the same validation rows, ranked in the same way.
 FIXED = ("split", "evaluation")
@@ -45,23 +45,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """All trials of a row on a dataset, in order. stated: (part, setting) that the row itself says, which a profile can
-    only by its `[[best]]`, for rows with a best_row."""
+    """All trials of a row on a dataset, in order. stated: (part, setting) that the row itself says, so no profile."""
 
     label: str
     dataset: str
     trials: tuple[Trial, ...]
     stated: frozenset[tuple[str, str]] = frozenset()
-    best_row: Mapping[str, str] | None = None
-
-
-def own_place(row: Mapping[str, Any]) -> dict[str, str] | None:
-    """How a profile's `[[best]]` names a row, with its last objective; None where it is not the method itself."""
-    place = row.get("best_row")
-    if not place or place != row.get("paper_row") or "first_stage" in row or not row.get("tuned", True) \
-            or is_file(row["suite"]):
-        return None
-    return {"backbone": place["backbone"], "method": place["method"], "objective": row["objective"][-1]["name"]}
 
 
 def searches(selection: Selection) -> list[Search]:
@@ -81,8 +70,7 @@ def searches(selection: Selection) -> list[Search]:
         first = every[0].config
         key = method(first), first.dataset.title
         if key not in found or len(found[key].trials) == 1:  # a baseline may be a row of several suites
-            found[key] = Search(first.label, first.dataset.title, tuple(every), stated(row),
-                                own_place(row))
+            found[key] = Search(first.label, first.dataset.title, tuple(every), stated(row))
     if all(len(search.trials) == 1 for search in found.values()):
         labels = ", ".join(dict.fromkeys(search.label for search in found.values()))
         left = ", or --set fixes what it declares" if selection.overrides else ""

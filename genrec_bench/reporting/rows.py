@@ -77,17 +77,12 @@ class Row:
         told = [f"{part}." if part == "objective" else f"{part}.name" for part in ("baseline", "backbone", "objective")]
         values = {k: v for k, v in flatten(self.stated).items()
                   if not (k.endswith(".name") and k.startswith(tuple(told)))}
-        kept = "" if self.source.get("tuned", True) else " tuned=False"
-        return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items())) + kept
+        return "+".join(names) + "".join(f" {k}={v}" for k, v in sorted(values.items()))
 
 
-def effective(row: Row, dataset: str, profile: str) -> dict[str, Any]:
-    """What a row states on a dataset, flat, with the values that its paper, and above it a profile, found best there.
-    """
-    tuned = {} if row.baseline else suite_files.tuned_values(profile, dataset, row.source)
-    return {**row.wanted, **row.best.get(dataset, {}), **{
-        f"{part if part == 'training' else _last(row.source)}.{name}": value
-        for part, values in tuned.items() for name, value in values.items()}}
+def effective(row: Row, dataset: str) -> dict[str, Any]:
+    """What a row states on a dataset, flat, with the values that its paper has found best there."""
+    return {**row.wanted, **row.best.get(dataset, {})}
 
 
 def objective_of(row: Row) -> str:

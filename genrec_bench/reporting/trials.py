@@ -13,7 +13,6 @@ from genrec_bench.experiments import identity
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.experiments.grid import row_config
 from genrec_bench.experiments.overrides import Overrides, merged
-from genrec_bench.experiments.suite_files import tuned_values
 from genrec_bench.experiments.trials import LEAST, Trial, cheaper, flat, trials_of, undisturbed, words
 from genrec_bench.reporting.matching import dataset_title, row_configs
 from genrec_bench.reporting.rendering import render
@@ -58,8 +57,7 @@ class Tried:
 class Searched:
     """The trials of a row on a data set, in order. stated: (part, setting) that the row itself says; named: whether a
     profile may hold settings of the data set, which it may not of a folder. size: how many the space has, where known.
-    best_row: by what a profile's `[[best]]` names the row, see `trials.own_place`. cheaper: what the profile says of
-    trials alone.
+    cheaper: what the profile says of trials alone.
     """
 
     label: str
@@ -69,7 +67,6 @@ class Searched:
     stated: frozenset[tuple[str, str]] = frozenset()
     named: bool = True
     size: int = 0
-    best_row: Mapping[str, str] | None = None
     cheaper: Overrides = field(default_factory=dict)
 
     @property
@@ -78,12 +75,6 @@ class Searched:
         if any(t.value is None for t in self.trials):
             return None
         return max(self.trials, key=lambda t: (t.value, -t.number))
-
-    @property
-    def has_own(self) -> bool:
-        """Whether a `[[best]]` of a profile can hold what was chosen."""
-        parts = {"training", self.best_row["objective"]} if self.best_row and self.named else set()
-        return self.best is not None and bool(self.best.changes) and set(self.best.changes) <= parts
 
     @property
     def made(self) -> str:
@@ -106,7 +97,7 @@ def snippet(found: Sequence[Searched], command: str) -> str:
     """The chosen settings as tables of a profile, TOML. command: what made them.
 
     A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
-    chose otherwise, and what a row states, stands there as a comment. A row with a best_row has a table of its own.
+    chose otherwise, and what a row states, stands there as a comment.
     """
     lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
     for dataset in dict.fromkeys(s.dataset for s in found):
@@ -115,37 +106,10 @@ def snippet(found: Sequence[Searched], command: str) -> str:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried"
                           f"{', with ' * bool(search.made)}{search.made})"]
-            lines += _own(search) if search.has_own else _outdated(search)
         for part, values in _parts(same).items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
         lines += [f"# not here: {text}" for text in _left(same)]
     return "\n".join(lines) + "\n"
-
-
-def _own(search: Searched) -> list[str]:
-    """The chosen settings of one row as a `[[best]]` of a profile."""
-    def table(values: Mapping[str, str]) -> str:
-        return f"{{ {', '.join(f'{key} = {value}' for key, value in values.items())} }}"
-
-    def told(values: Mapping[str, Any]) -> str:
-        return table({key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
-
-    place = {key: search.best_row[key] for key in ("backbone", "method")}
-    settings = table({part: told(values) for part, values in search.best.changes.items()})
-    return ["[[best]]", f'dataset = "{search.dataset}"', f"row = {told(place)}", f"settings = {settings}"]
-
-
-def _outdated(search: Searched) -> list[str]:
-    """That the profile holds settings of one row which were tried and are not the best."""
-    held = tuned_values(search.profile, search.dataset, {"best_row": search.best_row}) if search.best_row else {}
-    return [f"# remove its [[best]] from profile {search.profile}: it holds trial {t.number}, with {t.value:.4f}"
-            for t in search.trials if held and t.changes == held]
-
-
-def _others(values: Mapping[str, Sequence[Searched]]) -> dict[str, list[Searched]]:
-    """The values that rows chose which have no table of their own; {} where these chose none."""
-    left = {value: some for value, by in values.items() if (some := [s for s in by if not s.has_own])}
-    return left if set(left) - {KEPT} else {}
 
 
 def _chosen(found: Iterable[Searched]) -> dict[tuple[str, str], dict[str, list[Searched]]]:
@@ -179,7 +143,7 @@ def _parts(found: Sequence[Searched]) -> dict[str, dict[str, str]]:
     """The settings that a profile can hold, by part."""
     parts: dict[str, dict[str, str]] = {}
     for (part, key), values in _chosen(found).items():
-        if _others(values) and not _why_not(part, key, values):
+        if not _why_not(part, key, values):
             parts.setdefault(part, {})[key] = next(iter(values))
     return parts
 
@@ -188,7 +152,7 @@ def _left(found: Sequence[Searched]) -> list[str]:
     """The settings that it cannot, with the reason."""
     return [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why}"
             for (part, key), values in _chosen(found).items() if (why := _why_not(part, key, values))
-            for value, by in _others(values).items()]
+            for value, by in values.items()]
 
 
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:

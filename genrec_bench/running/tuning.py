@@ -144,4 +144,4 @@ def _searched(search: Search, items: Sequence[Prepared], workspace: Workspace) -
         tried.append(Tried.of(trial, record))
     config = search.trials[0].config
     return Searched(search.label, search.dataset, config.profile, tuple(tried), search.stated,
-                    not config.dataset.needs_path, best_row=search.best_row, cheaper=cheaper(config))
+                    not config.dataset.needs_path, cheaper=cheaper(config))

@@ -34,10 +34,10 @@ class Sweep:
         return {value: found for value, rows in self.rows.items() if (found := find(block, rows))}
 
 
-def sweeps(suite: Suite, setting: str, dataset: str, profile: str) -> list[Sweep]:
+def sweeps(suite: Suite, setting: str, dataset: str) -> list[Sweep]:
     """The rows of a suite that differ in a setting alone, as their values are on a dataset; see `runs.path_of`.
 
-    A row whose other settings a paper or the profile has found better ones for there is no point of a sweep there.
+    A row whose other settings its paper has found better ones for there is no point of a sweep there.
     """
     classes: dict[str, list[Row]] = {}
     for row in suite.rows:
@@ -48,7 +48,7 @@ def sweeps(suite: Suite, setting: str, dataset: str, profile: str) -> list[Sweep
     for rest, same in classes.items():
         path, points = path_of(same[0], setting), {}
         for row in same:
-            if _rest(settings := effective(row, dataset, profile), path) == rest:
+            if _rest(settings := effective(row, dataset), path) == rest:
                 points.setdefault(float(settings[path]), []).append(row)
         if len({row.wanted[path] for row in same}) > 1:
             found.append(Sweep(same[0], setting, float(same[0].wanted[path]), dict(sorted(points.items()))))
@@ -65,7 +65,7 @@ def swept(key: str, data: ReportData, block: Block) -> Chart | str | None:
     for each metric and one of differences. None where the block's backbones have no such rows.
     """
     settings = entries()[key]["settings"]
-    found = [s for setting in settings for s in sweeps(data.suite, setting, block.dataset, block.profile)]
+    found = [s for setting in settings for s in sweeps(data.suite, setting, block.dataset)]
     if not found:
         return f"it needs rows that differ in {' or '.join(settings)} alone; suite {data.suite.name} has none"
     own = [(family, s) for family, groups in block.families().items() for s in found
