@@ -166,7 +166,6 @@ def test_settings_of_a_profile_name_what_exists(old: str, new: str, held: list[s
     assert all(word in str(caught.value) for word in [str(mine), *held]), str(caught.value)
 
 
-
 def test_a_folder_never_takes_the_settings_of_a_dataset_of_its_name(mine: Path, tmp_path: Path) -> None:
     mine.write_text(PROFILE + "[datasets_settings.ml-100k.training]\nepochs = 7\n")
     (tmp_path / "ml-100k").mkdir()

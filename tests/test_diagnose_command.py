@@ -240,6 +240,7 @@ def test_the_limit_of_time_stops_a_diagnosis(world: World, capsys: Any, monkeypa
     monkeypatch.setattr(search, "diagnose_users", slow)
     assert world.call("--beams", "20", "--minutes", "5.5", seeds="0") == 0 and late[0] == 300.0
     assert "time is up: 0 of 1 runs are diagnosed, 1 stopped" in capsys.readouterr().err
+    assert world.call("--beams", "20", "--minutes", "5.5", seeds="0") == 0 and late[0] == 300.0  # not begun in vain
     assert world.found() == [None, None] and world.call("--beams", "20", seeds="0") == 0 and world.found()[0]
 
 

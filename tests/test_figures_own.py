@@ -212,7 +212,7 @@ def test_forest_shows_every_declared_test_in_per_cent(material: ReportData) -> N
     assert tested.forest_figure(ReportData.of(apao(), made_up()), None) is None
 
 
-def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData) -> None:
+def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     chart = tested.ranking_figure(material, material.blocks[0])
     shown = [p["at"] for p in at(chart, "mean")]
     groups = {g.name: g for g in material.blocks[0].groups}
@@ -221,12 +221,15 @@ def test_ranking_is_by_mean_and_of_complete_rows(material: ReportData) -> None:
     assert means == sorted(means, reverse=True)
     assert [p["note"] for p in at(chart, "mean")] == [f"{m:.4f}" for m in means]
     assert "TIGER + APAO-Pointwise" in chart.caption and "TIGER 15" in chart.caption  # 6 methods, 15 pairs
+    assert "tables alone" not in chart.caption
     ordered = [g for g in material.blocks[0].groups if g.name in shown]
     joined = {}
     for p in at(chart, "join"):
         joined.setdefault(p["value"], set()).add(p["at"])
     pairs = all_pairs([material.values(g) for g in ordered])
     assert sorted(map(sorted, joined.values())) == sorted(sorted(ordered[i].name for i in c) for c in pairs.together())
+    monkeypatch.setattr(tested, "MOST", 4)
+    assert "2 more rows are in the tables alone" in tested.ranking_figure(material, material.blocks[0]).caption
     assert tested.ranking_figure(ReportData.of(apao(), made_up()), material.blocks[0]) is None
 
 

@@ -33,13 +33,13 @@ def test_a_run_that_is_silent_is_told_of(capsys: Any, monkeypatch: pytest.Monkey
     told: list[str] = []
     bars = Bars(2, 0)
     monkeypatch.setattr(bars, "say", told.append)
-    bars.began("a", "SASRec, toy, seed 0", "epoch")
+    bars.began("a", "SASRec, toy, seed 0", "batch")
     bars.began("b", "BERT4Rec, toy, seed 0", "epoch")
     bars.step("a", 3, 9)
     bars.ended("b")
     until(lambda: told, 5)
     time.sleep(0.1)
-    assert told == ["SASRec, toy, seed 0: nothing for 0 minutes, since epoch 3 of 9. It is slow, or it hangs."]
+    assert told == ["SASRec, toy, seed 0: nothing for 0 minutes, since batch 3 of 9. It is slow, or it hangs."]
     until(lambda: len(told) == 2, 5)
     bars.close()
     bars._listener.join(5)

@@ -135,7 +135,8 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
                         help="runs at a time (default: the cores at hand divided by --threads; one on each GPU)")
     parser.add_argument("--minutes", type=float, default=None, metavar="N",
                         help="begin nothing that cannot be kept before N minutes are over, and stop runs at the end of "
-                             "an epoch; the same command goes on (default: no limit)")
+                             "an epoch; the same command goes on, with diagnoses and RecBole's runs from their start "
+                             "(default: no limit)")
 
 
 def devices(args: argparse.Namespace) -> tuple[str, ...]:

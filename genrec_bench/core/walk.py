@@ -36,7 +36,7 @@ class Busy(UserError):
 
 
 class TimeUp(KeyboardInterrupt):
-    """The limit of time is reached: a task under way stops at a point from which it can go on."""
+    """The limit of time is reached: a task under way stops between two steps."""
 
 
 class Task(Protocol):
@@ -58,7 +58,7 @@ class Task(Protocol):
         """Seconds to the next thing that stays when it is stopped; None = nothing is known."""
 
     def run(self, tell: Told) -> None:
-        """Do it; `tell.step` after whatever stays. Called with the lock held."""
+        """Do it; `tell.step` after each step, where it may be stopped. Called with the lock held."""
 
     def gave_up(self, why: str) -> None:
         """Note that it has failed because processes died in it."""
@@ -133,6 +133,12 @@ def told(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / TOLD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def whole_time(folder: Path) -> float | None:
+    """Seconds that all of a task takes, by how far it came when it was stopped; None = nothing is known."""
+    before = told(folder)
+    return before["seconds"] / before["done"] * before["total"] if before and before["done"] else None
 
 
 @dataclass
@@ -256,7 +262,7 @@ def _gives_up(tasks: Sequence[Task], board: Board, walker: BaseProcess, why: str
     if had is None:
         return 0 < walker.exitcode < 128 or known[0] > MOST_EARLY_DEATHS  # an error at its start comes again
     if known[0] >= MOST_DEATHS:
-        why = f"{known[0]} processes ended in it without a finished epoch between them; of the last one: {why}"
+        why = f"{known[0]} processes ended in it without a finished step between them; of the last one: {why}"
         had.gave_up(why)
         board.write(had.key, why)
     return False

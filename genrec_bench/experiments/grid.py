@@ -66,8 +66,8 @@ def expand(selection: Selection) -> list[RunConfig]:
     """Every run of a selection, in the order of datasets, rows and seeds; a first stage comes before its users.
 
     A setting is taken from, in rising order: the component's default, the baseline's file, the profile (for trials
-    also what it says of them), the profile's part for the dataset, the suite's row, what the paper and then the
-    profile have found best for that row, `--set`.
+    also what it says of them), the profile's part for the dataset, the suite's row, what its paper has found best
+    for it, `--set`.
     Raises: UserError for any wrong name.
     """
     return expand_rows(selected_rows(selection), selection)

@@ -97,7 +97,7 @@ def snippet(found: Sequence[Searched], command: str) -> str:
     """The chosen settings as tables of a profile, TOML. command: what made them.
 
     A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
-    chose otherwise, and what a row states, stands there as a comment.
+    chose otherwise, what a row states, and what was chosen together with such a setting stands there as a comment.
     """
     lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
     for dataset in dict.fromkeys(s.dataset for s in found):
@@ -106,9 +106,10 @@ def snippet(found: Sequence[Searched], command: str) -> str:
             lines += ["", f"# {search.label}, {dataset}, profile {search.profile}: trial {search.best.number}: "
                           f"{words(search.best.changes)} ({len(search.trials)} tried"
                           f"{', with ' * bool(search.made)}{search.made})"]
-        for part, values in _parts(same).items():
+        parts, left = _held(same)
+        for part, values in parts.items():
             lines += ["", f"[datasets_settings.{dataset}.{part}]", *(f"{k} = {v}" for k, v in values.items())]
-        lines += [f"# not here: {text}" for text in _left(same)]
+        lines += [f"# not here: {text}" for text in left]
     return "\n".join(lines) + "\n"
 
 
@@ -139,20 +140,23 @@ def _why_not(part: str, key: str, values: Mapping[str, Sequence[Searched]]) -> s
     return "rows differ, and a profile holds one value for all" if len(values) > 1 else ""
 
 
-def _parts(found: Sequence[Searched]) -> dict[str, dict[str, str]]:
-    """The settings that a profile can hold, by part."""
+def _held(found: Sequence[Searched]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The settings that a profile can hold, by part, and lines about the others; a choice is held whole or not at all.
+    """
+    chosen = _chosen(found)
+    why = {place: text for place, values in chosen.items() if (text := _why_not(*place, values))}
+    apart: list[int] = []  # places of searches whose choice cannot be held
+    while more := [n for n, search in enumerate(found) if n not in apart
+                   and any((part, key) in why for part, key, _ in flat(search.best.changes))]:
+        apart += more
+        for n in more:
+            for part, key, _ in flat(found[n].best.changes):
+                why.setdefault((part, key), "it was chosen together with what a profile cannot hold")
     parts: dict[str, dict[str, str]] = {}
-    for (part, key), values in _chosen(found).items():
-        if not _why_not(part, key, values):
-            parts.setdefault(part, {})[key] = next(iter(values))
-    return parts
-
-
-def _left(found: Sequence[Searched]) -> list[str]:
-    """The settings that it cannot, with the reason."""
-    return [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why}"
-            for (part, key), values in _chosen(found).items() if (why := _why_not(part, key, values))
-            for value, by in values.items()]
+    for part, key in (place for place in chosen if place not in why):
+        parts.setdefault(part, {})[key] = next(iter(chosen[part, key]))
+    return parts, [f"{part}.{key} = {value} of {', '.join(s.label for s in by)}: {why[part, key]}"
+                   for part, key in why for value, by in chosen[part, key].items()]
 
 
 def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: Overrides) -> list[Searched]:

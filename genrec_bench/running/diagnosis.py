@@ -12,7 +12,7 @@ import numpy as np
 from genrec_bench.analysis.pruning import pruning_rate
 from genrec_bench.contracts import PAD
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.walk import Told
+from genrec_bench.core.walk import Told, whole_time
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.results import diagnoses
 from genrec_bench.results.diagnoses import Diagnosis
@@ -94,8 +94,9 @@ class DiagnoseTask:
     def done(self) -> bool:
         return answered(self.item, self.workspace, self.question)
 
-    def needs(self) -> None:
-        return None
+    def needs(self) -> float | None:
+        """Seconds of all of it, since nothing stays of a part."""
+        return whole_time(self.folder)
 
     def run(self, tell: Told) -> None:
         diagnose_run(self.item, self.workspace, self.question, tell)

@@ -21,7 +21,7 @@ from genrec_bench.core.errors import UserError
 from genrec_bench.core.files import canonical
 from genrec_bench.core.progress import Bars
 from genrec_bench.core.provenance import device_name
-from genrec_bench.core.walk import Board, Told, crew, is_held, told, walk
+from genrec_bench.core.walk import Board, Told, crew, is_held, told, walk, whole_time
 from genrec_bench.experiments.config import from_dict
 from genrec_bench.results import test_users
 from genrec_bench.running import runner
@@ -109,8 +109,7 @@ class RunTask:
         if known:
             parts = ("total_seconds",) if whole else ("seconds_per_epoch", "validation_seconds")
             return statistics.median(sum(timings.get(part, 0.0) for part in parts) for timings in known)
-        before = told(self.folder) if whole else None  # of a session that was stopped
-        return before["seconds"] / before["done"] * before["total"] if before and before["done"] else None
+        return whole_time(self.folder) if whole else None
 
     def gave_up(self, why: str) -> None:
         (self.folder / runner.FAILURE).write_text(why, encoding="utf-8")
