@@ -172,7 +172,7 @@ def test_deaths_in_a_task_count_where_no_step_lies_between_them(tmp_path: Path, 
         return _gives_up([task], board, type("Dead", (), {"pid": 7, "exitcode": code}), _death(code), deaths)
 
     assert not any(dies(done) for done in (0, 0, 1, 1, 2, 3, 3)) and not board.ended()
-    assert not dies(3) and "3 processes ended in it without a finished step" in board.ended()["a"]
+    assert not dies(3) and "3 processes ended in it, none of them farther" in board.ended()["a"]
     assert "ended by SIGKILL" in log[0] and "lower --jobs" in log[0]
     assert dies(0, 1) and not dies(0, -9), "a walker that fails before any task would fail again"
     assert "code 1" in _death(1) and "--jobs" not in _death(1)

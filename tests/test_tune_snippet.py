@@ -37,8 +37,8 @@ def test_what_was_chosen_together_is_held_whole_or_not_at_all() -> None:
                     one("C", {"item_knn": {"decay": 0.3}})], "")
     assert tomllib.loads(text) == {"datasets_settings": {"ml-100k": {"item_knn": {"decay": 0.3}}}}
     assert "# not here: apao.weight = 0.1 of A: the row itself states it" in text
-    assert "# not here: training.learning_rate = 0.003 of B, A: it was chosen together with" in text
-    assert "# not here: msl.tau = 2.0 of B: it was chosen together with" in text
+    assert "# not here: training.learning_rate = 0.003 of B, A: A chose it together with" in text
+    assert "# not here: msl.tau = 2.0 of B: B chose it together with" in text
 
 
 def test_a_setting_that_trials_have_their_own_value_of_is_no_choice_for_runs() -> None:

@@ -109,10 +109,12 @@ class Told:
     def __init__(self, folder: Path, look: Callable[[], None], until: float) -> None:
         self.path, self.look, self.until = folder / TOLD, look, until
         self.began = self.last = time.time()
+        self.first = 0.0  # seconds to the end of the first step, which has what comes before all steps in it
         self._write(0, 0, "")
 
     def step(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` steps are over. Raises: TimeUp where another one like the last would take too long."""
+        self.first = self.first or time.time() - self.began
         self._write(done, total, note)
         now = time.time()
         seconds, self.last = now - self.last, now
@@ -122,13 +124,13 @@ class Told:
     def _write(self, done: int, total: int, note: str) -> None:
         now = time.time()
         told = {"pid": os.getpid(), "time": now, "done": done, "total": total, "note": note,
-                "seconds": now - self.began}
+                "seconds": now - self.began, "first": self.first}
         write_atomically(self.path, json.dumps(told).encode())
         self.look()
 
 
 def told(folder: Path) -> dict[str, Any] | None:
-    """What a task last said: pid, time, done, total, note, seconds; also of one that was stopped. None = nothing."""
+    """What a task last said, which one that was stopped has left: pid, time, done, total, note, seconds, first."""
     try:
         return json.loads((folder / TOLD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -136,9 +138,12 @@ def told(folder: Path) -> dict[str, Any] | None:
 
 
 def whole_time(folder: Path) -> float | None:
-    """Seconds that all of a task takes, by how far it came when it was stopped; None = nothing is known."""
+    """Seconds that a task takes from its start, by its steps before it was stopped; None = nothing is known."""
     before = told(folder)
-    return before["seconds"] / before["done"] * before["total"] if before and before["done"] else None
+    if not before or before["done"] < 2:
+        return None
+    first = before.get("first", 0.0)
+    return first + (before["seconds"] - first) / (before["done"] - 1) * (before["total"] - 1)
 
 
 @dataclass
@@ -262,7 +267,7 @@ def _gives_up(tasks: Sequence[Task], board: Board, walker: BaseProcess, why: str
     if had is None:
         return 0 < walker.exitcode < 128 or known[0] > MOST_EARLY_DEATHS  # an error at its start comes again
     if known[0] >= MOST_DEATHS:
-        why = f"{known[0]} processes ended in it without a finished step between them; of the last one: {why}"
+        why = f"{known[0]} processes ended in it, none of them farther than one before; of the last one: {why}"
         had.gave_up(why)
         board.write(had.key, why)
     return False

@@ -99,7 +99,8 @@ def snippet(found: Sequence[Searched], command: str) -> str:
     A profile holds one value of a setting for all rows of a data set, and none that a row itself states: what two rows
     chose otherwise, what a row states, and what was chosen together with such a setting stands there as a comment.
     """
-    lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}"]
+    lines = [f"{HEADER}, at a seed that no result has, by:", f"#   {command}",
+             "# A table holds for all rows of its data set that have the part, whether they were tried or not."]
     for dataset in dict.fromkeys(s.dataset for s in found):
         same = [s for s in found if s.dataset == dataset and s.best is not None]
         for search in same:
@@ -151,7 +152,7 @@ def _held(found: Sequence[Searched]) -> tuple[dict[str, dict[str, str]], list[st
         apart += more
         for n in more:
             for part, key, _ in flat(found[n].best.changes):
-                why.setdefault((part, key), "it was chosen together with what a profile cannot hold")
+                why.setdefault((part, key), f"{found[n].label} chose it together with what a profile cannot hold")
     parts: dict[str, dict[str, str]] = {}
     for part, key in (place for place in chosen if place not in why):
         parts.setdefault(part, {})[key] = next(iter(chosen[part, key]))

@@ -64,7 +64,7 @@ class DiagnoseTask:
 
     WORD: ClassVar[str] = "diagnosed"
     STEP: ClassVar[str] = "batch"
-    ON: ClassVar[str] = ""
+    ON: ClassVar[str] = "diagnoses from their start"
 
     workspace: Workspace
     run_id: str

@@ -60,7 +60,7 @@ class RunTask:
 
     WORD: ClassVar[str] = "done"
     STEP: ClassVar[str] = "epoch"
-    ON: ClassVar[str] = " (our networks from their last epoch, RecBole's from their start)"
+    ON: ClassVar[str] = "our networks from their last epoch, RecBole's from their start"
 
     workspace: Workspace
     key: str
@@ -174,7 +174,7 @@ def work(tasks: Sequence[Any], workspace: Workspace, means: Means, *, done: int 
     total, jobs = done + len(tasks), min(means.jobs, len(tasks))
     kinds = list(dict.fromkeys(map(type, tasks)))
     noun, word = ("runs", kinds[0].WORD) if len(kinds) == 1 else ("runs and diagnoses", "done")
-    on = "".join(kind.ON for kind in kinds)
+    on = "; ".join(kind.ON for kind in kinds)
     with tempfile.TemporaryDirectory(prefix="genrec-bench-") as folder:
         show = _Show(tasks, Board(Path(folder)), Bars(total, done))
         for note in notes:
@@ -187,7 +187,7 @@ def work(tasks: Sequence[Any], workspace: Workspace, means: Means, *, done: int 
                 walk(tasks, show.board, show.look, until)
         except KeyboardInterrupt as stopped:
             show.bars.close()
-            print(f"\ninterrupted: {done + show.count()} of {total} {noun} are {word}, which stays. To go on{on}:\n"
+            print(f"\ninterrupted: {done + show.count()} of {total} {noun} are {word}, which stays. To go on ({on}):\n"
                   f"  {workspace.command}", file=sys.stderr)
             raise SystemExit(exit_code(stopped)) from None
         finally:
