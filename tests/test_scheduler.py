@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from genrec_bench.cli import main
-from genrec_bench.core.walk import TOLD, Board, Busy, _death, _gives_up, alone, cores, is_held, told, walk
+from genrec_bench.core.walk import TOLD, Board, Busy, _death, _gives_up, alone, cores, is_held, told, walk, whole_time
 from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.results.records import RecordStore
 from genrec_bench.running.scheduler import Means, RunTask, run_all
@@ -160,6 +160,14 @@ def test_nothing_begins_that_would_end_too_late(tmp_path: Path, board: Board) ->
     log.clear()
     walk(more, board, until=time.time() - 1)
     assert log == []
+
+
+def test_the_time_of_a_whole_task_by_hand(tmp_path: Path) -> None:
+    """4 s to the first step, 3 s for each of the two after it: 4 + 4 * 3 s for five."""
+    assert whole_time(tmp_path) is None
+    for done, expected in ((1, None), (3, 16.0)):
+        (tmp_path / TOLD).write_text(f'{{"done": {done}, "total": 5, "seconds": 10.0, "first": 4.0}}')
+        assert whole_time(tmp_path) == expected
 
 
 def test_deaths_in_a_task_count_where_no_step_lies_between_them(tmp_path: Path, board: Board) -> None:

@@ -24,6 +24,7 @@ def test_the_snippet_is_part_of_a_profile() -> None:
     for held in ("1e-05 of A2", "0.001 of B"):
         assert f"# not here: training.learning_rate = {held}: rows differ" in text
     assert "D" not in text.replace("NDCG", "")
+    assert "a profile has no settings of a folder" in snippet([one("A", {"item_knn": {"decay": 0.3}}, named=False)], "")
 
 
 def test_what_was_chosen_together_is_held_whole_or_not_at_all() -> None:
