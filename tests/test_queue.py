@@ -10,6 +10,7 @@ import pytest
 from genrec_bench.core.errors import UserError
 from genrec_bench.experiments import grid, queue, suite_files
 from genrec_bench.experiments.grid import Selection
+from genrec_bench.reporting.rows import load_suite
 from genrec_bench.running.suites import prepare_all
 from genrec_bench.running.workspace import Workspace
 from tests.test_cli import MAX_ERROR_LINES, TINY, call, files, records
@@ -150,3 +151,18 @@ def test_our_queue_names_what_exists() -> None:
     first = grid.expand(queue.selections(Selection("evidence", queue.OWN))[0])
     assert {c.seed for c in first if c.label == "TIGER + cross-entropy"} == {0, 1, 2, 3, 4}
     assert suite_files.load_suite("evidence")["suite"]["diagnose"] == 1000
+
+
+def test_our_queue_has_what_its_rows_are_compared_with() -> None:
+    """A row of a declared comparison is the other side of one, or has one beside it on the same data and profile."""
+    parts = queue.selections(Selection("evidence", queue.OWN))
+    runs = {(c.profile, c.dataset.name, c.baseline.name if c.baseline else c.label.partition(" + ")[2])
+            for part in parts for c in grid.expand(part)}
+    families = [family for suite in {part.suite for part in parts} for family in load_suite(suite).families]
+    alone = []
+    for profile, data, name in runs:
+        against = {f.against for f in families if name in f.rows and data in f.datasets}
+        reference = any(name == f.against for f in families)
+        if against and not reference and not any((profile, data, other) in runs for other in against):
+            alone.append((profile, data, name))
+    assert not alone
