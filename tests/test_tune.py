@@ -124,6 +124,8 @@ def test_settings_that_go_together(suite: Path) -> None:
     assert first == {} and sorted(map(str, others)) == sorted(map(str, [
         {"item_knn": {"decay": 0.3, "shrink": 5.0}}, {"item_knn": {"decay": 0.3}}]))
     assert changes(searched(suite, 10, "item_knn.decay=0.3")["Item-kNN"]) == [{}, {"item_knn": {"shrink": 5.0}}]
+    with pytest.raises(UserError, match=r"mine.toml, tune: .* decay\+shrink, none has item_knn.decay = 0.4. Take one"):
+        searched(suite, 10, "item_knn.decay=0.4")
 
 
 def test_an_objective_has_its_weight_and_a_second_stage_its_own_section(suite: Path) -> None:

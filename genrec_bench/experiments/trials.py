@@ -84,7 +84,7 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
 
     suites: of several that list a part the first counts. fixed: what `--set` says, which is no longer varied; of values
     that go together those that agree with it are left.
-    Raises: UserError for a wrong name or value in a search space, naming its place.
+    Raises: UserError for a wrong name or value in a search space, naming its place, and where none of such agrees.
     """
     first = make({})
     spaces = [("search_space of the objective", {w.objective.name: w.objective.search_space
@@ -100,7 +100,7 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
     found = {method(first): Trial(1, {}, first)}
     used = parts_used(first)
     varied = [free for part, values in space.items() if part in used for key, tried in values.items()
-              if (free := _free(part, key, tried, fixed.get(part, {})))]
+              if (free := _free(part, key, tried, fixed.get(part, {}), places[part]))]
     for chosen in sorted(itertools.product(*varied), key=lambda chosen: short_hash([TUNING_SEED, sorted(chosen)])):
         changes = _changes(chosen, first)
         try:
@@ -114,13 +114,20 @@ def trials_of(suites: Sequence[str], make: Make, fixed: Overrides) -> list[Trial
     return list(found.values())
 
 
-def _free(part: str, key: str, tried: Sequence[Any],
-          fixed: Mapping[str, Any]) -> list[tuple[str, list[str], list[Any]]]:
-    """The values of one line of a search space that `--set` leaves to be tried."""
+def _free(part: str, key: str, tried: Sequence[Any], fixed: Mapping[str, Any],
+          where: str) -> list[tuple[str, list[str], list[Any]]]:
+    """The values of one line of a search space that `--set` leaves to be tried. Raises: UserError where that is none.
+    """
     names = key.split("+")
+    if {*names} <= {*fixed}:
+        return []
     rows = [value if "+" in key else [value] for value in tried]
-    return [] if {*names} <= {*fixed} else [
-        (part, names, row) for row in rows if all(fixed.get(n, v) == v for n, v in zip(names, row, strict=True))]
+    left = [(part, names, row) for row in rows if all(fixed.get(n, v) == v for n, v in zip(names, row, strict=True))]
+    if not left:
+        held = {n: fixed[n] for n in names if n in fixed}
+        raise UserError(f"{where}: of the values of {part} that go together, {key}, none has {words({part: held})}. "
+                        f"Take one of {', '.join(map(str, rows))}, or --set all of {', '.join(names)}.")
+    return left
 
 
 def hopeless(trial: Trial, first: RunConfig, training: Mapping[str, Any]) -> Trial:
