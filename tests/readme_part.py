@@ -40,7 +40,7 @@ def known(*pages: str) -> str:
 
 
 PARTS: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
-    "training-free": (training_free, ("training-free.md",)), "known": (known, ("apao/report.md", "network/report.md"))}
+    "training-free": (training_free, ("training-free.md",)), "known": (known, ("apao/report.md", "bear-sid/report.md"))}
 
 
 def parts(reports: Path = REPORTS) -> dict[str, str]:

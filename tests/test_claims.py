@@ -113,17 +113,18 @@ def test_a_gain_by_hand(tmp_path):
 def test_only_the_papers_data_and_settings_support(tmp_path):
     paper, hits = load_paper("apao"), {CE: 40, POINT: 50}
     text = "Both forms rank better than cross-entropy"
-    for name, profile, dataset, said in (("a", "paper", "apao_office", "supports"),
-                                         ("b", "standard", "apao_office", SEEN), ("c", "paper", "ml-100k", SEEN),
+    for name, profile, dataset, said in (("a", "paper", "apao_office", "supports (3 seeds)"),
+                                         ("b", "standard", "apao_office", "seen (3 seeds)"),
+                                         ("c", "paper", "ml-100k", "seen (3 seeds)"),
                                          ("e", "quick", "apao_office", "cannot tell: short runs")):
         found = of(claims.evidence(paper, material_of(tmp_path / name, hits, profile=profile, dataset=dataset)), text)
         assert [one.answer for one in found] == [said], (profile, dataset)
     worse = material_of(tmp_path / "d", {CE: 50, POINT: 40}, profile="paper", dataset="apao_office")
     one, = of(claims.evidence(paper, worse), text)
-    assert one.answer == "contradicts" and one.claimed == pytest.approx(0.0337 / 0.0292 - 1)
+    assert one.answer == "contradicts (3 seeds)" and one.claimed == pytest.approx(0.0337 / 0.0292 - 1)
     known = claims.summary(paper, claims.evidence(paper, worse))
     assert known["profiles"] == [{"name": "paper", "data": "apao_office",
-                                  "counts": [("contradicts", 1), ("supports", 1)]}]
+                                  "counts": [("contradicts (3 seeds)", 1), ("supports (3 seeds)", 1)]}]
     assert known["own"] and known["settled"] == 2
 
 
@@ -139,7 +140,7 @@ def test_times_by_hand(tmp_path):
     longer = material_of(tmp_path, {CE: 40, POINT: 40}, seconds={POINT: 3.0}, profile="standard")
     one, = of(claims.evidence(load_paper("apao"), longer), "An epoch of the pointwise form")
     assert one.found.value == pytest.approx(np.mean([3.0 / 2.0, 3.01 / 2.01, 3.02 / 2.02]) - 1)
-    assert one.answer == NOT_SEEN and one.found.high - one.found.low < 0.02
+    assert one.answer == f"{NOT_SEEN} (3 seeds)" and one.found.high - one.found.low < 0.02
     alone, = of(claims.evidence(load_paper("apao"), material_of(tmp_path / "x", {CE: 40, POINT: 40}, seeds=(0,))),
                 "An epoch of the pointwise form")
     assert alone.found is None and alone.why == "one seed"

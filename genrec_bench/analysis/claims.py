@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 SEEN, SMALLER, NOT_SEEN, OPEN = "seen", "smaller than claimed", "not seen", "cannot tell"
+ENOUGH = 5  # seeds; with fewer an answer is about these trained networks, not about the objective
 
 
 def answer(low: float, high: float, claimed: float) -> str:
@@ -36,3 +37,8 @@ def answer_between(low: float, high: float, least: float, most: float = math.inf
     if least < low and high < most:
         return SEEN
     return NOT_SEEN if high <= least or low >= most else OPEN
+
+
+def with_seeds(said: str, seeds: int) -> str:
+    """An answer with the number of seeds that it rests on where they are few; OPEN as it is."""
+    return said if said == OPEN or seeds >= ENOUGH else f"{said} ({seeds} seed{'s' * (seeds > 1)})"

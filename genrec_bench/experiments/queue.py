@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
+
 from genrec_bench.core import registry, settings
 from genrec_bench.core.errors import UserError, unknown
 from genrec_bench.core.seeds import check_seeds
 from genrec_bench.experiments.file_forms import BlockRow
-from genrec_bench.experiments.grid import Selection
-from genrec_bench.experiments.suite_files import load_suite, profile_names, suite_path
+from genrec_bench.experiments.grid import Selection, expand
+from genrec_bench.experiments.identity import method
+from genrec_bench.experiments.suite_files import load_suite, profile_names, suite_names, suite_path
 
 DEFAULT_PROFILE = "quick"
 OWN = ""  # the profile of a selection that leaves it to the blocks
@@ -75,3 +80,13 @@ def selections(selection: Selection) -> list[Selection]:
     return [Selection(block.suite, selection.profile or block.profile, selection.datasets or block.datasets, None,
                       block.baselines, selection.seeds or block.seeds or None, selection.overrides, None, block.rows)
             for block in parts]
+
+
+@cache
+def declared_seeds() -> Mapping[tuple[str, str, str], frozenset[int]]:
+    """(profile, dataset, method) -> the seeds that the blocks of our own queues run of it."""
+    found: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for part in (part for name in suite_names() if blocks(name) for part in selections(Selection(name, OWN))):
+        for config in expand(part):
+            found[config.profile, config.dataset.name, method(config)].add(config.seed)
+    return {key: frozenset(seeds) for key, seeds in found.items()}

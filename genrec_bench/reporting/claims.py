@@ -17,14 +17,14 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 from genrec_bench.analysis import pruning
-from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer, answer_between
+from genrec_bench.analysis.claims import ENOUGH, NOT_SEEN, OPEN, SEEN, answer, answer_between, with_seeds
 from genrec_bench.analysis.classical import one_sample_t
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values, detectable
 from genrec_bench.core.lazy import pandas
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
-from genrec_bench.reporting.families import UNTESTED
+from genrec_bench.reporting.families import UNTESTED, Test, unpaired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import Claim, Paper, load_paper, paper_names
@@ -85,7 +85,7 @@ class Evidence:
         ends, claim = (self.found.low, self.found.high), self.claim
         said = answer_between(*ends, -math.inf if claim.least is None else claim.least, claim.most) \
             if self.claimed is None else answer(*ends, self.claimed)
-        return WORDS.get(said, said) if self.papers_own else said
+        return with_seeds(WORDS.get(said, said) if self.papers_own else said, self.found.seeds)
 
     @property
     def counts(self) -> bool:
@@ -110,7 +110,7 @@ def _on_block(paper: Paper, material: ReportData, claim: Claim, block: Block) ->
             rows, claimed = tuple(names[name] for name in pair), None
             try:
                 claimed = _claimed(paper, claim, block, rows)
-                if any(map(block.missing, rows)):
+                if not all(map(block.stands, rows)):
                     raise Unknown("seeds missing")
                 measure = QUANTITIES.get(claim.quantity, partial(_metric, claim.quantity))
                 measured = measure(material, claim, block, rows)
@@ -141,7 +141,7 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
 def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of a metric over users and seeds; of a pre-registered comparison its own."""
     name, _, k = metric.partition("@")
-    values = [material.values(g, name, int(k)) for g in rows]
+    values = [material.values(g, name, int(k)) for g in Test(*rows, left=unpaired(*rows)).compared]
     if any(v is None for v in values):
         raise Unknown("no ranks")
     if values[0].shape[1] < 2:
@@ -228,7 +228,8 @@ def section(paper: Paper, material: ReportData | None, pages: Pages | None = Non
         columns = ("Claim", "Measured as", "Paper, %", f"Ours, % [{LEVEL:.0%}]", "Data, profile, n", "Answer",
                    "Detectable, %", "Floor, %")
         table = listed(told, {name: itemgetter(name) for name in columns}, 6, empty=False)
-    return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, dash=DASH, table=table)
+    return render("claims", **summary(paper, found), level=LEVEL, min_seeds=MIN_SEEDS, enough=ENOUGH,
+                  dash=DASH, table=table)
 
 
 def lines(materials: Sequence[ReportData]) -> list[dict[str, Any]]:

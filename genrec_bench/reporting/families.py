@@ -57,8 +57,8 @@ class Test:
 
     @property
     def whole(self) -> bool:
-        """Whether neither row lacks seeds of its block."""
-        return not any(map(self.block.missing, (self.group, self.against)))
+        """Whether both rows stand with the seeds that they have."""
+        return all(map(self.block.stands, (self.group, self.against)))
 
     @property
     def compared(self) -> tuple[Group, Group]:

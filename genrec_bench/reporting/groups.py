@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,10 @@ import numpy as np
 from genrec_bench.analysis.ranking import against
 from genrec_bench.core.errors import UserError
 from genrec_bench.core.lazy import pandas
+from genrec_bench.core.lists import grouped
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting import tables
+from genrec_bench.reporting.families import Test, unpaired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.rendering import render
@@ -69,23 +71,25 @@ def check_rows(block: Block, values: np.ndarray, rows: int) -> None:
 
 
 def by_group(data: ReportData, block: Block) -> DataFrame | None:
-    """NDCG@10 of every whole row of a block in every group, with the difference from its reference, both of the same
-    users (see `against`): columns HEADER, method by method; None without ranks or facts about the test rows."""
-    facts, groups = data.users(block), [g for g in block.groups if not block.missing(g)]
-    ranked = [data.row_values(g) for g in groups]
-    if facts is None or not groups or any(values is None for values in ranked):
-        return None
-    check_rows(block, ranked[0], facts.num_rows)
-    references = [groups.index(reference(block, g, groups)) for g in groups]
+    """NDCG@10 of every row of a block that stands, in every group, with the difference from its reference, both of the
+    same users and of the seeds that both have (see `against`): columns HEADER, method by method; None without ranks or
+    facts about the test rows."""
+    facts, groups = data.users(block), [g for g in block.groups if block.stands(g)]
     lines = []
-    for part in parts(facts):
-        values = [averaged(of[:, part.rows], facts.user[part.rows]) for of in ranked]
-        for place, (mean, gap) in enumerate(against(values, references)):
-            ends = (None,) * 3 if gap is None else (gap.value, gap.low, gap.high)
-            lines.append((place, block.dataset, block.profile, block.name, groups[place].label, part.kind, part.name,
-                          part.count, part.users, int(part.few), mean.value, mean.low, mean.high,
-                          groups[references[place]].label, *ends))
-    return pandas.DataFrame(sorted(lines, key=lambda line: line[0]), columns=["place", *HEADER]).drop(columns="place")
+    for own, rows, references in together(block, groups):
+        ranked = [data.row_values(g) for g in rows]
+        if facts is None or any(values is None for values in ranked):
+            return None
+        check_rows(block, ranked[0], facts.num_rows)
+        for part in parts(facts):
+            values = [averaged(of[:, part.rows], facts.user[part.rows]) for of in ranked]
+            for group, r, (mean, gap) in zip(own, references, against(values, references), strict=False):
+                ends = (None,) * 3 if gap is None else (gap.value, gap.low, gap.high)
+                lines.append((block.dataset, block.profile, block.name, group.label, part.kind, part.name,
+                              part.count, part.users, int(part.few), mean.value, mean.low, mean.high,
+                              rows[r].label, *ends))
+    order = [g.label for g in groups]
+    return pandas.DataFrame(sorted(lines, key=lambda line: order.index(line[3])), columns=HEADER) if lines else None
 
 
 def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
@@ -96,6 +100,19 @@ def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
     plain = [p for p in map(block.cross_entropy, own) if p in among]
     baselines = [g for g in among if g.row.baseline]
     return (plain or sorted(baselines, key=lambda g: -(g.mean(CHOSEN_BY) or 0.0)) or [group])[0]
+
+
+def together(block: Block, groups: Sequence[Group]) -> Iterator[tuple[list[Group], list[Group], list[int]]]:
+    """Rows in parts that `against` can draw together: those with the same seeds in common with their reference.
+
+    Of each part the rows, then these and references from elsewhere with those seeds alone, and for each of these the
+    place of its reference.
+    """
+    measured = {g: reference(block, g, groups) for g in groups}
+    parts = grouped(groups, lambda g: Test(g, r := measured[g], left=unpaired(g, r)).seeds or block.seeds)
+    for seeds, own in parts.items():
+        rows = list(dict.fromkeys([*own, *(measured[g] for g in own)]))
+        yield own, [g.of_seeds(seeds) for g in rows], [rows.index(measured[g] if g in own else g) for g in rows]
 
 
 def section(data: ReportData, wanted: Sequence[Block], pages: Pages, folder: str) -> str:

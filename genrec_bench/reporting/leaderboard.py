@@ -17,7 +17,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names, undecided
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.families import Test
+from genrec_bench.reporting.families import Test, unpaired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pruning import BEAM, searched
 from genrec_bench.reporting.report_data import ReportData
@@ -100,16 +100,24 @@ def _block(place: _Place, store: RecordStore, known: Mapping[str, Diagnosis]) ->
 def _lines(place: _Place, groups: Sequence[Group], reference: Group | None,
            store: RecordStore) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     """The rows of a backbone, or the baselines, beside its cross-entropy; each with its key."""
-    values = {_key(g): _values(g, store) for g in groups if not place.block.missing(g)}
-    theirs = values.get(_key(reference)) if reference else None
+    values = {_key(g): _values(g, store) for g in groups if place.block.stands(g)}
     for group in groups:
         own, scores = values.get(_key(group), {}), {level: {} for level in LEVELS}
+        measured = own and reference is not None and _key(reference) in values and group is not reference
+        pair = _both(group, reference, values, store) if measured else ()
         for level, found in own.items():
             scores[level] = {name: _told(mean_interval(array)) for name, array in found.items()}
-            if theirs and group is not reference:
+            if measured:
                 test = place.tests.get((_key(group), _key(reference))) if level == "item" else None
-                scores[level] |= _differences(found, theirs[level], test)
+                scores[level] |= _differences(*(one[level] for one in pair), test)
         yield _key(group), _line(place, group, reference, scores, store)
+
+
+def _both(group: Group, reference: Group, values: Mapping[tuple[str, str], Any], store: RecordStore) -> list[Any]:
+    """The values of a row and its reference, of the seeds that both have."""
+    pair = Test(group, reference, left=unpaired(group, reference))
+    return ([_values(g, store) for g in pair.compared] if any(pair.left) else
+            [values[_key(g)] for g in (group, reference)])
 
 
 def _values(group: Group, store: RecordStore) -> dict[str, dict[str, np.ndarray]]:
@@ -140,11 +148,12 @@ def _differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray
 
 def _line(place: _Place, group: Group, reference: Group | None, scores: dict[str, Any],
           store: RecordStore) -> dict[str, Any]:
+    missing = () if place.block.stands(group) else place.block.missing(group)
     first, counts = group.records[0], Counter(filter(None, map(badge, group.records)))
     seconds, before = group.mean("total_seconds"), group.mean("first_stage_seconds")  # of the training it goes on from
     return {
         "id": f"{first.run_id}.{place.block.profile}", "label": group.label, "groups": _groups(group.row),
-        "backbone": group.row.spelling, "seeded": group.row.seeded, "missing": place.block.missing(group),
+        "backbone": group.row.spelling, "seeded": group.row.seeded, "missing": missing,
         "against": None if reference is None else reference.label, "scores": scores,
         "seconds": None if seconds is None else _rounded(seconds + (before or 0.0), 1),
         "device": sorted({d.partition(" ")[0] for d in group.values("device")}),

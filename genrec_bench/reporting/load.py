@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from genrec_bench.core.files import canonical
 from genrec_bench.core.lazy import pandas
 from genrec_bench.core.lists import grouped
-from genrec_bench.experiments import suite_files
+from genrec_bench.experiments import queue, suite_files
 from genrec_bench.experiments.grid import Overrides
 from genrec_bench.reporting.matching import data_of, dataset_title, has_row, is_seeded, row_numbers
 from genrec_bench.reporting.rows import Row, Suite, as_stated, load_suite
@@ -86,6 +86,10 @@ class Group:
         """The seeds there are, in order."""
         return tuple(r.seed for r in self.records)
 
+    def of_seeds(self, seeds: Collection[int]) -> Group:
+        """The same with the runs of some seeds alone, where another seed would give other numbers."""
+        return replace(self, runs=self.runs[self.runs["seed"].isin(seeds)]) if self.seeded else self
+
     @property
     def config(self) -> Mapping[str, Any]:
         """The settings in the words of a row, from the first record; only the seed differs in the others."""
@@ -139,6 +143,15 @@ class Block:
     def missing(self, group: Group) -> tuple[int, ...]:
         """Seeds that a whole row has and this group has not; none where nothing is random."""
         return tuple(s for s in self.seeds if s not in group.seeds) if group.row.seeded else ()
+
+    def stands(self, group: Group) -> bool:
+        """Whether a row has a mean and comparisons of its own: it lacks no seed, or has all that a queue declares for
+        it, which may be fewer than others have."""
+        if not self.missing(group):
+            return True
+        first = group.records[0]
+        declared = queue.declared_seeds().get((self.profile, first.config["dataset"]["name"], first.method))
+        return declared is not None and declared <= {*group.seeds}
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ def _cell(layout: Layout, reported: Reported, standing: Standing | None, better:
     block, group, once = standing.block, standing.group, layout.kind == "counts"
     values = {r.seed: float(value) for r in group.records[:1 if once else None]
               if (value := _value(layout.kind, reported.metric, r)) is not None}
-    whole = once or not block.missing(group) and len(values) == len(group.records)
+    whole = once or block.stands(group) and len(values) == len(group.records)
     starred = better.get((block.name, group.label), ()) if reported.metric == METRIC else ()
     return Cell(reported, standing, values, whole, better_than=starred)
 

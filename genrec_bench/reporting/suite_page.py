@@ -9,7 +9,7 @@ from genrec_bench.analysis.ranking import against
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names, undecided
 from genrec_bench.reporting import about, claims, cost, groups, latex, power, pruning, tables, verdicts
-from genrec_bench.reporting.groups import reference
+from genrec_bench.reporting.groups import together
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Drawn, Pages, place
 from genrec_bench.reporting.papers import load_paper, paper_names
@@ -89,7 +89,7 @@ def _result(material: ReportData, block: Block) -> dict[str, Any]:
     core = [g for g in block.groups if g.row.grid == "core"] or list(block.groups)
     backbones = {g.row.backbone for g in core}
     lacking = [r for r in material.suite.rows if r.grid == "core" and (r.baseline or r.backbone in backbones)
-               and not any(g.row is r and not block.missing(g) for g in core)]
+               and not any(g.row is r and block.stands(g) for g in core)]
     differences = _differences(material, block, core)
     found = material.searched[block.name]
     columns: dict[str, list[str]] = {
@@ -119,23 +119,25 @@ def _short(metric: str) -> str:
 
 
 def _differences(material: ReportData, block: Block, core: Sequence[Group]) -> dict[str, str]:
-    """NDCG@10 against the row's reference in per cent of it, with an interval over users and seeds where there are
-    ranks, of a pre-registered comparison its own; the reference says what it is."""
-    groups = [g for g in core if not block.missing(g) and g.mean(METRIC) is not None]
-    values = [material.values(g) for g in groups]
-    measured = [reference(block, g, groups) for g in groups]
-    told = {r.label: "reference" for r in measured}
-    if groups and not any(v is None for v in values) and len({len(v) for v in values} - {1}) < 2:
-        tested = {(t.group, t.against): t.comparison for one in material.families for t in one.tests}
-        found = against(values, [groups.index(r) for r in measured])
-        for g, r, (_, gap) in zip(groups, measured, found, strict=True):
-            if (c := tested.get((g, r))) is not None:
-                told[g.label] = verdicts.interval(c.difference, *c.interval, c.mean_b)
-            elif gap is not None:
-                told[g.label] = verdicts.interval(gap.value, gap.low, gap.high, found[groups.index(r)][0].value)
-    else:
-        told |= {g.label: verdicts.percent(g.mean(METRIC) - r.mean(METRIC), r.mean(METRIC), "+")
-                 for g, r in zip(groups, measured, strict=True) if g is not r}
+    """NDCG@10 against the row's reference in per cent of it, with an interval over users and the seeds that both have
+    where there are ranks, of a pre-registered comparison its own; the reference says what it is."""
+    groups = [g for g in core if block.stands(g) and g.mean(METRIC) is not None]
+    tested = {(t.group.label, t.against.label): t.comparison for one in material.families for t in one.tests
+              if t.block is block}
+    told: dict[str, str] = {}
+    for own, rows, places in together(block, groups):
+        values = [material.values(g) for g in rows]
+        found = None if any(v is None for v in values) else against(values, places)
+        for n, (group, at) in enumerate(zip(own, places, strict=False)):
+            base = rows[at]
+            if group.label == base.label:
+                told[group.label] = "reference"
+            elif (c := tested.get((group.label, base.label))) is not None:
+                told[group.label] = verdicts.interval(c.difference, *c.interval, c.mean_b)
+            elif found is None:
+                told[group.label] = verdicts.percent(rows[n].mean(METRIC) - base.mean(METRIC), base.mean(METRIC), "+")
+            elif (gap := found[n][1]) is not None:
+                told[group.label] = verdicts.interval(gap.value, gap.low, gap.high, found[at][0].value)
     return told
 
 

@@ -63,10 +63,10 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def seeds_cell(block: Block, group: Group) -> str:
-    """How many seeds stand behind a row, marked where some are missing."""
+    """How many seeds are behind a row, marked where it does not stand with them."""
     if not group.row.seeded:
         return f"{len(group.seeds)} (not seeded)"
-    if block.missing(group):
+    if not block.stands(group):
         return f"{len(group.seeds)} of {len(block.seeds)} {MARK}"
     return str(len(group.seeds))
 
@@ -74,7 +74,7 @@ def seeds_cell(block: Block, group: Group) -> str:
 def missing_note(block: Block) -> str:
     """The footnote of marked rows and of runs that are left out, or ""."""
     return said("incomplete", "note", MARK, block, [(g.label, block.missing(g)) for g in block.groups
-                                                   if block.missing(g)])
+                                                   if not block.stands(g)])
 
 
 def results(block: Block, *, prefix: str = "") -> str:
@@ -95,7 +95,7 @@ def results(block: Block, *, prefix: str = "") -> str:
 
 def means(block: Block, groups: Sequence[Group], metric: str, *, spread: bool = True, best: bool = True) -> list[str]:
     """A metric of some rows: mean ± SD or mean, the highest in bold; of an incomplete row each seed by itself."""
-    whole = {g: round(mean, 4) for g in groups if not block.missing(g) and (mean := g.mean(metric)) is not None}
+    whole = {g: round(mean, 4) for g in groups if block.stands(g) and (mean := g.mean(metric)) is not None}
     cells = []
     for group in groups:
         text = " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
@@ -130,7 +130,7 @@ def results_csv(blocks: Sequence[Block]) -> str:
             known = column == column  # not so where a run lacks the metric
             seeds, numbers = compress(group.seeds, known), column[known].tolist()
             one = summarise(numbers)
-            mean, sd = (None, None) if missing else (one.mean, one.sd)
+            mean, sd = (one.mean, one.sd) if block.stands(group) else (None, None)
             rows.append([block.dataset, block.profile, block.name, group.label, metric, one.n, mean, sd,
                          " ".join(map(str, seeds)), " ".join(map(repr, numbers)), " ".join(map(str, missing))])
     return csv_text(["dataset", "profile", "block", "method", "metric", "n", "mean", "sd", "seeds", "values",

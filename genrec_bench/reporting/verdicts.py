@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from genrec_bench.analysis.claims import OPEN, answer
+from genrec_bench.analysis.claims import OPEN, answer, with_seeds
 from genrec_bench.analysis.classical import one_sample_t
 from genrec_bench.analysis.significance import ALPHA, LEVEL
 from genrec_bench.core.lists import grouped
@@ -70,8 +70,9 @@ def answer_of(t: Test, gain: float | None) -> str | None:
     mean = t.comparison.mean_b
     if not gain or not mean:
         return None
-    reason = _unsettled(t)
-    return f"{OPEN}: {reason}" if reason else answer(*(end / mean for end in t.comparison.interval), gain)
+    if reason := _unsettled(t):
+        return f"{OPEN}: {reason}"
+    return with_seeds(answer(*(end / mean for end in t.comparison.interval), gain), len(t.seeds))
 
 
 def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:

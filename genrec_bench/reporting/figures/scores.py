@@ -41,7 +41,7 @@ def results_figure(data: ReportData, block: Block) -> Chart:
     for (family, groups), metric in product(block.families().items(), METRICS):
         for group in groups:
             at = counted(block, group)
-            points += seed_points(family, metric, group.label, at, group.values(metric), not block.missing(group))
+            points += seed_points(family, metric, group.label, at, group.values(metric), block.stands(group))
             points += [point(family, metric, group.label, "printed", at, value) for same, _, m, value in printed
                        if same is group and m == metric]
         reference = block.cross_entropy(family)
