@@ -88,6 +88,18 @@ def test_it_answers_claims_and_stands_on_the_leaderboard(store: RecordStore) -> 
     assert line["scores"]["item"]["difference"][0] == round(ours - theirs, 4)
 
 
+def test_without_a_common_seed_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ce, point = ([r for r in made() if r.label == label] for label in (CE, POINT))
+    known = {("quick", "ml-100k", of[0].method): frozenset(r.seed for r in of) for of in (ce[2:], point)}
+    monkeypatch.setattr(queue, "declared_seeds", lambda: known)
+    kept(tmp_path, [made()[0], *ce[2:], *point])
+    rows = table_rows(files_of(RecordStore(tmp_path))["apao/report.md"].decode(), "### ml-100k, profile quick")
+    assert (rows[CE][0], rows[POINT][0], rows[CE][3], rows[POINT][3]) == ("1", "2", "reference", "reference")
+    material, *_ = (m for m in markdown.Source(RecordStore(tmp_path).read_all(), tmp_path).materials("all")
+                    if m.suite.name == "apao")
+    assert "no common seed" in {e.why for e in claims.evidence(material.paper, material)}
+
+
 def test_our_queue_declares_what_it_runs() -> None:
     known = queue.declared_seeds()
     for row, seeds in (("TIGER + APAO-Pairwise", {0, 1, 2}), ("TIGER + MSL", {0, 1, 2, 3, 4})):

@@ -141,7 +141,10 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
 def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of a metric over users and seeds; of a pre-registered comparison its own."""
     name, _, k = metric.partition("@")
-    values = [material.values(g, name, int(k)) for g in Test(*rows, left=unpaired(*rows)).compared]
+    pair = Test(*rows, left=unpaired(*rows))
+    if pair.empty:
+        raise Unknown("no common seed")
+    values = [material.values(g, name, int(k)) for g in pair.compared]
     if any(v is None for v in values):
         raise Unknown("no ranks")
     if values[0].shape[1] < 2:

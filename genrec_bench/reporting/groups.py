@@ -103,13 +103,16 @@ def reference(block: Block, group: Group, among: Sequence[Group]) -> Group:
 
 
 def together(block: Block, groups: Sequence[Group]) -> Iterator[tuple[list[Group], list[Group], list[int]]]:
-    """Rows in parts that `against` can draw together: those with the same seeds in common with their reference.
+    """Rows in parts that `against` can draw together: those with the same seeds in common with their reference; without
+    one in common a row stands by itself.
 
     Of each part the rows, then these and references from elsewhere with those seeds alone, and for each of these the
     place of its reference.
     """
-    measured = {g: reference(block, g, groups) for g in groups}
-    parts = grouped(groups, lambda g: Test(g, r := measured[g], left=unpaired(g, r)).seeds or block.seeds)
+    pairs = {g: Test(g, r := reference(block, g, groups), left=unpaired(g, r)) for g in groups}
+    pairs = {g: Test(g, g) if pair.empty else pair for g, pair in pairs.items()}
+    measured = {g: pair.against for g, pair in pairs.items()}
+    parts = grouped(groups, lambda g: pairs[g].seeds or block.seeds)
     for seeds, own in parts.items():
         rows = list(dict.fromkeys([*own, *(measured[g] for g in own)]))
         yield own, [g.of_seeds(seeds) for g in rows], [rows.index(measured[g] if g in own else g) for g in rows]
