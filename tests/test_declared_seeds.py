@@ -98,6 +98,8 @@ def test_without_a_common_seed_nothing_is_compared(tmp_path: Path, monkeypatch: 
     material, *_ = (m for m in markdown.Source(RecordStore(tmp_path).read_all(), tmp_path).materials("all")
                     if m.suite.name == "apao")
     assert "no common seed" in {e.why for e in claims.evidence(material.paper, material)}
+    assert not any("difference" in line["scores"]["item"] for line in board([material])["blocks"][0]["lines"]
+                   if line["label"] == POINT)
 
 
 def test_our_queue_declares_what_it_runs() -> None:

@@ -104,18 +104,20 @@ def _lines(place: _Place, groups: Sequence[Group], reference: Group | None,
     for group in groups:
         own, scores = values.get(_key(group), {}), {level: {} for level in LEVELS}
         measured = own and reference is not None and _key(reference) in values and group is not reference
-        pair = _both(group, reference, values, store) if measured else ()
+        pair = _both(group, reference, values, store) if measured else []
         for level, found in own.items():
             scores[level] = {name: _told(mean_interval(array)) for name, array in found.items()}
-            if measured:
+            if pair:
                 test = place.tests.get((_key(group), _key(reference))) if level == "item" else None
                 scores[level] |= _differences(*(one[level] for one in pair), test)
         yield _key(group), _line(place, group, reference, scores, store)
 
 
 def _both(group: Group, reference: Group, values: Mapping[tuple[str, str], Any], store: RecordStore) -> list[Any]:
-    """The values of a row and its reference, of the seeds that both have."""
+    """The values of a row and its reference, of the seeds that both have; [] without such a seed."""
     pair = Test(group, reference, left=unpaired(group, reference))
+    if pair.empty:
+        return []
     return ([_values(g, store) for g in pair.compared] if any(pair.left) else
             [values[_key(g)] for g in (group, reference)])
 
