@@ -175,7 +175,7 @@ def _diagnosed(compare: Callable[..., Any], single: Callable[..., Any] | None, c
     seeds = [seed for seed in found[0].seeds if all(seed in row.seeds for row in found)] if found else []
     if len(found) < len(rows) or not seeds:
         raise Unknown("beam not measured")
-    if any(set(row.seeds) < set(g.seeds) for row, g in zip(found, rows, strict=True)):
+    if len(seeds) < len(set.intersection(*(set(g.seeds) for g in rows))):
         raise Unknown("beam of some seeds not measured")
     if not {claim.beam, *([claim.against_beam] if "against_beam" in choices else [])} <= set(there.beams):
         raise Unknown("no such beam")
@@ -196,6 +196,7 @@ def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
 def _epoch_time(material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of the seconds of an epoch of the last stage, seed by seed on one kind of machine, with
     Student's interval of the mean over seeds."""
+    rows = Test(*rows, left=unpaired(*rows)).compared
     if len(pandas.concat([g.runs[["cpu", "device", "threads"]] for g in rows]).drop_duplicates()) > 1:
         raise Unknown("other machines")
     one, other = (g.runs.set_index("seed")["seconds_per_epoch"].replace(0.0, math.nan).dropna() for g in rows)
@@ -261,7 +262,8 @@ def summary(paper: Paper, found: Sequence[Evidence]) -> dict[str, Any]:
     for profile in sorted({one.block.profile for one in known}, key=lambda name: (name != PROFILE, name)):
         own = [one for one in known if one.block.profile == profile]
         there = grouped(own, lambda one: one.claim.text, lambda one: one.answer).values()
-        counts = Counter(answers[0] if len(set(answers)) == 1 else "differing between rows" for answers in there)
+        counts = Counter(min(answers) if len({a.partition(" (")[0] for a in answers}) == 1 else "differing between rows"
+                         for answers in there)
         profiles.append({"name": profile, "data": ", ".join(dict.fromkeys(one.block.dataset for one in own)),
                          "counts": sorted(counts.items())})
     measured = {one.claim.text for one in known}

@@ -56,7 +56,7 @@ def _runs(materials: Iterable[ReportData]) -> str:
 def _leaders(materials: Iterable[ReportData]) -> str:
     """The best row of each data set, split and profile, and the best generative one; whole rows of all suites."""
     whole = grouped(((b, g) for m in materials for b in m.blocks if b.profile not in UNTESTED for g in b.groups
-                     if g.values(METRIC) and b.stands(g)),
+                     if g.values(METRIC) and not b.missing(g)),
                     lambda of: (of[0].dataset, of[0].profile, of[1].records[0].split_fingerprint), lambda of: of[1])
     rows = [[f"{dataset}, {profile}", *_best(groups), *_best([g for g in groups if g.row.baseline is None])]
             for (dataset, profile, _), groups in sorted(whole.items())]

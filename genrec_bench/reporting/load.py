@@ -145,13 +145,13 @@ class Block:
         return tuple(s for s in self.seeds if s not in group.seeds) if group.row.seeded else ()
 
     def stands(self, group: Group) -> bool:
-        """Whether a row has a mean and comparisons of its own: it lacks no seed, or has all that a queue declares for
-        it, which may be fewer than others have."""
+        """Whether a row has a mean and comparisons of its own: it lacks no seed, or has those that a queue declares
+        for it, which may be fewer than others have."""
         if not self.missing(group):
             return True
         first = group.records[0]
         declared = queue.declared_seeds().get((self.profile, first.config["dataset"]["name"], first.method))
-        return declared is not None and declared <= {*group.seeds}
+        return declared == {*group.seeds}
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from genrec_bench.analysis.ranking import against
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names, undecided
 from genrec_bench.reporting import about, claims, cost, groups, latex, power, pruning, tables, verdicts
-from genrec_bench.reporting.groups import together
+from genrec_bench.reporting.groups import reference, together
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Drawn, Pages, place
 from genrec_bench.reporting.papers import load_paper, paper_names
@@ -131,7 +131,7 @@ def _differences(material: ReportData, block: Block, core: Sequence[Group]) -> d
         for n, (group, at) in enumerate(zip(own, places, strict=False)):
             base = rows[at]
             if group.label == base.label:
-                told[group.label] = "reference"
+                told[group.label] = "reference" if reference(block, group, groups) is group else DASH
             elif (c := tested.get((group.label, base.label))) is not None:
                 told[group.label] = verdicts.interval(c.difference, *c.interval, c.mean_b)
             elif found is None:

@@ -94,15 +94,17 @@ def results(block: Block, *, prefix: str = "") -> str:
 
 
 def means(block: Block, groups: Sequence[Group], metric: str, *, spread: bool = True, best: bool = True) -> list[str]:
-    """A metric of some rows: mean ± SD or mean, the highest in bold; of an incomplete row each seed by itself."""
+    """A metric of some rows: mean ± SD or mean, the highest of those with equal seeds in bold; of an incomplete row
+    each seed by itself."""
     whole = {g: round(mean, 4) for g in groups if block.stands(g) and (mean := g.mean(metric)) is not None}
+    highest = max((mean for g, mean in whole.items() if not block.missing(g)), default=None)
     cells = []
     for group in groups:
         text = " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
         if group in whole:
             text = mean_sd(group.summary(metric), len(group.seeds)) if spread else f"{whole[group]:.4f}"
-        highest = best and len(groups) > 1 and group in whole and whole[group] == max(whole.values())
-        cells.append(f"**{text}**" if highest else text)
+        first = best and len(groups) > 1 and group in whole and not block.missing(group) and whole[group] == highest
+        cells.append(f"**{text}**" if first else text)
     return cells
 
 
