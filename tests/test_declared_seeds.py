@@ -17,6 +17,7 @@ from genrec_bench.experiments.grid import Selection, expand
 from genrec_bench.experiments.identity import method
 from genrec_bench.metrics.base import averaged, row_values
 from genrec_bench.reporting import claims, markdown
+from genrec_bench.reporting.figures.runs import incomplete
 from genrec_bench.reporting.leaderboard import board
 from genrec_bench.reporting.load import arrange
 from genrec_bench.reporting.rows import load_suite
@@ -57,6 +58,7 @@ def test_who_stands(declared: tuple[int, ...] | None, stands: bool, monkeypatch:
     group = next(g for g in block.groups if g.label == POINT)
     assert block.missing(group) == (2,) and block.stands(group) == stands
     assert all(block.stands(g) for g in block.groups if g is not group)
+    assert block.uneven == (((POINT, 2),) if stands else ()) and incomplete(block) == ([] if stands else [POINT])
 
 
 def test_its_mean_and_its_difference_are_those_of_its_seeds(store: RecordStore) -> None:

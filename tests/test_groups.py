@@ -79,7 +79,7 @@ def test_means_and_differences_by_a_loop(tmp_path: Path) -> None:
             assert float(line["difference_low"]) <= float(line["difference"]) <= float(line["difference_high"])
     rows = table_rows(text, "### ml-100k, profile quick: by group")
     assert list(rows) == ["Popularity", "Item-kNN", CE, MSL]
-    assert rows[CE][0] == f"{float(next(r for r in lines if r['method'] == CE)['ndcg@10']):.4f}"
+    assert rows[CE][0] == "3" and rows[CE][1] == f"{float(next(r for r in lines if r['method'] == CE)['ndcg@10']):.4f}"
     assert f"| {'Method':<21} |" in text and f"{REACHES[0]} (80)" in text
     assert REACHES[5] not in text.split("by group")[1]  # too few
     assert "day not known (90)" not in text  # all rows

@@ -156,13 +156,15 @@ def test_our_queue_names_what_exists() -> None:
 def test_our_queue_has_what_its_rows_are_compared_with() -> None:
     """A row of a declared comparison is the other side of one, or has one beside it on the same data and profile."""
     parts = queue.selections(Selection("evidence", queue.OWN))
-    runs = {(c.profile, c.dataset.name, c.baseline.name if c.baseline else c.label.partition(" + ")[2])
+    runs = {(c.profile, c.dataset.name, c.baseline.name if c.baseline else c.label)
             for part in parts for c in grid.expand(part)}
     families = [family for suite in {part.suite for part in parts} for family in load_suite(suite).families]
     alone = []
-    for profile, data, name in runs:
-        against = {f.against for f in families if name in f.rows and data in f.datasets}
+    for profile, data, label in runs:
+        backbone, _, name = label.partition(" + ")
+        against = {g for f in families if name in f.rows and data in f.datasets
+                   for g in (f.against, f"{backbone} + {f.against}")}  # a baseline, or a row on the same backbone
         reference = any(name == f.against for f in families)
         if against and not reference and not any((profile, data, other) in runs for other in against):
-            alone.append((profile, data, name))
+            alone.append((profile, data, label))
     assert not alone

@@ -24,7 +24,7 @@ from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, co
 from genrec_bench.core.lazy import pandas
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
-from genrec_bench.reporting.families import UNTESTED, Test, unpaired
+from genrec_bench.reporting.families import UNTESTED, paired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.papers import Claim, Paper, load_paper, paper_names
@@ -141,10 +141,7 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
 def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of a metric over users and seeds; of a pre-registered comparison its own."""
     name, _, k = metric.partition("@")
-    pair = Test(*rows, left=unpaired(*rows))
-    if pair.empty:
-        raise Unknown("no common seed")
-    values = [material.values(g, name, int(k)) for g in pair.compared]
+    values = [material.values(g, name, int(k)) for g in _compared(rows)]
     if any(v is None for v in values):
         raise Unknown("no ranks")
     if values[0].shape[1] < 2:
@@ -157,6 +154,13 @@ def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows:
     every = material.values(block.with_extra(rows[1]), name, int(k)).mean(axis=1)
     return Found(c.difference / c.mean_b, *(end / c.mean_b for end in c.interval), detectable(c) / c.mean_b,
                  _floor(every, c.n_seeds), c.n_seeds)
+
+
+def _compared(rows: Sequence[Group]) -> tuple[Group, Group]:
+    """Two rows with the seeds that both have. Raises: Unknown where they share none."""
+    if (pair := paired(*rows)) is None:
+        raise Unknown("no common seed")
+    return pair.compared
 
 
 def _floor(values: Sequence[float], seeds: int) -> float | None:
@@ -196,7 +200,7 @@ def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
 def _epoch_time(material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
     """The relative difference of the seconds of an epoch of the last stage, seed by seed on one kind of machine, with
     Student's interval of the mean over seeds."""
-    rows = Test(*rows, left=unpaired(*rows)).compared
+    rows = _compared(rows)
     if len(pandas.concat([g.runs[["cpu", "device", "threads"]] for g in rows]).drop_duplicates()) > 1:
         raise Unknown("other machines")
     one, other = (g.runs.set_index("seed")["seconds_per_epoch"].replace(0.0, math.nan).dropna() for g in rows)

@@ -158,10 +158,17 @@ def _test(block: Block, family: Family, plain: Mapping[str, Group], name: str, v
     group, against = plain.get(name), plain.get(family.against)
     if group is None or against is None:
         return " and ".join(f"{n} not run" for n in (name, family.against) if n not in plain)
-    test = Test(group, against, block, family.metric, left=unpaired(group, against))
-    if test.empty:
+    found = paired(group, against)
+    if found is None:
         return "no common seed"
+    test = replace(found, block=block, metric=family.metric)
     return " and ".join(filter(None, (_gap(one, family, values) for one in test.compared))) or test
+
+
+def paired(group: Group, against: Group) -> Test | None:
+    """A row against another on the seeds that both have, not measured yet; None where they share none."""
+    test = Test(group, against, left=unpaired(group, against))
+    return None if test.empty else test
 
 
 def unpaired(group: Group, against: Group) -> tuple[tuple[int, ...], tuple[int, ...]]:

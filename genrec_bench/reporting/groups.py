@@ -14,7 +14,7 @@ from genrec_bench.core.lazy import pandas
 from genrec_bench.core.lists import grouped
 from genrec_bench.metrics.base import averaged
 from genrec_bench.reporting import tables
-from genrec_bench.reporting.families import Test, unpaired
+from genrec_bench.reporting.families import Test, paired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pages import Pages
 from genrec_bench.reporting.rendering import render
@@ -30,8 +30,8 @@ MOST_FEW = 0.5  # share of such groups in a block that is shown
 CHOSEN_BY = "valid_ndcg@10"
 WARM = ("target in training", "target not in training")
 DAYS = {1: "same day as the item before", 0: "another day", -1: "day not known"}
-HEADER = ("dataset", "profile", "block", "method", "kind", "group", "rows", "users", "few", "ndcg@10", "low", "high",
-          "reference", "difference", "difference_low", "difference_high")
+HEADER = ("dataset", "profile", "block", "method", "seeds", "kind", "group", "rows", "users", "few", "ndcg@10", "low",
+          "high", "reference", "difference", "difference_low", "difference_high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def by_group(data: ReportData, block: Block) -> DataFrame | None:
     facts, groups = data.users(block), [g for g in block.groups if block.stands(g)]
     lines = []
     for own, rows, references in together(block, groups):
-        ranked = [data.row_values(g) for g in rows]
+        ranked, of = [data.row_values(g) for g in rows], {g.label: g.seeds for g in rows}
         if facts is None or any(values is None for values in ranked):
             return None
         check_rows(block, ranked[0], facts.num_rows)
@@ -85,8 +85,8 @@ def by_group(data: ReportData, block: Block) -> DataFrame | None:
             values = [averaged(of[:, part.rows], facts.user[part.rows]) for of in ranked]
             for group, r, (mean, gap) in zip(own, references, against(values, references), strict=False):
                 ends = (None,) * 3 if gap is None else (gap.value, gap.low, gap.high)
-                lines.append((block.dataset, block.profile, block.name, group.label, part.kind, part.name,
-                              part.count, part.users, int(part.few), mean.value, mean.low, mean.high,
+                lines.append((block.dataset, block.profile, block.name, group.label, len(of[group.label]), part.kind,
+                              part.name, part.count, part.users, int(part.few), mean.value, mean.low, mean.high,
                               rows[r].label, *ends))
     order = [g.label for g in groups]
     return pandas.DataFrame(sorted(lines, key=lambda line: order.index(line[3])), columns=HEADER) if lines else None
@@ -109,8 +109,7 @@ def together(block: Block, groups: Sequence[Group]) -> Iterator[tuple[list[Group
     Of each part the rows, then these and references from elsewhere with those seeds alone, and for each of these the
     place of its reference.
     """
-    pairs = {g: Test(g, r := reference(block, g, groups), left=unpaired(g, r)) for g in groups}
-    pairs = {g: Test(g, g) if pair.empty else pair for g, pair in pairs.items()}
+    pairs = {g: paired(g, reference(block, g, groups)) or Test(g, g) for g in groups}
     measured = {g: pair.against for g, pair in pairs.items()}
     parts = grouped(groups, lambda g: pairs[g].seeds or block.seeds)
     for seeds, own in parts.items():
@@ -138,5 +137,6 @@ def _markdown(block: Block, table: DataFrame) -> str:
     titles = {f"{p.group} ({p.rows:,})": p.group for p in shown.drop_duplicates("group").itertuples()}
     cells = shown.pivot(index="method", columns="group", values="ndcg@10").map("{:.4f}".format)
     groups = [g for g in block.groups if g.label in cells.index]
-    return tables.by_family(block, groups, lambda some: tables.pipe(
-        ["Method", *titles], [[g.label, *cells.loc[g.label, list(titles.values())]] for g in some])) if titles else DASH
+    seeds = dict(zip(table["method"], map(str, table["seeds"]), strict=True))
+    return tables.by_family(block, groups, lambda some: tables.pipe(["Method", "n", *titles], [
+        [g.label, seeds[g.label], *cells.loc[g.label, list(titles.values())]] for g in some])) if titles else DASH

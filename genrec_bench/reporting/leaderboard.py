@@ -17,7 +17,7 @@ from genrec_bench.core import registry
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import load_profile, profile_names, undecided
 from genrec_bench.metrics.base import expected_values
-from genrec_bench.reporting.families import Test, unpaired
+from genrec_bench.reporting.families import Test, paired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.pruning import BEAM, searched
 from genrec_bench.reporting.report_data import ReportData
@@ -103,8 +103,8 @@ def _lines(place: _Place, groups: Sequence[Group], reference: Group | None,
     values = {_key(g): _values(g, store) for g in groups if place.block.stands(g)}
     for group in groups:
         own, scores = values.get(_key(group), {}), {level: {} for level in LEVELS}
-        measured = own and reference is not None and _key(reference) in values and group is not reference
-        pair = _both(group, reference, values, store) if measured else []
+        beside = own and reference is not None and _key(reference) in values and group is not reference
+        pair = _both(group, reference, values, store) if beside else []
         for level, found in own.items():
             scores[level] = {name: _told(mean_interval(array)) for name, array in found.items()}
             if pair:
@@ -115,8 +115,8 @@ def _lines(place: _Place, groups: Sequence[Group], reference: Group | None,
 
 def _both(group: Group, reference: Group, values: Mapping[tuple[str, str], Any], store: RecordStore) -> list[Any]:
     """The values of a row and its reference, of the seeds that both have; [] without such a seed."""
-    pair = Test(group, reference, left=unpaired(group, reference))
-    if pair.empty:
+    pair = paired(group, reference)
+    if pair is None:
         return []
     return ([_values(g, store) for g in pair.compared] if any(pair.left) else
             [values[_key(g)] for g in (group, reference)])

@@ -154,6 +154,11 @@ class Block:
         return declared == {*group.seeds}
 
     @property
+    def uneven(self) -> tuple[tuple[str, int], ...]:
+        """The rows that stand with fewer seeds than others, and how many these are."""
+        return tuple((g.label, len(g.seeds)) for g in self.groups if self.missing(g) and self.stands(g))
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """The runs that are in no group, in words."""
         return () if self.extra is None else tuple(sorted(f"seed {r.seed} of {r.label}" for r in self.extra["record"]))

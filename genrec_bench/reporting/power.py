@@ -99,7 +99,8 @@ def curves(material: ReportData, block: Block) -> list[Curve]:
     found = []
     for group, _ in _enough(_plain(material, block)):
         tests = [t for one in material.families for t in one.tests if t.block.name == block.name and t.whole
-                 and not any(t.left) and t.against.label == group.label and t.metric == METRIC and t.parts and t.comparison.mean_b]
+                 and not any(t.left) and t.against.label == group.label and t.metric == METRIC and t.parts
+                 and t.comparison.mean_b]
         if tests:
             gains = (paper_gain(t, material.paper) for t in tests)
             found.append(Curve(group.row.spelling, pooled([t.parts for t in tests]), tests[0].comparison.mean_b,

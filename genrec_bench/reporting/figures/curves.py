@@ -42,7 +42,7 @@ def _points(family: str, block: Block, group: Group, known: Curves) -> list[dict
     curves = [known[r.run_id] for r in group.records if r.run_id in known]
     stages = [s for r in group.records if (s := r.training.get("first_stage"))] if group.row.goes_on else []
     first = max((s["epochs"] for s in stages), default=0)
-    if block.missing(group):
+    if not block.stands(group):
         return [point(family, CURVE, group.name, "incomplete", first + e, v) for c in curves for e, v in c.items()]
     values = {first + e: [c[e] for c in curves] for e in sorted(set.intersection(*map(set, curves)))}
     starts = [known.get(s["run_id"], {}).get(s["best_epoch"]) for s in stages]  # what the kept epoch reached

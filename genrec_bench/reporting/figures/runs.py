@@ -12,7 +12,7 @@ import numpy as np
 from genrec_bench.analysis.pruning import Estimate
 from genrec_bench.analysis.significance import compare_values
 from genrec_bench.experiments.file_forms import GRIDS
-from genrec_bench.reporting.families import UNTESTED
+from genrec_bench.reporting.families import UNTESTED, paired
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.rows import PARTS, Row
 
@@ -34,9 +34,9 @@ def group_of(block: Block, rows: Iterable[Row]) -> Group | None:
 
 
 def complete(block: Block, rows: Iterable[Row]) -> Group | None:
-    """As `group_of`, but None also where a seed is missing that other rows have."""
+    """As `group_of`, but None also where the row does not stand with the seeds that it has."""
     found = group_of(block, rows)
-    return None if found is None or block.missing(found) else found
+    return found if found is not None and block.stands(found) else None
 
 
 def lacking(block: Block, wanted: Iterable[Sequence[Row]]) -> list[str]:
@@ -76,13 +76,13 @@ def counted(block: Block, group: Group, name: str | None = None) -> str:
 
 def incomplete(block: Block, shown: Iterable[Group] = ()) -> list[str]:
     """Labels of the rows that lack seeds and are not shown."""
-    return [g.label for g in block.groups if block.missing(g) and not any(g is one for one in shown)]
+    return [g.label for g in block.groups if not block.stands(g) and not any(g is one for one in shown)]
 
 
 def undrawn(block: Block, shown: Iterable[Group]) -> int:
-    """How many rows that lack no seed are not shown."""
+    """How many rows that stand are not shown."""
     labels = {g.label for g in shown}
-    return sum(not block.missing(g) and g.label not in labels for g in block.groups)
+    return sum(block.stands(g) and g.label not in labels for g in block.groups)
 
 
 def path_of(row: Row, setting: str) -> str | None:
@@ -103,6 +103,10 @@ def interval(data: ReportData, group: Group, metric: str, against: Group | None 
     metric: name@k, item-level.
     """
     name, _, k = metric.partition("@")
+    if against is not None:
+        if (pair := paired(group, against)) is None:
+            return None
+        group, against = pair.compared
     a, b = (one and data.values(one, name, int(k)) for one in (group, against))
     if a is None or (against and b is None):
         return None
@@ -120,21 +124,21 @@ def smaller(block: Block) -> tuple[Block, int]:
 
 
 def principal(block: Block, family: str, most: int) -> list[Group]:
-    """At most `most` rows of a family for a figure that compares methods: those with all seeds, one group a row.
+    """At most `most` rows of a family for a figure that compares methods: those that stand, one group a row.
 
     Of a row's variants it is the plainest; rows of the full grid are left out where there is no room for all.
     """
     own, plainest = block.families()[family], {}
     for group in sorted(own, key=lambda g: g.label != g.row.label):
         plainest.setdefault(group.row.key, group)
-    groups = [g for g in own if plainest[g.row.key] is g and not block.missing(g)]
+    groups = [g for g in own if plainest[g.row.key] is g and block.stands(g)]
     if len(groups) > most:
         groups = [g for g in groups if g.row.grid != GRIDS[-1]] or groups
     return groups[:most]
 
 
 def beside_baselines(block: Block, family: str, most: int) -> tuple[list[Group], list[Group]]:
-    """The baselines and a backbone's rows that have all seeds, the backbone's only where there are any.
+    """The baselines and a backbone's rows that stand, the backbone's only where there are any.
 
     Baselines alone stand as rows where there is no backbone.
     """

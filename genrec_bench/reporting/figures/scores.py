@@ -45,8 +45,8 @@ def results_figure(data: ReportData, block: Block) -> Chart:
             points += [point(family, metric, group.label, "printed", at, value) for same, _, m, value in printed
                        if same is group and m == metric]
         reference = block.cross_entropy(family)
-        if reference is not None and len(groups) > 1 and not block.missing(reference):
-            points.append(point(family, metric, REFERENCE, "level", reference.name, reference.mean(metric)))
+        if reference is not None and len(groups) > 1 and block.stands(reference):
+            points.append(point(family, metric, REFERENCE, "level", counted(block, reference), reference.mean(metric)))
     return named("results", data, block, points, left_out=left_out)
 
 
@@ -90,7 +90,7 @@ def lines_of(key: str, suite: Suite, block: Block, backbone: str | None, form: s
 def _points(data: ReportData, block: Block, panel: str, label: str, group: Group, whole: Group,
             metric: str) -> list[dict[str, Any]]:
     """A line: the score, and the difference to the whole method, which itself has a line at 0."""
-    at, missing = counted(block, group, label), block.missing(group)
+    at, missing = counted(block, group, label), not block.stands(group)
     found = seed_points(panel, "score", group.label, at, group.values(metric), not missing)
     if data.ranked and group is whole:
         return [*found, point(panel, "difference", ZERO, "level", at, 0.0)]

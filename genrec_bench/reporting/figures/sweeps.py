@@ -94,14 +94,15 @@ def _points(key: str, data: ReportData, block: Block, sweep: Sweep, panel: str) 
     best = max(known, key=lambda v: whole[v].mean(CHOOSES), default=None)
     for metric in metrics:
         for value, group in groups.items():
-            found += seed_points(panel, metric, bare(sweep.base), value, group.values(metric), not block.missing(group))
+            found += seed_points(panel, metric, bare(sweep.base), value, group.values(metric), block.stands(group))
         if best is not None and whole[best].values(metric):
             found.append(point(panel, metric, bare(sweep.base), "best", best, whole[best].mean(metric)))
         found += [point(panel, metric, bare(sweep.base), "own", sweep.own, None)] * (sweep.own in groups)
     for value, group in whole.items() if data.ranked and sweep.own in whole else ():
         if value != sweep.own:
             gap = interval(data, group, metrics[-1], whole[sweep.own])
-            found.append(point(panel, DIFFERENCE, bare(sweep.base), "mean", value, gap.value, gap))
+            found += [] if gap is None else [
+                point(panel, DIFFERENCE, bare(sweep.base), "mean", value, gap.value, gap)]
     printed = printed_best(sweep, block.dataset)
     if data.ranked and printed in groups:
         found.append(point(panel, DIFFERENCE, bare(sweep.base), "printed", printed, 0.0))
@@ -117,7 +118,7 @@ def _reference(key: str, data: ReportData, block: Block, family: str, panel: str
     """Lines at the backbone's cross-entropy, and at no difference."""
     found = [point(panel, DIFFERENCE, ZERO, "level", None, 0.0)] * data.ranked
     reference = block.cross_entropy(family)
-    if reference is None or block.missing(reference):
+    if reference is None or not block.stands(reference):
         return found
     return found + [point(panel, m, reference.name, "level", None, reference.mean(m)) for m in _metrics(key)
                     if reference.values(m)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from genrec_bench.analysis.ranking import all_pairs
 from genrec_bench.reporting.best_printed import beside_printed
@@ -56,7 +57,8 @@ def ranking_figure(data: ReportData, block: Block) -> Chart | str | None:
     """
     if not data.ranked:
         return None
-    beside = {family: beside_baselines(block, family, MOST) for family in block.families()}
+    equal = replace(block, groups=tuple(g for g in block.groups if not block.missing(g)))  # all pairs share their draws
+    beside = {family: beside_baselines(equal, family, MOST) for family in equal.families()}
     panels = {family: groups for family, (baselines, own) in beside.items()
               if len(groups := [*baselines, *own[:MOST - len(baselines)]]) > 1}
     if not panels:
