@@ -50,7 +50,8 @@ def files_of(store: RecordStore) -> Mapping[str, Any]:
     return markdown.build("apao", markdown.Source(store.read_all(), store.root, drawn=False))[0].files
 
 
-@pytest.mark.parametrize(("declared", "stands"), [(SEEDS[:2], True), (SEEDS[1:2], False), (SEEDS, False), (None, False)])
+@pytest.mark.parametrize(("declared", "stands"),
+                         [(SEEDS[:2], True), (SEEDS[1:2], False), (SEEDS, False), (None, False)])
 def test_who_stands(declared: tuple[int, ...] | None, stands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {} if declared is None else {("quick", "ml-100k", made()[-1].method): frozenset(declared)}
     monkeypatch.setattr(queue, "declared_seeds", lambda: known)
