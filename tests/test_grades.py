@@ -58,9 +58,8 @@ def test_against_a_second_reading_of_the_rules(seed):
     assert found == sorted(found)  # a nearer number has no worse grade
 
 
-def a_cell(ours, printed):
-    return SimpleNamespace(ours=SimpleNamespace(mean=ours), reported=SimpleNamespace(value=printed), values={0: ours},
-                           why_not="")
+def a_cell(ours, printed, first=0):
+    return SimpleNamespace(reported=SimpleNamespace(value=printed), values=dict(enumerate(ours, first)))
 
 
 @pytest.mark.parametrize(("known", "others", "wanted"), [
@@ -72,5 +71,15 @@ def a_cell(ours, printed):
     ([], 6, ("order as printed among 0 of 6 others", False))])
 def test_an_order_needs_half_of_the_others_and_two(known, others, wanted):
     """Ours is 0.02 and printed 0.0292."""
-    cell = a_cell(0.02, 0.0292)
-    assert _order(cell, [cell, *(a_cell(*one) for one in known)], others) == wanted
+    cell = a_cell([0.02], 0.0292)
+    assert _order(cell, [cell, *(a_cell([ours], value) for ours, value in known)], others) == wanted
+
+
+@pytest.mark.parametrize(("first", "wanted"), [(0, ("order as printed among 1 of 2 others", False)),
+                                               (1, ("another order than printed among 1 of 2 others", False)),
+                                               (3, ("order as printed among 0 of 2 others", False))])
+def test_an_order_is_that_of_common_seeds(first, wanted):
+    """Printed 0.03 against 0.02. Over all seeds 0.02 is below 0.03; over the seeds 0 and 1 it is 0.045, above; over the
+    seeds 1 and 2 it is -0.005, below; a row without a common seed says nothing."""
+    cell = a_cell([0.07, 0.02, -0.03], 0.03)
+    assert _order(cell, [cell, a_cell([0.03, 0.03], 0.02, first)], 2) == wanted

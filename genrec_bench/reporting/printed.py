@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from genrec_bench.core.lists import grouped
 from genrec_bench.experiments.suite_files import undecided
@@ -166,9 +167,9 @@ class Cell:
 
     values: ours, seed -> value; not averaged where a seed is missing (not `whole`). gain: ours of an improvement or
     change; recomputed: what the printed cells give for it. place, printed_place: 1 for the best of its column, 2 for
-    the second, else 0; ours only where every row of the column is there. multiple, printed_multiple: of the table's
-    base, of costs. better_than: labels of rows that a declared test found it better than. grade: one of GRADES, or ""
-    for what has none, and why.
+    the second, else 0; gain and place only where every row of the column is there, all with the same seeds. multiple,
+    printed_multiple: of the table's base, of costs. better_than: labels of rows that a declared test found it better
+    than. grade: one of GRADES, or "" for what has none, and why.
     """
 
     reported: Reported
@@ -252,7 +253,7 @@ def _value(kind: str, metric: str, record: RunRecord) -> float | None:
 def _finished(layout: Layout, column: list[Cell]) -> list[Cell]:
     """The cells of a column with what only all of it tells: places, multiples, improvements and grades."""
     rows, scores = [c for c in column if not c.reported.relative], layout.kind == "scores"
-    ours, printed = ([c.ours.mean for c in rows], [c.reported.value for c in rows])
+    ours, printed = _means(rows), [c.reported.value for c in rows]
     base = next((c for c in rows if c.reported.method == layout.base), None)
     found = [_change(layout, c, rows) if scores else c for c in column if c.reported.relative]
     for c, *places in zip(rows, *(_places(of, column[0].reported.digits) for of in (ours, printed)), strict=True):
@@ -263,6 +264,11 @@ def _finished(layout: Layout, column: list[Cell]) -> list[Cell]:
         found.append(replace(c, grade=grade, why=why, multiple=multiples[0], printed_multiple=multiples[1], place=place,
                              printed_place=printed_place))
     return found
+
+
+def _means(cells: Sequence[Cell]) -> list[float | None]:
+    """Ours of some rows of a column, one beside the other; none where they are of unlike seeds."""
+    return [c.ours.mean for c in cells] if len({tuple(c.values) for c in cells}) == 1 else [None] * len(cells)
 
 
 def _places(values: Sequence[float | None], digits: int) -> list[int]:
@@ -285,17 +291,18 @@ def _change(layout: Layout, cell: Cell, rows: Sequence[Cell]) -> Cell:
     new = [c for c in rows if c.reported.method in own]
     old = [c for c in rows if c.reported.method == layout.base or name == IMPROVEMENT and c not in new]
     printed = [max(c.reported.value for c in part) for part in (new, old)]
-    ours = [None if any(c.ours.mean is None for c in part) else max(c.ours.mean for c in part) for part in (new, old)]
-    gain = _ratio(*ours)
+    ours = _means([*new, *old])
+    gain = None if None in ours else _ratio(max(ours[:len(new)]), max(ours[len(new):]))
     return replace(cell, gain=None if gain is None else gain - 1, recomputed=printed[0] / printed[1] - 1)
 
 
 def _order(cell: Cell, fair: Sequence[Cell], others: int) -> tuple[str, bool]:
-    """How a method stands to the others of its column that can be compared, in words, and whether enough of them all
-    stand to it as printed; a tie on either side agrees with anything."""
-    known = [c for c in fair if c is not cell]
+    """How a method stands to the others of its column that can be compared, each over the seeds that both have, in
+    words, and whether enough of them all stand to it as printed; a tie on either side agrees with anything."""
+    known = [(c, both) for c in fair if c is not cell and (both := cell.values.keys() & c.values.keys())]
     count = f"{len(known)} of {others} others"
-    if any((cell.ours.mean - c.ours.mean) * (cell.reported.value - c.reported.value) < 0 for c in known):
+    if any(fmean(cell.values[s] - c.values[s] for s in both) * (cell.reported.value - c.reported.value) < 0
+           for c, both in known):
         return f"another order than printed among {count}", False
     return f"order as printed among {count}", len(known) >= FEWEST and 2 * len(known) >= others
 

@@ -152,7 +152,8 @@ def run_all(prepared: Sequence[Prepared], workspace: Workspace, means: Means = M
     notes += [f"{name_of(p)}: {workspace.store.damage(p.run_id)}" for p in missing if status[p.run_id] == "damaged"]
     notes += long_rows(missing, workspace)
     if remade := sum(workspace.store.find(p.run_id) is not None for p in again):
-        notes.append(f"{remade} first stages are made again: their records are there, their weights are not.")
+        notes.append(f"First stages that are made again, because their records are there and their weights are not: "
+                     f"{remade}.")
     todo, tasks = {p.run_id for p in (*again, *missing)}, {}
     for item in prepared:
         for run in (*item.before, item):  # a first stage that is made again comes before its first user
