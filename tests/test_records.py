@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from genrec_bench.cli import main
 from genrec_bench.contracts import Rankings
 from genrec_bench.core.errors import UserError
-from genrec_bench.core.provenance import portable, provenance
+from genrec_bench.core.provenance import _cpu, portable, provenance
 from genrec_bench.results import diagnoses, test_users
 from genrec_bench.results.records import Damaged, OtherEngine, RecordStore, RunRecord, read_ranks, read_record
 from tests.test_diagnoses import diagnosis
@@ -215,3 +216,14 @@ def test_a_command_names_no_folder_of_one_machine(monkeypatch: pytest.MonkeyPatc
              "c.d=/e/f,/g h/i")
     assert portable(given) == ("python x.py --suite mine.toml --data-dir .../of mine/sets --results=.../b --set "
                                "c.d=.../f,.../g h/i")
+
+
+@pytest.mark.parametrize(("info", "wanted"), [
+    ("processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel\t\t: 3\n",
+     "AMD EPYC (family 25, model 17)"),
+    ("model name : Some ARM\n", "Some ARM"),
+    ("CPU part : 0xd0c\n", platform.processor() or platform.machine())])
+def test_processors_of_one_name_are_told_apart(info: str, wanted: str, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(info)
+    assert _cpu(tmp_path / "cpuinfo") == wanted
+    assert _cpu(tmp_path / "none") == (platform.processor() or platform.machine())

@@ -64,14 +64,18 @@ def own_version() -> str:
         else _version("genrec-bench") or "unknown"
 
 
-def _cpu() -> str:
+def _cpu(info: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name with family and model, because a cloud names several generations alike ("AMD EPYC")."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        text = info.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        text = ""
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    first = {name.strip(): value.strip() for name, _, value in lines}
+    kind = ", ".join(f"{word} {first[name]}" for name, word in (("cpu family", "family"), ("model", "model"))
+                     if name in first)
+    name = first.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({kind})" if kind else name
 
 
 def device_name(device: str) -> str:
