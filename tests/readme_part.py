@@ -32,8 +32,8 @@ def training_free(page: str) -> str:
 
 
 def known(*pages: str) -> str:
-    """The pre-registered comparisons of the profile `standard`, as the reports have them."""
-    tables = [table_of(page, "\n## Pre-registered comparisons") for page in pages]
+    """The declared comparisons of the profile `standard`, as the reports have them."""
+    tables = [table_of(page, "\n## Declared comparisons") for page in pages]
     found = [dict(zip(header, row, strict=True)) for header, rows in tables for row in rows]
     rows = [{GAIN: "–", **one} for one in found if one["Data, profile"].endswith(", standard")]  # not all have a paper
     return pipe(KNOWN, [[one[name] for name in KNOWN] for one in rows], numeric_from=2) + "\n\n"

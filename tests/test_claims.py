@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genrec_bench.analysis import pruning
-from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer_between
+from genrec_bench.analysis.claims import NOT_SEEN, OPEN, SEEN, answer_between, answering, outside
 from genrec_bench.analysis.significance import detectable
 from genrec_bench.contracts import Rankings
 from genrec_bench.reporting import claims
@@ -35,6 +35,17 @@ def test_what_is_no_range():
     for wrong in ((0.2, 0.1, 0.0, 0.3), (0.1, 0.2, 0.3, 0.3), (math.nan, 0.2, 0.0, 0.3)):
         with pytest.raises(ValueError, match="an interval and a range"):
             answer_between(*wrong)
+
+
+def test_few_seeds_answer_by_the_wider_interval():
+    """The outer ends of both intervals from two to four seeds, nothing from one; from five on the first alone."""
+    assert answering((-0.1, 0.2), (-0.3, 0.1), 3) == (-0.3, 0.2)
+    assert answering((-0.1, 0.2), (0.0, 0.5), 4) == (-0.1, 0.5)
+    assert answering((-0.1, 0.2), (-0.3, 0.5), 5) == (-0.1, 0.2) and answering((-0.1, 0.2), None, 1) is None
+
+
+def test_a_size_outside_the_interval():
+    assert outside(-0.1, 0.2, 0.3) and outside(-0.1, 0.2, -0.2) and not outside(-0.1, 0.2, 0.2)
 
 
 @pytest.mark.parametrize(("key", "claim"), CLAIMS, ids=lambda one: getattr(one, "place", one))
@@ -144,6 +155,23 @@ def test_times_by_hand(tmp_path):
     alone, = of(claims.evidence(load_paper("apao"), material_of(tmp_path / "x", {CE: 40, POINT: 40}, seeds=(0,))),
                 "An epoch of the pointwise form")
     assert alone.found is None and alone.why == "one seed"
+    n, ratios = 3, np.array([3.0 / 2.0, 3.01 / 2.01, 3.02 / 2.02])
+    assert one.found.detectable == pytest.approx(5.653 * ratios.std(ddof=1) / math.sqrt(n), rel=1e-3)
+    records = [replace(r, provenance={**r.provenance, "commit": r.method}) for b in longer.blocks for g in b.groups
+               for r in g.records]
+    one, = of(claims.evidence(load_paper("apao"), ReportData.of(load_suite("apao"), records, tmp_path)),
+              "An epoch of the pointwise form")
+    assert (one.found, one.why) == (None, "times of other machines or commits")
+
+
+def test_seeds_that_scatter_answer_nothing_when_they_are_few(tmp_path):
+    """Gains of 0, 0 and 30 hits: Student's interval reaches below 0 where the bootstrap's does not."""
+    paper, records = load_paper("apao"), []
+    for seed, hits in enumerate((45, 50, 80)):
+        made = material_of(tmp_path, {CE: 40, POINT: hits}, profile="standard", dataset="apao_office", seeds=(seed,))
+        records += [r for b in made.blocks for g in b.groups for r in g.records]
+    one, = of(claims.evidence(paper, ReportData.of(load_suite("apao"), records, tmp_path)), "Both forms rank better")[:1]
+    assert one.found.low > 0 > one.found.over_seeds[0] and one.answer == OPEN
 
 
 def test_diagnoses_are_used_where_they_are(tmp_path):

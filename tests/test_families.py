@@ -50,6 +50,14 @@ def families_of(records: Sequence[RunRecord], folder: Path, *families: Family) -
     return ReportData.of(Suite("apao", suite.title, None, suite.rows, families=families), records, folder).families
 
 
+def test_one_common_seed_is_no_test(tmp_path):
+    """Two trained networks are not two methods: the comparison is counted as not made, and says why."""
+    records = [*kept(tmp_path, runs((0, 1)), 0.2), *kept(tmp_path, runs((1,), POINTWISE), 0.5)]
+    one, = families_of(records, tmp_path, FAMILY)
+    assert one.tests == () and ("ml-100k, TIGER", "one common seed (1) and APAO-Pairwise not run") not in one.absent
+    assert ("ml-100k, TIGER", "one common seed (1)") in one.absent
+
+
 def test_planted_differences_get_their_verdicts_and_numbers(tmp_path):
     """Shares 0.2, 0.5 and 0.2 of the same uniform draws: pointwise is better for users between, pairwise equal."""
     records = [*kept(tmp_path, runs(), 0.2), *kept(tmp_path, runs(label=POINTWISE), 0.5),
@@ -152,7 +160,8 @@ def test_the_words_of_the_report(tmp_path):
     facts = verdicts.facts(found, None)
     cells = table_rows("\n" + facts["table"], "")
     assert cells[f"{POINTWISE} over cross-entropy"][0] == "ml-100k, quick"
-    assert [row[4] for row in cells.values()] == ["**better** (short runs)", "no difference detected"]
+    assert [row[4:6] for row in cells.values()] == [["2 of 4", "**better** (short runs)"],
+                                                    ["2 of 4", "no difference detected"]]
     assert facts["absent"] == [("claim", "quick", [("apao_yelp", "no run")])] and not facts["across"]
     text = render("tests", **facts, nothing=verdicts.NOTHING)
     assert "With fewer than 5 seeds a verdict is on these trained networks" in text

@@ -104,7 +104,7 @@ OTHER_OFFICE = World(4_905, 0.06, own=0.0106, noise=0.0146)  # SASRec against BE
 BEAUTY = World(22_363, 0.065, own=0.0156, noise=0.0135)
 WORLDS = {  # of the table in docs/statistics.md
     "as measured": OFFICE,
-    "as measured, seeds differ": World(4_905, 0.06, own=0.0156, noise=0.0135, seeds=8.5e-6),
+    "as measured, seeds differ": World(4_905, 0.06, own=0.0156, noise=0.0135, seeds=12.4e-6),
     "all noise": World(4_905, 0.06, own=0.0, noise=0.0291),
     "little noise": World(4_905, 0.06, own=0.0261, noise=0.003),
 }
@@ -134,10 +134,10 @@ def test_the_simulated_ranks_vary_as_they_should() -> None:
 
 
 def test_the_shift_of_a_model_is_as_large_as_asked() -> None:
-    """Variance of a mean difference: 8.5e-6 for the seed and (own + noise) / 4,905 for the users; 800 draws."""
+    """Variance of a mean difference: 12.4e-6 for the seed and (own + noise) / 4,905 for the users; 800 draws."""
     world, random = WORLDS["as measured, seeds differ"], np.random.default_rng(0)
     values = [np.append(0.0, GAINS)[world.draw(random, 1)[0]].mean(axis=(1, 2)) for _ in range(800)]
-    assert np.var(np.diff(values)) == pytest.approx(8.5e-6 + 0.0291 / 4_905, rel=0.15)
+    assert np.var(np.diff(values)) == pytest.approx(12.4e-6 + 0.0291 / 4_905, rel=0.15)
 
 
 @pytest.mark.parametrize(("world", "seeds", "studies"), [

@@ -59,7 +59,7 @@ def test_a_comparison_stands_beside_the_gain_that_the_paper_prints(tmp_path):
     test, = (t for one in made.families for t in one.tests)
     gain, c = 0.0337 / 0.0292 - 1, test.comparison
     wanted = answer(c.interval[0] / c.mean_b, c.interval[1] / c.mean_b, gain)
-    cells = table_rows(text, "### What the pre-registered comparisons could show\n")[BLOCK]
+    cells = table_rows(text, "### What the declared comparisons could show\n")[BLOCK]
     assert cells[:3] == [f"{POINTWISE} over cross-entropy", "5", "300"]
     beside = table_rows("\n" + verdicts.facts(made.families, load_paper("apao"))["table"], "")
     assert beside[f"{POINTWISE} over cross-entropy"][-2:] == ["+15.4", wanted]

@@ -37,7 +37,7 @@ def test_the_text_of_a_tiny_report(results, name):
 def test_the_report_begins_with_the_claims_then_results_then_comparisons(results):
     files = golden_report.rendered(results)
     heads = [line for line in files["apao/report.md"].splitlines() if line.startswith("## ")]
-    assert heads == ["## What APAO claims", "## Results", "## Pre-registered comparisons"]
+    assert heads == ["## What APAO claims", "## Results", "## Declared comparisons"]
     assert [line for line in files["index.md"].splitlines() if line.startswith("## ")][:3] == [
         f"## What is known of {name}'s claims" for name in ("APAO", "BEAR", "RankGR")]
 

@@ -245,11 +245,11 @@ def test_the_report_of_changed_rows_has_them_under_their_settings(tmp_path):
     text, more = page.read_text(), (page.parent / "appendix.md").read_text()
     assert text.split("\n")[2].startswith("From 9 runs. Profile: quick: ") and (
         "Changed by `--set`: training.epochs = 1, training.learning_rate = 1e-06; so no comparison here is a "
-        "pre-registered one.") in text
+        "declared one.") in text
     rows = table_rows(more, "### ml-100k, profile quick: all metrics")
     assert {name: (cells[0], cells[5]) for name, cells in rows.items()} == {
         SASREC: ("3", "**0.0610 ± 0.0010**"), CE: ("3", "0.0123 ± 0.0000"), POINTWISE: ("3", "0.0123 ± 0.0000")}
-    assert "## Pre-registered comparisons" not in text + more
+    assert "## Declared comparisons" not in text + more
     assert "epochs = 1" in more.split("## Settings, data and machines")[1] and "## Other runs" not in more
     assert comparisons(folder, records, TRIAL) == []
 

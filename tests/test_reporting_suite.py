@@ -173,10 +173,10 @@ def test_report_of_many_rows(monkeypatch, tmp_path):
                     "apao,quick,core,ml-100k,30,1800,cpu,1\nbear-sid,quick,core,ml-100k,15,900,cpu,1\n")
     page = render_suite("apao", suite_records(), tmp_path, results=tmp_path)
     assert [line for line in page.read_text().splitlines() if line.startswith("## ")] == [
-        "## What APAO claims", "## Results", "## Pre-registered comparisons"]
+        "## What APAO claims", "## Results", "## Declared comparisons"]
     text = (page.parent / "appendix.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## Results in full", "## How this was obtained", "## Beside the paper", "## Pre-registered comparisons",
+        "## Results in full", "## How this was obtained", "## Beside the paper", "## Declared comparisons",
         "## What beam search prunes", "## Efficiency", "## Budget and tuning", "## What the grids cost",
         "## Settings, data and machines"]
     lines = text.split("## What the grids cost", 1)[1].split("## ")[0].splitlines()

@@ -39,6 +39,23 @@ def answer_between(low: float, high: float, least: float, most: float = math.inf
     return NOT_SEEN if high <= least or low >= most else OPEN
 
 
+def answering(interval: tuple[float, float], over_seeds: tuple[float, float] | None,
+              seeds: int) -> tuple[float, float] | None:
+    """The interval that answers a claim: from ENOUGH seeds on the one over seeds and users.
+
+    Of fewer seeds a bootstrap sees too little of how seeds differ: each end is then the outer one of this interval and
+    of Student's over the seeds' values, and None, which answers nothing, where there is none, as of one seed.
+    """
+    if seeds >= ENOUGH:
+        return interval
+    return over_seeds and (min(interval[0], over_seeds[0]), max(interval[1], over_seeds[1]))
+
+
+def outside(low: float, high: float, claimed: float) -> bool:
+    """Whether the claimed size itself lies outside the interval, whatever the answer is."""
+    return not low <= claimed <= high
+
+
 def with_seeds(said: str, seeds: int) -> str:
     """An answer with the number of seeds that it rests on where they are few; OPEN as it is."""
     return said if said == OPEN or seeds >= ENOUGH else f"{said} ({seeds} seed{'s' * (seeds > 1)})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.95
+LEVEL, POWER = 0.95, 0.8
 ROUNDING = 1e-12  # numbers that differ by less than this share of their size are equal
 
 
@@ -61,6 +61,16 @@ def one_sample_t(a: np.ndarray, constant: float) -> TTest | None:
     """
     a, constant = _checked(a, "a"), _checked([constant], "constant")
     return _one_mean(a - constant, _size(a, constant))
+
+
+def t_power(n: int) -> float:
+    """The true mean, in standard errors, for which a t-test of n values finds one in 80% of cases: 5.65 for 3 values,
+    3.76 for 5, 2.80 for very many. Values are taken as normal. Raises: ValueError for fewer than two values."""
+    if n < 2:
+        raise ValueError(f"a t-test needs two values, got {n}")
+    from scipy.special import nctdtrinc, stdtrit
+
+    return float(nctdtrinc(n - 1, 1.0 - POWER, stdtrit(n - 1, (1 + LEVEL) / 2)))
 
 
 def mcnemar(hits_a: np.ndarray, hits_b: np.ndarray) -> McNemar:

@@ -24,6 +24,7 @@ class SuiteHead:
     page: str | None = setting(None, "page of the reports that is made from its records", choices=PAGES)
     datasets: tuple[str, ...] = setting((), "datasets where the user names none, those whose files are there; absent = "
                                             "the profile's")
+    declared: str = setting("", "when its comparisons were declared, and what was known then")
     diagnose: int = setting(0, "test users of a run that are diagnosed when it ends; 0 = no run is", low=0)
 
 

@@ -17,8 +17,18 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 from genrec_bench.analysis import pruning
-from genrec_bench.analysis.claims import ENOUGH, NOT_SEEN, OPEN, SEEN, answer, answer_between, with_seeds
-from genrec_bench.analysis.classical import one_sample_t
+from genrec_bench.analysis.claims import (
+    ENOUGH,
+    NOT_SEEN,
+    OPEN,
+    SEEN,
+    answer,
+    answer_between,
+    answering,
+    outside,
+    with_seeds,
+)
+from genrec_bench.analysis.classical import one_sample_t, t_power
 from genrec_bench.analysis.noise import MIN_SEEDS
 from genrec_bench.analysis.significance import DETECTABLE, LEVEL, Comparison, compare_values, detectable
 from genrec_bench.core.lazy import pandas
@@ -32,13 +42,14 @@ from genrec_bench.reporting.printed import PROFILE
 from genrec_bench.reporting.pruning import OWN, Diagnosed
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.reporting.tables import DASH, listed, title_of
+from genrec_bench.reporting.tables import DASH, OUTSIDE, listed, title_of
 
 WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's data and settings
 PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours
 NAMES = {"pruning_rate": "PR@{k}, beam {beam}", "violation_share": "share of the lost at beam {beam}",
          "retention": "share of the exact top in beam {beam}", "prefix_growth": "last gain - first, beam {beam}",
          "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "processor time an epoch"}
+SAME_TIME = ("cpu", "device", "threads", "commit")  # of runs whose times are compared
 HEADER = ("claim", "place", "block", "profile", "method", "against", "quantity", "seeds", "claimed", "least", "most",
           "value", "low", "high", "minimum_detectable", "noise_floor", "answer", "why_not")
 
@@ -49,8 +60,9 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """A measured value with its interval, relative but for shares. detectable: minimum detectable difference. floor:
-    noise floor, None with too few seeds. seeds: how many."""
+    """A measured value with its interval, relative but for shares. detectable: the true difference whose interval
+    leaves 0 out in about 80% of cases. floor: noise floor, None with too few seeds. seeds: how many. over_seeds:
+    Student's interval over the seeds' values, None for one."""
 
     value: float
     low: float
@@ -58,6 +70,7 @@ class Found:
     detectable: float
     floor: float | None
     seeds: int
+    over_seeds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +95,13 @@ class Evidence:
             return OPEN
         if reason := undecided(self.block.profile):
             return f"{OPEN}: {reason}"
-        ends, claim = (self.found.low, self.found.high), self.claim
+        found, claim = self.found, self.claim
+        ends = answering((found.low, found.high), found.over_seeds, found.seeds)
+        if ends is None:
+            return f"{OPEN}: too few seeds"
         said = answer_between(*ends, -math.inf if claim.least is None else claim.least, claim.most) \
             if self.claimed is None else answer(*ends, self.claimed)
-        return with_seeds(WORDS.get(said, said) if self.papers_own else said, self.found.seeds)
+        return with_seeds(WORDS.get(said, said) if self.papers_own else said, found.seeds)
 
     @property
     def counts(self) -> bool:
@@ -139,7 +155,7 @@ def _claimed(paper: Paper, claim: Claim, block: Block, rows: Sequence[Group]) ->
 
 
 def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
-    """The relative difference of a metric over users and seeds; of a pre-registered comparison its own."""
+    """The relative difference of a metric over users and seeds; of a declared comparison its own."""
     name, _, k = metric.partition("@")
     values = [material.values(g, name, int(k)) for g in _compared(rows)]
     if any(v is None for v in values):
@@ -152,8 +168,9 @@ def _metric(metric: str, material: ReportData, claim: Claim, block: Block, rows:
     if not c.mean_b:
         raise Unknown("reference is 0")
     every = material.values(block.with_extra(rows[1]), name, int(k)).mean(axis=1)
-    return Found(c.difference / c.mean_b, *(end / c.mean_b for end in c.interval), detectable(c) / c.mean_b,
-                 _floor(every, c.n_seeds), c.n_seeds)
+    low, high = (end / c.mean_b for end in c.interval)
+    return Found(c.difference / c.mean_b, low, high, detectable(c) / c.mean_b, _floor(every, c.n_seeds), c.n_seeds,
+                 c.paired_t and tuple(end / c.mean_b for end in c.paired_t.interval))
 
 
 def _compared(rows: Sequence[Group]) -> tuple[Group, Group]:
@@ -190,7 +207,11 @@ def _diagnosed(compare: Callable[..., Any], single: Callable[..., Any] | None, c
         raise Unknown("no such targets")
     alone = [single([run], OWN, **chosen).value for run in found[-1].runs] if single and len(runs) == 2 else []
     error = (estimate.high - estimate.low) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
-    return Found(estimate.value, estimate.low, estimate.high, DETECTABLE * error, _floor(alone, len(seeds)), len(seeds))
+    few = [(compare if len(runs) == 2 else single)(*([run] for run in same), OWN, **chosen)
+           for same in zip(*runs, strict=True)] if len(seeds) < ENOUGH else []
+    over_seeds = one_sample_t([one.value for one in few], 0.0) if few and all(one.n for one in few) else None
+    return Found(estimate.value, estimate.low, estimate.high, DETECTABLE * error, _floor(alone, len(seeds)), len(seeds),
+                 over_seeds and over_seeds.interval)
 
 
 def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
@@ -198,17 +219,19 @@ def _last_retention(*args: Any, **choice: Any) -> pruning.Estimate:
 
 
 def _epoch_time(material: ReportData, claim: Claim, block: Block, rows: Sequence[Group]) -> Found:
-    """The relative difference of the seconds of an epoch of the last stage, seed by seed on one kind of machine, with
-    Student's interval of the mean over seeds."""
+    """The relative difference of the seconds of an epoch of the last stage, seed by seed, with Student's interval of
+    the mean over seeds. Runs of one commit on one kind of machine alone are compared: what others took may differ by
+    the machine, which its name does not tell, or by the code."""
     rows = _compared(rows)
-    if len(pandas.concat([g.runs[["cpu", "device", "threads"]] for g in rows]).drop_duplicates()) > 1:
-        raise Unknown("other machines")
+    if len(pandas.concat([g.runs[[*SAME_TIME]] for g in rows]).drop_duplicates()) > 1:
+        raise Unknown("times of other machines or commits")
     one, other = (g.runs.set_index("seed")["seconds_per_epoch"].replace(0.0, math.nan).dropna() for g in rows)
     ratios = (one / other - 1.0).dropna().tolist()
     if len(ratios) < 2:
         raise Unknown("one seed" if ratios else "no times")
-    n, error = len(ratios), stdev(ratios) / math.sqrt(len(ratios))
-    return Found(fmean(ratios), *one_sample_t(ratios, 0.0).interval, DETECTABLE * error, _floor(other.tolist(), n), n)
+    found, n = one_sample_t(ratios, 0.0), len(ratios)
+    return Found(found.difference, *found.interval, t_power(n) * stdev(ratios) / math.sqrt(n),
+                 _floor(other.tolist(), n), n, found.interval)
 
 
 QUANTITIES: Mapping[str, Callable[[ReportData, Claim, Block, Sequence[Group]], Found]] = {
@@ -318,7 +341,8 @@ def _told(same: Sequence[Evidence]) -> dict[str, str]:
     return {"Measured as": ": ".join(filter(None, [" over ".join(pair), quantity])) or DASH,
             "Paper, %": _span(list(map(_size, same))), f"Ours, % [{LEVEL:.0%}]": ours,
             "Data, profile, n": f"{data}, {same[0].block.profile}, {found[0].seeds}" if found else DASH,
-            "Answer": _answers(same), "Detectable, %": _span([_percent(f.detectable) for f in found]),
+            "Answer": _answers(same), "Detectable, %": DASH if _is_range(claim) else _span(
+                ["over 100" if f.detectable >= 1.0 else _percent(f.detectable) for f in found]),
             "Floor, %": _span([_percent(f.floor) for f in found if f.floor is not None])}
 
 
@@ -327,11 +351,17 @@ def _span(texts: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys([texts[0], texts[-1]])) if texts else DASH
 
 
+def _is_range(claim: Claim) -> bool:
+    """Whether a claim is a range other than "above 0", for which no difference from 0 has to be found."""
+    return bool(claim.least) or claim.least is not None and claim.most < math.inf
+
+
 def _size(one: Evidence) -> str:
-    """The claimed size, or its range."""
-    claim = one.claim
+    """The claimed size, marked where the interval of runs that may answer leaves it out, or its range."""
+    claim, found = one.claim, one.found
     if one.claimed is not None:
-        return _percent(one.claimed, True)
+        out = one.counts and outside(found.low, found.high, one.claimed)
+        return _percent(one.claimed, True) + OUTSIDE * out
     if claim.least is None:
         return DASH
     if claim.most < math.inf:

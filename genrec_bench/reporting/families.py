@@ -26,7 +26,8 @@ class Test:
     block: of a suite's family, else None. metric: name@k. recall: at k, of both. hits: McNemar's exact test of who has
     the target within k, one a seed; a target that shares its place with others counts where its first place is. parts:
     of the variance of the users' differences, None for one seed. left: seeds of both that the other side lacks.
-    declared: it carries a verdict; num_tests: how many of these were corrected together. p_holm: corrected within them.
+    declared: it carries a verdict; num_tests: how many of these were corrected together, of num_declared that are to
+    be. p_holm: corrected within them.
     """
 
     __test__ = False  # no test of pytest's
@@ -42,6 +43,7 @@ class Test:
     left: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     declared: bool = True
     num_tests: int = 1
+    num_declared: int = 1
     p_holm: float = 1.0
 
     @property
@@ -92,10 +94,11 @@ class Test:
                        recall=(float(hits[0].mean()), float(hits[1].mean())))
 
 
-def corrected(family: Sequence[Test]) -> list[Test]:
-    """Comparisons with Holm's correction over all of them, in order."""
-    adjusted = holm([one.comparison.p_value for one in family])
-    return [replace(one, p_holm=p, num_tests=len(family)) for one, p in zip(family, adjusted, strict=True)]
+def corrected(family: Sequence[Test], num_declared: int = 0) -> list[Test]:
+    """Comparisons with Holm's correction over all of them, in order. num_declared: with those not made yet."""
+    adjusted, made = holm([one.comparison.p_value for one in family]), len(family)
+    return [replace(one, p_holm=p, num_tests=made, num_declared=num_declared or made)
+            for one, p in zip(family, adjusted, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def tested(suite: Suite, blocks: Sequence[Block], values: Values) -> Iterator[Te
             found = [one for block, backbone in product(inside, family.backbones)
                      for one in _declared(family, block, backbone, values)]
             if inside:
-                yield Tested(family, profile, tuple(corrected([t for t in found if isinstance(t, Test)])), (
+                made = corrected([t for t in found if isinstance(t, Test)], family.size)
+                yield Tested(family, profile, tuple(made), (
                     *(one for one in found if not isinstance(one, Test)), *_untouched(family, inside)))
 
 
@@ -161,6 +165,8 @@ def _test(block: Block, family: Family, plain: Mapping[str, Group], name: str, v
     found = paired(group, against)
     if found is None:
         return "no common seed"
+    if len(found.seeds) == 1:
+        return f"one common seed ({found.seeds[0]})"
     test = replace(found, block=block, metric=family.metric)
     return " and ".join(filter(None, (_gap(one, family, values) for one in test.compared))) or test
 

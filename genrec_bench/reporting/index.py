@@ -72,7 +72,7 @@ def _best(groups: Sequence[Group]) -> list[str]:
 
 
 def _tests(materials: Iterable[ReportData]) -> str:
-    """How many pre-registered comparisons found something, by suite and profile."""
+    """How many declared comparisons found something, by suite and profile."""
     rows = [(m.suite.name, profile, Counter(t.verdict for one in of for t in one.tests)) for m in materials
             for profile, of in grouped(m.families, lambda one: one.profile).items() if any(one.tests for one in of)]
     counted = {"Better": "better", "Worse": "worse", "No difference detected": None}

@@ -70,7 +70,7 @@ class Noise:
 
 
 def section(material: ReportData, pages: Pages, folder: str) -> str:
-    """What pre-registered comparisons could show, then noise and power block by block; "" without ranks of networks."""
+    """What declared comparisons could show, then noise and power block by block; "" without ranks of networks."""
     blocks = [b for b in material.blocks if b.profile not in UNTESTED]
     plain = {b.name: _plain(material, b) for b in blocks}
     tests = [(one, t) for one in material.families for t in one.tests]
@@ -157,7 +157,7 @@ def _noise_table(noises: Sequence[Noise]) -> str:
         "Simulated studies of no difference: verdicts": share("verdicts"),
         f"**Noise floor**: SD of a difference with n = {noises[0].seeds} seeds each":
             lambda one: _both(one.aa.floor(one.seeds), one.aa.mean),
-        f"**Noise floor**: {LEVEL:.0%} of such differences within ±":
+        f"**Noise floor**: {LEVEL:.0%} prediction interval of such a difference, ±":
             lambda one: _both(one.aa.half_width(one.seeds), one.aa.mean)}
     return pipe(["", *(one.group.label for one in noises)], [[name, *map(cell, noises)] for name, cell in rows.items()])
 

@@ -108,6 +108,11 @@ class Family:
     metric: str = "ndcg@10"
 
     @property
+    def size(self) -> int:
+        """How many comparisons it declares for a profile."""
+        return len(self.rows) * len(self.backbones) * len(self.datasets)
+
+    @property
     def measure(self) -> str:
         """The metric's registered name."""
         return self.metric.partition("@")[0]
@@ -121,7 +126,7 @@ class Family:
 @dataclass(frozen=True, eq=False)
 class Suite:
     """A declared grid of methods. includes: names of the suites that a collective suite stands for. page: the page
-    of the reports that its records also make.
+    of the reports that its records also make. declared: when its comparisons were, and what was known then.
     """
 
     name: str
@@ -131,6 +136,7 @@ class Suite:
     includes: tuple[str, ...] = ()
     families: tuple[Family, ...] = ()
     page: str | None = None
+    declared: str = ""
 
 
 def load_suite(name: str, folder: Path | None = None) -> Suite:
@@ -147,7 +153,7 @@ def _loaded(name: str, folder: Path | None, stamp: int) -> Suite:
     rows = tuple(replace(_row(row, paper), source={**row, "paper": head.get("paper")}) for row in data.get("row", ()))
     return Suite(head["name"], head["title"], head.get("paper"), rows, tuple(head.get("includes", ())),
                  tuple(Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in family.items()})
-                       for family in data.get("family", ())), head.get("page"))
+                       for family in data.get("family", ())), head.get("page"), head.get("declared", ""))
 
 
 def with_baselines(suite: Suite, records: Iterable[RunRecord]) -> Suite:

@@ -120,7 +120,7 @@ def _short(metric: str) -> str:
 
 def _differences(material: ReportData, block: Block, core: Sequence[Group]) -> dict[str, str]:
     """NDCG@10 against the row's reference in per cent of it, with an interval over users and the seeds that both have
-    where there are ranks, of a pre-registered comparison its own; the reference says what it is."""
+    where there are ranks, of a declared comparison its own; the reference says what it is."""
     groups = [g for g in core if block.stands(g) and g.mean(METRIC) is not None]
     tested = {(t.group.label, t.against.label): t.comparison for one in material.families for t in one.tests
               if t.block is block}

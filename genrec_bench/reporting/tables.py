@@ -16,6 +16,7 @@ from genrec_bench.reporting.rendering import said
 T = TypeVar("T")
 METRIC = "ndcg@10"  # that methods are compared by
 DASH = "–"
+OUTSIDE = " (outside)"  # behind a paper's number that our interval leaves out
 MARK = "†"
 LONG = 12  # rows of a table that is read without headings
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
@@ -94,16 +95,17 @@ def results(block: Block, *, prefix: str = "") -> str:
 
 
 def means(block: Block, groups: Sequence[Group], metric: str, *, spread: bool = True, best: bool = True) -> list[str]:
-    """A metric of some rows: mean ± SD or mean, the highest of those with equal seeds in bold; of an incomplete row
-    each seed by itself."""
+    """A metric of some rows: mean ± SD or mean, the highest of those with equal seeds in bold, of two or more; of an
+    incomplete row each seed by itself."""
     whole = {g: round(mean, 4) for g in groups if block.stands(g) and (mean := g.mean(metric)) is not None}
-    highest = max((mean for g, mean in whole.items() if not block.missing(g)), default=None)
+    equal = [g for g in whole if not block.missing(g)]
+    highest = max((whole[g] for g in equal), default=None) if best and len(equal) > 1 else None
     cells = []
     for group in groups:
         text = " / ".join(f"{value:.4f}" for value in group.values(metric)) or DASH
         if group in whole:
             text = mean_sd(group.summary(metric), len(group.seeds)) if spread else f"{whole[group]:.4f}"
-        first = best and len(groups) > 1 and group in whole and not block.missing(group) and whole[group] == highest
+        first = group in equal and whole[group] == highest
         cells.append(f"**{text}**" if first else text)
     return cells
 

@@ -1,4 +1,4 @@
-"""The pre-registered comparisons as tables: what was found, what could have been, and what is not tested yet."""
+"""The declared comparisons as tables: what was found, what could have been, and what is not tested yet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from genrec_bench.analysis.claims import OPEN, answer, with_seeds
+from genrec_bench.analysis.claims import OPEN, answer, answering, outside, with_seeds
 from genrec_bench.analysis.classical import one_sample_t
 from genrec_bench.analysis.significance import ALPHA, LEVEL
 from genrec_bench.core.lists import grouped
@@ -14,7 +14,7 @@ from genrec_bench.experiments.suite_files import undecided
 from genrec_bench.reporting.families import Test, Tested
 from genrec_bench.reporting.papers import Paper
 from genrec_bench.reporting.printed import printed_gain
-from genrec_bench.reporting.tables import DASH, UNSEEN, csv_text, listed, pipe
+from genrec_bench.reporting.tables import DASH, OUTSIDE, UNSEEN, csv_text, listed, pipe
 
 NOTHING = "no difference detected"
 NUMBERS = ("metric", "seeds", "users", "mean", "mean_against", "difference", "low", "high", "p_value", "p_holm", "d_z",
@@ -67,19 +67,27 @@ def paper_gain(t: Test, paper: Paper | None) -> float | None:
 
 def answer_of(t: Test, gain: float | None) -> str | None:
     """What our interval says of the paper's gain; None without one. Short runs answer nothing, nor do some seeds."""
-    mean = t.comparison.mean_b
+    c, mean = t.comparison, t.comparison.mean_b
     if not gain or not mean:
         return None
-    if reason := _unsettled(t):
+    ends = answering(c.interval, c.paired_t and c.paired_t.interval, len(t.seeds))
+    if reason := _unsettled(t) or ("" if ends else "too few seeds"):
         return f"{OPEN}: {reason}"
-    return with_seeds(answer(*(end / mean for end in t.comparison.interval), gain), len(t.seeds))
+    return with_seeds(answer(*(end / mean for end in ends), gain), len(t.seeds))
 
 
 def facts(families: Sequence[Tested], paper: Paper | None) -> dict[str, Any]:
-    """What the templates say of the comparisons: tables, and what is declared and not tested, by family and profile."""
+    """What the templates say of the comparisons: tables, and what is declared and not tested, by family and profile.
+
+    table: of runs that may answer, or of all where none may; aside: of the others, which the appendix has.
+    """
     tests = [t for one in families for t in one.tests]
+    telling = [t for t in tests if not undecided(t.block.profile)] or tests
+    aside = [t for t in tests if t not in telling]
     theirs = [(t, found) for t in tests if (found := _theirs(t)) is not None]
-    return {"tests": tests, "table": _table(tests, paper) if tests else "", "across": _across(tests),
+    return {"tests": tests, "table": _table(telling, paper) if tests else "", "across": _across(tests),
+            "aside": _table(aside, paper) if aside else "", "num_aside": len(aside),
+            "short": any(undecided(t.block.profile) for t in telling),
             "untested": [(one.family.name, one.profile) for one in families if not one.tests],
             "absent": [(one.family.name, one.profile, _absent(one)) for one in families
                        if one.absent and not _unrun(one)],
@@ -99,10 +107,19 @@ def _table(tests: Sequence[Test], paper: Paper | None) -> str:
         f"Difference, % [{LEVEL:.0%}]": lambda t: interval(t.comparison.difference, *t.comparison.interval,
                                                            t.comparison.mean_b),
         "History out, %": lambda t: percent(*_out(t), "+"),
-        "p (Holm)": lambda t: p_text(t.p_holm).removeprefix("p ").removeprefix("= "), "Verdict": said,
+        "p (Holm)": lambda t: p_text(t.p_holm).removeprefix("p ").removeprefix("= "),
+        "of declared": lambda t: f"{t.num_tests} of {t.num_declared}", "Verdict": said,
         "Detectable, %": lambda t: percent(t.detectable, t.comparison.mean_b),
-        "Paper's gain, %": lambda t: percent(paper_gain(t, paper), 1.0, "+"),
+        "Paper's gain, %": lambda t: gain_text(t, paper),
         "Answer": lambda t: answer_of(t, paper_gain(t, paper)) or DASH}, 10, empty=False)
+
+
+def gain_text(t: Test, paper: Paper | None) -> str:
+    """The paper's gain in per cent, marked where the interval of runs that may answer leaves it out, or a dash."""
+    gain, mean = paper_gain(t, paper), t.comparison.mean_b
+    may = bool(gain and mean) and not _unsettled(t)
+    out = may and outside(*(end / mean for end in t.comparison.interval), gain)
+    return percent(gain, 1.0, "+") + OUTSIDE * out
 
 
 def _out(t: Test) -> tuple[float | None, float | None]:

@@ -44,8 +44,9 @@ def forest_figure(data: ReportData, block: Block | None = None) -> Chart | None:
                             (c.interval[0] / base, c.interval[1] / base), note=p_text(test.p_holm)))
     shown = [one.family for one in data.families if one.tests]
     counts = [t.comparison.n_seeds for t in tests]
-    return named("forest", data, None, points, tests=tests, families=len(shown), metrics=" or ".join(dict.fromkeys(
-        title_of(family.metric) for family in shown)), seeds=sorted({min(counts), max(counts)})) if tests else None
+    metrics = " or ".join(dict.fromkeys(title_of(family.metric) for family in shown))
+    return named("forest", data, None, points, tests=tests, families=len({family.name for family in shown}),
+                 metrics=metrics, seeds=sorted({min(counts), max(counts)})) if tests else None
 
 
 @plate("ranking")
