@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -62,10 +63,11 @@ class Test:
         """Whether both rows stand with the seeds that they have."""
         return all(map(self.block.stands, (self.group, self.against)))
 
-    @property
+    @cached_property
     def compared(self) -> tuple[Group, Group]:
         """Both sides with the runs that are compared: a single one where nothing is random."""
-        return tuple(replace(g, runs=g.runs[~g.runs["seed"].isin(left)] if g.seeded else g.runs[:1])
+        return tuple(g if g.seeded and not left else
+                     replace(g, runs=g.runs[~g.runs["seed"].isin(left)] if g.seeded else g.runs[:1])
                      for g, left in zip((self.group, self.against), self.left, strict=True))
 
     @property

@@ -46,11 +46,13 @@ class Pages:
         self.text(path, csv_text(header, rows))
 
     def write(self, reports: Path) -> None:
-        """Write all files, each atomically; then remove what an earlier report left in whole folders."""
+        """Write the files that are not there as they are, each atomically; then remove what an earlier report left in
+        whole folders."""
         for name, content in self.files.items():
             path = reports / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomically(path, content)
         for path in self._left(reports):
             (reports / path).unlink(missing_ok=True)  # another command may be writing the same report
 

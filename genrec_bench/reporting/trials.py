@@ -172,11 +172,13 @@ def searched(name: str, suite: Suite, records: Sequence[RunRecord], overrides: O
     for (profile, title, dataset, tokenizer), made_of in sorted(places.items()):
         for row, first in zip(suite.rows, row_configs(suite.rows, profile, dataset, tokenizer, overrides), strict=True):
             if first is None or _components(first.to_dict()) not in made_of:
-                continue  # so that only what was tuned is expanded: a space may have thousands of trials
+                continue
 
             def make(changes: Overrides, row: dict = row.source, where: tuple = (profile, dataset, tokenizer)):
                 return row_config(row, *where, merged(overrides, changes), trials=True)
 
+            if (profile, title, identity.method(make({}))) not in trials:
+                continue  # every search begins with its row; so a space of thousands is expanded only where it was tried
             every = trials_of([name], make, overrides)
             places_of = {(profile, title, identity.method(t.config)): t for t in every}
             tried = [Tried.of(t, trials[place]) for place, t in places_of.items() if place in trials]
