@@ -183,8 +183,13 @@ def test_positions_and_seconds_are_those_of_an_epoch():
     suite = suite_of("bear-sid")
     record = run_of(suite, "TIGER + BEAR", 1, positions=1200, seconds=7.0)  # 12 epochs
     group = material_of(suite, None, [record]).blocks[0].groups[0]
-    assert costs.per_epoch(group, costs.POSITIONS) == {1: 100.0}
-    assert costs.per_epoch(group, costs.SECONDS) == {1: 7.0}
+    assert costs.per_epoch(group, costs.POSITIONS) == {(1,): 100.0}
+    (key, seconds), = costs.per_epoch(group, costs.SECONDS).items()
+    assert (key[0], seconds) == (1, 7.0)
+    elsewhere = replace(record, provenance={**record.provenance, "commit": "another"})
+    other = material_of(suite, None, [elsewhere]).blocks[0].groups[0]
+    assert costs.ratios(costs.per_epoch(other, costs.SECONDS), costs.per_epoch(group, costs.SECONDS)) == []
+    assert costs.ratios(costs.per_epoch(other, costs.POSITIONS), costs.per_epoch(group, costs.POSITIONS)) == [1.0]
     unknown = replace(record, training={"epochs": 12}, timings={})
     group = material_of(suite, None, [unknown]).blocks[0].groups[0]
     assert costs.per_epoch(group, costs.POSITIONS) == costs.per_epoch(group, costs.SECONDS) == {}

@@ -43,13 +43,13 @@ from genrec_bench.reporting.pruning import OWN, Diagnosed
 from genrec_bench.reporting.rendering import render
 from genrec_bench.reporting.report_data import ReportData
 from genrec_bench.reporting.tables import DASH, OUTSIDE, listed, title_of
+from genrec_bench.results.frame import SAME_TIME
 
 WORDS = {SEEN: "supports", NOT_SEEN: "contradicts"}  # of runs with the paper's data and settings
 PRINTED = {"epoch_time": "time_per_epoch"}  # what papers print of a quantity, where that is no metric of ours
 NAMES = {"pruning_rate": "PR@{k}, beam {beam}", "violation_share": "share of the lost at beam {beam}",
          "retention": "share of the exact top in beam {beam}", "prefix_growth": "last gain - first, beam {beam}",
          "beam_ndcg": "NDCG@{k}, beam {beam} against {against_beam}", "epoch_time": "processor time an epoch"}
-SAME_TIME = ("cpu", "device", "threads", "commit")  # of runs whose times are compared
 HEADER = ("claim", "place", "block", "profile", "method", "against", "quantity", "seeds", "claimed", "least", "most",
           "value", "low", "high", "minimum_detectable", "noise_floor", "answer", "why_not")
 

@@ -17,6 +17,7 @@ from genrec_bench.results.test_users import ARRAYS, UserFacts
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+SAME_TIME = ("cpu", "device", "threads", "commit")  # what runs have in common whose times are compared
 PASSES = ("histories_with_gradient", "histories_without_gradient", "positions_with_gradient",
           "positions_without_gradient")
 KEY = {"run_id": "str", "dataset": "str", "profile": "str", "method": "str", "label": "str", "backbone": "str",

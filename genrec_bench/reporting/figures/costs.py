@@ -21,7 +21,7 @@ from genrec_bench.reporting.figures.runs import (
 )
 from genrec_bench.reporting.load import Block, Group
 from genrec_bench.reporting.report_data import ReportData
-from genrec_bench.results.frame import PASSES
+from genrec_bench.results.frame import PASSES, SAME_TIME
 
 MOST = 14  # rows of a panel
 PLANE = METRIC, *_ = "ndcg@10", "positions", "seconds"
@@ -88,7 +88,7 @@ def epoch_figure(key: str, data: ReportData, block: Block) -> Chart | str | None
     for family, groups in parts.items():
         unit = next(g for g in groups if bare(g.row) == SFT)
         cost = {g: {c: times for c in costs if (times := ratios(per_epoch(g, c), per_epoch(unit, c)))} for g in groups}
-        for group in sorted(groups, key=lambda g: [geometric(times)[0] for times in cost[g].values()]):
+        for group in sorted(groups, key=lambda g: [geometric(times)[0] for times in cost[g].values()] or [math.inf]):
             if key == "bear-9":
                 around = interval(data, group, METRIC) if data.ranked else None
                 points.append(point(family, METRIC, group.name, "mean", group.name, group.mean(METRIC), around))
@@ -121,16 +121,18 @@ def drawn_costs(key: str, block: Block) -> list[str]:
     return [SECONDS, POSITIONS][len(block.seeds) < 2:][:1 if key == "bear-9" else 2]
 
 
-def per_epoch(group: Group, what: str) -> dict[int, float]:
-    """Seed -> seconds or decoder positions, with and without gradient, of an epoch of the last stage."""
+def per_epoch(group: Group, what: str) -> dict[tuple[Any, ...], float]:
+    """Seconds or decoder positions, with and without gradient, of an epoch of the last stage, by seed; seconds by seed
+    and SAME_TIME, as those of other commits and machines are not compared."""
     if what == SECONDS:
-        return {r.seed: s for r in group.records if (s := r.timings.get("seconds_per_epoch"))}
+        return {(r.seed, *map(str, map(r.provenance.get, SAME_TIME))): s for r in group.records
+                if (s := r.timings.get("seconds_per_epoch"))}
     found = [(r, [(r.training.get("passes") or {}).get(name) for name in PASSES[2:]]) for r in group.records]
-    return {r.seed: sum(of) / r.training["epochs"] for r, of in found if None not in of and r.training.get("epochs")}
+    return {(r.seed,): sum(of) / r.training["epochs"] for r, of in found if None not in of and r.training.get("epochs")}
 
 
-def ratios(values: Mapping[int, float], unit: Mapping[int, float]) -> list[float]:
-    """What each seed has in units of the same seed of another row; seeds that both have, in order."""
+def ratios(values: Mapping[tuple[Any, ...], float], unit: Mapping[tuple[Any, ...], float]) -> list[float]:
+    """What each seed has in units of the same seed of another row; what both have (`per_epoch`), in order of seeds."""
     return [values[s] / unit[s] for s in sorted(values) if unit.get(s)]
 
 
